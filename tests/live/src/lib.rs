@@ -1,1 +1,16 @@
 //! Harness of the live scenarios.
+//!
+//! A scenario is a small real program, built once as it runs (base) and once repaired (fixed). The base is started,
+//! patched with the program `invivo`, asked questions, reverted, and asked again. What a fixture must answer before and
+//! after stands in the fixture itself, see [`fixture`].
+
+pub mod binary;
+pub mod compile;
+pub mod fixture;
+pub mod invivo;
+pub mod memory;
+pub mod pair;
+pub mod round_trip;
+pub mod run;
+pub mod target;
+pub mod workdir;

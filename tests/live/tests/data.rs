@@ -1,0 +1,99 @@
+//! State lives in the running program and nowhere else; new code works on it, or the patch is refused.
+
+use anyhow::{Context, Result};
+use live_tests::compile::Build;
+use live_tests::invivo::{apply, revert};
+use live_tests::pair::Pair;
+use live_tests::round_trip::{refused, round_trip};
+use live_tests::target::Side;
+use live_tests::workdir::in_workdir;
+
+/// Three kinds of static variables go on counting through apply and revert. A second copy of one would start again.
+#[test]
+fn static_variables_keep_their_storage() -> Result<()> {
+    in_workdir("storage", |dir| {
+        let pair = Pair::build(dir, "storage.c", Build::default())?;
+        let mut target = pair.start()?;
+        let patch = pair.patch()?;
+        for count in 1..=3 {
+            target.expect("bump", &format!("old {count} {count} {count}"))?;
+        }
+        apply(&patch, target.pid(), &[])?.expect_state("applied")?;
+        target.expect("peek", "new 3 3")?;
+        target.expect("bump", "new 4 4 4")?;
+        target.expect("bump", "new 5 5 5")?;
+        revert(Some("fix"), target.pid())?.expect_state("reverted")?;
+        target.expect("peek", "old 5 5")?;
+        target
+            .expect("bump", "old 6 6 6")
+            .context("what the patch counted must stay counted")?;
+        apply(&patch, target.pid(), &[])?.expect_state("applied")?;
+        target.expect("bump", "new 7 7 7")
+    })
+}
+
+/// Addresses are keys: those that new code takes must equal those that the base stored, of variables and of functions.
+#[test]
+fn pointers_compare_equal() -> Result<()> {
+    round_trip("identity.c")
+}
+
+/// Three threads each have their own variables, initialised ones too, and new code must find the right ones.
+#[test]
+fn thread_locals_each_their_own() -> Result<()> {
+    in_workdir("thread_local", |dir| {
+        let pair = Pair::build(dir, "thread_local.c", Build::default())?;
+        let mut target = pair.start()?;
+        let patch = pair.patch()?;
+        target.expect("0", "old 0: 1 101")?;
+        target.expect("0", "old 0: 2 102")?;
+        target.expect("1", "old 1: 1 101")?;
+        apply(&patch, target.pid(), &[])?.expect_state("applied")?;
+        target.expect("0", "new 0: 3 103")?;
+        target.expect("1", "new 1: 2 102")?;
+        target.expect("2", "new 2: 1 101")?;
+        revert(Some("fix"), target.pid())?.expect_state("reverted")?;
+        target.expect("0", "old 0: 4 104")?;
+        target.expect("1", "old 1: 3 103")?;
+        target.expect("2", "old 2: 2 102")
+    })
+}
+
+/// New data exists only in the patch: it starts with its initial values and keeps what is written to it.
+#[test]
+fn new_global_string_and_table() -> Result<()> {
+    in_workdir("new_data", |dir| {
+        let pair = Pair::build(dir, "new_data.c", Build::default())?;
+        let mut target = pair.start()?;
+        let patch = pair.patch()?;
+        target.expect_all(&pair.fixture.asks, Side::Old)?;
+        apply(&patch, target.pid(), &[])?.expect_state("applied")?;
+        target.expect_all(&pair.fixture.asks, Side::New)?;
+        revert(Some("fix"), target.pid())?.expect_state("reverted")?;
+        target.expect_all(&pair.fixture.asks, Side::Old)
+    })
+}
+
+/// errno is a thread-local of libc, which the patch has to reach through the program's own import.
+#[test]
+fn errno_is_one() -> Result<()> {
+    round_trip("errno.c")
+}
+
+/// New code alone would not change what the variable holds by now.
+#[test]
+fn changed_initial_value_is_refused() -> Result<()> {
+    refused("initial_value.c")
+}
+
+/// Objects with the old layout are alive.
+#[test]
+fn changed_structure_layout_is_refused() -> Result<()> {
+    refused("layout.c")
+}
+
+/// The running buffer keeps its size, whatever new code believes.
+#[test]
+fn resized_variable_is_refused() -> Result<()> {
+    refused("resized.c")
+}

@@ -1,0 +1,88 @@
+//! Functions of every shape, called in every way. What each shows and why it is hard stands in its fixture.
+
+use anyhow::Result;
+use live_tests::round_trip::round_trip;
+
+/// Six integers and eight doubles in registers, the rest on the stack: a hook may touch none of them.
+#[test]
+fn ten_integer_and_ten_float_arguments() -> Result<()> {
+    round_trip("args20.c")
+}
+
+/// Inner calls through the old symbol must reach the new code at every depth.
+#[test]
+fn double_and_mutual_recursion() -> Result<()> {
+    round_trip("recursion.c")
+}
+
+/// The register al counts the vector arguments, and is easily lost in a stub.
+#[test]
+fn variadic_function() -> Result<()> {
+    round_trip("varargs.c")
+}
+
+/// A hidden pointer argument that must also be returned.
+#[test]
+fn structure_returned_in_memory() -> Result<()> {
+    round_trip("struct_return.c")
+}
+
+/// The only thread is nearly always inside a leaf, with values below its stack pointer, while it is visited.
+#[test]
+fn leaf_keeps_its_red_zone() -> Result<()> {
+    round_trip("red_zone.c")
+}
+
+/// The new jump table lies in the patch and counts from there.
+#[test]
+fn function_with_a_jump_table() -> Result<()> {
+    round_trip("jump_table.c")
+}
+
+/// No call site names the function; the running program's table keeps its old address.
+#[test]
+fn function_reached_only_through_a_pointer_table() -> Result<()> {
+    round_trip("pointer_table.c")
+}
+
+/// The kernel holds the handler's address, and the handler may interrupt anything.
+#[test]
+fn patched_function_called_from_a_signal_handler() -> Result<()> {
+    round_trip("signal_handler.c")
+}
+
+/// New code calls an added function, which calls an unchanged one in the base.
+#[test]
+fn new_function_is_added() -> Result<()> {
+    round_trip("new_function.c")
+}
+
+/// All callers change together with the callee; mixing them up passes a wrong argument.
+#[test]
+fn changed_signature_of_a_static_function() -> Result<()> {
+    round_trip("signature.c")
+}
+
+/// The first instruction must stay what it is, or an indirect call faults.
+#[test]
+fn entry_that_starts_with_endbr64() -> Result<()> {
+    round_trip("endbr.c")
+}
+
+/// Reached by a jump and left by a jump: no return address of its own.
+#[test]
+fn tail_call() -> Result<()> {
+    round_trip("tail_call.c")
+}
+
+/// One to three bytes of code: nothing in it is long enough for a jump.
+#[test]
+fn function_of_one_to_three_bytes() -> Result<()> {
+    round_trip("tiny.c")
+}
+
+/// The compiler let a caller rely on registers which only the old callee leaves alone.
+#[test]
+fn caller_that_relies_on_the_callees_registers() -> Result<()> {
+    round_trip("register_contract.c")
+}

@@ -1,0 +1,140 @@
+//! Every form that a program can have on disk and in memory.
+
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use live_tests::compile::{Build, tool};
+use live_tests::invivo;
+use live_tests::pair::Pair;
+use live_tests::round_trip::{round_trip, round_trip_as, there_and_back};
+use live_tests::target::{Side, Target};
+use live_tests::workdir::in_workdir;
+
+const PIE: Build<'static> = form(&["-fPIE", "-pie"]);
+const NO_PIE: Build<'static> = form(&["-fno-pie", "-no-pie"]);
+const STATIC: Build<'static> = form(&["-static"]);
+const STATIC_PIE: Build<'static> = form(&["-static-pie", "-fPIE"]);
+const MUSL: Build<'static> = Build {
+    compiler: Some("musl-gcc"),
+    flags: &["-static"],
+};
+const HARDENED: Build<'static> = form(&[
+    "-fPIE",
+    "-pie",
+    "-Wl,-z,relro,-z,now",
+    "-fstack-protector-strong",
+    "-fstack-clash-protection",
+]);
+
+const fn form(flags: &'static [&'static str]) -> Build<'static> {
+    Build {
+        compiler: None,
+        flags,
+    }
+}
+
+/// Without the tool: each form compiles, and both versions answer as they should.
+#[test]
+fn forms_behave() -> Result<()> {
+    for build in [PIE, NO_PIE, STATIC, STATIC_PIE, MUSL, HARDENED] {
+        in_workdir("forms", |dir| {
+            let pair = Pair::build(dir, "greeting.c", build)?;
+            pair.start()?.expect_all(&pair.fixture.asks, Side::Old)?;
+            Target::start(&pair.fixed, &pair.fixture.args)?
+                .expect_all(&pair.fixture.asks, Side::New)
+        })
+        .with_context(|| format!("{build:?}"))?;
+    }
+    Ok(())
+}
+
+/// The usual form today: the program may lie anywhere.
+#[test]
+fn position_independent() -> Result<()> {
+    round_trip_as("greeting.c", PIE)
+}
+
+/// Fixed addresses below 4 GiB: code holds them as immediates, and patch memory must be found within reach.
+#[test]
+fn not_position_independent() -> Result<()> {
+    round_trip_as("greeting.c", NO_PIE)
+}
+
+/// No dynamic linker, no procedure linkage table, libc inside the image.
+#[test]
+fn statically_linked() -> Result<()> {
+    round_trip_as("greeting.c", STATIC)
+}
+
+/// Relocated by its own start code, with nobody's list of loaded images.
+#[test]
+fn statically_linked_position_independent() -> Result<()> {
+    round_trip_as("greeting.c", STATIC_PIE)
+}
+
+/// Another libc: other start code, other thread-locals, other system call stubs.
+#[test]
+fn musl() -> Result<()> {
+    round_trip_as("greeting.c", MUSL)
+}
+
+/// Read-only relocations, stack protector and stack clash probes, as distributions build.
+#[test]
+fn hardened() -> Result<()> {
+    round_trip_as("greeting.c", HARDENED)
+}
+
+/// The image to patch is a library that the program is linked with.
+#[test]
+fn shared_library() -> Result<()> {
+    round_trip("linked.c")
+}
+
+/// The image to patch came late, by dlopen. The first question makes the program load it.
+#[test]
+fn library_loaded_by_dlopen() -> Result<()> {
+    round_trip("opened.c")
+}
+
+/// Virtual functions keep their slot, exceptions pass through new frames, types stay the same type.
+#[test]
+fn cpp_with_virtual_function_and_exception() -> Result<()> {
+    round_trip("virtual.cpp")
+}
+
+/// A panic passes through a new frame and is caught in the base.
+#[test]
+fn rust_with_std_and_panic() -> Result<()> {
+    round_trip("panics.rs")
+}
+
+/// As distributions ship: what runs has no symbols, they lie in a file of their own.
+#[test]
+fn stripped_with_separate_debug_file() -> Result<()> {
+    in_workdir("stripped", |dir| {
+        let pair = Pair::build(dir, "greeting.c", Build::default())?;
+        let mut debug = Vec::new();
+        for program in [&pair.base, &pair.fixed] {
+            let file = program.with_extension("debug");
+            let mut keep = Command::new("objcopy");
+            keep.arg("--only-keep-debug").arg(program).arg(&file);
+            tool(keep)?;
+            let mut strip = Command::new("strip");
+            strip.arg(program);
+            tool(strip)?;
+            debug.push(file.display().to_string());
+        }
+        let mut target = pair.start()?;
+        let patch = dir.join("fix.patch");
+        let flags = [
+            "--name",
+            "fix",
+            "--base-debug",
+            &debug[0],
+            "--fixed-debug",
+            &debug[1],
+        ];
+        invivo::build(&pair.base, &pair.fixed, &patch, &flags)?;
+        there_and_back(&pair, &patch, &mut target)
+    })
+}

@@ -1,0 +1,227 @@
+//! The life of a patch in a process: applied, applied again, replaced, listed, taken back.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use live_tests::compile::{Build, Version, compile};
+use live_tests::invivo::{self, apply, listed, revert};
+use live_tests::memory::{Snapshot, mappings, resident_kb};
+use live_tests::pair::Pair;
+use live_tests::target::{Side, Target};
+use live_tests::workdir::in_workdir;
+
+fn with_greeting(
+    name: &str,
+    body: impl FnOnce(&Pair, PathBuf, Target) -> Result<()>,
+) -> Result<()> {
+    in_workdir(name, |dir| {
+        let pair = Pair::build(dir, "greeting.c", Build::default())?;
+        let target = pair.start()?;
+        let patch = pair.patch()?;
+        body(&pair, patch, target)
+    })
+}
+
+/// Doing it again is no error, and does nothing: no second hook over the first.
+#[test]
+fn applied_twice() -> Result<()> {
+    with_greeting("twice", |pair, patch, mut target| {
+        apply(&patch, target.pid(), &[])?.expect_state("applied")?;
+        let applied = Snapshot::of(target.pid())?;
+        apply(&patch, target.pid(), &[])?.expect_state("nothing to do")?;
+        applied.expect_same()?;
+        target.expect_all(&pair.fixture.asks, Side::New)?;
+        revert(Some("fix"), target.pid())?.expect_state("reverted")?;
+        target.expect_all(&pair.fixture.asks, Side::Old)
+    })
+}
+
+/// Taking back what is not there is no error either, before and after.
+#[test]
+fn nothing_to_revert() -> Result<()> {
+    with_greeting("nothing", |pair, patch, mut target| {
+        let before = Snapshot::of(target.pid())?;
+        revert(None, target.pid())?.expect_state("nothing to do")?;
+        before.expect_same()?;
+        apply(&patch, target.pid(), &[])?.expect_state("applied")?;
+        revert(None, target.pid())?.expect_state("reverted")?;
+        revert(None, target.pid())?.expect_state("nothing to do")?;
+        before.expect_same()?;
+        target.expect_all(&pair.fixture.asks, Side::Old)
+    })
+}
+
+/// The apply changes the code, or the test would show nothing; the revert restores each byte and each protection.
+#[test]
+fn revert_restores_every_byte_and_protection() -> Result<()> {
+    with_greeting("restore", |_, patch, target| {
+        let before = Snapshot::of(target.pid())?;
+        apply(&patch, target.pid(), &[])?.expect_state("applied")?;
+        ensure!(
+            before.expect_same().is_err(),
+            "applied, and yet not a byte is different"
+        );
+        revert(Some("fix"), target.pid())?.expect_state("reverted")?;
+        before.expect_same()
+    })
+}
+
+/// What a round leaves behind would add up: after a hundred the process has no more mappings and no more memory.
+#[test]
+fn a_hundred_rounds_leave_nothing() -> Result<()> {
+    with_greeting("rounds", |pair, patch, mut target| {
+        let pid = target.pid();
+        let before = Snapshot::of(pid)?;
+        let mut settled = (0, 0);
+        for round in 1..=100 {
+            apply(&patch, pid, &[])?
+                .expect_state("applied")
+                .with_context(|| format!("round {round}"))?;
+            target.expect_all(&pair.fixture.asks, Side::New)?;
+            revert(Some("fix"), pid)?
+                .expect_state("reverted")
+                .with_context(|| format!("round {round}"))?;
+            target.expect_all(&pair.fixture.asks, Side::Old)?;
+            if round == 5 {
+                settled = (mappings(pid)?.len(), resident_kb(pid)?);
+            }
+        }
+        let (count, resident) = (mappings(pid)?.len(), resident_kb(pid)?);
+        ensure!(
+            count <= settled.0,
+            "{} mappings became {count}: {:x?}",
+            settled.0,
+            mappings(pid)?
+        );
+        // The allowance is two kilobytes a round, less than one page: a leak of a page in each would show.
+        ensure!(
+            resident <= settled.1 + 190,
+            "{} kB became {resident} kB",
+            settled.1
+        );
+        before.expect_same()
+    })
+}
+
+/// The truth is in the process: `list` reads name, state, functions and labels from there, and changes nothing.
+#[test]
+fn list_shows_name_and_labels() -> Result<()> {
+    with_greeting("list", |_, patch, target| {
+        ensure!(
+            listed(target.pid())?.is_empty(),
+            "something is listed before the apply"
+        );
+        apply(&patch, target.pid(), &[])?.expect_state("applied")?;
+        let applied = Snapshot::of(target.pid())?;
+        let patches = listed(target.pid())?;
+        ensure!(patches.len() == 1, "expected one: {patches:?}");
+        ensure!(patches[0]["name"] == "fix", "{patches:?}");
+        ensure!(patches[0]["state"] == "applied", "{patches:?}");
+        ensure!(
+            patches[0]["labels"] == serde_json::json!(["CVE-2026-0001"]),
+            "{patches:?}"
+        );
+        ensure!(
+            patches[0]["functions"].to_string().contains("greet"),
+            "{patches:?}"
+        );
+        ensure!(
+            patches[0]["id"].as_str().is_some_and(|id| id.len() >= 8),
+            "{patches:?}"
+        );
+        applied.expect_same()?;
+        let ran = invivo::invivo(&["list", "-p", &target.pid().to_string()])?;
+        ran.expect_code(0)?;
+        for word in ["fix", "CVE-2026-0001"] {
+            ensure!(
+                ran.stdout.contains(word),
+                "the table for people lacks {word}\n{}",
+                ran.told()
+            );
+        }
+        Ok(())
+    })
+}
+
+/// `plan` proves and tells, but touches nothing.
+#[test]
+fn plan_touches_nothing() -> Result<()> {
+    with_greeting("plan", |pair, patch, mut target| {
+        let before = Snapshot::of(target.pid())?;
+        let all = mappings(target.pid())?;
+        let (file, pid) = (patch.display().to_string(), target.pid().to_string());
+        let ran = invivo::invivo(&["plan", &file, "-p", &pid])?;
+        ran.expect_code(0)?;
+        ensure!(
+            ran.stdout.contains("greet"),
+            "the plan does not name the function\n{}",
+            ran.told()
+        );
+        before.expect_same()?;
+        ensure!(
+            all == mappings(target.pid())?,
+            "the plan changed the mappings"
+        );
+        target.expect_all(&pair.fixture.asks, Side::Old)
+    })
+}
+
+/// A second version replaces the first completely, in one step; a revert then goes back to the base, not to the first.
+#[test]
+fn second_version_replaces_the_first() -> Result<()> {
+    in_workdir("replace", |dir| {
+        let pair = Pair::build(dir, "greeting.c", Build::default())?;
+        let again = compile(dir, &pair.fixture, Version::FixedAgain, Build::default())?;
+        let first = pair.patch()?;
+        let second = dir.join("second.patch");
+        invivo::build(&pair.base, &again, &second, &["--name", "second"])?;
+        let mut target = pair.start()?;
+        let before = Snapshot::of(target.pid())?;
+        apply(&first, target.pid(), &[])?.expect_state("applied")?;
+        target.expect_all(&pair.fixture.asks, Side::New)?;
+        apply(&second, target.pid(), &[])?.expect_state("applied")?;
+        target.expect("greet", "newer hello")?;
+        target.expect("count 5", "7")?;
+        let patches = listed(target.pid())?;
+        ensure!(
+            patches.len() == 1 && patches[0]["name"] == "second",
+            "expected the second alone: {patches:?}"
+        );
+        revert(Some("second"), target.pid())?.expect_state("reverted")?;
+        target.expect_all(&pair.fixture.asks, Side::Old)?;
+        before.expect_same()
+    })
+}
+
+/// Program and library each have their patch; they come and go independently of each other.
+#[test]
+fn patches_of_two_images() -> Result<()> {
+    in_workdir("two", |dir| {
+        let pair = Pair::build(dir, "two_images.c", Build::default())?;
+        let mut target = pair.start()?;
+        let library = pair.patch()?;
+        let program = dir.join("program.patch");
+        invivo::build(&pair.base, &pair.fixed, &program, &["--name", "program"])?;
+        let before = Snapshot::of(target.pid())?;
+        let (local, price) = (
+            ["old local", "new local"],
+            ["old 10 calls 0", "new 12 calls 0 0"],
+        );
+        apply(&program, target.pid(), &[])?.expect_state("applied")?;
+        target.expect("local", local[1])?;
+        target.expect("price", price[0])?;
+        apply(&library, target.pid(), &[])?.expect_state("applied")?;
+        target.expect_all(&pair.fixture.asks, Side::New)?;
+        ensure!(
+            listed(target.pid())?.len() == 2,
+            "expected two: {:?}",
+            listed(target.pid())?
+        );
+        revert(Some("program"), target.pid())?.expect_state("reverted")?;
+        target.expect("local", local[0])?;
+        target.expect("price", price[1])?;
+        revert(Some("fix"), target.pid())?.expect_state("reverted")?;
+        target.expect_all(&pair.fixture.asks, Side::Old)?;
+        before.expect_same()
+    })
+}

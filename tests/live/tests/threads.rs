@@ -1,0 +1,262 @@
+//! Threads in every state and number: the target notices nothing, and nobody is caught half-way.
+
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use live_tests::compile::Build;
+use live_tests::invivo::{apply, revert};
+use live_tests::pair::Pair;
+use live_tests::round_trip::{CONSISTENCIES, there_and_back};
+use live_tests::target::{Side, Target};
+use live_tests::workdir::in_workdir;
+
+// A process whose only thread waits in one kind of call, visited six times. That one must be the visited thread.
+fn waits_in(kind: &str) -> Result<()> {
+    in_workdir(kind, |dir| {
+        let pair = Pair::build(dir, "waits.c", Build::default())?;
+        let mut target = Target::start(&pair.base, &[kind])?;
+        let patch = pair.patch()?;
+        for _ in 0..3 {
+            there_and_back(&pair, &patch, &mut target)?;
+        }
+        Ok(())
+    })
+}
+
+/// A read on a socket pair restarts by itself after a signal; it must here as well.
+#[test]
+fn blocked_in_read() -> Result<()> {
+    waits_in("read")
+}
+
+/// poll restarts through restart_syscall, which needs the kernel's own bookkeeping.
+#[test]
+fn blocked_in_poll() -> Result<()> {
+    waits_in("poll")
+}
+
+/// epoll_wait returns EINTR after a mere stop: the tool has to make up for it.
+#[test]
+fn blocked_in_epoll_wait() -> Result<()> {
+    waits_in("epoll_wait")
+}
+
+/// A futex wait that returns early looks like a wake-up.
+#[test]
+fn blocked_in_futex() -> Result<()> {
+    waits_in("futex")
+}
+
+/// An interrupted sleep must not become a shorter one.
+#[test]
+fn blocked_in_nanosleep() -> Result<()> {
+    waits_in("nanosleep")
+}
+
+/// A server that takes an EINTR of accept for an error closes its door.
+#[test]
+fn blocked_in_accept() -> Result<()> {
+    waits_in("accept")
+}
+
+/// sigtimedwait never restarts by itself.
+#[test]
+fn blocked_in_sigtimedwait() -> Result<()> {
+    waits_in("sigtimedwait")
+}
+
+/// recv on a socket with a time-out never restarts by itself either.
+#[test]
+fn blocked_in_recv_with_a_timeout() -> Result<()> {
+    waits_in("recv")
+}
+
+fn crowd_of(threads: &str) -> Result<()> {
+    in_workdir("crowd", |dir| {
+        let pair = Pair::build(dir, "crowd.c", Build::default())?;
+        let mut target = Target::start(&pair.base, &[threads])?;
+        let patch = pair.patch()?;
+        for _ in 0..5 {
+            there_and_back(&pair, &patch, &mut target)?;
+        }
+        if threads != "1" {
+            apply(&patch, target.pid(), &[])?.expect_state("applied")?;
+            wait_for("the spinning threads run new code", || {
+                Ok(target.ask("seen")? == "12")
+            })?;
+            revert(Some("fix"), target.pid())?.expect_state("reverted")?;
+            wait_for("the spinning threads run old code", || {
+                Ok(target.ask("seen")? == "10")
+            })?;
+        }
+        target.expect("trouble", "early 0 strange 0")
+    })
+}
+
+fn wait_for(what: &str, mut holds: impl FnMut() -> Result<bool>) -> Result<()> {
+    let started = Instant::now();
+    while !holds()? {
+        ensure!(
+            started.elapsed() < Duration::from_secs(10),
+            "did not happen: {what}"
+        );
+        sleep(Duration::from_millis(5));
+    }
+    Ok(())
+}
+
+/// One thread, which waits for its input.
+#[test]
+fn one_thread() -> Result<()> {
+    crowd_of("1")
+}
+
+/// Eight threads, two of them spinning through the patched function.
+#[test]
+fn eight_threads() -> Result<()> {
+    crowd_of("8")
+}
+
+/// Sixty-four threads in six states.
+#[test]
+fn sixty_four_threads() -> Result<()> {
+    crowd_of("64")
+}
+
+/// On the usual path, entry consistency stops no thread but the one that carries the calls, however many there are.
+#[test]
+fn entry_stops_nobody() -> Result<()> {
+    in_workdir("entry", |dir| {
+        let pair = Pair::build(dir, "crowd.c", Build::default())?;
+        let target = pair.start()?;
+        let patch = pair.patch()?;
+        let outcome =
+            apply(&patch, target.pid(), &["--consistency", "entry"])?.expect_state("applied")?;
+        ensure!(
+            outcome["stopped_us"] == 0,
+            "threads were stopped: {outcome}"
+        );
+        ensure!(
+            outcome["visited_us"].as_u64().is_some(),
+            "the length of the visit is not told: {outcome}"
+        );
+        Ok(())
+    })
+}
+
+/// The list of threads is never complete: some are born while it is read, some are dead when they are visited.
+#[test]
+fn threads_born_and_dying() -> Result<()> {
+    in_workdir("churn", |dir| {
+        let pair = Pair::build(dir, "churn.c", Build::default())?;
+        let mut target = pair.start()?;
+        let patch = pair.patch()?;
+        for round in 0..10 {
+            let consistency = CONSISTENCIES[round % 2];
+            apply(&patch, target.pid(), &["--consistency", consistency])?
+                .expect_state("applied")?;
+            only_one_side(&mut target, false)
+                .with_context(|| format!("after apply {round} ({consistency})"))?;
+            revert(Some("fix"), target.pid())?.expect_state("reverted")?;
+            only_one_side(&mut target, true).with_context(|| format!("after revert {round}"))?;
+        }
+        target.expect("strange", "0")
+    })
+}
+
+// Once the tool has ended, threads that start afterwards all see the same side.
+fn only_one_side(target: &mut Target, old: bool) -> Result<()> {
+    sleep(Duration::from_millis(200));
+    target.expect("reset", "ok")?;
+    sleep(Duration::from_millis(100));
+    let counts = target.ask("counts")?;
+    let (seen_old, seen_new) = counts.split_once(' ').context("two counts")?;
+    let (right, wrong) = if old {
+        (seen_old, seen_new)
+    } else {
+        (seen_new, seen_old)
+    };
+    ensure!(
+        wrong == "0" && right != "0",
+        "old and new were seen {counts} times"
+    );
+    Ok(())
+}
+
+/// Functions that changed together are never mixed by a quiescent switch, though threads run through them all the time.
+#[test]
+fn quiescent_never_mixes_old_and_new() -> Result<()> {
+    in_workdir("together", |dir| {
+        let pair = Pair::build(dir, "together.c", Build::default())?;
+        let mut target = pair.start()?;
+        let patch = pair.patch()?;
+        let quiescent = ["--consistency", "quiescent", "--timeout", "20"];
+        for round in 0..20 {
+            apply(&patch, target.pid(), &quiescent)?
+                .expect_state("applied")
+                .context(format!("round {round}"))?;
+            wait_for("deliveries the new way", || Ok(target.ask("way")? == "new"))?;
+            // Reverting is a switch as well, with the same promise: it was applied as quiescent.
+            revert(Some("fix"), target.pid())?
+                .expect_state("reverted")
+                .context(format!("round {round}"))?;
+            wait_for("deliveries the old way", || Ok(target.ask("way")? == "old"))?;
+            target
+                .expect("mixed", "0")
+                .context(format!("round {round}"))?;
+        }
+        Ok(())
+    })
+}
+
+/// A thread that stays inside the old function blocks a quiescent switch: the tool gives up in time, names function
+/// and thread, and leaves the old code; when the thread has left, the switch works.
+#[test]
+fn quiescent_names_who_blocks() -> Result<()> {
+    in_workdir("stayer", |dir| {
+        let pair = Pair::build(dir, "stayer.c", Build::default())?;
+        let mut target = pair.start()?;
+        let patch = pair.patch()?;
+        let thread = target.ask("who")?;
+        let quiescent = ["--consistency", "quiescent", "--timeout", "1"];
+        let started = Instant::now();
+        let ran = apply(&patch, target.pid(), &quiescent)?;
+        ran.expect_code(3)?;
+        ensure!(
+            started.elapsed() < Duration::from_secs(10),
+            "the time-out of one second was not kept"
+        );
+        let said = format!("{}{}", ran.stdout, ran.stderr);
+        ensure!(
+            said.contains("dwell"),
+            "the function is not named\n{}",
+            ran.told()
+        );
+        ensure!(
+            said.contains(&thread),
+            "the thread {thread} is not named\n{}",
+            ran.told()
+        );
+        target.expect_all(&pair.fixture.asks, Side::Old)?;
+        target.expect("release", "10")?;
+        apply(&patch, target.pid(), &quiescent)?.expect_state("applied")?;
+        target.expect_all(&pair.fixture.asks, Side::New)
+    })
+}
+
+/// With entry consistency the same thread is in nobody's way: others run new code at once, it finishes in the old.
+#[test]
+fn entry_lets_old_frames_finish() -> Result<()> {
+    in_workdir("stayer", |dir| {
+        let pair = Pair::build(dir, "stayer.c", Build::default())?;
+        let mut target = pair.start()?;
+        let patch = pair.patch()?;
+        apply(&patch, target.pid(), &["--consistency", "entry"])?.expect_state("applied")?;
+        target.expect_all(&pair.fixture.asks, Side::New)?;
+        target
+            .expect("release", "10")
+            .context("the frame inside old code finishes there")?;
+        target.expect_all(&pair.fixture.asks, Side::New)
+    })
+}
