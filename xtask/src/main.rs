@@ -1,1 +1,75 @@
-fn main() {}
+//! The project's own chores, run as `cargo xtask COMMAND`.
+//!
+//! Each chore installs what it needs, says what it does, and ends with an exit
+//! code that can be trusted: 0 only when everything it claims was seen.
+
+mod ci;
+mod claims;
+mod corpus;
+mod demo;
+mod install;
+mod invivo;
+mod live;
+mod load;
+mod paint;
+mod process;
+mod street;
+mod tally;
+mod test;
+mod workspace;
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+
+use crate::workspace::Workspace;
+
+const USAGE: &str = "\
+usage: cargo xtask COMMAND
+
+  demo                     repair a busy server while you watch
+  test                     every test, live ones included, as root and as an ordinary user
+  ci                       what must pass before a change is taken: style, docs, street, test
+  corpus [CASE…]           build real programs without and with a real security fix
+  live CASE [--selftest]   repair such a program under load (--selftest: only check the probe)
+  street                   check that each crate imports only crates to its left
+  install                  install the Debian packages that the chores need
+";
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error}");
+            let causes: Vec<_> = error.chain().skip(1).map(ToString::to_string).collect();
+            if !causes.is_empty() {
+                eprintln!("Caused by:");
+                causes.iter().for_each(|cause| eprintln!("    {cause}"));
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs the chore that was asked for; `false` means it ran and did not succeed.
+fn run() -> Result<bool> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let workspace = Workspace::find()?;
+    match words.as_slice() {
+        ["demo"] => demo::run(&workspace),
+        ["test"] => test::run(&workspace),
+        ["ci"] => ci::run(&workspace),
+        ["street"] => street::run(&workspace),
+        ["install"] => install::ensure(install::EVERYTHING).map(|()| true),
+        ["corpus", cases @ ..] => corpus::run(&workspace, cases),
+        ["live", case] => live::run(&workspace, case),
+        ["live", case, "--selftest"] => live::selftest(&workspace, case),
+        [] | ["help" | "--help" | "-h"] => {
+            print!("{USAGE}");
+            Ok(true)
+        }
+        other => bail!("no such chore: {}\n\n{USAGE}", other.join(" ")),
+    }
+}

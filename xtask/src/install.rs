@@ -1,0 +1,131 @@
+//! The Debian packages that the chores need: looked for, and installed after
+//! saying so.
+
+use std::io::{BufRead, IsTerminal, Write};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+
+use crate::process;
+
+/// What compiles the demo server.
+pub(crate) const DEMO: &[&str] = &["build-essential", "patch"];
+
+/// What builds the corpus.
+pub(crate) const CORPUS: &[&str] = &[
+    "build-essential",
+    "dpkg-dev",
+    "patch",
+    "pkg-config",
+    "autoconf",
+    "automake",
+    "libtool",
+    "libevent-dev",
+    "libsasl2-dev",
+    "tcl",
+];
+
+/// What runs and loads the servers of the corpus.
+pub(crate) const LIVE: &[&str] = &["redis-tools", "libsasl2-modules"];
+
+/// What the live scenarios compile their small programs with.
+pub(crate) const SCENARIOS: &[&str] = &["build-essential", "musl-tools"];
+
+/// All of it.
+pub(crate) const EVERYTHING: &[&str] = &[
+    "build-essential",
+    "dpkg-dev",
+    "patch",
+    "pkg-config",
+    "autoconf",
+    "automake",
+    "libtool",
+    "libevent-dev",
+    "libsasl2-dev",
+    "tcl",
+    "redis-tools",
+    "libsasl2-modules",
+    "musl-tools",
+];
+
+const LIMIT: Duration = Duration::from_secs(900);
+
+/// Makes sure that the packages are there.
+///
+/// Root installs what is missing. Anybody else is asked first, and then `sudo`
+/// does it; where nobody can be asked, the error holds the command to run.
+pub(crate) fn ensure(packages: &[&str]) -> Result<()> {
+    let missing = missing(packages)?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let list = missing.join(" ");
+    let by_hand = format!("apt-get update && apt-get install --no-install-recommends -y {list}");
+    let mut prefix: &[&str] = &[];
+    if !nix::unistd::geteuid().is_root() {
+        let unattended = std::env::var_os("CI").is_some_and(|value| value == "true");
+        if unattended || !std::io::stdin().is_terminal() {
+            bail!("these packages are missing: {list}\n\nhint: run as root: {by_hand}");
+        }
+        if !agreed(&list)? {
+            bail!("nothing was installed\n\nhint: run as root: {by_hand}");
+        }
+        prefix = &["sudo"];
+    }
+    eprintln!("installing: {list}");
+    apt(prefix, &["update", "-q"])?;
+    let mut install = vec!["install", "-q", "-y", "--no-install-recommends"];
+    install.extend(&missing);
+    apt(prefix, &install)
+}
+
+/// Those of the packages that are not installed.
+fn missing<'a>(packages: &[&'a str]) -> Result<Vec<&'a str>> {
+    let mut query = Command::new("dpkg-query");
+    query
+        .args(["-W", "-f", "${Package} ${db:Status-Status}\\n"])
+        .args(packages);
+    // It fails when any package is unknown, and prints the others all the same.
+    let known = process::capture(&mut query, Duration::from_secs(60))?.stdout;
+    let installed = |package: &str| {
+        known
+            .lines()
+            .any(|line| line == format!("{package} installed"))
+    };
+    Ok(packages
+        .iter()
+        .copied()
+        .filter(|package| !installed(package))
+        .collect())
+}
+
+fn agreed(list: &str) -> Result<bool> {
+    eprint!("These packages are missing: {list}\nInstall them with sudo apt-get? [y/N] ");
+    std::io::stderr().flush()?;
+    let mut answer = String::new();
+    std::io::stdin().lock().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+fn apt(prefix: &[&str], arguments: &[&str]) -> Result<()> {
+    let words: Vec<&str> = prefix
+        .iter()
+        .copied()
+        .chain(["apt-get"])
+        .chain(arguments.iter().copied())
+        .collect();
+    let [program, rest @ ..] = words.as_slice() else {
+        bail!("an empty command")
+    };
+    let mut command = Command::new(program);
+    command.args(rest).env("DEBIAN_FRONTEND", "noninteractive");
+    // sudo may ask for a password, so the terminal stays connected.
+    command.stdin(Stdio::inherit()).stdout(Stdio::null());
+    let mut child = command.spawn()?;
+    let status = process::wait(&mut child, LIMIT, &command)?;
+    if !status.success() {
+        bail!("`{}` failed", words.join(" "));
+    }
+    Ok(())
+}

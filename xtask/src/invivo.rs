@@ -1,0 +1,172 @@
+//! The program itself, run as a user would run it.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::process::{self, Output};
+use crate::workspace::Workspace;
+
+const BUILD_LIMIT: Duration = Duration::from_secs(1200);
+const RUN_LIMIT: Duration = Duration::from_secs(120);
+
+/// The release build of `invivo`.
+#[derive(Debug)]
+pub(crate) struct Invivo {
+    program: PathBuf,
+}
+
+/// How an apply or a revert went.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    /// What the tool says became of the process, such as `applied`.
+    pub(crate) state: String,
+    /// How many functions were redirected.
+    pub(crate) hooks: u64,
+    /// How the switch was made.
+    pub(crate) switch: String,
+    /// From the first look at the process to the end, in microseconds.
+    pub(crate) wall_us: u64,
+    /// How long the one thread that carried system calls was held.
+    pub(crate) visited_us: u64,
+    /// How long all threads stood still; 0 on the usual path.
+    pub(crate) stopped_us: u64,
+    /// The run of the whole program, start included.
+    pub(crate) program_us: u64,
+}
+
+impl Invivo {
+    /// Builds the program.
+    pub(crate) fn build(workspace: &Workspace) -> Result<Self> {
+        let mut cargo = workspace.cargo();
+        cargo.args(["build", "--quiet", "--release", "--package", "invivo-cli"]);
+        if !process::succeeds(&mut cargo, BUILD_LIMIT)? {
+            bail!("invivo does not build");
+        }
+        Ok(Self {
+            program: workspace.invivo(),
+        })
+    }
+
+    /// Runs it and returns what it said, whether it succeeded or not.
+    pub(crate) fn run<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Result<Output> {
+        process::capture(Command::new(&self.program).args(arguments), RUN_LIMIT)
+    }
+
+    /// Runs it; anything but success is an error that holds what it said.
+    fn succeed(&self, arguments: &[&OsStr]) -> Result<Output> {
+        let output = self.run(arguments)?;
+        if !output.status.success() {
+            let words: Vec<_> = arguments
+                .iter()
+                .map(|word| word.to_string_lossy())
+                .collect();
+            bail!(
+                "`invivo {}` ended with {}:\n{}{}",
+                words.join(" "),
+                output.status,
+                output.stdout,
+                output.stderr.trim_end()
+            );
+        }
+        Ok(output)
+    }
+
+    /// Compares two images and writes the patch between them.
+    pub(crate) fn make_patch(
+        &self,
+        base: &Path,
+        fixed: &Path,
+        patch: &Path,
+        name: &str,
+        label: &str,
+    ) -> Result<()> {
+        let words: [&OsStr; 9] = [
+            "build".as_ref(),
+            base.as_ref(),
+            fixed.as_ref(),
+            "-o".as_ref(),
+            patch.as_ref(),
+            "--name".as_ref(),
+            name.as_ref(),
+            "--label".as_ref(),
+            label.as_ref(),
+        ];
+        self.succeed(&words).map(|_| ())
+    }
+
+    /// Makes a patch live in a process.
+    pub(crate) fn apply(&self, patch: &Path, pid: u32) -> Result<Outcome> {
+        let pid = pid.to_string();
+        self.outcome(&[
+            "apply".as_ref(),
+            patch.as_ref(),
+            "-p".as_ref(),
+            pid.as_ref(),
+            "--json".as_ref(),
+        ])
+    }
+
+    /// Takes a patch back.
+    pub(crate) fn revert(&self, name: &str, pid: u32) -> Result<Outcome> {
+        let pid = pid.to_string();
+        self.outcome(&[
+            "revert".as_ref(),
+            name.as_ref(),
+            "-p".as_ref(),
+            pid.as_ref(),
+            "--json".as_ref(),
+        ])
+    }
+
+    fn outcome(&self, arguments: &[&OsStr]) -> Result<Outcome> {
+        let begun = Instant::now();
+        let output = self.succeed(arguments)?;
+        let program_us = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let value: Value = json(&output)?;
+        let process = &value["processes"][0];
+        let number = |field: &str| {
+            process[field]
+                .as_u64()
+                .with_context(|| format!("the outcome has no `{field}`: {process}"))
+        };
+        let text = |field: &str| process[field].as_str().unwrap_or("not said").to_owned();
+        Ok(Outcome {
+            state: text("state"),
+            hooks: number("hooks")?,
+            switch: text("switch"),
+            wall_us: number("wall_us")?,
+            visited_us: number("visited_us")?,
+            stopped_us: number("stopped_us")?,
+            program_us,
+        })
+    }
+
+    /// The names of the patches that are applied in a process.
+    pub(crate) fn applied(&self, pid: u32) -> Result<Vec<String>> {
+        let pid = pid.to_string();
+        let output = self.succeed(&[
+            "list".as_ref(),
+            "-p".as_ref(),
+            pid.as_ref(),
+            "--json".as_ref(),
+        ])?;
+        let value = json(&output)?;
+        let patches = value["processes"][0]["patches"].as_array();
+        Ok(patches
+            .into_iter()
+            .flatten()
+            .filter(|patch| patch["state"] == "applied")
+            .filter_map(|patch| Some(patch["name"].as_str()?.to_owned()))
+            .collect())
+    }
+}
+
+fn json(output: &Output) -> Result<Value> {
+    serde_json::from_str(&output.stdout)
+        .with_context(|| format!("invivo did not print JSON: {}", output.stdout))
+}

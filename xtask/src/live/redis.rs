@@ -1,0 +1,112 @@
+//! Redis, with threads that read and write for the main one.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Result, ensure};
+
+use super::{Answer, Case};
+use crate::load::{Client, Clients, redis};
+use crate::process::{self, Server};
+
+/// CVE-2024-31228: a pattern that nests too deep recursed without limit.
+#[derive(Debug)]
+pub(crate) struct Redis;
+
+const CLIENTS: usize = 4;
+
+impl Case for Redis {
+    fn name(&self) -> &'static str {
+        "redis-31228"
+    }
+
+    fn label(&self) -> &'static str {
+        "CVE-2024-31228"
+    }
+
+    fn image(&self) -> &'static str {
+        "redis-server"
+    }
+
+    fn start(&self, programs: &Path, run: &Path) -> Result<Server> {
+        let port = process::free_port()?;
+        let mut command = Command::new(programs.join("redis-server"));
+        command
+            .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--dir"])
+            .arg(run)
+            .args([
+                "--save",
+                "",
+                "--appendonly",
+                "no",
+                "--daemonize",
+                "no",
+                "--io-threads",
+                "4",
+            ]);
+        Server::start(&mut command, port, &run.join("log"))
+    }
+
+    fn load(&self, port: u16, clients: &mut Clients) -> Result<()> {
+        for number in 0..CLIENTS {
+            clients.start(format!("client {number}"), move |client| {
+                redis::work(client, port, number)
+            })?;
+        }
+        clients.start("redis-benchmark".to_owned(), move |client| {
+            benchmark(client, port)
+        })
+    }
+
+    fn probe(&self, port: u16) -> Result<(Answer, String)> {
+        let found = redis::deep_pattern(port)?;
+        let answer = if found == 1 { Answer::Old } else { Answer::New };
+        Ok((answer, format!("a pattern 1500 deep finds {found} keys")))
+    }
+
+    fn requests(&self) -> u64 {
+        1_000_000
+    }
+}
+
+/// A load that others wrote, beside our own: one run after the other.
+fn benchmark(client: &mut Client, port: u16) -> Result<()> {
+    const TESTS: [&str; 5] = ["SET", "GET", "INCR", "LPUSH", "HSET"];
+    const EACH: u64 = 10_000;
+    while client.goes_on() {
+        let mut command = Command::new("redis-benchmark");
+        command
+            .args([
+                "-h",
+                "127.0.0.1",
+                "-p",
+                &port.to_string(),
+                "-c",
+                "10",
+                "-P",
+                "8",
+                "-q",
+                "--csv",
+            ])
+            .args([
+                "-n",
+                &EACH.to_string(),
+                "-t",
+                &TESTS.join(",").to_lowercase(),
+            ]);
+        let output = process::capture(&mut command, redis::BENCHMARK_LIMIT)?;
+        let text = format!("{}{}", output.stdout, output.stderr);
+        let complete = TESTS
+            .iter()
+            .all(|test| output.stdout.contains(&format!("\"{test}\",\"")));
+        let complaint = ["error", "refused", "closed"]
+            .iter()
+            .any(|word| text.to_lowercase().contains(word));
+        ensure!(
+            output.status.success() && complete && !complaint,
+            "it says: {text}"
+        );
+        client.count(EACH * TESTS.len() as u64);
+    }
+    Ok(())
+}

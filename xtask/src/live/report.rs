@@ -1,0 +1,192 @@
+//! The story of one live case: its steps, told as they happen, and at the end a
+//! table of what the clients saw in each phase.
+
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use super::{Answer, Case, ended};
+use crate::claims::Claims;
+use crate::invivo::{Invivo, Outcome};
+use crate::load::{Clients, Histogram};
+use crate::paint;
+use crate::process::Server;
+
+/// A slow machine gets this long to answer as many requests as are asked for.
+const ENOUGH_LIMIT: Duration = Duration::from_secs(180);
+
+/// A run in progress.
+pub(crate) struct Story<'a> {
+    case: &'a dyn Case,
+    server: Server,
+    clients: Clients,
+    begun: Instant,
+    /// The name of each phase; several phases may share one.
+    phases: Vec<&'static str>,
+    claims: Claims,
+}
+
+impl<'a> Story<'a> {
+    /// Starts the clients and lets them come up.
+    pub(crate) fn begin(case: &'a dyn Case, server: Server) -> Result<Self> {
+        let mut clients = Clients::default();
+        case.load(server.port, &mut clients)?;
+        let phases = vec!["warming up"];
+        let story = Self {
+            case,
+            server,
+            clients,
+            begun: Instant::now(),
+            phases,
+            claims: Claims::default(),
+        };
+        thread::sleep(Duration::from_secs(1));
+        story.tell(format!(
+            "{} runs as process {} with {} threads, under load",
+            story.case.image(),
+            story.server.pid(),
+            story.server.threads()
+        ));
+        Ok(story)
+    }
+
+    fn tell(&self, text: impl std::fmt::Display) {
+        println!("  {:6.2} s  {text}", self.begun.elapsed().as_secs_f64());
+    }
+
+    fn enter(&mut self, phase: &'static str) {
+        self.clients.meter.next_phase();
+        self.phases.push(phase);
+    }
+
+    /// Asks which program answers.
+    pub(crate) fn probe(&mut self, when: &str, expected: Answer) -> Result<()> {
+        // A probe may be work for the server, so it is a phase of its own.
+        self.enter("probing");
+        let (answer, seen) = self.case.probe(self.server.port)?;
+        self.tell(format!("probe: {answer:?}, {seen}"));
+        self.claims.add(
+            format!("{when}, the program answers {expected:?}"),
+            answer == expected,
+        );
+        ended(&mut self.server, when)
+    }
+
+    /// Lets the load run.
+    pub(crate) fn watch(&mut self, phase: &'static str, time: Duration) -> Result<()> {
+        self.enter(phase);
+        thread::sleep(time);
+        ended(&mut self.server, phase)
+    }
+
+    /// Makes the patch live.
+    pub(crate) fn apply(&mut self, invivo: &Invivo, patch: &Path) -> Result<()> {
+        self.enter("applying");
+        let outcome = invivo.apply(patch, self.server.pid())?;
+        self.event("applied", &outcome);
+        let listed = invivo.applied(self.server.pid())?;
+        let named = listed.iter().any(|name| name == self.case.name());
+        self.claims
+            .add("the process lists the patch once it is applied", named);
+        ended(&mut self.server, "applying")
+    }
+
+    /// Takes it back.
+    pub(crate) fn revert(&mut self, invivo: &Invivo) -> Result<()> {
+        self.enter("reverting");
+        let outcome = invivo.revert(self.case.name(), self.server.pid())?;
+        self.event("reverted", &outcome);
+        let listed = invivo.applied(self.server.pid())?;
+        self.claims.add(
+            "the process lists no patch once it is reverted",
+            listed.is_empty(),
+        );
+        ended(&mut self.server, "reverting")
+    }
+
+    fn event(&mut self, expected: &str, outcome: &Outcome) {
+        let Outcome {
+            state,
+            hooks,
+            switch,
+            wall_us,
+            visited_us,
+            stopped_us,
+            program_us,
+        } = outcome;
+        self.tell(paint::event(format!(
+            "{state} in {} ({hooks} functions, {switch}; one thread visited for {}, all stopped for {}; program {})",
+            paint::micros(*wall_us),
+            paint::micros(*visited_us),
+            paint::micros(*stopped_us),
+            paint::micros(*program_us),
+        )));
+        self.claims
+            .add(format!("the tool says {expected}"), state == expected);
+    }
+
+    /// Waits for enough requests, ends the clients, prints the report; `true`
+    /// when all of it was as it must be.
+    pub(crate) fn finish(mut self) -> Result<bool> {
+        let wanted = self.case.requests();
+        let meter = std::sync::Arc::clone(&self.clients.meter);
+        let end = Instant::now() + ENOUGH_LIMIT;
+        while meter.answers() < wanted && meter.errors().is_empty() && Instant::now() < end {
+            self.watch("patched", Duration::from_millis(200))?;
+        }
+        let alive = self.server.alive();
+        let mut rows: Vec<(&str, u64, u64, Histogram)> = Vec::new();
+        let records = self.clients.finish();
+        for (name, record) in self.phases.iter().zip(&records) {
+            match rows.iter_mut().find(|row| row.0 == *name) {
+                Some(row) => {
+                    row.1 += record.answers;
+                    row.2 += record.wrong;
+                    row.3.add(&record.latency);
+                }
+                None => rows.push((name, record.answers, record.wrong, record.latency.clone())),
+            }
+        }
+        println!(
+            "\n  {}",
+            paint::dim("phase            answers   wrong       p50     p99.9   longest")
+        );
+        for (name, answers, wrong, latency) in &rows {
+            println!(
+                "  {name:12} {:>11} {wrong:>7} {:>9} {:>9} {:>9}",
+                paint::count(*answers),
+                paint::micros(latency.quantile_us(0.5)),
+                paint::micros(latency.quantile_us(0.999)),
+                paint::micros(latency.longest_us()),
+            );
+        }
+        println!();
+        let errors = meter.errors();
+        errors
+            .iter()
+            .for_each(|error| println!("  {}", paint::bad(error)));
+        let wrong: u64 = rows.iter().map(|row| row.2).sum();
+        let total = meter.answers();
+        let mut claims = self.claims;
+        claims.add(
+            format!(
+                "{} requests were answered, {} asked for",
+                paint::count(total),
+                paint::count(wanted)
+            ),
+            total >= wanted,
+        );
+        claims.add(
+            format!(
+                "{wrong} answers were wrong, {} connections failed",
+                errors.len()
+            ),
+            wrong == 0 && errors.is_empty(),
+        );
+        claims.add("the program still runs, and was never restarted", alive);
+        claims.print();
+        Ok(claims.hold())
+    }
+}

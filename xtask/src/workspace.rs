@@ -1,0 +1,64 @@
+//! Where things are: the sources, what was built, what may be thrown away.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+/// The folders that the chores work in.
+#[derive(Debug, Clone)]
+pub(crate) struct Workspace {
+    /// The folder of the workspace's `Cargo.toml`.
+    pub(crate) root: PathBuf,
+    /// Cargo's target folder.
+    pub(crate) target: PathBuf,
+    /// The corpus: sources, and one folder for each case.
+    pub(crate) corpus: PathBuf,
+}
+
+impl Workspace {
+    /// Finds the workspace that this program was built from.
+    pub(crate) fn find() -> Result<Self> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .parent()
+            .context("xtask lies in a folder of the workspace")?
+            .to_owned();
+        let folder = |variable: &str, default: &str| match std::env::var_os(variable) {
+            Some(chosen) => root.join(chosen),
+            None => root.join(default),
+        };
+        let target = folder("CARGO_TARGET_DIR", "target");
+        let corpus = folder("CORPUS_WORK", "target/corpus");
+        Ok(Self {
+            root,
+            target,
+            corpus,
+        })
+    }
+
+    /// A `cargo` command in the workspace, of the toolchain that runs us.
+    pub(crate) fn cargo(&self) -> Command {
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
+        let mut command = Command::new(cargo);
+        command.current_dir(&self.root);
+        command
+    }
+
+    /// The folder of one run, emptied.
+    pub(crate) fn fresh_folder(&self, name: &str) -> Result<PathBuf> {
+        let folder = self.target.join(name);
+        match std::fs::remove_dir_all(&folder) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error)?,
+            _ => (),
+        }
+        std::fs::create_dir_all(&folder)
+            .with_context(|| format!("cannot create {}", folder.display()))?;
+        Ok(folder)
+    }
+
+    /// The release build of the program `invivo`.
+    pub(crate) fn invivo(&self) -> PathBuf {
+        self.target.join("release/invivo")
+    }
+}
