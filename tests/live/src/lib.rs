@@ -13,4 +13,5 @@ pub mod pair;
 pub mod round_trip;
 pub mod run;
 pub mod target;
+pub mod unharmed;
 pub mod workdir;

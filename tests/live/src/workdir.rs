@@ -13,7 +13,7 @@ use anyhow::{Context, Result};
 ///
 /// # Errors
 ///
-/// Those of `body`, with the name of the folder, which is kept then.
+/// Those of `body`; the folder is kept then, and its name is printed.
 pub fn in_workdir(name: &str, body: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -22,7 +22,7 @@ pub fn in_workdir(name: &str, body: impl FnOnce(&Path) -> Result<()>) -> Result<
     // Some scenarios run the tool as another user, who must be able to read the files.
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
     let mut kept = Kept { path, failed: true };
-    body(&kept.path).with_context(|| format!("kept for a look: {}", kept.path.display()))?;
+    body(&kept.path)?;
     kept.failed = false;
     Ok(())
 }

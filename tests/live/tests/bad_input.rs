@@ -1,4 +1,4 @@
-//! What must be refused: with the right exit code, a message that says why, and a target that is exactly as before.
+//! Files that must be refused: with the right exit code, a message that says why, and a process that is as before.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,107 +6,14 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use live_tests::binary;
-use live_tests::compile::{Build, compile_program, tool};
+use live_tests::compile::{Build, tool};
 use live_tests::invivo::{self, apply, invivo, invivo_through};
-use live_tests::memory::{Snapshot, mappings};
 use live_tests::pair::Pair;
-use live_tests::run::{Ran, run};
-use live_tests::target::{Side, Target};
+use live_tests::unharmed::{am_root, unharmed};
 use live_tests::workdir::in_workdir;
-
-// A running greeting and a good patch for it; afterwards the process must be as if nothing had been tried.
-fn unharmed(name: &str, body: impl FnOnce(&Path, &Pair, &Path, u32) -> Result<()>) -> Result<()> {
-    in_workdir(name, |dir| {
-        let pair = Pair::build(dir, "greeting.c", Build::default())?;
-        let patch = pair.patch()?;
-        let mut target = pair.start()?;
-        target.expect_all(&pair.fixture.asks, Side::Old)?;
-        let (before, all) = (Snapshot::of(target.pid())?, mappings(target.pid())?);
-        body(dir, &pair, &patch, target.pid())?;
-        before.expect_same()?;
-        ensure!(all == mappings(target.pid())?, "a mapping was left behind");
-        target.expect_all(&pair.fixture.asks, Side::Old)
-    })
-}
 
 fn words(path: &Path) -> String {
     path.display().to_string()
-}
-
-/// A process number that was in use a moment ago.
-#[test]
-fn no_such_process() -> Result<()> {
-    unharmed("no-process", |_, _, patch, _| {
-        let mut gone = Command::new("true").spawn()?;
-        gone.wait()?;
-        apply(patch, gone.id(), &[])?.expect_failure(6, &[&gone.id().to_string()])?;
-        Ok(())
-    })
-}
-
-/// An ordinary user and a process of root: permission is told apart from every other failure, with a way out.
-#[test]
-fn not_permitted() -> Result<()> {
-    unharmed("not-permitted", |dir, _, patch, pid| {
-        let ran = if am_root()? {
-            // Copied, because an ordinary user may not be able to reach the folder that it was built in.
-            let copy = dir.join("invivo");
-            fs::copy(binary::invivo()?, &copy)?;
-            let mut command = Command::new("setpriv");
-            command
-                .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
-                .arg(copy);
-            command
-                .arg("apply")
-                .arg(patch)
-                .args(["-p", &pid.to_string()]);
-            invivo_through(command).context("setpriv is part of util-linux")?
-        } else {
-            apply(patch, 1, &[])?
-        };
-        ran.expect_failure(5, &["hint: "])?;
-        Ok(())
-    })
-}
-
-fn am_root() -> Result<bool> {
-    let mut id = Command::new("id");
-    id.arg("-u");
-    Ok(run(id, std::time::Duration::from_secs(10))?.stdout.trim() == "0")
-}
-
-/// The process runs, but another program altogether.
-#[test]
-fn process_of_another_program() -> Result<()> {
-    unharmed("other-program", |dir, _, patch, _| {
-        let other = Pair::build(&dir.join("other"), "recursion.c", Build::default())?;
-        let mut target = other.start()?;
-        let before = Snapshot::of(target.pid())?;
-        apply(patch, target.pid(), &[])?.expect_failure(1, &["greeting"])?;
-        before.expect_same()?;
-        target.expect_all(&other.fixture.asks, Side::Old)
-    })
-}
-
-/// The same program by name, another build of it: only the build id tells.
-#[test]
-fn wrong_build_id() -> Result<()> {
-    unharmed("build-id", |dir, _, patch, _| {
-        let flags = ["-Wl,--build-id=0x0123456789abcdef0123456789abcdef01234567"];
-        let other = Pair::build(
-            &dir.join("other"),
-            "greeting.c",
-            Build {
-                flags: &flags,
-                ..Build::default()
-            },
-        )?;
-        let mut target = other.start()?;
-        let before = Snapshot::of(target.pid())?;
-        apply(patch, target.pid(), &[])?.expect_failure(1, &["build id"])?;
-        before.expect_same()?;
-        target.expect_all(&other.fixture.asks, Side::Old)
-    })
 }
 
 fn expect_damage_refused(damaged: &Path, pid: u32, at: usize, what: &str) -> Result<()> {
@@ -168,42 +75,6 @@ fn patch_for_another_machine() -> Result<()> {
     })
 }
 
-/// A debugger has the process: only one may, and it keeps what it has.
-#[test]
-fn already_traced_process() -> Result<()> {
-    unharmed("traced", |dir, _, patch, pid| {
-        let program = compile_program(dir, "tracer")?;
-        let tracer = Target::start(&program, &[pid.to_string()])?;
-        apply(patch, pid, &[])?.expect_failure(3, &["traced", &tracer.pid().to_string()])?;
-        Ok(())
-    })
-}
-
-/// A process that somebody has stopped stays stopped; the tool says so instead of waiting for ever.
-#[test]
-fn stopped_process() -> Result<()> {
-    unharmed("stopped", |_, _, patch, pid| {
-        signal("STOP", pid)?;
-        let ran = apply(patch, pid, &["--timeout", "2"]);
-        let state = fs::read_to_string(format!("/proc/{pid}/status"))?;
-        signal("CONT", pid)?;
-        ran?.expect_failure(3, &["stopped"])?;
-        ensure!(
-            state.contains("State:\tT (stopped)"),
-            "the process did not stay stopped\n{state}"
-        );
-        Ok(())
-    })
-}
-
-fn signal(name: &str, pid: u32) -> Result<()> {
-    let status = Command::new("kill")
-        .args([format!("-{name}"), pid.to_string()])
-        .status()?;
-    ensure!(status.success(), "cannot send SIG{name} to {pid}");
-    Ok(())
-}
-
 /// No room for the patch: said so, and no half of a file is left. The disk is a file system of one page, in a mount
 /// namespace of its own, which an ordinary user may make as well.
 #[test]
@@ -228,7 +99,7 @@ fn full_disk() -> Result<()> {
             .arg(binary::invivo()?)
             .arg(&pair.base)
             .arg(&pair.fixed);
-        let ran: Ran = invivo_through(command)?;
+        let ran = invivo_through(command)?;
         ensure!(
             !matches!(ran.code, Some(98 | 99)),
             "cannot set up a full disk\n{}",

@@ -51,7 +51,7 @@ fn behaves(fixture: &Fixture) -> Result<()> {
             );
         }
         ensure!(
-            fixture.refused.is_some() != !fixture.hot.is_empty(),
+            fixture.refused.is_some() == fixture.hot.is_empty(),
             "either hot functions or a refusal"
         );
         Ok(())

@@ -129,7 +129,7 @@ fn sixty_four_threads() -> Result<()> {
 fn entry_stops_nobody() -> Result<()> {
     in_workdir("entry", |dir| {
         let pair = Pair::build(dir, "crowd.c", Build::default())?;
-        let target = pair.start()?;
+        let mut target = pair.start()?;
         let patch = pair.patch()?;
         let outcome =
             apply(&patch, target.pid(), &["--consistency", "entry"])?.expect_state("applied")?;
@@ -141,7 +141,7 @@ fn entry_stops_nobody() -> Result<()> {
             outcome["visited_us"].as_u64().is_some(),
             "the length of the visit is not told: {outcome}"
         );
-        Ok(())
+        target.expect_all(&pair.fixture.asks, Side::New)
     })
 }
 
