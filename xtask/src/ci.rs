@@ -1,3 +1,62 @@
-pub(crate) fn run(_workspace: &crate::workspace::Workspace) -> anyhow::Result<bool> {
-    Ok(true)
+//! What must pass before a change is taken.
+
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::tally::Tally;
+use crate::workspace::Workspace;
+use crate::{process, street, test};
+
+const LIMIT: Duration = Duration::from_secs(1200);
+
+/// Runs every check to its end, so that one run shows all that is wrong. The
+/// last line is the sum.
+pub(crate) fn run(workspace: &Workspace) -> Result<bool> {
+    let mut tally = Tally::default();
+    let mut step = |name: &str, command: &mut Command| -> Result<()> {
+        println!("ci: {name}");
+        let passed = process::succeeds(command, LIMIT)?;
+        if !passed {
+            println!("ci: {name} failed");
+        }
+        tally.check(passed);
+        Ok(())
+    };
+    step("style", workspace.cargo().args(["fmt", "--all", "--check"]))?;
+    step(
+        "lints",
+        workspace.cargo().args([
+            "clippy",
+            "--quiet",
+            "--workspace",
+            "--all-targets",
+            "--",
+            "-D",
+            "warnings",
+        ]),
+    )?;
+    step(
+        "documentation",
+        workspace
+            .cargo()
+            .args(["doc", "--quiet", "--workspace", "--no-deps"])
+            .env("RUSTDOCFLAGS", "-D warnings"),
+    )?;
+    if workspace.root.join("fuzz").is_dir() {
+        step(
+            "fuzz targets",
+            workspace
+                .cargo()
+                .current_dir(workspace.root.join("fuzz"))
+                .args(["build", "--quiet"])
+                .env("RUSTFLAGS", "--cfg fuzzing")
+                .env("CARGO_TARGET_DIR", workspace.target.join("fuzz")),
+        )?;
+    }
+    tally.check(street::run(workspace)?);
+    tally.add(test::everything(workspace)?);
+    println!("{tally}");
+    Ok(tally.failed == 0)
 }

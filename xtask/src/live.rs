@@ -60,9 +60,7 @@ fn find(name: &str) -> Result<Box<dyn Case>> {
         Box::new(library::Sqlite),
     ];
     let known: Vec<_> = cases.iter().map(|case| case.name()).collect();
-    let found = cases
-        .into_iter()
-        .find(|case| case.name() == name || case.name().starts_with(&format!("{name}-")));
+    let found = cases.into_iter().find(|case| case.name().starts_with(name));
     found.with_context(|| format!("no live case '{name}'; there are: {}", known.join(", ")))
 }
 

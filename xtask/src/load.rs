@@ -106,6 +106,13 @@ pub(crate) struct Sent {
     at: Instant,
 }
 
+impl Sent {
+    /// The time since then, in microseconds.
+    pub(crate) fn elapsed_us(self) -> u64 {
+        u64::try_from(self.at.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+}
+
 impl Client<'_> {
     /// Whether there is more to do.
     pub(crate) fn goes_on(&self) -> bool {

@@ -62,7 +62,7 @@ fn run() -> Result<bool> {
         ["test"] => test::run(&workspace),
         ["ci"] => ci::run(&workspace),
         ["street"] => street::run(&workspace),
-        ["install"] => install::ensure(install::EVERYTHING).map(|()| true),
+        ["install"] => install::ensure(&install::everything()).map(|()| true),
         ["corpus", cases @ ..] => corpus::run(&workspace, cases),
         ["live", case] => live::run(&workspace, case),
         ["live", case, "--selftest"] => live::selftest(&workspace, case),

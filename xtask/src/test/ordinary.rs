@@ -1,0 +1,130 @@
+//! The live scenarios as an ordinary user.
+//!
+//! Root may do what others may not, so a run as root alone would hide every
+//! missing permission. The workspace may lie where an ordinary user cannot look
+//! (below /root, say), so the scenarios are built from a copy that everybody can
+//! read.
+
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use super::{counted, toolchain};
+use crate::process;
+use crate::tally::Tally;
+use crate::workspace::Workspace;
+
+/// The user and the group that own nothing.
+const NOBODY: u32 = 65534;
+
+/// Runs every program of the live scenarios as that user.
+pub(crate) fn run(workspace: &Workspace) -> Result<Tally> {
+    let place = std::env::temp_dir().join(format!("invivo-ordinary-{}", std::process::id()));
+    std::fs::create_dir(&place).with_context(|| format!("cannot create {}", place.display()))?;
+    open(&place)?;
+    let copy = place.join("workspace");
+    copy_sources(&workspace.root, &copy)?;
+    let home = place.join("home");
+    std::fs::create_dir(&home)?;
+    chown(&home, Some(NOBODY), Some(NOBODY))?;
+    let invivo = place.join("invivo");
+    std::fs::copy(workspace.invivo(), &invivo).context("cannot copy invivo")?;
+    open(&invivo)?;
+
+    let mut path = toolchain::reachable(&place)?.into_os_string();
+    path.push(":");
+    path.push(std::env::var_os("PATH").unwrap_or_default());
+
+    let mut tally = Tally::default();
+    for (number, program) in programs(workspace, &copy)?.iter().enumerate() {
+        let reachable = place.join(format!("tests-{number}"));
+        std::fs::copy(program, &reachable)
+            .with_context(|| format!("cannot copy {}", program.display()))?;
+        open(&reachable)?;
+        let mut command = Command::new(&reachable);
+        command
+            .current_dir(copy.join("tests/live"))
+            .uid(NOBODY)
+            .gid(NOBODY)
+            .env("HOME", &home)
+            .env("TMPDIR", &home)
+            .env("PATH", &path)
+            .env("INVIVO", &invivo);
+        tally.add(counted(&mut command)?);
+    }
+    if tally.failed == 0 {
+        std::fs::remove_dir_all(&place)
+            .with_context(|| format!("cannot remove {}", place.display()))?;
+    } else {
+        // What a failed scenario left is in its home; the rest is only in the way.
+        for part in ["workspace", "toolchain"] {
+            let _ = std::fs::remove_dir_all(place.join(part));
+        }
+        println!("kept: {}", place.display());
+    }
+    Ok(tally)
+}
+
+/// Lets everybody read and use a file or folder.
+pub(super) fn open(path: &Path) -> Result<()> {
+    std::fs::set_permissions(path, PermissionsExt::from_mode(0o755))
+        .with_context(|| format!("cannot open {} to everybody", path.display()))
+}
+
+/// Copies the sources, without history and without anything that was built.
+fn copy_sources(from: &Path, to: &Path) -> Result<()> {
+    std::fs::create_dir(to)?;
+    open(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let (source, target) = (entry.path(), to.join(entry.file_name()));
+        let kind = entry.file_type()?;
+        if entry.file_name() == "target" || entry.file_name() == ".git" {
+            continue;
+        } else if kind.is_dir() {
+            copy_sources(&source, &target)?;
+        } else if kind.is_file() {
+            std::fs::copy(&source, &target)
+                .with_context(|| format!("cannot copy {}", source.display()))?;
+            open(&target)?;
+        }
+    }
+    Ok(())
+}
+
+/// Builds the live scenarios of the copy and returns their programs.
+fn programs(workspace: &Workspace, copy: &Path) -> Result<Vec<PathBuf>> {
+    let mut cargo = workspace.cargo();
+    cargo
+        .current_dir(copy)
+        .args([
+            "test",
+            "--no-run",
+            "--package",
+            "live-tests",
+            "--message-format",
+            "json",
+        ])
+        .env("CARGO_TARGET_DIR", workspace.target.join("ordinary"));
+    let output = process::capture(&mut cargo, Duration::from_secs(900))?;
+    if !output.status.success() {
+        bail!("the live scenarios do not build:\n{}", output.stderr);
+    }
+    let messages = output
+        .stdout
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let programs: Vec<PathBuf> = messages
+        .filter(|message| message["profile"]["test"] == true)
+        .filter_map(|message| Some(message["executable"].as_str()?.into()))
+        .collect();
+    if programs.is_empty() {
+        bail!("there are no live scenarios");
+    }
+    Ok(programs)
+}
