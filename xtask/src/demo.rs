@@ -68,7 +68,15 @@ pub(crate) fn run(workspace: &Workspace) -> Result<bool> {
     let timeline = Timeline::start(&board);
     let pause = || thread::sleep(Duration::from_secs(2));
     let step = |what: &str, outcome: Result<Outcome>| -> Result<Outcome> {
-        let outcome = outcome?;
+        let outcome = outcome.with_context(|| {
+            let errors = meter.errors();
+            let seen = if errors.is_empty() {
+                "no client lost its connection".to_owned()
+            } else {
+                errors.join("; ")
+            };
+            format!("not {what}; {seen}")
+        })?;
         // Only what is sent from here on must be answered by the new code.
         meter.next_phase();
         timeline.event(&tell(what, &outcome));

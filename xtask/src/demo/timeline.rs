@@ -99,7 +99,7 @@ fn tick(begun: Instant, board: &Board, ended: &AtomicBool) {
             .unwrap_or(0)
             .saturating_sub(share(old) + share(new));
         println!(
-            "  {:5.2} s  {:>9}  {bar}{}{verdict}, longest {}",
+            "  {:5.2} s  {:>9}  {bar}{}{verdict}, longest pause {}",
             (at - begun).as_secs_f64(),
             paint::count(answers),
             " ".repeat(fill),

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use super::{Answer, Case, ended};
 use crate::claims::Claims;
@@ -84,7 +84,8 @@ impl<'a> Story<'a> {
     /// Makes the patch live.
     pub(crate) fn apply(&mut self, invivo: &Invivo, patch: &Path) -> Result<()> {
         self.enter("applying");
-        let outcome = invivo.apply(patch, self.server.pid())?;
+        let outcome = invivo.apply(patch, self.server.pid());
+        let outcome = self.known(outcome)?;
         self.event("applied", &outcome);
         let listed = invivo.applied(self.server.pid())?;
         let named = listed.iter().any(|name| name == self.case.name());
@@ -96,7 +97,8 @@ impl<'a> Story<'a> {
     /// Takes it back.
     pub(crate) fn revert(&mut self, invivo: &Invivo) -> Result<()> {
         self.enter("reverting");
-        let outcome = invivo.revert(self.case.name(), self.server.pid())?;
+        let outcome = invivo.revert(self.case.name(), self.server.pid());
+        let outcome = self.known(outcome)?;
         self.event("reverted", &outcome);
         let listed = invivo.applied(self.server.pid())?;
         self.claims.add(
@@ -104,6 +106,23 @@ impl<'a> Story<'a> {
             listed.is_empty(),
         );
         ended(&mut self.server, "reverting")
+    }
+
+    /// Adds to an error of the tool what became of the program.
+    fn known(&mut self, outcome: Result<Outcome>) -> Result<Outcome> {
+        let alive = if self.server.alive() {
+            "the program still runs"
+        } else {
+            "the program died"
+        };
+        outcome.with_context(|| {
+            let errors = self.clients.meter.errors();
+            format!(
+                "{alive}; {} clients failed: {}",
+                errors.len(),
+                errors.join("; ")
+            )
+        })
     }
 
     fn event(&mut self, expected: &str, outcome: &Outcome) {
