@@ -20,38 +20,54 @@ const LIMIT: Duration = Duration::from_secs(1800);
 
 /// Runs every test; the last line is the sum.
 pub(crate) fn run(workspace: &Workspace) -> Result<bool> {
-    let tally = everything(workspace)?;
+    let tally = everything(workspace);
     println!("{tally}");
     Ok(tally.failed == 0)
 }
 
-/// Runs every test to its end and counts.
-pub(crate) fn everything(workspace: &Workspace) -> Result<Tally> {
-    install::ensure(&install::everything())?;
-    Invivo::build(workspace)?;
-    corpus::run(workspace, &[])?;
+/// Runs every test to its end and counts. What cannot be run at all is a
+/// failure, and the rest is run all the same.
+pub(crate) fn everything(workspace: &Workspace) -> Tally {
     let mut tally = Tally::default();
+    let mut part = |name: &str, result: Result<Tally>| match result {
+        Ok(counted) => tally.add(counted),
+        Err(error) => {
+            println!("{name}: {error:#}");
+            tally.check(false);
+        }
+    };
+    let none = |()| Tally::default();
+    part(
+        "packages",
+        install::ensure(&install::everything()).map(none),
+    );
+    part("invivo", Invivo::build(workspace).map(|_| Tally::default()));
+    part(
+        "corpus",
+        corpus::run(workspace, &[]).map(|_| Tally::default()),
+    );
 
     let mut cargo = workspace.cargo();
     cargo
         .args(["test", "--workspace", "--no-fail-fast"])
         .env("INVIVO", workspace.invivo());
-    tally.add(counted(&mut cargo)?);
+    part("tests", counted(&mut cargo));
     if nix::unistd::geteuid().is_root() {
         println!("\nthe live scenarios again, as an ordinary user");
-        tally.add(ordinary::run(workspace)?);
+        part("ordinary user", ordinary::run(workspace));
     }
     for case in live::TESTED {
-        let passed = live::run(workspace, case).unwrap_or_else(|error| {
-            println!("  {case}: {error:#}");
-            false
-        });
-        tally.check(passed);
+        let checked = |passed| {
+            let mut one = Tally::default();
+            one.check(passed);
+            one
+        };
+        part(case, live::run(workspace, case).map(checked));
     }
     if tally.ignored > 0 {
         println!("{} tests were left out", tally.ignored);
     }
-    Ok(tally)
+    tally
 }
 
 /// Runs test programs, passes on what they print and counts their results. A

@@ -110,18 +110,16 @@ impl<'a> Story<'a> {
 
     /// Adds to an error of the tool what became of the program.
     fn known(&mut self, outcome: Result<Outcome>) -> Result<Outcome> {
-        let alive = if self.server.alive() {
-            "the program still runs"
-        } else {
-            "the program died"
-        };
+        let alive = self.server.alive();
         outcome.with_context(|| {
-            let errors = self.clients.meter.errors();
-            format!(
-                "{alive}; {} clients failed: {}",
-                errors.len(),
-                errors.join("; ")
-            )
+            let state = if alive {
+                "the program still runs"
+            } else {
+                "the program died"
+            };
+            let mut words = vec![state.to_owned()];
+            words.extend(self.clients.meter.errors());
+            words.join("; ")
         })
     }
 
