@@ -118,11 +118,7 @@ fn indent(text: &str) {
 }
 
 fn tell(what: &str, outcome: &Outcome) -> String {
-    let functions = if outcome.hooks == 1 {
-        "1 function".to_owned()
-    } else {
-        format!("{} functions", outcome.hooks)
-    };
+    let functions = paint::of(outcome.hooks, "function");
     let stopped = if outcome.stopped_us == 0 {
         "nobody stopped".to_owned()
     } else {

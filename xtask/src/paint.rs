@@ -50,6 +50,12 @@ pub(crate) fn count(number: u64) -> String {
     text
 }
 
+/// A count with its noun: `1 key`, `2 keys`.
+pub(crate) fn of(number: u64, noun: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{} {noun}{plural}", count(number))
+}
+
 /// A duration in the unit that suits it.
 pub(crate) fn micros(us: u64) -> String {
     match us {
@@ -69,6 +75,8 @@ mod tests {
         assert_eq!(count(7), "7");
         assert_eq!(count(123), "123");
         assert_eq!(count(1_234_567), "1 234 567");
+        assert_eq!(of(1, "key"), "1 key");
+        assert_eq!(of(0, "key"), "0 keys");
         assert_eq!(micros(999), "999 µs");
         assert_eq!(micros(1_250), "1.2 ms");
         assert_eq!(micros(350_000), "350 ms");

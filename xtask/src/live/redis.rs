@@ -7,6 +7,7 @@ use anyhow::{Result, ensure};
 
 use super::{Answer, Case};
 use crate::load::{Client, Clients, redis};
+use crate::paint;
 use crate::process::{self, Server};
 
 /// CVE-2024-31228: a pattern that nests too deep recursed without limit.
@@ -61,7 +62,10 @@ impl Case for Redis {
     fn probe(&self, port: u16) -> Result<(Answer, String)> {
         let found = redis::deep_pattern(port)?;
         let answer = if found == 1 { Answer::Old } else { Answer::New };
-        Ok((answer, format!("a pattern 1500 deep finds {found} keys")))
+        Ok((
+            answer,
+            format!("a pattern 1500 deep finds {}", paint::of(found, "key")),
+        ))
     }
 
     fn requests(&self) -> u64 {

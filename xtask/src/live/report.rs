@@ -134,8 +134,9 @@ impl<'a> Story<'a> {
             program_us,
         } = outcome;
         self.tell(paint::event(format!(
-            "{state} in {} ({hooks} functions, {switch}; one thread visited for {}, all stopped for {}; program {})",
+            "{state} in {} ({}, {switch}; one thread visited for {}, all stopped for {}; program {})",
             paint::micros(*wall_us),
+            paint::of(*hooks, "function"),
             paint::micros(*visited_us),
             paint::micros(*stopped_us),
             paint::micros(*program_us),
