@@ -1,1 +1,63 @@
-//! placeholder
+//! Make it live, or leave it exactly as it was.
+//!
+//! The order never changes: everything is computed and checked against the
+//! target before the first write ([`Preflight`]); then memory is made and filled
+//! while the target runs; then one switch makes all hooks live together; and what
+//! has been done stands in the target's own memory ([`Record`]) before it is done.
+
+mod find;
+mod layout;
+mod list;
+mod memory;
+mod preflight;
+mod quiescence;
+mod record;
+mod revert;
+mod settle;
+mod switch;
+mod target;
+mod transaction;
+pub mod x86_64;
+
+pub use layout::Layout;
+pub use list::{Applied, list};
+pub use memory::MemoryTarget;
+pub use preflight::{Hook, Preflight};
+pub use quiescence::Blocker;
+pub use record::{HookRecord, Record, State};
+pub use revert::revert;
+pub use target::{
+    Module, Protection, Region, Stack, Stopped, Target, TargetError, Thread, Visit,
+};
+pub use transaction::{Consistency, Options, Outcome, OutcomeState, SwitchKind, apply};
+
+/// Why something was not done.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ApplyError {
+    /// It does not match the target, or is not proved safe: trying again will not help.
+    #[error("{0}")]
+    Refused(String),
+    /// Threads were inside the functions to replace until the time was over.
+    #[error("{}", blocked(.0))]
+    Blocked(Vec<Blocker>),
+    /// The target did not allow or survive a step.
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    /// A step failed and could not be undone.
+    #[error("the target may be inconsistent: {0}")]
+    Inconsistent(String),
+}
+
+fn blocked(blockers: &[Blocker]) -> String {
+    let mut text = String::from("threads of the target are inside functions that the patch replaces");
+    for blocker in blockers {
+        text.push_str("\n  ");
+        text.push_str(&blocker.to_string());
+    }
+    text
+}
+
+pub(crate) fn refused<T>(text: impl Into<String>) -> Result<T, ApplyError> {
+    Err(ApplyError::Refused(text.into()))
+}

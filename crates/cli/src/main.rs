@@ -1,1 +1,54 @@
-fn main() {}
+//! The program `invivo`: repairs native programs while they run.
+//!
+//! Each command is a short function that calls the street; what it prints on
+//! standard output is data, everything else goes to standard error.
+
+mod arguments;
+mod commands;
+mod failure;
+mod images;
+mod live;
+mod output;
+mod patch_file;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::arguments::{Arguments, Command};
+use crate::failure::Failure;
+use crate::output::Output;
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version are no errors; clap prints each where it belongs.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { failure::USAGE } else { 0 });
+        }
+    };
+    let output = Output::new(&arguments);
+    match run(&arguments, &output) {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            failure.print();
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+fn run(arguments: &Arguments, output: &Output) -> Result<u8, Failure> {
+    match &arguments.command {
+        Command::Diff(pair) => commands::diff::run(pair, output),
+        Command::Build(build) => commands::build::run(build, output),
+        Command::Inspect(inspect) => commands::inspect::run(inspect, output),
+        Command::Plan(plan) => commands::plan::run(plan, output),
+        Command::Apply(apply) => commands::apply::run(apply, output),
+        Command::Revert(revert) => commands::revert::run(revert, output),
+        Command::List(list) => commands::list::run(list, output),
+        Command::Schema(schema) => commands::schema::run(schema),
+        Command::Completions(shell) => commands::texts::completions(shell.shell),
+        Command::Man => commands::texts::man(),
+    }
+}

@@ -1,1 +1,4 @@
-//! placeholder
+//! How is a patch written down? One module per carrier, each with read, write
+//! and validate. Nothing here applies anything.
+
+pub mod elf;

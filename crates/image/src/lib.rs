@@ -1,1 +1,25 @@
-//! placeholder
+//! What is in this file? One view over linked images: identity, sections,
+//! functions, data objects, references, unwind data.
+//!
+//! Nothing here does I/O, judges, or trusts the file: every number that comes
+//! out of it is checked before it is used.
+
+mod addr;
+mod elf;
+mod error;
+mod model;
+mod names;
+mod place;
+mod plt;
+mod unwind;
+pub mod x86_64;
+
+pub use addr::{FileOffset, LinkAddr, LiveAddr, Rva};
+pub use error::ImageError;
+pub use model::{
+    Binding, BuildId, Entity, EntityId, EntityKind, Image, Link, Machine, Section, SectionKind,
+    Segment, Slot, Symbol, SymbolKind,
+};
+pub use names::{demangle, source_name, stem};
+pub use place::Place;
+pub use unwind::{Cie, Fde, Lsda, UnwindTable, encoding};

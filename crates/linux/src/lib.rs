@@ -1,1 +1,18 @@
-//! placeholder
+//! A Linux process as a [`Target`](invivo_apply::Target): maps, memory, threads,
+//! stacks, injected system calls.
+//!
+//! This is the only crate that touches a live process and the only one with unsafe
+//! code. It decides nothing: what is done, and in which order, is `invivo-apply`'s.
+
+mod carrier;
+mod error;
+mod memory;
+mod modules;
+mod process;
+mod ptrace;
+mod signal_frame;
+mod stop;
+mod target;
+mod unwind;
+
+pub use process::{Access, Process, processes};

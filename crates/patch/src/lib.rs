@@ -1,1 +1,20 @@
-//! placeholder
+//! What is a patch? The model, its invariants, and the planner that turns a
+//! comparison into a patch.
+//!
+//! Every file format is a way to write this model down; every target is a place
+//! where it is made true.
+
+mod constants;
+mod entry;
+mod frames;
+mod model;
+mod planner;
+mod references;
+mod validate;
+
+pub use model::{
+    Bound, Check, Contents, Digest, Direction, Hex, Identity, Order, Patch, Redirect, Relocation,
+    RelocationKind, Section, SectionKind, Symbol, SymbolPlace, TargetImage,
+};
+pub use planner::{Options, Refused, plan};
+pub use validate::InvalidPatch;

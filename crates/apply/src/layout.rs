@@ -1,0 +1,171 @@
+//! Where each part of a patch goes in the target, and what it holds there.
+//!
+//! ```text
+//! r-x  record │ code │ landing stubs │ constants, unwind data
+//! rw-  registration of unwind data │ variables
+//! ```
+
+use std::ops::Range;
+
+use invivo_image::LiveAddr;
+use invivo_patch::{Patch, RelocationKind, SectionKind, SymbolPlace};
+
+use crate::x86_64::Choice;
+use crate::{ApplyError, refused};
+
+const PAGE: u64 = 0x1000;
+/// What the language's runtime keeps about registered unwind data, with room to spare
+/// (`struct object` of libgcc: 48 bytes).
+const REGISTRATION: u64 = 128;
+
+/// Offsets of a patch's parts, before its place is known.
+#[derive(Debug)]
+pub(crate) struct Shape {
+    pub(crate) record: u64,
+    sections: Vec<u64>,
+    stubs: Vec<Option<u64>>,
+    /// Bytes of code and constants, with the record: whole pages.
+    pub(crate) region: u64,
+    /// Bytes of variables: whole pages.
+    pub(crate) data: u64,
+}
+
+impl Shape {
+    pub(crate) fn new(patch: &Patch, hooks: &[Choice], record: u64) -> Result<Shape, ApplyError> {
+        let mut shape = Shape {
+            record,
+            sections: vec![0; patch.contents.sections.len()],
+            stubs: Vec::new(),
+            region: record,
+            data: 0,
+        };
+        let mut at = record;
+        let order = [SectionKind::Text, SectionKind::ReadOnly, SectionKind::Unwind];
+        for kind in order {
+            at = shape.place(patch, kind, at)?;
+            if kind == SectionKind::Text {
+                for hook in hooks {
+                    let dummy = (LiveAddr(0x1000), LiveAddr(0x1000));
+                    let stub = hook.landing_stub(dummy.0, dummy.1).filter(|_| hook.needs_stub());
+                    shape.stubs.push(stub.as_ref().map(|_| at));
+                    at += stub.map_or(0, |code| code.len() as u64);
+                }
+            }
+        }
+        shape.region = at.next_multiple_of(PAGE);
+        let registered = patch.contents.sections.iter().any(|s| s.kind == SectionKind::Unwind);
+        let first = shape.region + if registered { REGISTRATION } else { 0 };
+        let end = shape.place(patch, SectionKind::Data, first)?;
+        shape.data = (end - shape.region).next_multiple_of(PAGE);
+        Ok(shape)
+    }
+
+    fn place(&mut self, patch: &Patch, kind: SectionKind, mut at: u64) -> Result<u64, ApplyError> {
+        let sections = patch.contents.sections.iter().zip(&mut self.sections);
+        for (section, place) in sections.filter(|(section, _)| section.kind == kind) {
+            at = at.next_multiple_of(section.align);
+            *place = at;
+            at += section.bytes.len() as u64;
+        }
+        // The model bounds the sum of all sections.
+        if at > 1 << 31 { refused("the patch is too large") } else { Ok(at) }
+    }
+}
+
+/// A patch laid out at its place.
+#[derive(Debug)]
+pub struct Layout {
+    /// Code and constants.
+    pub region: Range<LiveAddr>,
+    /// Variables; empty if there are none.
+    pub data: Range<LiveAddr>,
+    /// Bytes at the start of the region that the record takes.
+    pub record: u64,
+    /// What follows the record.
+    pub contents: Vec<u8>,
+    /// What the variables start with.
+    pub variables: Vec<u8>,
+    /// Where each hook leads.
+    pub destinations: Vec<LiveAddr>,
+    /// Where the unwind data start.
+    pub unwind: Option<LiveAddr>,
+}
+
+impl Layout {
+    pub(crate) fn new(
+        patch: &Patch,
+        shape: &Shape,
+        start: LiveAddr,
+        module: LiveAddr,
+        hooks: &[(u32, &Choice)],
+    ) -> Result<Layout, ApplyError> {
+        let place = |offset: u64| LiveAddr(start.0 + offset);
+        let region = start..place(shape.region);
+        let data = region.end..place(shape.region + shape.data);
+        let mut image = vec![0u8; usize_of(shape.region + shape.data)?];
+        let symbols: Vec<LiveAddr> = patch
+            .contents
+            .symbols
+            .iter()
+            .map(|symbol| match symbol.place {
+                SymbolPlace::Base(rva) => module.checked_add(rva.0),
+                SymbolPlace::Patch { section, offset, .. } => {
+                    place(shape.sections[section as usize]).checked_add(offset)
+                }
+            })
+            .collect::<Option<_>>()
+            .ok_or_else(|| ApplyError::Refused("a binding lies behind the address space".to_owned()))?;
+        for (section, offset) in patch.contents.sections.iter().zip(&shape.sections) {
+            let from = usize_of(*offset)?;
+            let bytes = &mut image[from..from + section.bytes.len()];
+            bytes.copy_from_slice(&section.bytes);
+            for relocation in &section.relocations {
+                let value = symbols[relocation.symbol as usize].checked_offset(relocation.addend);
+                let at = place(offset + relocation.offset);
+                let field = usize_of(relocation.offset)?;
+                let written = value.and_then(|value| fill(relocation.kind, value, at));
+                let written = written.ok_or_else(|| {
+                    let name = &patch.contents.symbols[relocation.symbol as usize].name;
+                    ApplyError::Refused(format!("{} cannot reach {name}", section.name))
+                })?;
+                bytes[field..field + written.len()].copy_from_slice(&written);
+            }
+        }
+        let mut destinations = Vec::new();
+        for ((replacement, choice), stub) in hooks.iter().zip(&shape.stubs) {
+            let function = symbols[*replacement as usize];
+            let Some(offset) = stub else {
+                destinations.push(function);
+                continue;
+            };
+            let code = choice.landing_stub(place(*offset), function);
+            let code = code.ok_or_else(|| ApplyError::Refused("a landing stub is too far".to_owned()))?;
+            let from = usize_of(*offset)?;
+            image[from..from + code.len()].copy_from_slice(&code);
+            destinations.push(place(*offset));
+        }
+        let unwind = patch.contents.sections.iter().zip(&shape.sections);
+        let unwind = unwind.filter(|(s, _)| s.kind == SectionKind::Unwind).map(|(_, at)| place(*at)).next();
+        let variables = image.split_off(usize_of(shape.region)?);
+        let contents = image.split_off(usize_of(shape.record)?);
+        Ok(Layout { region, data, record: shape.record, contents, variables, destinations, unwind })
+    }
+}
+
+fn usize_of(value: u64) -> Result<usize, ApplyError> {
+    usize::try_from(value).map_err(|_| ApplyError::Refused("the patch is too large".to_owned()))
+}
+
+/// The bytes of a relocation; `None` if the value does not fit.
+fn fill(kind: RelocationKind, value: LiveAddr, at: LiveAddr) -> Option<Vec<u8>> {
+    let value = i64::try_from(value.0).ok()?;
+    Some(match kind {
+        RelocationKind::Absolute64 => value.to_le_bytes().to_vec(),
+        RelocationKind::Relative32 => {
+            let distance = value.checked_sub(i64::try_from(at.0).ok()?)?;
+            i32::try_from(distance).ok()?.to_le_bytes().to_vec()
+        }
+        RelocationKind::Absolute32 => u32::try_from(value).ok()?.to_le_bytes().to_vec(),
+        RelocationKind::Absolute32Signed => i32::try_from(value).ok()?.to_le_bytes().to_vec(),
+    })
+}

@@ -1,0 +1,43 @@
+//! What is applied, read from the target itself; stops nothing.
+
+use invivo_image::demangle;
+use serde::Serialize;
+
+use crate::record::{State, read_all};
+use crate::{Target, TargetError};
+
+/// A patch in a target.
+#[derive(Clone, Debug, Serialize, schemars::JsonSchema)]
+pub struct Applied {
+    /// Its name.
+    pub name: String,
+    /// Its digest.
+    pub id: String,
+    /// What it fixes.
+    pub labels: Vec<String>,
+    /// How far it has come.
+    pub state: State,
+    /// Functions that it replaces.
+    pub functions: Vec<String>,
+    /// The program and version that applied it.
+    pub applied_by: String,
+}
+
+/// Patches in `target`, without those that were taken back.
+///
+/// # Errors
+/// When the target is gone or may not be read.
+pub fn list(target: &dyn Target) -> Result<Vec<Applied>, TargetError> {
+    let records = read_all(target)?.into_iter();
+    Ok(records
+        .filter(|(_, state)| *state != State::Reverted)
+        .map(|(record, state)| Applied {
+            name: record.name,
+            id: record.id.to_string(),
+            labels: record.labels,
+            state,
+            functions: record.functions.iter().map(|name| demangle(name)).collect(),
+            applied_by: record.applied_by,
+        })
+        .collect())
+}

@@ -1,0 +1,209 @@
+//! An image in memory as a target: for dry runs, and for tests that have to fail at
+//! a chosen step.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use invivo_image::LiveAddr;
+
+use crate::{Module, Protection, Region, Stack, Stopped, Target, TargetError, Visit};
+
+/// Memory of a [`MemoryTarget`].
+#[derive(Clone, Debug)]
+struct Memory {
+    region: Region,
+    bytes: Vec<u8>,
+    /// What the file holds, for memory that shows one.
+    original: Option<Vec<u8>>,
+}
+
+/// A target that is only memory.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryTarget {
+    memory: Vec<Memory>,
+    modules: Vec<Module>,
+    stacks: Vec<Stack>,
+    /// Steps that change the target and may still be made; none: any number.
+    steps: Option<usize>,
+}
+
+impl MemoryTarget {
+    /// Adds private memory, zeroed.
+    pub fn add(&mut self, range: Range<LiveAddr>, protection: Protection) {
+        let size = usize::try_from(range.end.0 - range.start.0).unwrap_or(0);
+        let executable = protection == Protection::ReadExecute;
+        let region = Region { range, executable, writable: !executable, file: None };
+        self.insert(Memory { region, bytes: vec![0; size], original: None });
+    }
+
+    /// Adds an image whose code is `bytes`, loaded at `start`.
+    pub fn load(&mut self, build_id: &[u8], start: LiveAddr, bytes: &[u8]) {
+        let end = LiveAddr(start.0 + bytes.len() as u64);
+        let path = "/image".to_owned();
+        let region = Region { range: start..end, executable: true, writable: false, file: Some(path.clone()) };
+        self.insert(Memory { region, bytes: bytes.to_vec(), original: Some(bytes.to_vec()) });
+        self.modules.push(Module { build_id: build_id.to_vec(), start, end, path });
+    }
+
+    /// Says where the target's threads are.
+    pub fn set_stacks(&mut self, stacks: Vec<Stack>) {
+        self.stacks = stacks;
+    }
+
+    /// Lets every step fail that changes the target, after `steps` of them: what is
+    /// left is what a tool that died there leaves.
+    pub fn fail_after(&mut self, steps: Option<usize>) {
+        self.steps = steps;
+    }
+
+    fn insert(&mut self, memory: Memory) {
+        self.memory.push(memory);
+        self.memory.sort_by_key(|memory| memory.region.range.start);
+    }
+
+    fn step(&mut self) -> Result<(), TargetError> {
+        match &mut self.steps {
+            Some(0) => Err(TargetError::NotNow("no step is left".to_owned())),
+            Some(steps) => {
+                *steps -= 1;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn find(&self, at: LiveAddr, size: usize) -> Option<(usize, Range<usize>)> {
+        let index = self.memory.iter().position(|memory| memory.region.range.contains(&at))?;
+        let memory = &self.memory[index];
+        let start = usize::try_from(at.0 - memory.region.range.start.0).ok()?;
+        let end = start.checked_add(size).filter(|end| *end <= memory.bytes.len())?;
+        Some((index, start..end))
+    }
+
+    fn put(&mut self, at: LiveAddr, bytes: &[u8]) -> Result<(), TargetError> {
+        self.step()?;
+        let size = bytes.len();
+        let (index, range) = self.find(at, size).ok_or_else(|| missing("write", at, size))?;
+        self.memory[index].bytes[range].copy_from_slice(bytes);
+        Ok(())
+    }
+}
+
+fn missing(action: &'static str, at: LiveAddr, size: usize) -> TargetError {
+    let source = std::io::Error::other("no memory there");
+    TargetError::Memory { action, at, size, source }
+}
+
+impl Target for MemoryTarget {
+    fn describe(&self) -> String {
+        "an image in memory".to_owned()
+    }
+
+    fn modules(&self) -> Result<Vec<Module>, TargetError> {
+        Ok(self.modules.clone())
+    }
+
+    fn regions(&self) -> Result<Vec<Region>, TargetError> {
+        Ok(self.memory.iter().map(|memory| memory.region.clone()).collect())
+    }
+
+    fn read(&self, at: LiveAddr, bytes: &mut [u8]) -> Result<(), TargetError> {
+        let (index, range) = self.find(at, bytes.len()).ok_or_else(|| missing("read", at, bytes.len()))?;
+        bytes.copy_from_slice(&self.memory[index].bytes[range]);
+        Ok(())
+    }
+
+    fn write(&mut self, at: LiveAddr, bytes: &[u8]) -> Result<(), TargetError> {
+        self.put(at, bytes)
+    }
+
+    fn original(&self, range: Range<LiveAddr>) -> Result<Option<Vec<u8>>, TargetError> {
+        let size = usize::try_from(range.end.0 - range.start.0).unwrap_or(usize::MAX);
+        let found = self.find(range.start, size);
+        Ok(found.and_then(|(index, bytes)| Some(self.memory[index].original.as_ref()?[bytes].to_vec())))
+    }
+
+    fn visit(
+        &mut self,
+        calls: &mut dyn FnMut(&mut dyn Visit) -> Result<(), TargetError>,
+    ) -> Result<Duration, TargetError> {
+        calls(self).map(|()| Duration::ZERO)
+    }
+
+    fn visit_outside_runtime(
+        &mut self,
+        calls: &mut dyn FnMut(&mut dyn Visit) -> Result<(), TargetError>,
+    ) -> Result<Duration, TargetError> {
+        self.visit(calls)
+    }
+
+    fn stop(
+        &mut self,
+        during: &mut dyn FnMut(&mut dyn Stopped) -> Result<(), TargetError>,
+    ) -> Result<Duration, TargetError> {
+        during(self).map(|()| Duration::ZERO)
+    }
+
+    fn unwind_registrar(&self) -> Result<Option<LiveAddr>, TargetError> {
+        Ok(None)
+    }
+}
+
+impl Visit for MemoryTarget {
+    fn map(&mut self, range: Range<LiveAddr>, protection: Protection) -> Result<(), TargetError> {
+        self.step()?;
+        self.add(range, protection);
+        Ok(())
+    }
+
+    fn unmap(&mut self, range: Range<LiveAddr>) -> Result<(), TargetError> {
+        self.step()?;
+        self.memory.retain(|memory| memory.region.range.start != range.start);
+        Ok(())
+    }
+
+    fn lift(&mut self, range: Range<LiveAddr>, to: LiveAddr) -> Result<(), TargetError> {
+        self.step()?;
+        let size = usize::try_from(range.end.0 - range.start.0).unwrap_or(usize::MAX);
+        let (index, bytes) = self.find(range.start, size).ok_or_else(|| missing("read", range.start, size))?;
+        let memory = &mut self.memory[index];
+        let moved = memory.bytes[bytes.clone()].to_vec();
+        let Some(original) = memory.original.clone() else {
+            return Err(missing("read", range.start, size));
+        };
+        memory.bytes[bytes.clone()].copy_from_slice(&original[bytes]);
+        let mut region = memory.region.clone();
+        region.range = to..LiveAddr(to.0 + moved.len() as u64);
+        self.insert(Memory { region, bytes: moved, original: None });
+        Ok(())
+    }
+
+    fn lower(&mut self, from: LiveAddr, range: Range<LiveAddr>) -> Result<(), TargetError> {
+        self.step()?;
+        let index = self.memory.iter().position(|memory| memory.region.range.start == from);
+        let index = index.ok_or_else(|| missing("read", from, 0))?;
+        let moved = self.memory.remove(index).bytes;
+        let (index, bytes) =
+            self.find(range.start, moved.len()).ok_or_else(|| missing("write", range.start, moved.len()))?;
+        self.memory[index].bytes[bytes].copy_from_slice(&moved);
+        Ok(())
+    }
+
+    fn write(&mut self, at: LiveAddr, bytes: &[u8]) -> Result<(), TargetError> {
+        self.put(at, bytes)
+    }
+
+    fn call(&mut self, _function: LiveAddr, _arguments: [u64; 2]) -> Result<(), TargetError> {
+        Err(TargetError::Unsupported("an image in memory runs no code".to_owned()))
+    }
+}
+
+impl Stopped for MemoryTarget {
+    fn stacks(&mut self) -> Result<Vec<Stack>, TargetError> {
+        Ok(self.stacks.clone())
+    }
+
+    fn write(&mut self, at: LiveAddr, bytes: &[u8]) -> Result<(), TargetError> {
+        self.put(at, bytes)
+    }
+}

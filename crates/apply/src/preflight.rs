@@ -1,0 +1,311 @@
+//! Everything that can be computed and checked before the first write.
+
+use std::ops::Range;
+
+use invivo_image::LiveAddr;
+use invivo_patch::{Hex, Patch, Redirect, RelocationKind, SectionKind};
+use sha2::{Digest as _, Sha256};
+
+use crate::layout::Shape;
+use crate::record::read_all;
+use crate::x86_64::{Choice, Form, choose};
+use crate::{ApplyError, HookRecord, Layout, Module, Record, State, Target, find, refused};
+
+/// A hook that will be written.
+#[derive(Clone, Debug)]
+pub struct Hook {
+    /// The function, mangled.
+    pub function: String,
+    /// Its entry.
+    pub entry: LiveAddr,
+    /// How it is hooked.
+    pub form: Form,
+    /// Where it leads: the new function, or the stub before it.
+    pub destination: LiveAddr,
+    /// What changes.
+    pub writes: Vec<HookRecord>,
+}
+
+/// What an apply would do, proved.
+#[derive(Debug)]
+pub struct Preflight {
+    /// The image that is patched.
+    pub module: Module,
+    /// Hooks, in the patch's order.
+    pub hooks: Vec<Hook>,
+    /// Where the patch will be and what it will hold.
+    pub layout: Layout,
+    /// The patch of this image that is live and will be replaced.
+    pub previous: Option<Record>,
+    /// The same patch, applied and taken back before, still in memory.
+    pub kept: Option<Record>,
+    /// True if this very patch is live.
+    pub is_applied: bool,
+    /// True if unwinding through the new code needs the language's runtime.
+    pub needs_unwinding: bool,
+    /// The base's code that is replaced.
+    pub replaced: Vec<(String, Range<LiveAddr>)>,
+}
+
+impl Preflight {
+    /// Proves that `patch`, whose digest is `id`, can be applied to `target`.
+    ///
+    /// Stops nothing and writes nothing.
+    ///
+    /// # Errors
+    /// Why it cannot.
+    pub fn new(target: &dyn Target, patch: &Patch, id: &Hex) -> Result<Preflight, ApplyError> {
+        let module = find_module(target, patch)?;
+        let records: Vec<(Record, State)> = read_all(target)?
+            .into_iter()
+            .filter(|(record, _)| record.module == module.start)
+            .collect();
+        let live = records.iter().find(|(_, state)| *state == State::Applied).map(|(r, _)| r.clone());
+        let is_applied = live.as_ref().is_some_and(|record| record.id == *id);
+        if let Some(live) = live.as_ref().filter(|_| !is_applied) {
+            may_replace(live, patch)?;
+        }
+        let previous = live.filter(|_| !is_applied);
+        let code = CleanCode { target, live: previous.as_ref() };
+        if !is_applied {
+            check_bytes(&code, patch, &module)?;
+        }
+        let mut kept = records
+            .iter()
+            .find(|(record, state)| *state == State::Reverted && record.id == *id)
+            .map(|(record, _)| record.clone());
+        let mut entered = Vec::new();
+        for redirect in patch.redirects.iter().filter(|redirect| redirect.hooked) {
+            let entry = live_place(&module, redirect.at.0)?;
+            let bytes = if is_applied { Vec::new() } else { code.read(entry, redirect.size)? };
+            let choice = if is_applied { None } else { Some(choose_for(redirect, &bytes)?) };
+            entered.push((redirect, entry, choice));
+        }
+        let choices: Vec<Choice> = entered.iter().filter_map(|(_, _, choice)| choice.clone()).collect();
+        let mut layout = lay_out(target, patch, &module, &entered, &choices, kept.as_ref())?;
+        if kept.is_some() && !is_intact(target, &layout) {
+            kept = None;
+            layout = lay_out(target, patch, &module, &entered, &choices, None)?;
+        }
+        let mut hooks = Vec::new();
+        let chosen = entered.iter().filter_map(|(r, entry, choice)| Some((*r, *entry, choice.as_ref()?)));
+        for ((redirect, entry, choice), destination) in chosen.zip(&layout.destinations) {
+            let writes = choice.writes(entry, *destination).ok_or_else(|| {
+                ApplyError::Refused(format!("{}: the patch is too far for a jump", redirect.function))
+            })?;
+            let writes = writes
+                .into_iter()
+                .map(|(at, new)| {
+                    let old = Hex(code.read(at, new.len() as u64)?);
+                    Ok(HookRecord { at, old, new: Hex(new) })
+                })
+                .collect::<Result<_, ApplyError>>()?;
+            let (function, form) = (redirect.function.clone(), choice.form);
+            hooks.push(Hook { function, entry, form, destination: *destination, writes });
+        }
+        forbid_overlaps(&hooks)?;
+        let personality = patch.contents.sections.iter().any(|section| {
+            section.kind == SectionKind::ReadOnly && section.name.starts_with(".gcc_except_table")
+        });
+        Ok(Preflight {
+            replaced: replaced(patch, &module)?,
+            needs_unwinding: personality || has_foreign_personality(patch),
+            module,
+            hooks,
+            layout,
+            previous,
+            kept,
+            is_applied,
+        })
+    }
+
+    /// True if some hook replaces several instructions, so that threads must be
+    /// known to be elsewhere.
+    #[must_use]
+    pub fn needs_proof(&self) -> bool {
+        self.hooks.iter().any(|hook| hook.form == Form::Overwrite)
+    }
+
+    /// All places that change.
+    pub fn writes(&self) -> impl Iterator<Item = &HookRecord> {
+        self.hooks.iter().flat_map(|hook| &hook.writes)
+    }
+}
+
+/// True if frames of the patch name a personality routine: C++, Rust and their like.
+fn has_foreign_personality(patch: &Patch) -> bool {
+    // A CIE without a personality binds nothing: all relocations of the section are
+    // then FDEs' pointers to code of the patch.
+    let unwind = patch.contents.sections.iter().filter(|s| s.kind == SectionKind::Unwind);
+    unwind.flat_map(|section| &section.relocations).any(|relocation| {
+        let symbol = &patch.contents.symbols[relocation.symbol as usize];
+        matches!(symbol.place, invivo_patch::SymbolPlace::Base(_))
+    })
+}
+
+fn choose_for(redirect: &Redirect, bytes: &[u8]) -> Result<Choice, ApplyError> {
+    choose(redirect, bytes).map_err(|why| {
+        let name = invivo_image::demangle(&redirect.function);
+        ApplyError::Refused(format!("{name} cannot be hooked: {why}"))
+    })
+}
+
+fn live_place(module: &Module, rva: u64) -> Result<LiveAddr, ApplyError> {
+    let at = module.start.checked_add(rva).filter(|at| *at < module.end);
+    at.ok_or_else(|| ApplyError::Refused(format!("{rva:#x} lies outside {}", module.path)))
+}
+
+fn find_module(target: &dyn Target, patch: &Patch) -> Result<Module, ApplyError> {
+    let modules = target.modules()?;
+    let wanted = &patch.target.build_id;
+    let mut found = modules.iter().filter(|module| module.build_id == wanted.0);
+    let Some(module) = found.next() else {
+        let name = &patch.target.file_name;
+        let same_name = modules.iter().find(|m| m.path.rsplit('/').next() == Some(name.as_str()));
+        let other = match same_name {
+            Some(other) => {
+                format!("its {name} has build id {}", Hex(other.build_id.clone()))
+            }
+            None => format!("it has not loaded {name} at all"),
+        };
+        return refused(format!(
+            "{} does not run the image that the patch is for: the patch is for {name} with \
+             build id {wanted}; {other}",
+            target.describe()
+        ));
+    };
+    if found.next().is_some() {
+        return refused(format!("{} has loaded {} twice", target.describe(), module.path));
+    }
+    Ok(module.clone())
+}
+
+fn may_replace(live: &Record, patch: &Patch) -> Result<(), ApplyError> {
+    if patch.order.sequence < live.sequence {
+        return refused(format!(
+            "{} has sequence number {} and would replace {}, which has {}",
+            patch.identity.name, patch.order.sequence, live.name, live.sequence
+        ));
+    }
+    let shared = patch.contents.sections.iter().find(|section| {
+        let name = section.name.strip_prefix(".data.");
+        section.kind == SectionKind::Data && name.is_some_and(|n| live.variables.iter().any(|v| v == n))
+    });
+    match shared {
+        Some(section) => refused(format!(
+            "the variable {} lives in the patch {} and would be replaced by a new one; \
+             revert {} first if its value may be lost",
+            section.name.trim_start_matches(".data."), live.name, live.name
+        )),
+        None => Ok(()),
+    }
+}
+
+/// The target's code as it is without the live patch.
+struct CleanCode<'t> {
+    target: &'t dyn Target,
+    live: Option<&'t Record>,
+}
+
+impl CleanCode<'_> {
+    fn read(&self, at: LiveAddr, size: u64) -> Result<Vec<u8>, ApplyError> {
+        let size = usize::try_from(size).map_err(|_| ApplyError::Refused("a huge function".to_owned()))?;
+        let mut bytes = vec![0; size];
+        self.target.read(at, &mut bytes)?;
+        for hook in self.live.iter().flat_map(|record| &record.hooks) {
+            for (old, place) in hook.old.0.iter().zip(hook.at.0..) {
+                let inside = place.checked_sub(at.0).and_then(|i| usize::try_from(i).ok());
+                if let Some(byte) = inside.and_then(|inside| bytes.get_mut(inside)) {
+                    *byte = *old;
+                }
+            }
+        }
+        Ok(bytes)
+    }
+}
+
+fn check_bytes(code: &CleanCode<'_>, patch: &Patch, module: &Module) -> Result<(), ApplyError> {
+    for check in &patch.checks {
+        let at = live_place(module, check.at.0)?;
+        let bytes = code.read(at, check.size)?;
+        if Sha256::digest(&bytes)[..] != check.sha256.0[..] {
+            let covered = patch.redirects.iter().find(|r| r.at == check.at);
+            let name = covered.map_or("code", |r| &r.function);
+            return refused(format!(
+                "{} at {at} is not what the patch expects: another tool, a debugger's breakpoint \
+                 or a probe has changed it",
+                invivo_image::demangle(name)
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// True if the memory of a patch that was taken back still holds what `layout` would
+/// put there; its variables may have changed since.
+fn is_intact(target: &dyn Target, layout: &Layout) -> bool {
+    let mut bytes = vec![0; layout.contents.len()];
+    let at = LiveAddr(layout.region.start.0 + layout.record);
+    target.read(at, &mut bytes).is_ok() && bytes == layout.contents
+}
+
+fn lay_out(
+    target: &dyn Target,
+    patch: &Patch,
+    module: &Module,
+    entered: &[(&Redirect, LiveAddr, Option<Choice>)],
+    choices: &[Choice],
+    kept: Option<&Record>,
+) -> Result<Layout, ApplyError> {
+    let shape = Shape::new(patch, choices, record_room(patch))?;
+    let low = patch.contents.sections.iter().flat_map(|section| &section.relocations).any(|relocation| {
+        matches!(relocation.kind, RelocationKind::Absolute32 | RelocationKind::Absolute32Signed)
+    });
+    let start = match kept {
+        Some(record) => record.region.0,
+        None => find::room(&target.regions()?, module, shape.region + shape.data, low)?.start,
+    };
+    let hooks: Vec<(u32, &Choice)> = entered
+        .iter()
+        .filter_map(|(redirect, _, choice)| Some((redirect.replacement, choice.as_ref()?)))
+        .collect();
+    Layout::new(patch, &shape, start, module.start, &hooks)
+}
+
+/// Bytes that the record of `patch` may take, in whole pages.
+fn record_room(patch: &Patch) -> u64 {
+    let names: usize = patch.redirects.iter().map(|redirect| redirect.function.len() * 2).sum();
+    let labels: usize = patch.identity.labels.iter().map(|label| label.len() * 2 + 8).sum();
+    let variables: usize = patch.contents.sections.iter().map(|section| section.name.len() * 2).sum();
+    // Each hook is two places with old and new bytes as text, and two ranges.
+    let hooks = patch.redirects.len() * 400 + patch.checks.len() * 64;
+    let fixed = 2048 + patch.identity.name.len() * 6;
+    ((names + labels + variables + hooks + fixed) as u64).next_multiple_of(0x1000)
+}
+
+fn replaced(patch: &Patch, module: &Module) -> Result<Vec<(String, Range<LiveAddr>)>, ApplyError> {
+    let mut ranges = Vec::new();
+    for redirect in &patch.redirects {
+        let parts = std::iter::once((redirect.at, redirect.size)).chain(redirect.cold.iter().copied());
+        for (at, size) in parts {
+            let start = live_place(module, at.0)?;
+            let end = start.checked_add(size).filter(|end| *end <= module.end);
+            let end = end.ok_or_else(|| ApplyError::Refused("a function behind its image".to_owned()))?;
+            ranges.push((redirect.function.clone(), start..end));
+        }
+    }
+    Ok(ranges)
+}
+
+fn forbid_overlaps(hooks: &[Hook]) -> Result<(), ApplyError> {
+    let mut places: Vec<(u64, u64, &str)> = hooks
+        .iter()
+        .flat_map(|hook| hook.writes.iter().map(move |w| (w, &hook.function)))
+        .map(|(write, function)| (write.at.0, write.at.0 + write.new.0.len() as u64, function.as_str()))
+        .collect();
+    places.sort_unstable();
+    match places.windows(2).find(|pair| pair[0].1 > pair[1].0) {
+        Some(pair) => refused(format!("the hooks of {} and {} need the same bytes", pair[0].2, pair[1].2)),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,89 @@
+//! Is any thread inside these functions, or will it return into one?
+
+use std::fmt;
+use std::ops::Range;
+
+use invivo_image::{LiveAddr, demangle};
+
+use crate::{Stack, Thread};
+
+/// A thread that is in the way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Blocker {
+    /// Which.
+    pub thread: Thread,
+    /// The replaced function that it is inside; `None` if its stack is not proved.
+    pub function: Option<String>,
+    /// Why its stack is not proved.
+    pub unknown: Option<String>,
+    /// Its way back, innermost first.
+    pub frames: Vec<LiveAddr>,
+}
+
+impl fmt::Display for Blocker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.function, &self.unknown) {
+            (Some(function), _) => write!(f, "{} is inside {}", self.thread, demangle(function))?,
+            (None, Some(why)) => write!(f, "{}: not proved: {why}", self.thread)?,
+            (None, None) => write!(f, "{}", self.thread)?,
+        }
+        write!(f, "; stack:")?;
+        const SHOWN: usize = 16;
+        self.frames.iter().take(SHOWN).try_for_each(|frame| write!(f, " {frame}"))?;
+        if self.frames.len() > SHOWN { write!(f, " …") } else { Ok(()) }
+    }
+}
+
+/// Threads that are inside one of `ranges`, or of which that is not known.
+pub(crate) fn blockers(stacks: &[Stack], ranges: &[(String, Range<LiveAddr>)]) -> Vec<Blocker> {
+    let holder = |pc: &LiveAddr, innermost: bool| {
+        ranges.iter().find(|(_, range)| {
+            // A return address may be the first byte behind the function: behind a
+            // call that never returns.
+            range.contains(pc) || (!innermost && *pc == range.end)
+        })
+    };
+    stacks
+        .iter()
+        .filter_map(|stack| {
+            let inside = stack.frames.iter().enumerate().find_map(|(n, pc)| holder(pc, n == 0));
+            let function = inside.map(|(name, _)| name.clone());
+            (function.is_some() || stack.unknown.is_some()).then(|| Blocker {
+                thread: stack.thread.clone(),
+                unknown: if function.is_some() { None } else { stack.unknown.clone() },
+                function,
+                frames: stack.frames.clone(),
+            })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stack(frames: &[u64], unknown: Option<&str>) -> Stack {
+        Stack {
+            thread: Thread { tid: 1, name: "t".to_owned() },
+            frames: frames.iter().map(|pc| LiveAddr(*pc)).collect(),
+            unknown: unknown.map(str::to_owned),
+        }
+    }
+
+    #[test]
+    fn a_frame_inside_blocks_and_an_unknown_one_too() {
+        let ranges = [("f".to_owned(), LiveAddr(0x100)..LiveAddr(0x200))];
+        let inside = blockers(&[stack(&[0x50, 0x150], None)], &ranges);
+        assert_eq!(inside[0].function.as_deref(), Some("f"));
+        let unknown = blockers(&[stack(&[0x50], Some("no unwind data"))], &ranges);
+        assert_eq!(unknown[0].unknown.as_deref(), Some("no unwind data"));
+        assert!(blockers(&[stack(&[0x50, 0x300], None)], &ranges).is_empty());
+    }
+
+    #[test]
+    fn a_return_address_behind_the_last_call_is_inside() {
+        let ranges = [("f".to_owned(), LiveAddr(0x100)..LiveAddr(0x200))];
+        assert!(blockers(&[stack(&[0x200], None)], &ranges).is_empty());
+        assert_eq!(blockers(&[stack(&[0x50, 0x200], None)], &ranges).len(), 1);
+    }
+}

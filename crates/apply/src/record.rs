@@ -1,0 +1,226 @@
+//! What stands in the target about a patch: registry and journal in one.
+//!
+//! The record is the first thing in a patch's memory, so that whoever looks at the
+//! process finds it, and it tells what is about to be written before it is
+//! written. Fork copies it with the process and exec drops it; both are right.
+
+use invivo_image::LiveAddr;
+use invivo_patch::Hex;
+use serde::{Deserialize, Serialize};
+
+use crate::{Region, Target, TargetError};
+
+/// First bytes of a record.
+const MAGIC: [u8; 8] = *b"INVIVO\x1a\x01";
+/// Bytes before the body: magic, state, size of the body.
+const HEADER: usize = 24;
+/// Where the state stands in the header.
+const STATE: u64 = 8;
+/// The largest record that is believed, in bytes.
+const LARGEST: u64 = 64 << 20;
+
+/// How far a patch has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    /// In memory, no hook written.
+    Prepared = 1,
+    /// Hooks are being written.
+    Switching = 2,
+    /// Live.
+    Applied = 3,
+    /// Hooks are being taken back.
+    Reverting = 4,
+    /// Taken back; the memory stays, because a thread may still be inside.
+    Reverted = 5,
+}
+
+impl State {
+    fn from_number(number: u32) -> Option<State> {
+        use State::{Applied, Prepared, Reverted, Reverting, Switching};
+        [Prepared, Switching, Applied, Reverting, Reverted]
+            .into_iter()
+            .find(|state| *state as u32 == number)
+    }
+}
+
+/// One place that a patch changes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HookRecord {
+    /// Where.
+    pub at: LiveAddr,
+    /// What was there.
+    pub old: Hex,
+    /// What is there while the patch is live.
+    pub new: Hex,
+}
+
+/// A patch in a target.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// The patch's digest.
+    pub id: Hex,
+    /// Its name.
+    pub name: String,
+    /// What it fixes.
+    pub labels: Vec<String>,
+    /// The program and version that applied it.
+    pub applied_by: String,
+    /// Its place in the order of patches.
+    pub sequence: u32,
+    /// The build id of its target image.
+    pub build_id: Hex,
+    /// Where that image is.
+    pub module: LiveAddr,
+    /// Functions that it replaces, mangled.
+    pub functions: Vec<String>,
+    /// Their code in the base.
+    pub replaced: Vec<(LiveAddr, u64)>,
+    /// Places that it changes.
+    pub hooks: Vec<HookRecord>,
+    /// Its code and constants; the record itself is at the start.
+    pub region: (LiveAddr, u64),
+    /// Bytes that the record may take there.
+    pub room: u64,
+    /// Its variables; size 0 if it has none.
+    pub data: (LiveAddr, u64),
+    /// Names of its variables.
+    pub variables: Vec<String>,
+    /// Where text pages are while they are changed, and how many bytes of them.
+    pub scratch: (LiveAddr, u64),
+    /// True if its unwind data are registered with the language's runtime, which
+    /// keeps pointers into its memory.
+    pub registered: bool,
+    /// True if it went live at a moment when no thread was inside what it replaces:
+    /// it is taken back in the same way.
+    pub quiescent: bool,
+}
+
+impl Record {
+    /// The record as it stands in memory, in `state`; `None` if it outgrew its room.
+    fn to_bytes(&self, state: State) -> Option<Vec<u8>> {
+        let room = usize::try_from(self.room).ok()?;
+        let body = serde_json::to_vec(self).ok()?;
+        let mut bytes = Vec::with_capacity(room);
+        bytes.extend(MAGIC);
+        bytes.extend((state as u32).to_le_bytes());
+        bytes.extend([0; 4]);
+        bytes.extend((body.len() as u64).to_le_bytes());
+        bytes.extend(body);
+        if bytes.len() > room {
+            return None;
+        }
+        bytes.resize(room, 0);
+        Some(bytes)
+    }
+
+}
+
+/// Writes a record.
+pub(crate) fn write_record(
+    target: &mut dyn Target,
+    record: &Record,
+    state: State,
+) -> Result<(), TargetError> {
+    let bytes = record.to_bytes(state).ok_or_else(|| {
+        TargetError::Unsupported(format!("the record of {} does not fit its room", record.name))
+    })?;
+    target.write(record.region.0, &bytes)
+}
+
+/// Changes only the state of a record: one aligned word.
+pub(crate) fn set_state(
+    target: &mut dyn Target,
+    record: &Record,
+    state: State,
+) -> Result<(), TargetError> {
+    target.write(LiveAddr(record.region.0.0 + STATE), &(state as u32).to_le_bytes())
+}
+
+/// All records in the target, with their states.
+pub(crate) fn read_all(target: &dyn Target) -> Result<Vec<(Record, State)>, TargetError> {
+    let regions = target.regions()?;
+    let candidates = regions.iter().filter(|r| r.executable && !r.writable && r.file.is_none());
+    Ok(candidates.filter_map(|region| read_one(target, region)).collect())
+}
+
+/// The record at the start of `region`, if there is one that makes sense.
+fn read_one(target: &dyn Target, region: &Region) -> Option<(Record, State)> {
+    let start = region.range.start;
+    let room = region.range.end.checked_sub(start)?;
+    let mut header = [0; HEADER];
+    target.read(start, &mut header).ok()?;
+    if header[..8] != MAGIC {
+        return None;
+    }
+    let state = State::from_number(u32::from_le_bytes(header[8..12].try_into().ok()?))?;
+    let size = u64::from_le_bytes(header[16..24].try_into().ok()?);
+    if size > LARGEST || size.checked_add(HEADER as u64)? > room {
+        return None;
+    }
+    let mut body = vec![0; usize::try_from(size).ok()?];
+    target.read(start.checked_add(HEADER as u64)?, &mut body).ok()?;
+    let record: Record = serde_json::from_slice(&body).ok()?;
+    // The target could write anything there; what does not fit the place is not ours.
+    (record.region.0 == start && record.region.1 <= room).then_some((record, state))
+}
+
+#[cfg(test)]
+pub(crate) fn sample() -> Record {
+    let at = LiveAddr(0x1000);
+    Record {
+        id: Hex(vec![7; 32]),
+        name: "n".to_owned(),
+        labels: vec!["CVE-2024-31228".to_owned()],
+        applied_by: "invivo".to_owned(),
+        sequence: 1,
+        build_id: Hex(vec![1, 2]),
+        module: LiveAddr(0x40_0000),
+        functions: vec!["f".to_owned()],
+        replaced: vec![(at, 4)],
+        hooks: vec![HookRecord { at, old: Hex(vec![1]), new: Hex(vec![2]) }],
+        region: (LiveAddr(0x10_0000), 0x2000),
+        room: 0x1000,
+        data: (LiveAddr(0x10_2000), 0),
+        variables: Vec::new(),
+        scratch: (LiveAddr(0), 0),
+        registered: false,
+        quiescent: false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{MemoryTarget, Protection};
+
+    #[test]
+    fn a_record_is_found_and_read_back() {
+        let record = sample();
+        let mut target = MemoryTarget::default();
+        target.add(record.region.0..LiveAddr(0x10_2000), Protection::ReadExecute);
+        write_record(&mut target, &record, State::Applied).unwrap();
+        assert_eq!(read_all(&target).unwrap(), vec![(record, State::Applied)]);
+    }
+
+    #[test]
+    fn a_record_that_claims_another_place_is_not_believed() {
+        let record = sample();
+        let mut target = MemoryTarget::default();
+        target.add(LiveAddr(0x20_0000)..LiveAddr(0x20_2000), Protection::ReadExecute);
+        let bytes = record.to_bytes(State::Applied).unwrap();
+        target.write(LiveAddr(0x20_0000), &bytes).unwrap();
+        assert_eq!(read_all(&target).unwrap(), vec![]);
+    }
+
+    #[test]
+    fn a_size_that_is_too_large_is_not_believed() {
+        let record = sample();
+        let mut target = MemoryTarget::default();
+        target.add(record.region.0..LiveAddr(0x10_2000), Protection::ReadExecute);
+        let mut bytes = record.to_bytes(State::Applied).unwrap();
+        bytes[16..24].copy_from_slice(&u64::MAX.to_le_bytes());
+        target.write(record.region.0, &bytes).unwrap();
+        assert_eq!(read_all(&target).unwrap(), vec![]);
+    }
+}

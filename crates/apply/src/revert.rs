@@ -1,0 +1,91 @@
+//! Revert: the base's bytes come back, all of them, together.
+
+use std::time::Duration;
+
+use invivo_image::LiveAddr;
+
+use crate::record::{Record, State, read_all, write_record};
+use crate::settle::settle;
+use crate::switch::{Change, Job, switch};
+use crate::transaction::release;
+use crate::{ApplyError, Consistency, Options, Outcome, OutcomeState, Target, refused};
+
+/// Takes the live patch called `name` back, or every live patch where no name is given.
+///
+/// It is taken back as it was applied: a patch that waited for a quiet moment waits
+/// for one again.
+///
+/// # Errors
+/// When it is refused, blocked or fails; the target is as it was.
+pub fn revert(
+    target: &mut dyn Target,
+    name: Option<&str>,
+    options: &Options<'_>,
+) -> Result<Vec<Outcome>, ApplyError> {
+    settle(target)?;
+    let live: Vec<Record> = read_all(target)?
+        .into_iter()
+        .filter(|(record, state)| {
+            *state == State::Applied && name.is_none_or(|name| record.name == name)
+        })
+        .map(|(record, _)| record)
+        .collect();
+    live.iter().map(|record| revert_one(target, record, options)).collect()
+}
+
+fn revert_one(
+    target: &mut dyn Target,
+    record: &Record,
+    options: &Options<'_>,
+) -> Result<Outcome, ApplyError> {
+    for hook in &record.hooks {
+        let mut now = vec![0; hook.new.0.len()];
+        target.read(hook.at, &mut now)?;
+        if now != hook.new.0 {
+            return refused(format!(
+                "the hook of {} at {} was changed by somebody else; it cannot be taken back",
+                record.name, hook.at
+            ));
+        }
+    }
+    let consistency = if record.quiescent { Consistency::Quiescent } else { Consistency::Entry };
+    let options = Options { consistency, ..options.clone() };
+    let changes: Vec<Change> = record
+        .hooks
+        .iter()
+        .map(|hook| Change { at: hook.at, from: hook.new.0.clone(), to: hook.old.0.clone() })
+        .collect();
+    let (start, size) = record.region;
+    let busy = [(record.name.clone(), start..LiveAddr(start.0.saturating_add(size)))];
+    // A hook is one instruction, so no thread can be in the middle of one.
+    let job = Job { changes: &changes, busy: &busy, torn: &[], options: &options };
+    write_record(target, record, State::Reverting)?;
+    let switched = switch(target, &job, &mut |target, scratch| {
+        write_record(target, &Record { scratch, ..record.clone() }, State::Reverting)
+    });
+    let switched = match switched {
+        Ok(switched) => switched,
+        Err(error) => {
+            if !matches!(error, ApplyError::Inconsistent(_)) {
+                write_record(target, record, State::Applied)?;
+            }
+            return Err(error);
+        }
+    };
+    write_record(target, record, State::Reverted)?;
+    let mut visited = switched.visited;
+    // A quiet moment proved that no thread is inside, and nothing leads there any more.
+    if record.quiescent && !record.registered {
+        visited += release(target, record).unwrap_or(Duration::ZERO);
+    }
+    Ok(Outcome {
+        state: OutcomeState::Reverted,
+        patch: record.name.clone(),
+        consistency,
+        hooks: record.hooks.len(),
+        switch: switched.kind,
+        visited,
+        stopped: switched.stopped,
+        replaced: None,
+    })
+}

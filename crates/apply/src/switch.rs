@@ -1,0 +1,193 @@
+//! The switch: all places of a set change together.
+//!
+//! Three ways, from the quietest on:
+//!
+//! - **swap**: the text pages show what their file holds. They are moved aside, the
+//!   file's own pages take their place, the moved ones are edited and moved back.
+//!   Each move is one instant for every thread, and nobody stops.
+//! - **drop**: the pages will show what their file holds. They are moved aside and
+//!   given back; the file's pages stay.
+//! - **stopped**: all threads stand for a moment.
+
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use invivo_image::LiveAddr;
+
+use crate::quiescence::{Blocker, blockers};
+use crate::transaction::{Consistency, Options, SwitchKind};
+use crate::{ApplyError, Target, TargetError, find};
+
+const PAGE: u64 = 0x1000;
+/// Text that is moved at most, in bytes: beyond that, reading it takes longer than
+/// stopping the threads does.
+const LARGEST_MOVE: u64 = 64 << 20;
+
+/// One place that changes.
+#[derive(Clone, Debug)]
+pub(crate) struct Change {
+    pub(crate) at: LiveAddr,
+    pub(crate) from: Vec<u8>,
+    pub(crate) to: Vec<u8>,
+}
+
+/// What the switch needs to know.
+pub(crate) struct Job<'j> {
+    pub(crate) changes: &'j [Change],
+    /// Code in which no thread may be for `quiescent`.
+    pub(crate) busy: &'j [(String, Range<LiveAddr>)],
+    /// Bytes in the middle of which no thread may be in any case.
+    pub(crate) torn: &'j [(String, Range<LiveAddr>)],
+    pub(crate) options: &'j Options<'j>,
+}
+
+/// How it went.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Switched {
+    pub(crate) kind: Option<SwitchKind>,
+    pub(crate) visited: Duration,
+    pub(crate) stopped: Duration,
+}
+
+/// Makes all changes, or none. `journal` is told where pages will be moved to before
+/// they are.
+pub(crate) fn switch(
+    target: &mut dyn Target,
+    job: &Job<'_>,
+    journal: &mut dyn FnMut(&mut dyn Target, (LiveAddr, u64)) -> Result<(), TargetError>,
+) -> Result<Switched, ApplyError> {
+    let quiet = job.options.consistency == Consistency::Entry && job.torn.is_empty();
+    let way = if quiet { quiet_way(target, job.changes)? } else { None };
+    let switched = match way {
+        Some((range, drop)) => move_pages(target, job.changes, range, drop, journal)?,
+        None => stopped(target, job)?,
+    };
+    verify(target, job.changes)?;
+    Ok(switched)
+}
+
+/// The pages to move and whether their file holds what they shall show; `None` if
+/// they cannot be moved.
+fn quiet_way(
+    target: &dyn Target,
+    changes: &[Change],
+) -> Result<Option<(Range<LiveAddr>, bool)>, ApplyError> {
+    let ends = changes.iter().map(|change| change.at.0 + change.to.len() as u64);
+    let (Some(first), Some(last)) = (changes.iter().map(|c| c.at.0).min(), ends.max()) else {
+        return Ok(None);
+    };
+    let range = LiveAddr(first & !(PAGE - 1))..LiveAddr(last.next_multiple_of(PAGE));
+    let size = range.end.0 - range.start.0;
+    let whole = target.regions()?.into_iter().any(|region| {
+        let inside = region.range.start <= range.start && range.end <= region.range.end;
+        inside && region.executable && !region.writable && region.file.is_some()
+    });
+    if !whole || size > LARGEST_MOVE {
+        return Ok(None);
+    }
+    let Some(original) = target.original(range.clone())? else { return Ok(None) };
+    let mut current = vec![0; original.len()];
+    target.read(range.start, &mut current)?;
+    if current == original {
+        return Ok(Some((range, false)));
+    }
+    for change in changes {
+        let from = usize::try_from(change.at.0 - range.start.0).expect("inside a range in memory");
+        current[from..from + change.to.len()].copy_from_slice(&change.to);
+    }
+    Ok((current == original).then_some((range, true)))
+}
+
+fn move_pages(
+    target: &mut dyn Target,
+    changes: &[Change],
+    range: Range<LiveAddr>,
+    drop: bool,
+    journal: &mut dyn FnMut(&mut dyn Target, (LiveAddr, u64)) -> Result<(), TargetError>,
+) -> Result<Switched, ApplyError> {
+    let size = range.end.0 - range.start.0;
+    let scratch = find::anywhere(&target.regions()?, size)?;
+    journal(target, (scratch, size))?;
+    let aside = scratch..LiveAddr(scratch.0 + size);
+    let visited = target.visit(&mut |visit| {
+        visit.lift(range.clone(), scratch)?;
+        if drop {
+            return visit.unmap(aside.clone());
+        }
+        for change in changes {
+            let place = LiveAddr(scratch.0 + (change.at.0 - range.start.0));
+            if let Err(error) = visit.write(place, &change.to) {
+                // The file's pages, which show now, are what was there before.
+                visit.unmap(aside.clone())?;
+                return Err(error);
+            }
+        }
+        visit.lower(scratch, range.clone()).or_else(|error| {
+            visit.unmap(aside.clone())?;
+            Err(error)
+        })
+    })?;
+    Ok(Switched { kind: Some(SwitchKind::PageSwap), visited, stopped: Duration::ZERO })
+}
+
+fn stopped(target: &mut dyn Target, job: &Job<'_>) -> Result<Switched, ApplyError> {
+    let deadline = Instant::now() + job.options.timeout;
+    let mut pause = Duration::from_millis(1);
+    loop {
+        let mut in_the_way = Vec::new();
+        let stopped = target.stop(&mut |all| {
+            in_the_way = threads_in_the_way(all, job)?;
+            if in_the_way.is_empty() {
+                for (done, change) in job.changes.iter().enumerate() {
+                    if let Err(error) = all.write(change.at, &change.to) {
+                        for change in &job.changes[..=done] {
+                            all.write(change.at, &change.from)?;
+                        }
+                        return Err(error);
+                    }
+                }
+            }
+            Ok(())
+        })?;
+        if in_the_way.is_empty() {
+            let kind = Some(SwitchKind::Stopped);
+            return Ok(Switched { kind, visited: Duration::ZERO, stopped });
+        }
+        if job.options.is_interrupted() || Instant::now() + pause > deadline {
+            return Err(ApplyError::Blocked(in_the_way));
+        }
+        // The threads run again between two looks, each time for longer.
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(100));
+    }
+}
+
+fn threads_in_the_way(
+    all: &mut dyn crate::Stopped,
+    job: &Job<'_>,
+) -> Result<Vec<Blocker>, TargetError> {
+    let quiescent = job.options.consistency == Consistency::Quiescent;
+    if !quiescent && job.torn.is_empty() {
+        return Ok(Vec::new());
+    }
+    let stacks = all.stacks()?;
+    let mut found = blockers(&stacks, job.torn);
+    if quiescent {
+        found.extend(blockers(&stacks, job.busy));
+    }
+    found.dedup_by(|a, b| a.thread == b.thread);
+    Ok(found)
+}
+
+/// The target must now be what the switch says: anything else is our mistake, and
+/// the worst one to keep silent about.
+fn verify(target: &dyn Target, changes: &[Change]) -> Result<(), ApplyError> {
+    for change in changes {
+        let mut now = vec![0; change.to.len()];
+        target.read(change.at, &mut now)?;
+        if now != change.to {
+            return Err(ApplyError::Inconsistent(format!("{} does not hold what was written", change.at)));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,250 @@
+//! The seam: what a place must offer so that a patch can be made true in it.
+//!
+//! A live process, an image in memory and a test's double implement it, so every
+//! decision of this crate can be tested without a process.
+
+use std::fmt;
+use std::ops::Range;
+use std::time::Duration;
+
+use invivo_image::LiveAddr;
+
+/// Why the target did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TargetError {
+    /// There is no such process (any more).
+    #[error("process {0} does not exist")]
+    Gone(i32),
+    /// The system does not let us.
+    #[error("not permitted to {what}")]
+    NotPermitted {
+        /// The step.
+        what: String,
+    },
+    /// Another program traces it.
+    #[error("process {pid} is already traced by process {tracer}")]
+    Traced {
+        /// The target.
+        pid: i32,
+        /// The other program.
+        tracer: i32,
+    },
+    /// It cannot be done at the moment.
+    #[error("{0}")]
+    NotNow(String),
+    /// It is of a kind that is not handled.
+    #[error("{0}")]
+    Unsupported(String),
+    /// Memory of the target could not be read or written.
+    #[error("cannot {action} {size} bytes at {at}: {source}")]
+    Memory {
+        /// `read` or `write`.
+        action: &'static str,
+        /// Where.
+        at: LiveAddr,
+        /// How many.
+        size: usize,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// A call to the system failed.
+    #[error("{what}: {source}")]
+    System {
+        /// The call and what it was for.
+        what: String,
+        /// What the system says.
+        source: std::io::Error,
+    },
+}
+
+/// An image that is loaded in the target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Module {
+    /// `NT_GNU_BUILD_ID`.
+    pub build_id: Vec<u8>,
+    /// Where its relative address 0 is.
+    pub start: LiveAddr,
+    /// First byte behind it.
+    pub end: LiveAddr,
+    /// The file's name when it was loaded.
+    pub path: String,
+}
+
+/// What may be done with memory. There is no writable and executable memory here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protection {
+    /// `r-x`.
+    ReadExecute,
+    /// `rw-`.
+    ReadWrite,
+}
+
+/// A range of the target's address space that is in use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Region {
+    /// Where.
+    pub range: Range<LiveAddr>,
+    /// True if code may run there.
+    pub executable: bool,
+    /// True if it may be written.
+    pub writable: bool,
+    /// The file that it shows, if any.
+    pub file: Option<String>,
+}
+
+/// A thread of the target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Thread {
+    /// Its number.
+    pub tid: i32,
+    /// Its name.
+    pub name: String,
+}
+
+impl fmt::Display for Thread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "thread {} ({})", self.tid, self.name)
+    }
+}
+
+/// A stopped thread's way back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stack {
+    /// Whose.
+    pub thread: Thread,
+    /// Where it is, and where it will return to, innermost first.
+    pub frames: Vec<LiveAddr>,
+    /// `None` if every frame is proved; otherwise why the rest is not known.
+    pub unknown: Option<String>,
+}
+
+/// A place in which a patch can be made true.
+pub trait Target {
+    /// What it is, for a person: `process 1234 (redis-server)`.
+    fn describe(&self) -> String;
+
+    /// Loaded images that have a build id.
+    ///
+    /// # Errors
+    /// When the target is gone or may not be looked at.
+    fn modules(&self) -> Result<Vec<Module>, TargetError>;
+
+    /// Address space in use, in order.
+    ///
+    /// # Errors
+    /// When the target is gone or may not be looked at.
+    fn regions(&self) -> Result<Vec<Region>, TargetError>;
+
+    /// Fills `bytes` from the target.
+    ///
+    /// # Errors
+    /// When not all of it can be read.
+    fn read(&self, at: LiveAddr, bytes: &mut [u8]) -> Result<(), TargetError>;
+
+    /// Writes, also where the target itself may not.
+    ///
+    /// # Errors
+    /// When not all of it can be written.
+    fn write(&mut self, at: LiveAddr, bytes: &[u8]) -> Result<(), TargetError>;
+
+    /// What the file behind `range` holds there, if it can be read and is still the
+    /// file that was loaded.
+    ///
+    /// # Errors
+    /// When the target is gone.
+    fn original(&self, range: Range<LiveAddr>) -> Result<Option<Vec<u8>>, TargetError>;
+
+    /// Holds one thread for a moment so that it makes system calls for us; every
+    /// other thread goes on. Returns how long it was held.
+    ///
+    /// The thread is itself again afterwards, also if this program dies meanwhile.
+    ///
+    /// # Errors
+    /// When no thread can be used, or what `calls` returns.
+    fn visit(
+        &mut self,
+        calls: &mut dyn FnMut(&mut dyn Visit) -> Result<(), TargetError>,
+    ) -> Result<Duration, TargetError>;
+
+    /// The same with a thread that is known to hold no lock of the language's runtime,
+    /// the loader or the allocator, so that functions of theirs can be called.
+    ///
+    /// # Errors
+    /// When there is no such thread at the moment, or what `calls` returns.
+    fn visit_outside_runtime(
+        &mut self,
+        calls: &mut dyn FnMut(&mut dyn Visit) -> Result<(), TargetError>,
+    ) -> Result<Duration, TargetError>;
+
+    /// Stops all threads for as long as `during` runs. Returns how long they stood.
+    ///
+    /// # Errors
+    /// When not all could be stopped, or what `during` returns; all run again.
+    fn stop(
+        &mut self,
+        during: &mut dyn FnMut(&mut dyn Stopped) -> Result<(), TargetError>,
+    ) -> Result<Duration, TargetError>;
+
+    /// The function of the target with which unwind data are registered
+    /// (`__register_frame_info` of the language's runtime), if it has one.
+    ///
+    /// # Errors
+    /// When the target is gone.
+    fn unwind_registrar(&self) -> Result<Option<LiveAddr>, TargetError>;
+}
+
+/// What one held thread can do for us.
+pub trait Visit {
+    /// Makes private memory at exactly this place.
+    ///
+    /// # Errors
+    /// When something is there already, or the system refuses.
+    fn map(&mut self, range: Range<LiveAddr>, protection: Protection) -> Result<(), TargetError>;
+
+    /// Gives memory back.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    fn unmap(&mut self, range: Range<LiveAddr>) -> Result<(), TargetError>;
+
+    /// Moves the pages of `range` to `to`, in one instant; the file's own pages show
+    /// at the old place.
+    ///
+    /// # Errors
+    /// When the system refuses; nothing has changed then.
+    fn lift(&mut self, range: Range<LiveAddr>, to: LiveAddr) -> Result<(), TargetError>;
+
+    /// Moves pages from `from` over `range`, in one instant.
+    ///
+    /// # Errors
+    /// When the system refuses; nothing has changed then.
+    fn lower(&mut self, from: LiveAddr, range: Range<LiveAddr>) -> Result<(), TargetError>;
+
+    /// Writes, as [`Target::write`] does.
+    ///
+    /// # Errors
+    /// When not all of it can be written.
+    fn write(&mut self, at: LiveAddr, bytes: &[u8]) -> Result<(), TargetError>;
+
+    /// Calls a function of the target with two arguments.
+    ///
+    /// # Errors
+    /// When the thread may hold a lock that the function takes, or the call does not return.
+    fn call(&mut self, function: LiveAddr, arguments: [u64; 2]) -> Result<(), TargetError>;
+}
+
+/// What can be done while all threads stand.
+pub trait Stopped {
+    /// Every thread's way back.
+    ///
+    /// # Errors
+    /// When a thread cannot be looked at.
+    fn stacks(&mut self) -> Result<Vec<Stack>, TargetError>;
+
+    /// Writes, as [`Target::write`] does.
+    ///
+    /// # Errors
+    /// When not all of it can be written.
+    fn write(&mut self, at: LiveAddr, bytes: &[u8]) -> Result<(), TargetError>;
+}

@@ -1,0 +1,301 @@
+//! Apply: prepare, fill, switch; undo what was done when a step fails.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use invivo_image::LiveAddr;
+use invivo_patch::{Hex, Patch, SectionKind};
+use serde::Serialize;
+
+use crate::record::{Record, State, set_state, write_record};
+use crate::settle::settle;
+use crate::switch::{Change, Job, Switched, switch};
+use crate::x86_64::Form;
+use crate::{ApplyError, HookRecord, Preflight, Protection, Target, TargetError, refused};
+
+/// What callers of replaced functions may see.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Consistency {
+    /// Calls made after the switch run new code; frames inside old code finish there.
+    #[default]
+    Entry,
+    /// The switch happens when no thread is inside what is replaced.
+    Quiescent,
+}
+
+/// How to apply.
+#[derive(Clone, Debug)]
+pub struct Options<'o> {
+    /// What callers may see.
+    pub consistency: Consistency,
+    /// How long to wait for threads that are in the way.
+    pub timeout: Duration,
+    /// The program and version that applies.
+    pub applied_by: String,
+    /// Set when the user wants to stop.
+    pub interrupted: Option<&'o AtomicBool>,
+}
+
+impl Options<'_> {
+    pub(crate) fn is_interrupted(&self) -> bool {
+        self.interrupted.is_some_and(|flag| flag.load(Ordering::Relaxed))
+    }
+}
+
+/// How the hooks went live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+pub enum SwitchKind {
+    /// No thread stopped.
+    #[serde(rename = "page swap")]
+    PageSwap,
+    /// All threads stood for a moment.
+    #[serde(rename = "stopped")]
+    Stopped,
+}
+
+/// What became of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+pub enum OutcomeState {
+    /// Live now.
+    #[serde(rename = "applied")]
+    Applied,
+    /// Taken back now.
+    #[serde(rename = "reverted")]
+    Reverted,
+    /// Was so already.
+    #[serde(rename = "nothing to do")]
+    NothingToDo,
+}
+
+/// What was done.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// What became of it.
+    pub state: OutcomeState,
+    /// The patch's name.
+    pub patch: String,
+    /// What callers could see.
+    pub consistency: Consistency,
+    /// Hooked functions.
+    pub hooks: usize,
+    /// How the switch was made, if one was.
+    pub switch: Option<SwitchKind>,
+    /// How long one thread was held to make system calls.
+    pub visited: Duration,
+    /// How long all threads stood.
+    pub stopped: Duration,
+    /// The patch that it replaced.
+    pub replaced: Option<String>,
+}
+
+/// Makes `patch`, whose digest is `id`, live in `target`.
+///
+/// # Errors
+/// When it is refused, blocked or fails; the target is as it was.
+pub fn apply(
+    target: &mut dyn Target,
+    patch: &Patch,
+    id: &Hex,
+    options: &Options<'_>,
+) -> Result<Outcome, ApplyError> {
+    settle(target)?;
+    let plan = Preflight::new(target, patch, id)?;
+    let mut outcome = Outcome {
+        state: OutcomeState::NothingToDo,
+        patch: patch.identity.name.clone(),
+        consistency: options.consistency,
+        hooks: plan.hooks.len(),
+        switch: None,
+        visited: Duration::ZERO,
+        stopped: Duration::ZERO,
+        replaced: plan.previous.as_ref().map(|record| record.name.clone()),
+    };
+    if plan.is_applied {
+        return Ok(outcome);
+    }
+    let registrar = target.unwind_registrar()?;
+    if plan.needs_unwinding && registrar.is_none() {
+        return refused(
+            "exceptions pass through functions of the patch, and the target has no \
+             __register_frame_info with which their unwind data could be made known",
+        );
+    }
+    let mut record = record(&plan, patch, id, options);
+    if plan.kept.is_none() {
+        outcome.visited += prepare(target, &plan, &record)?;
+    }
+    let live = (|| -> Result<Switched, ApplyError> {
+        if let (true, false, Some(registrar), Some(unwind)) =
+            (plan.needs_unwinding, record.registered, registrar, plan.layout.unwind)
+        {
+            record.registered = true;
+            write_record(target, &record, State::Prepared)?;
+            let object = plan.layout.data.start;
+            outcome.visited += target
+                .visit_outside_runtime(&mut |visit| visit.call(registrar, [unwind.0, object.0]))?;
+        }
+        go_live(target, &plan, &record, options)
+    })();
+    match live {
+        Ok(switched) => {
+            outcome.state = OutcomeState::Applied;
+            outcome.switch = switched.kind;
+            outcome.visited += switched.visited;
+            outcome.stopped = switched.stopped;
+            Ok(outcome)
+        }
+        Err(error) => Err(take_down(target, &record, &plan, error)),
+    }
+}
+
+fn record(plan: &Preflight, patch: &Patch, id: &Hex, options: &Options<'_>) -> Record {
+    let layout = &plan.layout;
+    let variables = patch.contents.sections.iter().filter(|s| s.kind == SectionKind::Data);
+    Record {
+        id: id.clone(),
+        name: patch.identity.name.clone(),
+        labels: patch.identity.labels.clone(),
+        applied_by: options.applied_by.clone(),
+        sequence: patch.order.sequence,
+        build_id: patch.target.build_id.clone(),
+        module: plan.module.start,
+        functions: patch.redirects.iter().map(|redirect| redirect.function.clone()).collect(),
+        replaced: plan.replaced.iter().map(|(_, r)| (r.start, r.end.0 - r.start.0)).collect(),
+        hooks: plan.writes().cloned().collect(),
+        region: (layout.region.start, layout.region.end.0 - layout.region.start.0),
+        room: layout.record,
+        data: (layout.data.start, layout.data.end.0 - layout.data.start.0),
+        variables: variables
+            .filter_map(|section| section.name.strip_prefix(".data.").map(str::to_owned))
+            .collect(),
+        scratch: (LiveAddr(0), 0),
+        registered: plan.kept.as_ref().is_some_and(|kept| kept.registered),
+        quiescent: options.consistency == Consistency::Quiescent,
+    }
+}
+
+/// Makes the patch's memory and fills it while the target runs.
+fn prepare(
+    target: &mut dyn Target,
+    plan: &Preflight,
+    record: &Record,
+) -> Result<Duration, ApplyError> {
+    let layout = &plan.layout;
+    let visited = target.visit(&mut |visit| {
+        visit.map(layout.region.clone(), Protection::ReadExecute)?;
+        if !layout.data.is_empty()
+            && let Err(error) = visit.map(layout.data.clone(), Protection::ReadWrite)
+        {
+            visit.unmap(layout.region.clone())?;
+            return Err(error);
+        }
+        Ok(())
+    })?;
+    let filled = (|| -> Result<(), TargetError> {
+        // Contents first: a record whose contents are missing must not be found.
+        target.write(LiveAddr(layout.region.start.0 + layout.record), &layout.contents)?;
+        if !layout.variables.is_empty() {
+            target.write(layout.data.start, &layout.variables)?;
+        }
+        write_record(target, record, State::Prepared)
+    })();
+    filled.map_err(|error| unmap(target, record, error.into()))?;
+    Ok(visited)
+}
+
+fn go_live(
+    target: &mut dyn Target,
+    plan: &Preflight,
+    record: &Record,
+    options: &Options<'_>,
+) -> Result<Switched, ApplyError> {
+    let changes = changes(plan.previous.as_ref(), plan.writes());
+    let torn: Vec<_> = plan
+        .hooks
+        .iter()
+        .filter(|hook| hook.form == Form::Overwrite)
+        .flat_map(|hook| hook.writes.iter().map(|write| (hook.function.clone(), write)))
+        .map(|(name, w)| (name, LiveAddr(w.at.0 + 1)..LiveAddr(w.at.0 + w.new.0.len() as u64)))
+        .collect();
+    let mut busy = plan.replaced.clone();
+    if let Some(previous) = &plan.previous {
+        let (start, size) = previous.region;
+        busy.push((previous.name.clone(), start..LiveAddr(start.0 + size)));
+    }
+    let job = Job { changes: &changes, busy: &busy, torn: &torn, options };
+    write_record(target, record, State::Switching)?;
+    let switched = switch(target, &job, &mut |target, scratch| {
+        write_record(target, &Record { scratch, ..record.clone() }, State::Switching)
+    })?;
+    write_record(target, record, State::Applied)?;
+    if let Some(previous) = &plan.previous {
+        set_state(target, previous, State::Reverted)?;
+    }
+    Ok(switched)
+}
+
+/// What changes when `previous` is replaced by `next`: places of both, in order.
+fn changes<'w>(
+    previous: Option<&'w Record>,
+    next: impl Iterator<Item = &'w HookRecord>,
+) -> Vec<Change> {
+    let mut changes: Vec<Change> = previous
+        .into_iter()
+        .flat_map(|record| &record.hooks)
+        .map(|hook| Change { at: hook.at, from: hook.new.0.clone(), to: hook.old.0.clone() })
+        .collect();
+    for hook in next {
+        let same = |c: &&mut Change| c.at == hook.at && c.to.len() == hook.new.0.len();
+        match changes.iter_mut().find(same) {
+            Some(change) => change.to = hook.new.0.clone(),
+            None => changes.push(Change { at: hook.at, from: hook.old.0.clone(), to: hook.new.0.clone() }),
+        }
+    }
+    changes
+}
+
+/// Undoes what `prepare` did after a later step failed.
+fn take_down(
+    target: &mut dyn Target,
+    record: &Record,
+    plan: &Preflight,
+    error: ApplyError,
+) -> ApplyError {
+    if matches!(error, ApplyError::Inconsistent(_)) {
+        return error;
+    }
+    let untouched = plan.previous.is_some() || plan.writes().all(|write| {
+        let mut now = vec![0; write.old.0.len()];
+        target.read(write.at, &mut now).is_ok() && now == write.old.0
+    });
+    if !untouched {
+        return ApplyError::Inconsistent(format!("{error}; some hooks are written"));
+    }
+    if record.registered || plan.kept.is_some() {
+        // The language's runtime points into this memory: it stays, unused.
+        let _ = set_state(target, record, State::Reverted);
+        return error;
+    }
+    unmap(target, record, error)
+}
+
+/// Gives a patch's memory back, which no thread can have reached; `error` says why.
+fn unmap(target: &mut dyn Target, record: &Record, error: ApplyError) -> ApplyError {
+    match release(target, record) {
+        Ok(_) => error,
+        Err(second) => ApplyError::Refused(format!("{error}; its memory could not be given back: {second}")),
+    }
+}
+
+/// Gives a patch's memory back.
+pub(crate) fn release(target: &mut dyn Target, record: &Record) -> Result<Duration, TargetError> {
+    target.visit(&mut |visit| {
+        let range = |(start, size): (LiveAddr, u64)| start..LiveAddr(start.0 + size);
+        visit.unmap(range(record.region))?;
+        if record.data.1 > 0 {
+            visit.unmap(range(record.data))?;
+        }
+        Ok(())
+    })
+}

@@ -1,0 +1,254 @@
+//! x86-64: which hook an entry takes, and the bytes of it.
+//!
+//! If exactly one instruction is replaced, no thread can be between the replaced
+//! bytes, so no thread needs to be looked at. Only where no single instruction is
+//! long enough must the threads stop for a moment.
+
+use iced_x86::{
+    Decoder, DecoderOptions, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind,
+    Register,
+};
+use invivo_image::LiveAddr;
+use invivo_patch::Redirect;
+
+/// `jmp rel32`.
+const NEAR_JUMP: u64 = 5;
+/// `jmp rel8`.
+const SHORT_JUMP: u64 = 2;
+/// `int3`: what is left of a replaced instruction; nothing ever runs it.
+const FILL: u8 = 0xcc;
+
+/// How an entry is hooked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// `jmp rel32` over the first instruction (or the one behind `endbr64`).
+    Jump,
+    /// `jmp rel8` over it, to `jmp rel32` in the padding before the function.
+    PadJump,
+    /// `jmp rel32` over a later instruction of the prologue; a landing stub undoes
+    /// what ran before it.
+    LateJump,
+    /// `jmp rel32` over several instructions: threads must be known to be elsewhere.
+    Overwrite,
+}
+
+impl Form {
+    /// Its name, for people.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Form::Jump => "jump over one instruction",
+            Form::PadJump => "short jump to padding",
+            Form::LateJump => "jump behind the prologue's start",
+            Form::Overwrite => "jump over several instructions",
+        }
+    }
+}
+
+/// What the landing stub takes back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Undo {
+    Pop(Register),
+    Release(i32),
+}
+
+/// A hook for one function.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Choice {
+    /// How.
+    pub form: Form,
+    /// Offset of the replaced instruction from the entry, in bytes.
+    pub offset: u64,
+    /// Bytes that are replaced there.
+    pub length: u64,
+    undo: Vec<Undo>,
+}
+
+impl Choice {
+    /// Code between the hook and the new function; empty where the hook leads to it directly.
+    #[must_use]
+    pub fn landing_stub(&self, at: LiveAddr, function: LiveAddr) -> Option<Vec<u8>> {
+        let mut code = Vec::new();
+        for undo in self.undo.iter().rev() {
+            match undo {
+                Undo::Pop(register) => {
+                    let number = u8::try_from(register.number()).ok()?;
+                    if number >= 8 {
+                        code.push(0x41);
+                    }
+                    code.push(0x58 | number & 7);
+                }
+                // lea rsp, [rsp+n]: unlike `add`, it leaves the flags alone.
+                Undo::Release(bytes) => {
+                    code.extend([0x48, 0x8d, 0xa4, 0x24]);
+                    code.extend(bytes.to_le_bytes());
+                }
+            }
+        }
+        let jump = at.checked_add(code.len() as u64)?;
+        code.extend(near_jump(jump, function)?);
+        Some(code)
+    }
+
+    /// True if the hook leads to a landing stub.
+    #[must_use]
+    pub fn needs_stub(&self) -> bool {
+        !self.undo.is_empty()
+    }
+
+    /// What is written where, for the function at `entry` and a jump to `target`;
+    /// `None` if the distance is too large for a jump.
+    #[must_use]
+    pub fn writes(&self, entry: LiveAddr, target: LiveAddr) -> Option<Vec<(LiveAddr, Vec<u8>)>> {
+        let site = entry.checked_add(self.offset)?;
+        let length = usize::try_from(self.length).ok()?;
+        if self.form == Form::PadJump {
+            let pad = LiveAddr(entry.0.checked_sub(NEAR_JUMP)?);
+            let distance = i64::try_from(pad.0).ok()? - i64::try_from(site.0 + SHORT_JUMP).ok()?;
+            let mut short = vec![0xeb, i8::try_from(distance).ok()?.to_le_bytes()[0]];
+            short.resize(length, FILL);
+            return Some(vec![(pad, near_jump(pad, target)?), (site, short)]);
+        }
+        let mut jump = near_jump(site, target)?;
+        jump.resize(length, FILL);
+        Some(vec![(site, jump)])
+    }
+}
+
+fn near_jump(at: LiveAddr, target: LiveAddr) -> Option<Vec<u8>> {
+    let next = i64::try_from(at.0.checked_add(NEAR_JUMP)?).ok()?;
+    let distance = i32::try_from(i64::try_from(target.0).ok()?.checked_sub(next)?).ok()?;
+    let mut code = vec![0xe9];
+    code.extend(distance.to_le_bytes());
+    Some(code)
+}
+
+/// Chooses the hook for a function whose unpatched code is `code`.
+///
+/// # Errors
+/// Why no hook fits.
+pub fn choose(redirect: &Redirect, code: &[u8]) -> Result<Choice, String> {
+    let instructions = straight_line(code);
+    let (skip, rest) = match instructions.first() {
+        Some(first) if first.mnemonic() == Mnemonic::Endbr64 => (4, &instructions[1..]),
+        _ => (0, &instructions[..]),
+    };
+    let Some(first) = rest.first() else {
+        return Err("its first instruction cannot be decoded".to_owned());
+    };
+    let clear = u64::from(redirect.clear);
+    // Behind the last instruction lies padding that nothing runs, so a hook on a
+    // lone `ret` may reach into it.
+    let room = |offset: u64, length: u64| {
+        if offset + length == redirect.size { length + u64::from(redirect.tail) } else { length }
+    };
+    let one = |form, offset: u64, length: u64, undo: &[Undo]| Choice {
+        form,
+        offset,
+        length: length.max(if form == Form::PadJump { SHORT_JUMP } else { NEAR_JUMP }),
+        undo: undo.to_vec(),
+    };
+    let length = first.len() as u64;
+    let padded = u64::from(redirect.padding) >= NEAR_JUMP;
+    if room(skip, length) >= NEAR_JUMP && skip + length <= clear {
+        return Ok(one(Form::Jump, skip, length, &[]));
+    }
+    if padded && room(skip, length) >= SHORT_JUMP && skip + length <= clear {
+        return Ok(one(Form::PadJump, skip, length, &[]));
+    }
+    let mut undo = Vec::new();
+    let mut factory = InstructionInfoFactory::new();
+    let mut offset = skip;
+    for instruction in rest {
+        let length = instruction.len() as u64;
+        if offset + length > clear {
+            break;
+        }
+        if room(offset, length) >= NEAR_JUMP {
+            return Ok(one(Form::LateJump, offset, length, &undo));
+        }
+        let near_enough = offset + SHORT_JUMP + NEAR_JUMP <= 128;
+        if padded && near_enough && room(offset, length) >= SHORT_JUMP {
+            return Ok(one(Form::PadJump, offset, length, &undo));
+        }
+        if !undoable(instruction, &mut factory, &mut undo) {
+            break;
+        }
+        offset += length;
+    }
+    overwrite(skip, rest, redirect)
+}
+
+/// Several instructions, for a moment at which no thread is between them.
+fn overwrite(skip: u64, rest: &[Instruction], redirect: &Redirect) -> Result<Choice, String> {
+    let mut length = 0;
+    for instruction in rest {
+        length += instruction.len() as u64;
+        if length >= NEAR_JUMP {
+            break;
+        }
+    }
+    let end = skip + length;
+    let reach = if end == redirect.size { u64::from(redirect.tail) } else { 0 };
+    if length + reach < NEAR_JUMP {
+        return Err(format!("its {} bytes are too short for a hook", redirect.size));
+    }
+    if end > u64::from(redirect.clear) {
+        return Err("it has a loop that begins in its first bytes, and no padding before it".to_owned());
+    }
+    let length = length.max(NEAR_JUMP);
+    Ok(Choice { form: Form::Overwrite, offset: skip, length, undo: Vec::new() })
+}
+
+/// The instructions from the entry on, up to the first one that may lead elsewhere.
+fn straight_line(code: &[u8]) -> Vec<Instruction> {
+    let mut lines = Vec::new();
+    for instruction in Decoder::with_ip(64, code, 0, DecoderOptions::NONE) {
+        if instruction.is_invalid() {
+            break;
+        }
+        lines.push(instruction);
+        if instruction.flow_control() != iced_x86::FlowControl::Next {
+            break;
+        }
+    }
+    lines
+}
+
+/// Notes how to take back what `instruction` does; false if that is not possible.
+fn undoable(instruction: &Instruction, factory: &mut InstructionInfoFactory, undo: &mut Vec<Undo>) -> bool {
+    let code = instruction;
+    if code.mnemonic() == Mnemonic::Push && code.op0_kind() == OpKind::Register {
+        let register = code.op0_register();
+        if register.is_gpr64() && register != Register::RSP {
+            undo.push(Undo::Pop(register));
+            return true;
+        }
+        return false;
+    }
+    if code.mnemonic() == Mnemonic::Sub && code.op0_register() == Register::RSP {
+        let size = i32::try_from(code.immediate(1)).ok();
+        if let (true, Some(size)) = (code.op1_kind() != OpKind::Register, size)
+            && size > 0
+        {
+            undo.push(Undo::Release(size));
+            return true;
+        }
+        return false;
+    }
+    let info = factory.info(code);
+    let writes = |access: OpAccess| {
+        !matches!(access, OpAccess::None | OpAccess::Read | OpAccess::CondRead | OpAccess::NoMemAccess)
+    };
+    if info.used_memory().iter().any(|memory| writes(memory.access())) {
+        return false;
+    }
+    info.used_registers().iter().filter(|used| writes(used.access())).all(|used| {
+        let register = used.register().full_register();
+        // What was pushed comes back with its pop; nobody expects anything of r11.
+        undo.contains(&Undo::Pop(register)) || register == Register::R11
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,220 @@
+//! The command line; help, man page and completions come from here.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0   done, or nothing to do
+  1   refused: not safe, or does not match; the reasons are printed
+  2   usage, or a file that cannot be read
+  3   not now, trying again may work: blocked, busy, traced, stopped, timed out
+  5   permission; the remedy is printed
+  6   the process does not exist or ended meanwhile
+  7   interrupted; the process is as it was
+  8   the process may be inconsistent
+  70  a defect in invivo";
+
+/// Repairs native programs while they run.
+///
+/// Compares the program that is running with an ordinary build that has the fix,
+/// writes a patch, makes it live in the running process, and can take it back.
+#[derive(Debug, Parser)]
+#[command(name = "invivo", version, after_long_help = EXIT_CODES, max_term_width = 100)]
+pub(crate) struct Arguments {
+    /// Print one JSON object on standard output instead of text.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Print only data and errors.
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+    /// Use colour.
+    #[arg(long, global = true, value_enum, default_value = "auto")]
+    pub(crate) color: Color,
+    /// Show no progress.
+    #[arg(long, global = true)]
+    pub(crate) no_progress: bool,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// When to use colour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Color {
+    /// On a terminal.
+    Auto,
+    /// Also elsewhere.
+    Always,
+    /// Not at all.
+    Never,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// What changed between two builds, and may it be patched live?
+    #[command(after_help = "Example:\n  invivo diff base/redis-server fixed/redis-server")]
+    Diff(Pair),
+    /// Compare two builds and write a patch.
+    #[command(after_help = "Example:\n  invivo build base/redis-server fixed/redis-server -o fix.patch --label CVE-2024-31228")]
+    Build(Build),
+    /// Show everything that is in a patch.
+    #[command(after_help = "Example:\n  invivo inspect fix.patch")]
+    Inspect(Inspect),
+    /// Everything that apply would do, proved without stopping or changing anything.
+    #[command(after_help = "Example:\n  invivo plan fix.patch -p $(pidof redis-server)")]
+    Plan(Plan),
+    /// Make a patch live in running processes.
+    #[command(after_help = "Examples:\n  invivo apply fix.patch -p 1234\n  invivo apply fix.patch -p 1234 --consistency quiescent --timeout 30")]
+    Apply(Apply),
+    /// Take a patch back, byte for byte.
+    #[command(after_help = "Examples:\n  invivo revert -p 1234\n  invivo revert my-fix -p 1234")]
+    Revert(Revert),
+    /// Which patches are live where; stops nothing.
+    #[command(after_help = "Examples:\n  invivo list\n  invivo list -p 1234 --json")]
+    List(List),
+    /// Print the JSON schema of a command's output.
+    #[command(after_help = "Example:\n  invivo schema diff")]
+    Schema(Schema),
+    /// Print a completion script for a shell.
+    #[command(after_help = "Example:\n  invivo completions bash > /etc/bash_completion.d/invivo")]
+    Completions(Completions),
+    /// Print the manual page.
+    #[command(after_help = "Example:\n  invivo man | man -l -")]
+    Man,
+}
+
+/// Two builds of one program.
+#[derive(Debug, Args)]
+pub(crate) struct Pair {
+    /// The program or library that is running.
+    pub(crate) base: PathBuf,
+    /// An ordinary build of it that has the fix.
+    pub(crate) fixed: PathBuf,
+    /// The file with the base's symbols, if the base was stripped.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) base_debug: Option<PathBuf>,
+    /// The file with the fixed build's symbols, if it was stripped.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) fixed_debug: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Build {
+    #[command(flatten)]
+    pub(crate) pair: Pair,
+    /// Where to write the patch.
+    #[arg(short, long, value_name = "PATCH")]
+    pub(crate) output: PathBuf,
+    /// The patch's name [default: the output's file name without its ending].
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// What it fixes; may be given several times.
+    #[arg(long, value_name = "CVE")]
+    pub(crate) label: Vec<String>,
+    /// Its place among the patches of the program: each replaces those with lower numbers.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) sequence: u32,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Inspect {
+    /// The patch.
+    pub(crate) patch: PathBuf,
+}
+
+/// Which processes.
+#[derive(Debug, Args)]
+pub(crate) struct Processes {
+    /// A process; may be given several times.
+    #[arg(short, long = "pid", value_name = "PID", required = true,
+          value_parser = clap::value_parser!(i32).range(1..))]
+    pub(crate) pid: Vec<i32>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Plan {
+    /// The patch.
+    pub(crate) patch: PathBuf,
+    #[command(flatten)]
+    pub(crate) processes: Processes,
+}
+
+/// What callers of replaced functions may see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Consistency {
+    /// Calls made from now on run new code; frames inside old code finish there. Stops nobody.
+    Entry,
+    /// The switch happens when no thread is inside what is replaced.
+    Quiescent,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Apply {
+    /// The patch.
+    pub(crate) patch: PathBuf,
+    #[command(flatten)]
+    pub(crate) processes: Processes,
+    /// What callers of replaced functions may see.
+    #[arg(long, value_enum, default_value = "entry")]
+    pub(crate) consistency: Consistency,
+    /// How many seconds to wait for threads that are in the way.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10.0, value_parser = seconds)]
+    pub(crate) timeout: f64,
+    /// Only say what would be done, as `invivo plan` does.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Revert {
+    /// The patch's name [default: every live patch].
+    pub(crate) name: Option<String>,
+    #[command(flatten)]
+    pub(crate) processes: Processes,
+    /// How many seconds to wait for threads that are in the way.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10.0, value_parser = seconds)]
+    pub(crate) timeout: f64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct List {
+    /// Only this process; may be given several times [default: every process that can be read].
+    #[arg(short, long = "pid", value_name = "PID", value_parser = clap::value_parser!(i32).range(1..))]
+    pub(crate) pid: Vec<i32>,
+}
+
+/// What a schema describes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SchemaOf {
+    Diff,
+    Build,
+    Inspect,
+    Plan,
+    Outcome,
+    List,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Schema {
+    /// The output: `outcome` is that of apply and revert.
+    #[arg(value_enum)]
+    pub(crate) of: SchemaOf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Completions {
+    /// The shell.
+    #[arg(value_enum)]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    const LONGEST: f64 = 86_400.0;
+    let seconds: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    if (0.0..=LONGEST).contains(&seconds) {
+        Ok(seconds)
+    } else {
+        Err(format!("between 0 and {LONGEST} seconds"))
+    }
+}

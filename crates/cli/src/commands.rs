@@ -1,0 +1,11 @@
+//! One module per command.
+
+pub(crate) mod apply;
+pub(crate) mod build;
+pub(crate) mod diff;
+pub(crate) mod inspect;
+pub(crate) mod list;
+pub(crate) mod plan;
+pub(crate) mod revert;
+pub(crate) mod schema;
+pub(crate) mod texts;

@@ -1,0 +1,104 @@
+//! `invivo build`
+
+use invivo_compare::{Comparison, Finding};
+use invivo_format::elf;
+use invivo_patch::{Options, Refused, plan};
+use schemars::JsonSchema;
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+
+use crate::arguments::Build;
+use crate::failure::{Failure, REFUSED};
+use crate::images::load_pair;
+use crate::output::Output;
+use crate::patch_file::store;
+
+/// `build --json`.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Built {
+    schema: &'static str,
+    /// Where the patch was written; absent if it was refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    patch: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    /// SHA-256 of the file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<String>,
+    /// Bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    size: Option<usize>,
+    /// Functions that are replaced.
+    functions: Vec<String>,
+    /// Why there is no patch.
+    findings: Vec<Finding>,
+}
+
+pub(crate) fn run(build: &Build, output: &Output) -> Result<u8, Failure> {
+    let busy = output.busy("comparing");
+    let (base, fixed) = load_pair(&build.pair)?;
+    let comparison = Comparison::new(&base, &fixed);
+    drop(busy);
+    let file_name = |path: &std::path::Path| {
+        path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+    };
+    let stem = build.output.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+    let options = Options {
+        name: build.name.clone().or(stem).unwrap_or_else(|| "patch".to_owned()),
+        labels: build.label.clone(),
+        creator: format!("invivo {}", env!("CARGO_PKG_VERSION")),
+        file_name: file_name(&build.pair.base),
+        sequence: build.sequence,
+    };
+    let patch = match plan(&comparison, &options) {
+        Ok(patch) => patch,
+        Err(error) => return refused(&error, output),
+    };
+    let bytes = elf::write(&patch).map_err(|error| Failure::new(REFUSED, error.to_string()))?;
+    store(&build.output, &bytes)?;
+    let built = Built {
+        schema: "invivo.build/1",
+        patch: Some(build.output.display().to_string()),
+        name: Some(options.name),
+        id: Some(invivo_patch::Hex(Sha256::digest(&bytes).to_vec()).to_string()),
+        size: Some(bytes.len()),
+        functions: patch.redirects.iter().map(|r| invivo_image::demangle(&r.function)).collect(),
+        findings: comparison.findings.clone(),
+    };
+    output.data(&built, || {
+        let hooked = patch.redirects.iter().filter(|redirect| redirect.hooked).count();
+        anstream::println!(
+            "{}: {} bytes, replaces {} functions of {} ({hooked} hooked, the others are reached \
+             through them)",
+            build.output.display(),
+            bytes.len(),
+            patch.redirects.len(),
+            patch.target.file_name,
+        );
+        super::diff::print_findings(&built.findings);
+    })?;
+    Ok(0)
+}
+
+fn refused(error: &Refused, output: &Output) -> Result<u8, Failure> {
+    match error {
+        Refused::Unchanged => Err(Failure::new(REFUSED, format!("nothing to patch: {error}"))
+            .hint("check that the second file is the build with the fix")),
+        Refused::NoBuildId => Err(Failure::new(REFUSED, error.to_string())
+            .hint("link the program with -Wl,--build-id, as distributions do")),
+        Refused::Findings(findings) => {
+            let built = Built {
+                schema: "invivo.build/1",
+                patch: None,
+                name: None,
+                id: None,
+                size: None,
+                functions: Vec::new(),
+                findings: findings.clone(),
+            };
+            output.data(&built, || super::diff::print_findings(findings))?;
+            Err(Failure::new(REFUSED, error.to_string())
+                .hint("see what changed, and why, with: invivo diff BASE FIXED"))
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! `invivo diff`
+
+use invivo_compare::{Comparison, Finding, Reason, Severity};
+use invivo_image::{EntityKind, Image, demangle};
+use owo_colors::OwoColorize;
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::arguments::Pair;
+use crate::failure::{Failure, REFUSED};
+use crate::images::load_pair;
+use crate::output::Output;
+
+/// `diff --json`.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Diff {
+    schema: &'static str,
+    functions: Functions,
+    /// Functions that have to be replaced.
+    hot: Vec<HotFunction>,
+    /// Functions that only the fixed build has.
+    added: Vec<String>,
+    /// Functions that only the base has.
+    removed: Vec<String>,
+    /// What stands in the way, and what a person should know.
+    findings: Vec<Finding>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct Functions {
+    base: usize,
+    fixed: usize,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct HotFunction {
+    name: String,
+    reasons: Vec<Reason>,
+}
+
+pub(crate) fn run(pair: &Pair, output: &Output) -> Result<u8, Failure> {
+    let busy = output.busy("comparing");
+    let (base, fixed) = load_pair(pair)?;
+    let comparison = Comparison::new(&base, &fixed);
+    drop(busy);
+    let diff = describe(&comparison);
+    output.data(&diff, || print(&diff))?;
+    Ok(if comparison.is_refused() { REFUSED } else { 0 })
+}
+
+fn describe(c: &Comparison<'_>) -> Diff {
+    let count = |image: &Image| image.entities.iter().filter(|e| e.kind == EntityKind::Function).count();
+    let names = |image: &Image, ids: &[invivo_image::EntityId]| {
+        ids.iter().map(|id| demangle(image.entity(*id).name())).collect()
+    };
+    Diff {
+        schema: "invivo.diff/1",
+        functions: Functions { base: count(c.base), fixed: count(c.fixed) },
+        hot: c
+            .hot
+            .iter()
+            .map(|hot| HotFunction { name: hot.name.clone(), reasons: hot.reasons.clone() })
+            .collect(),
+        added: names(c.fixed, &c.added),
+        removed: names(c.base, &c.removed),
+        findings: c.findings.clone(),
+    }
+}
+
+fn print(diff: &Diff) {
+    anstream::println!(
+        "{} of {} functions differ, {} added, {} removed",
+        diff.hot.len().bold(),
+        diff.functions.base,
+        diff.added.len(),
+        diff.removed.len()
+    );
+    const SHOWN: usize = 4;
+    for hot in &diff.hot {
+        anstream::println!("\n  {}", hot.name.bold());
+        for reason in hot.reasons.iter().take(SHOWN) {
+            anstream::println!("      {}", reason.text);
+        }
+        if hot.reasons.len() > SHOWN {
+            anstream::println!("      and {} more (--json shows all)", hot.reasons.len() - SHOWN);
+        }
+    }
+    for (title, names) in [("added", &diff.added), ("removed", &diff.removed)] {
+        for name in names {
+            anstream::println!("\n  {} {title}", name.bold());
+        }
+    }
+    anstream::println!();
+    print_findings(&diff.findings);
+    let refused = diff.findings.iter().any(|finding| finding.severity == Severity::Refuse);
+    if diff.hot.is_empty() && !refused {
+        anstream::println!("nothing to patch: the two builds do not differ in anything that runs");
+    } else if refused {
+        anstream::println!("{}", "not to be patched live, for the reasons above".red());
+    } else {
+        anstream::println!("{}", "nothing found that forbids a live patch".green());
+    }
+}
+
+pub(crate) fn print_findings(findings: &[Finding]) {
+    for finding in findings {
+        let rule = finding.rule.id();
+        match finding.severity {
+            Severity::Refuse => anstream::println!("{} {}", rule.red().bold(), finding.subject.bold()),
+            Severity::Note => anstream::println!("{} {}", rule.yellow(), finding.subject.bold()),
+        }
+        anstream::println!("      {}\n", finding.text);
+    }
+}

@@ -1,0 +1,144 @@
+//! `invivo inspect`
+
+use invivo_patch::{Check, Identity, Order, Redirect, SymbolPlace, TargetImage};
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::arguments::Inspect;
+use crate::failure::Failure;
+use crate::output::Output;
+use crate::patch_file::{PatchFile, load};
+
+/// `inspect --json`.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Dump {
+    schema: &'static str,
+    id: String,
+    /// Bytes of the file.
+    size: usize,
+    #[schemars(with = "serde_json::Value")]
+    identity: Identity,
+    #[schemars(with = "serde_json::Value")]
+    target: TargetImage,
+    #[schemars(with = "serde_json::Value")]
+    order: Order,
+    #[schemars(with = "Vec<serde_json::Value>")]
+    redirects: Vec<Redirect>,
+    #[schemars(with = "Vec<serde_json::Value>")]
+    checks: Vec<Check>,
+    sections: Vec<SectionDump>,
+    symbols: Vec<SymbolDump>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct SectionDump {
+    name: String,
+    size: usize,
+    align: u64,
+    relocations: Vec<RelocationDump>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct RelocationDump {
+    offset: u64,
+    kind: String,
+    symbol: String,
+    addend: i64,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct SymbolDump {
+    name: String,
+    /// `patch` or `base`.
+    place: &'static str,
+    /// The section of the patch, or the address relative to the base image.
+    at: String,
+}
+
+pub(crate) fn run(inspect: &Inspect, output: &Output) -> Result<u8, Failure> {
+    let file = load(&inspect.patch)?;
+    let dump = dump(&file);
+    output.data(&dump, || print(&dump))?;
+    Ok(0)
+}
+
+fn dump(file: &PatchFile) -> Dump {
+    let patch = &file.patch;
+    let contents = &patch.contents;
+    let name_of = |number: u32| {
+        let symbol = &contents.symbols[number as usize];
+        match (&symbol.place, symbol.name.is_empty()) {
+            (SymbolPlace::Patch { section, .. }, true) => contents.sections[*section as usize].name.clone(),
+            _ => symbol.name.clone(),
+        }
+    };
+    Dump {
+        schema: "invivo.inspect/1",
+        id: file.id.to_string(),
+        size: file.size,
+        identity: patch.identity.clone(),
+        target: patch.target.clone(),
+        order: patch.order.clone(),
+        redirects: patch.redirects.clone(),
+        checks: patch.checks.clone(),
+        sections: contents
+            .sections
+            .iter()
+            .map(|section| SectionDump {
+                name: section.name.clone(),
+                size: section.bytes.len(),
+                align: section.align,
+                relocations: section
+                    .relocations
+                    .iter()
+                    .map(|r| RelocationDump {
+                        offset: r.offset,
+                        kind: format!("{:?}", r.kind),
+                        symbol: name_of(r.symbol),
+                        addend: r.addend,
+                    })
+                    .collect(),
+            })
+            .collect(),
+        symbols: contents
+            .symbols
+            .iter()
+            .map(|symbol| match &symbol.place {
+                SymbolPlace::Patch { section, .. } => SymbolDump {
+                    name: symbol.name.clone(),
+                    place: "patch",
+                    at: contents.sections[*section as usize].name.clone(),
+                },
+                SymbolPlace::Base(at) => {
+                    SymbolDump { name: symbol.name.clone(), place: "base", at: at.to_string() }
+                }
+            })
+            .collect(),
+    }
+}
+
+fn print(dump: &Dump) {
+    let field = |name: &str, value: &str| anstream::println!("{name:<12}{value}");
+    field("name", &dump.identity.name);
+    field("id", &dump.id);
+    field("fixes", &dump.identity.labels.join(", "));
+    field("made by", &dump.identity.creator);
+    field("for", &format!("{} (build id {})", dump.target.file_name, dump.target.build_id));
+    field("sequence", &dump.order.sequence.to_string());
+    field("size", &format!("{} bytes", dump.size));
+    anstream::println!("\nredirects (base → patch)");
+    for redirect in &dump.redirects {
+        let name = invivo_image::demangle(&redirect.function);
+        let hook = if redirect.hooked { "hooked" } else { "reached through others" };
+        anstream::println!("  {:<12} {:>6} bytes  {name}, {hook}", redirect.at.to_string(), redirect.size);
+    }
+    anstream::println!("\nbindings (patch → base)");
+    for symbol in dump.symbols.iter().filter(|symbol| symbol.place == "base") {
+        anstream::println!("  {:<12} {}", symbol.at, invivo_image::demangle(&symbol.name));
+    }
+    anstream::println!("\nsections");
+    for section in &dump.sections {
+        let relocations = section.relocations.len();
+        anstream::println!("  {:>6} bytes  {} ({relocations} relocations)", section.size, section.name);
+    }
+}

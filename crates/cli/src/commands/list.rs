@@ -1,0 +1,74 @@
+//! `invivo list`
+
+use invivo_apply::{Applied, TargetError};
+use invivo_linux::{Access, Process, processes};
+use owo_colors::OwoColorize;
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::arguments::List;
+use crate::failure::Failure;
+use crate::output::Output;
+
+/// `list --json`.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Listing {
+    schema: &'static str,
+    processes: Vec<ProcessPatches>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct ProcessPatches {
+    pid: i32,
+    exe: String,
+    patches: Vec<Applied>,
+}
+
+pub(crate) fn run(list: &List, output: &Output) -> Result<u8, Failure> {
+    let all = list.pid.is_empty();
+    let pids = if all { processes()? } else { list.pid.clone() };
+    let mut found = Vec::new();
+    let mut unread = 0;
+    for pid in pids {
+        match look(pid) {
+            Ok(patches) if all && patches.patches.is_empty() => {}
+            Ok(patches) => found.push(patches),
+            // Others' processes, kernel threads and those that ended meanwhile.
+            Err(TargetError::NotPermitted { .. }) if all => unread += 1,
+            Err(_) if all => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let listing = Listing { schema: "invivo.list/1", processes: found };
+    output.data(&listing, || print(&listing, unread))?;
+    Ok(0)
+}
+
+fn look(pid: i32) -> Result<ProcessPatches, TargetError> {
+    let process = Process::open(pid, Access::Read)?;
+    let exe = process.exe().map_or_else(|| process.name().to_owned(), |exe| exe.display().to_string());
+    Ok(ProcessPatches { pid, exe, patches: invivo_apply::list(&process)? })
+}
+
+fn print(listing: &Listing, unread: usize) {
+    if listing.processes.iter().all(|process| process.patches.is_empty()) {
+        anstream::println!("no patch is live");
+    }
+    for process in &listing.processes {
+        for patch in &process.patches {
+            let state = serde_json::to_value(patch.state).ok();
+            let state = state.and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default();
+            anstream::println!(
+                "{} {}: {} {state} [{}]",
+                process.pid,
+                process.exe,
+                patch.name.bold(),
+                patch.labels.join(", ")
+            );
+            anstream::println!("    replaces {}", patch.functions.join(", "));
+        }
+    }
+    if unread > 0 {
+        anstream::eprintln!("{unread} processes of other users could not be read");
+    }
+}

@@ -1,0 +1,123 @@
+//! `invivo plan`
+
+use invivo_apply::Preflight;
+use invivo_linux::{Access, Process};
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::arguments::Plan;
+use crate::failure::Failure;
+use crate::output::Output;
+use crate::patch_file::{PatchFile, load};
+
+/// `plan --json`.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Plans {
+    schema: &'static str,
+    processes: Vec<ProcessPlan>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct ProcessPlan {
+    pid: i32,
+    /// `ready`, `nothing to do` or `refused`.
+    state: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    image: Option<String>,
+    hooks: Vec<HookPlan>,
+    /// Bytes of new memory.
+    memory: u64,
+    /// True if all threads have to stop for a moment even with `entry` consistency.
+    needs_stop: bool,
+    /// The live patch that would be replaced.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replaces: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct HookPlan {
+    function: String,
+    at: String,
+    form: &'static str,
+    leads_to: String,
+}
+
+pub(crate) fn run(plan: &Plan, output: &Output) -> Result<u8, Failure> {
+    let file = load(&plan.patch)?;
+    show(&file, &plan.processes.pid, output)
+}
+
+/// Plans `file` for each process and prints it; returns the worst exit code.
+pub(crate) fn show(file: &PatchFile, pids: &[i32], output: &Output) -> Result<u8, Failure> {
+    let mut processes = Vec::new();
+    let mut failures = Vec::new();
+    for pid in pids {
+        let planned = Process::open(*pid, Access::Read)
+            .map_err(Failure::from)
+            .and_then(|process| Ok(Preflight::new(&process, &file.patch, &file.id)?));
+        match planned {
+            Ok(preflight) => processes.push(describe(*pid, &preflight)),
+            Err(failure) => {
+                processes.push(ProcessPlan {
+                    pid: *pid,
+                    state: "refused",
+                    image: None,
+                    hooks: Vec::new(),
+                    memory: 0,
+                    needs_stop: false,
+                    replaces: None,
+                    reason: Some(failure.text.clone()),
+                });
+                failures.push(failure);
+            }
+        }
+    }
+    let plans = Plans { schema: "invivo.plan/1", processes };
+    output.data(&plans, || plans.processes.iter().for_each(print))?;
+    failures.iter().for_each(Failure::print);
+    Ok(failures.iter().map(|failure| failure.code).max().unwrap_or(0))
+}
+
+fn describe(pid: i32, preflight: &Preflight) -> ProcessPlan {
+    let layout = &preflight.layout;
+    let new = layout.data.end.0 - layout.region.start.0;
+    ProcessPlan {
+        pid,
+        state: if preflight.is_applied { "nothing to do" } else { "ready" },
+        image: Some(preflight.module.path.clone()),
+        hooks: preflight
+            .hooks
+            .iter()
+            .map(|hook| HookPlan {
+                function: invivo_image::demangle(&hook.function),
+                at: hook.entry.to_string(),
+                form: hook.form.name(),
+                leads_to: hook.destination.to_string(),
+            })
+            .collect(),
+        memory: if preflight.kept.is_some() || preflight.is_applied { 0 } else { new },
+        needs_stop: preflight.needs_proof() || preflight.previous.is_some(),
+        replaces: preflight.previous.as_ref().map(|record| record.name.clone()),
+        reason: None,
+    }
+}
+
+fn print(plan: &ProcessPlan) {
+    if plan.reason.is_some() {
+        return;
+    }
+    let image = plan.image.as_deref().unwrap_or("?");
+    anstream::println!("process {}, {image}: {}", plan.pid, plan.state);
+    for hook in &plan.hooks {
+        anstream::println!("  {} {}: {} to {}", hook.at, hook.function, hook.form, hook.leads_to);
+    }
+    if let Some(old) = &plan.replaces {
+        anstream::println!("  replaces {old}");
+    }
+    if plan.state == "ready" {
+        let stop = if plan.needs_stop { "all threads for a moment" } else { "no thread" };
+        anstream::println!("  {} bytes of new memory; stops {stop}", plan.memory);
+    }
+}

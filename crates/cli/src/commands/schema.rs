@@ -1,0 +1,23 @@
+//! `invivo schema`
+
+use schemars::schema_for;
+
+use crate::arguments::{Schema, SchemaOf};
+use crate::commands::{build, diff, inspect, list, plan};
+use crate::failure::Failure;
+use crate::live::Outcomes;
+
+pub(crate) fn run(schema: &Schema) -> Result<u8, Failure> {
+    let schema = match schema.of {
+        SchemaOf::Diff => schema_for!(diff::Diff),
+        SchemaOf::Build => schema_for!(build::Built),
+        SchemaOf::Inspect => schema_for!(inspect::Dump),
+        SchemaOf::Plan => schema_for!(plan::Plans),
+        SchemaOf::Outcome => schema_for!(Outcomes),
+        SchemaOf::List => schema_for!(list::Listing),
+    };
+    let text = serde_json::to_string_pretty(&schema)
+        .map_err(|error| Failure::new(70, format!("cannot write JSON: {error}")))?;
+    anstream::println!("{text}");
+    Ok(0)
+}

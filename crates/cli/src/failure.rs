@@ -1,0 +1,87 @@
+//! What went wrong, as people and scripts see it: a text, a hint, an exit code.
+
+use invivo_apply::{ApplyError, TargetError};
+use owo_colors::OwoColorize;
+
+pub(crate) const REFUSED: u8 = 1;
+pub(crate) const USAGE: u8 = 2;
+pub(crate) const NOT_NOW: u8 = 3;
+pub(crate) const PERMISSION: u8 = 5;
+pub(crate) const GONE: u8 = 6;
+pub(crate) const INTERRUPTED: u8 = 7;
+pub(crate) const INCONSISTENT: u8 = 8;
+
+/// An error of the program.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) code: u8,
+    pub(crate) text: String,
+    pub(crate) hint: Option<String>,
+}
+
+impl Failure {
+    pub(crate) fn new(code: u8, text: impl Into<String>) -> Failure {
+        Failure { code, text: text.into(), hint: None }
+    }
+
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Failure {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    pub(crate) fn print(&self) {
+        anstream::eprintln!("{} {}", "error:".red().bold(), self.text);
+        if let Some(hint) = &self.hint {
+            anstream::eprintln!("\n{} {hint}", "hint:".cyan().bold());
+        }
+    }
+}
+
+impl From<TargetError> for Failure {
+    fn from(error: TargetError) -> Self {
+        let text = error.to_string();
+        match error {
+            TargetError::Gone(_) => {
+                Failure::new(GONE, text).hint("list processes and their numbers with: ps -e")
+            }
+            TargetError::NotPermitted { .. } => Failure::new(PERMISSION, text).hint(permission_hint()),
+            TargetError::Traced { tracer, .. } => Failure::new(NOT_NOW, text)
+                .hint(format!("detach the debugger or tracer (process {tracer}), then try again")),
+            TargetError::NotNow(_) => Failure::new(NOT_NOW, text).hint("try again in a moment"),
+            TargetError::Unsupported(_) => Failure::new(REFUSED, text),
+            TargetError::Memory { .. } | TargetError::System { .. } => Failure::new(NOT_NOW, text),
+            _ => Failure::new(REFUSED, text),
+        }
+    }
+}
+
+impl From<ApplyError> for Failure {
+    fn from(error: ApplyError) -> Self {
+        let text = error.to_string();
+        match error {
+            ApplyError::Target(error) => error.into(),
+            ApplyError::Blocked(_) => Failure::new(NOT_NOW, text).hint(
+                "wait longer with --timeout SECONDS, or use --consistency entry, which lets \
+                 frames inside old code finish there",
+            ),
+            ApplyError::Inconsistent(_) => Failure::new(INCONSISTENT, text)
+                .hint("restart the process as soon as it may stop, and report this"),
+            _ => Failure::new(REFUSED, text),
+        }
+    }
+}
+
+/// The setting that forbids it, as far as it can be told.
+fn permission_hint() -> String {
+    let scope = std::fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").unwrap_or_default();
+    match scope.trim() {
+        "1" => "run it as root (sudo invivo …), give it the capability (sudo setcap \
+                cap_sys_ptrace+ep \"$(command -v invivo)\"), or allow it to all programs of one \
+                user: sudo sysctl kernel.yama.ptrace_scope=0"
+            .to_owned(),
+        "2" | "3" => "the system forbids tracing (kernel.yama.ptrace_scope); run it as root: sudo \
+                      invivo …"
+            .to_owned(),
+        _ => "run it as the user that owns the process, or as root: sudo invivo …".to_owned(),
+    }
+}

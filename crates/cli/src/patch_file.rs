@@ -1,0 +1,64 @@
+//! Patches from and to files.
+
+use std::io::Write;
+use std::path::Path;
+
+use invivo_format::elf;
+use invivo_patch::{Hex, Patch};
+use sha2::{Digest as _, Sha256};
+
+use crate::failure::{Failure, NOT_NOW, REFUSED, USAGE};
+use crate::images::read_file;
+
+/// A patch and the SHA-256 of its file, by which targets know it.
+pub(crate) struct PatchFile {
+    pub(crate) patch: Patch,
+    pub(crate) id: Hex,
+    pub(crate) size: usize,
+}
+
+/// Reads a patch.
+pub(crate) fn load(path: &Path) -> Result<PatchFile, Failure> {
+    let bytes = read_file(path)?;
+    let patch = elf::read(&bytes).map_err(|error| {
+        let text = format!("{}: {error}", path.display());
+        match error {
+            elf::PatchError::NotAPatch(_) => Failure::new(REFUSED, text)
+                .hint("give a file that was written by: invivo build BASE FIXED -o PATCH"),
+            elf::PatchError::Damaged { .. } => {
+                Failure::new(REFUSED, text).hint("copy the file again, or build the patch again")
+            }
+            _ => Failure::new(REFUSED, text),
+        }
+    })?;
+    Ok(PatchFile { patch, id: Hex(Sha256::digest(&bytes).to_vec()), size: bytes.len() })
+}
+
+/// Writes `bytes` to `path`: whole, or not at all.
+pub(crate) fn store(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    let fail = |error: std::io::Error| {
+        let code = match error.kind() {
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => NOT_NOW,
+            _ => USAGE,
+        };
+        Failure::new(code, format!("cannot write {}: {error}", path.display()))
+            .hint("choose a place with room that may be written, with -o PATCH")
+    };
+    let special = path.metadata().is_ok_and(|data| !data.is_file());
+    if special {
+        return std::fs::write(path, bytes).map_err(fail);
+    }
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}.new", std::process::id()));
+    let temporary = path.with_file_name(name);
+    let written = (|| {
+        let mut file = std::fs::File::create_new(&temporary)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        std::fs::rename(&temporary, path)
+    })();
+    written.map_err(|error| {
+        let _ = std::fs::remove_file(&temporary);
+        fail(error)
+    })
+}

@@ -1,0 +1,195 @@
+//! Comparison of two functions, instruction by instruction, by meaning.
+
+use std::collections::HashMap;
+
+use iced_x86::{Instruction, OpKind, Register};
+use invivo_image::x86_64::{Line, decode};
+use invivo_image::{EntityId, Image, LinkAddr};
+
+use crate::constants::{TableEntry, jump_table};
+use crate::matching::is_immediate;
+use crate::meaning::{Meaning, Referred};
+use crate::{Difference, Parts, Usage};
+
+/// More differences than this say no more.
+const ENOUGH: usize = 64;
+
+/// A function with its cold parts, decoded, padding left out.
+struct Body<'a> {
+    image: &'a Image,
+    usage: &'a Usage,
+    lines: Vec<Vec<Line>>,
+    /// Address → (part, index of the first instruction that is not padding from there).
+    index: HashMap<LinkAddr, (usize, usize)>,
+}
+
+impl<'a> Body<'a> {
+    fn decode(image: &'a Image, usage: &'a Usage, parts: &Parts) -> Option<Self> {
+        let mut lines = Vec::new();
+        let mut index = HashMap::new();
+        for (part, id) in parts.ids().enumerate() {
+            let all = decode(image, image.entity(id))?;
+            let mut kept = Vec::with_capacity(all.len());
+            for line in all {
+                index.insert(line.at(), (part, kept.len()));
+                if !line.is_padding() {
+                    kept.push(line);
+                }
+            }
+            lines.push(kept);
+        }
+        Some(Body { image, usage, lines, index })
+    }
+
+    fn table(&self, part: usize, line: usize, at: LinkAddr) -> Option<Vec<TableEntry>> {
+        jump_table(self.image, self.usage, &self.lines[part], line, at, &|target| {
+            self.index.contains_key(&target)
+        })
+    }
+}
+
+impl Meaning<'_, '_> {
+    /// All that differs between two functions; empty if they do the same.
+    pub(crate) fn differences(&self, base: &Parts, fixed: &Parts) -> Vec<Difference> {
+        let c = self.comparison();
+        if base.cold.len() != fixed.cold.len() {
+            return vec![Difference::ColdPart];
+        }
+        let one = Body::decode(c.base, &c.base_usage, base);
+        let other = Body::decode(c.fixed, &c.fixed_usage, fixed);
+        let (Some(one), Some(other)) = (one, other) else {
+            let bytes = |image: &Image, id: EntityId| {
+                let entity = image.entity(id);
+                image.bytes(entity.addr, entity.size).map(<[u8]>::to_vec)
+            };
+            let same = base.ids().zip(fixed.ids()).all(|(a, b)| bytes(c.base, a) == bytes(c.fixed, b));
+            return if same { Vec::new() } else { vec![Difference::Undecoded] };
+        };
+        let mut found = Vec::new();
+        for part in 0..one.lines.len() {
+            if one.lines[part].len() != other.lines[part].len() {
+                found.push(Difference::Instructions);
+            }
+            for line in 0..one.lines[part].len().min(other.lines[part].len()) {
+                self.line(&one, &other, part, line, &mut found);
+                if found.len() >= ENOUGH {
+                    return found;
+                }
+            }
+        }
+        if found.is_empty() && !self.same_exceptions(base, fixed) {
+            found.push(Difference::ExceptionTable);
+        }
+        found
+    }
+
+    fn line(
+        &self,
+        base: &Body<'_>,
+        fixed: &Body<'_>,
+        part: usize,
+        index: usize,
+        found: &mut Vec<Difference>,
+    ) {
+        let (a, b) = (&base.lines[part][index], &fixed.lines[part][index]);
+        let (one, other) = (&a.instruction, &b.instruction);
+        if !same_shape(one, other) {
+            found.push(Difference::Instructions);
+            return;
+        }
+        if a.immediate.is_none() && b.immediate.is_none() {
+            for op in (0..one.op_count()).filter(|op| is_immediate(one.op_kind(*op))) {
+                let (base, fixed) = (one.immediate(op), other.immediate(op));
+                if base != fixed {
+                    found.push(Difference::Number { base, fixed });
+                }
+            }
+        }
+        let relative = |i: &Instruction| i.memory_base() == Register::RIP;
+        let displaced = a.address.is_none() && b.address.is_none() && !relative(one);
+        if displaced && one.memory_displacement64() != other.memory_displacement64() {
+            found.push(Difference::Instructions);
+        }
+        for pair in [(a.address, b.address), (a.immediate, b.immediate)] {
+            let (from, to) = match pair {
+                (Some(from), Some(to)) => (from.target, to.target),
+                (None, None) => continue,
+                // A number on one side and an address on the other.
+                _ => {
+                    found.push(Difference::Instructions);
+                    continue;
+                }
+            };
+            match (base.index.get(&from), fixed.index.get(&to)) {
+                (Some(here), Some(there)) if here == there => continue,
+                (Some(_), Some(_)) => found.push(Difference::Instructions),
+                _ => {
+                    let tables = base.table(part, index, from).zip(fixed.table(part, index, to));
+                    let result = match tables {
+                        Some((one, other)) => same_tables(base, &one, fixed, &other),
+                        None => self.same(
+                            Referred { at: from, line: Some(a) },
+                            Referred { at: to, line: Some(b) },
+                        ),
+                    };
+                    found.extend(result.err());
+                }
+            }
+        }
+    }
+
+    /// True if unwinding passes both in the same way.
+    fn same_exceptions(&self, base: &Parts, fixed: &Parts) -> bool {
+        let c = self.comparison();
+        base.ids().zip(fixed.ids()).all(|(a, b)| {
+            let lsda = |image: &Image, id| {
+                let fde = image.unwind.fde_at(image.entity(id).addr)?;
+                fde.lsda.map(|at| invivo_image::Lsda::parse(image, at))
+            };
+            match (lsda(c.base, a), lsda(c.fixed, b)) {
+                (None, None) => true,
+                (Some(Ok(one)), Some(Ok(other))) => {
+                    let place = |at: LinkAddr| Referred { at, line: None };
+                    one.landing_pads == other.landing_pads
+                        && one.types.len() == other.types.len()
+                        && one.types.iter().zip(&other.types).all(|(x, y)| {
+                            x.1 == y.1 && self.same(place(x.2), place(y.2)).is_ok()
+                        })
+                }
+                _ => false,
+            }
+        })
+    }
+}
+
+fn same_tables(
+    base: &Body<'_>,
+    one: &[TableEntry],
+    fixed: &Body<'_>,
+    other: &[TableEntry],
+) -> Result<(), Difference> {
+    let same = one.len() == other.len()
+        && one.iter().zip(other).all(|(a, b)| base.index.get(&a.target) == fixed.index.get(&b.target));
+    if same { Ok(()) } else { Err(Difference::Instructions) }
+}
+
+/// True if two instructions differ at most in numbers and in what they refer to.
+///
+/// A branch in its short and its near form is the same branch.
+fn same_shape(a: &Instruction, b: &Instruction) -> bool {
+    a.code().as_near_branch() == b.code().as_near_branch()
+        && a.op_count() == b.op_count()
+        && a.segment_prefix() == b.segment_prefix()
+        && a.memory_base() == b.memory_base()
+        && a.memory_index() == b.memory_index()
+        && a.memory_index_scale() == b.memory_index_scale()
+        && prefixes(a) == prefixes(b)
+        && (0..a.op_count()).all(|op| {
+            let (one, other) = (a.op_kind(op), b.op_kind(op));
+            one == other && (one != OpKind::Register || a.op_register(op) == b.op_register(op))
+        })
+}
+
+fn prefixes(i: &Instruction) -> [bool; 4] {
+    [i.has_lock_prefix(), i.has_rep_prefix(), i.has_repne_prefix(), i.op_mask() != Register::None]
+}

@@ -1,0 +1,176 @@
+//! Constants without a symbol: how long they are, and what they say.
+//!
+//! Merged sections (`.rodata.str1.1`, `.rodata.cst16`) lose their borders when
+//! they are linked, so a length has to come from the use or the next reference.
+
+use invivo_image::x86_64::Line;
+use invivo_image::{Image, LinkAddr};
+
+use iced_x86::{Mnemonic, OpKind, Register};
+
+use crate::Usage;
+
+/// The longest constant without a symbol that is looked at, in bytes.
+const LONGEST: u64 = 1 << 20;
+
+/// How much of an unnamed constant is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// The instruction reads this many bytes.
+    Operand(u64),
+    /// Text up to its NUL, which may be the tail of a longer one.
+    Text(u64),
+    /// Up to the next thing that anything refers to.
+    UpToNext(u64),
+}
+
+impl Extent {
+    /// In bytes.
+    #[must_use]
+    pub fn size(self) -> u64 {
+        match self {
+            Extent::Operand(size) | Extent::Text(size) | Extent::UpToNext(size) => size,
+        }
+    }
+}
+
+/// How much of the constant at `at` the instruction `line` uses.
+#[must_use]
+pub fn extent(image: &Image, usage: &Usage, line: &Line, at: LinkAddr) -> Option<Extent> {
+    let end = image.section_at(at)?.range.end;
+    let room = end.0 - at.0;
+    let next = usage.next_boundary(at).map_or(room, |next| next.0 - at.0).min(room);
+    let operand = line.instruction.memory_size().size() as u64;
+    let plain = line.instruction.memory_index() == Register::None
+        && line.instruction.mnemonic() != Mnemonic::Lea
+        && line.address.is_some_and(|reference| reference.target == at);
+    if plain && operand > 0 {
+        return (operand <= room).then_some(Extent::Operand(operand));
+    }
+    let bytes = image.bytes(at, next.min(LONGEST))?;
+    let whole = image.bytes(at, room.min(LONGEST))?;
+    if let Some(text) = text(whole) {
+        // Behind a text lies at most padding; anything else is part of a
+        // constant that only begins like a text.
+        let mut size = text.len() as u64 + 1;
+        // A pointer to a single NUL may be the empty text, or may count from one into
+        // what follows (see `Image::just_before`): what follows is then part of it.
+        if let ("", Some(following)) = (text, whole.get(1..).and_then(self::text)) {
+            size += following.len() as u64 + 1;
+        }
+        if bytes.get(text.len()..).is_none_or(|rest| rest.iter().all(|byte| *byte == 0)) {
+            return Some(Extent::Text(size));
+        }
+    }
+    Some(Extent::UpToNext(bytes.len() as u64))
+}
+
+/// The text that `bytes` begins with, if it ends with a NUL and reads like one.
+fn text(bytes: &[u8]) -> Option<&str> {
+    let end = bytes.iter().position(|byte| *byte == 0)?;
+    let text = std::str::from_utf8(&bytes[..end]).ok()?;
+    let printable = |c: char| !c.is_control() || matches!(c, '\n' | '\t' | '\r' | '\x1b' | '\x07' | '\x08');
+    text.chars().all(printable).then_some(text)
+}
+
+/// One entry of a table of code places.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TableEntry {
+    /// Where the entry is.
+    pub at: LinkAddr,
+    /// Its size in bytes: 4 relative to the table's start, 8 absolute.
+    pub width: u8,
+    /// Where it leads.
+    pub target: LinkAddr,
+}
+
+/// The jump table that `lines[index]` refers to at `at`, if it is one: all its
+/// entries lead to instructions of `is_inside`.
+///
+/// It ends at the next thing that anything refers to, or before the first entry
+/// that leads elsewhere. An entry too many does no harm: it leads into the same
+/// function and is never used.
+#[must_use]
+pub fn jump_table(
+    image: &Image,
+    usage: &Usage,
+    lines: &[Line],
+    index: usize,
+    at: LinkAddr,
+    is_inside: &dyn Fn(LinkAddr) -> bool,
+) -> Option<Vec<TableEntry>> {
+    let line = lines.get(index)?;
+    let has_jump = lines.iter().any(|line| {
+        line.instruction.mnemonic() == Mnemonic::Jmp
+            && matches!(line.instruction.op0_kind(), OpKind::Register | OpKind::Memory)
+    });
+    if !has_jump {
+        return None;
+    }
+    let lea = line.instruction.mnemonic() == Mnemonic::Lea
+        || line.instruction.mnemonic() == Mnemonic::Mov && line.immediate.is_some();
+    let width: u8 = if lea { 4 } else { 8 };
+    let scaled = line.instruction.memory_index() != Register::None
+        && line.instruction.memory_index_scale() == 8;
+    if !lea && !scaled {
+        return None;
+    }
+    let room = image.section_at(at)?.range.end.0 - at.0;
+    let next = usage.next_boundary(at).map_or(room, |next| next.0 - at.0).min(room);
+    let target_of = |entry: u64| {
+        let place = at.checked_add(entry * u64::from(width))?;
+        let raw = image.bytes(place, u64::from(width))?;
+        let target = if width == 4 {
+            at.checked_offset(i64::from(i32::from_le_bytes(raw.try_into().ok()?)))?
+        } else {
+            match image.slots.get(&place) {
+                Some(invivo_image::Slot::Pointer(target)) => *target,
+                Some(_) => return None,
+                None => LinkAddr(u64::from_le_bytes(raw.try_into().ok()?)),
+            }
+        };
+        is_inside(target).then_some(TableEntry { at: place, width, target })
+    };
+    let entries: Vec<_> = (0..next / u64::from(width)).map_while(target_of).collect();
+    // A table that its own guard says is longer than what could be read is not understood.
+    let guarded = guard(lines, index).is_some_and(|count| count > entries.len() as u64);
+    (!entries.is_empty() && !guarded).then_some(entries)
+}
+
+/// The register that indexes the table which `lines[index]` refers to.
+fn index_register(lines: &[Line], index: usize) -> Option<Register> {
+    let own = lines[index].instruction.memory_index();
+    if own != Register::None {
+        return Some(own.full_register());
+    }
+    let table = lines[index].instruction.op0_register();
+    lines.iter().skip(index + 1).take(8).find_map(|line| {
+        let load = &line.instruction;
+        (load.mnemonic() == Mnemonic::Movsxd && load.memory_base() == table)
+            .then(|| load.memory_index().full_register())
+    })
+}
+
+/// True if the instruction behind `lines[index]` treats what that one loaded the
+/// address of as a table of distances (`movsxd rax, [rdx+rax*4]`).
+#[must_use]
+pub fn is_relative_table(lines: &[Line], index: usize) -> bool {
+    lines[index].instruction.mnemonic() == Mnemonic::Lea && index_register(lines, index).is_some()
+}
+
+/// The number of entries that the comparison before `lines[index]` allows, where
+/// it compares the register that indexes the table.
+fn guard(lines: &[Line], index: usize) -> Option<u64> {
+    const LOOK_BACK: usize = 8;
+    let before = &lines[index.saturating_sub(LOOK_BACK)..index];
+    let jump = before.iter().rposition(|line| line.instruction.mnemonic() == Mnemonic::Ja)?;
+    let compare = &before[..jump].last()?.instruction;
+    let indexed = index_register(lines, index)?;
+    let compared = compare.op0_register();
+    if compare.mnemonic() != Mnemonic::Cmp || compared.full_register() != indexed {
+        return None;
+    }
+    (0..compare.op_count())
+        .find(|op| crate::matching::is_immediate(compare.op_kind(*op)))
+        .and_then(|op| compare.immediate(op).checked_add(1))
+}

@@ -1,0 +1,91 @@
+//! Comparison of data by meaning: bytes are equal, pointers mean the same.
+
+use invivo_image::{Image, LinkAddr, Link};
+
+use crate::meaning::{Meaning, Referred};
+use crate::Comparison;
+
+impl Meaning<'_, '_> {
+    /// True if `size` bytes at `base` and `fixed` hold the same.
+    pub(crate) fn same_data(&self, base: LinkAddr, fixed: LinkAddr, size: u64) -> bool {
+        let c: &Comparison<'_> = self.comparison();
+        let (one, other) = (c.base.bytes(base, size), c.fixed.bytes(fixed, size));
+        let (Some(one), Some(other)) = (one, other) else {
+            // Neither has bytes in the file (`.bss`): both are zero.
+            return one.is_none() && other.is_none();
+        };
+        let (Some(slots), Some(others)) = (slots(c.base, base, size), slots(c.fixed, fixed, size)) else {
+            return false;
+        };
+        if slots.len() != others.len() {
+            return self.same_relative_table(base, fixed, size);
+        }
+        let mut pairs = slots.iter().zip(&others);
+        if !pairs.all(|((at, slot), (there, other))| at == there && self.same_slot(slot, other)) {
+            return false;
+        }
+        if c.base.link == Link::Fixed || c.fixed.link == Link::Fixed {
+            return self.same_words(base, one, fixed, other);
+        }
+        let mut expected = one.to_vec();
+        for (at, _) in &slots {
+            // What the file holds below a relocation is replaced when the image is loaded.
+            let at = usize::try_from(*at).expect("an offset inside a slice");
+            let end = (at + 8).min(expected.len());
+            expected[at..end].copy_from_slice(&other[at..end]);
+        }
+        expected == other || self.same_relative_table(base, fixed, size)
+    }
+
+    /// Words of an image with fixed addresses: equal numbers, or addresses that mean the same.
+    fn same_words(&self, base: LinkAddr, one: &[u8], fixed: LinkAddr, other: &[u8]) -> bool {
+        let c = self.comparison();
+        let lead = usize::try_from(base.0.wrapping_neg() & 7).expect("less than 8").min(one.len());
+        // A word is only a pointer where it is aligned, which differs for constants that moved.
+        if (base.0 ^ fixed.0) & 7 != 0 {
+            return one == other;
+        }
+        one[..lead] == other[..lead]
+            && one[lead..].chunks(8).zip(other[lead..].chunks(8)).all(|(a, b)| {
+                if let (Ok(x), Ok(y)) = (a.try_into(), b.try_into()) {
+                    let at = |bytes| LinkAddr(u64::from_le_bytes(bytes));
+                    let (x, y): (LinkAddr, LinkAddr) = (at(x), at(y));
+                    let pointers = c.base.section_at(x).is_some() && c.fixed.section_at(y).is_some();
+                    let place = |at| Referred { at, line: None };
+                    if pointers {
+                        return self.same(place(x), place(y)).is_ok();
+                    }
+                }
+                a == b
+            })
+    }
+
+    /// Tables of 32-bit distances from their own start, as compilers make of
+    /// `switch` statements that yield pointers: equal if they lead to the same.
+    fn same_relative_table(&self, base: LinkAddr, fixed: LinkAddr, size: u64) -> bool {
+        let c = self.comparison();
+        let entries = |image: &Image, at: LinkAddr| -> Option<Vec<LinkAddr>> {
+            let bytes = image.bytes(at, size)?;
+            bytes
+                .chunks(4)
+                .map(|raw| {
+                    let distance = i32::from_le_bytes(raw.try_into().ok()?);
+                    let target = at.checked_offset(i64::from(distance))?;
+                    (distance != 0 && image.section_at(target).is_some()).then_some(target)
+                })
+                .collect()
+        };
+        let Some((one, other)) = entries(c.base, base).zip(entries(c.fixed, fixed)) else {
+            return false;
+        };
+        let place = |at: &LinkAddr| Referred { at: *at, line: None };
+        !one.is_empty() && one.iter().zip(&other).all(|(a, b)| self.same(place(a), place(b)).is_ok())
+    }
+}
+
+/// Relocated words of a range, by offset; `None` if one reaches over its end.
+fn slots(image: &Image, at: LinkAddr, size: u64) -> Option<Vec<(u64, invivo_image::Slot)>> {
+    let end = at.checked_add(size)?;
+    let inside = image.slots.range(at..end);
+    inside.map(|(place, slot)| (place.0 + 8 <= end.0).then(|| (place.0 - at.0, slot.clone()))).collect()
+}

@@ -1,0 +1,237 @@
+//! Do two references, one in each image, mean the same?
+
+use std::cell::RefCell;
+use std::collections::HashSet;
+
+use invivo_image::x86_64::Line;
+use invivo_image::{EntityId, EntityKind, Image, LinkAddr, Place, SectionKind, Slot};
+
+use crate::{Comparison, Difference, Extent, extent};
+
+/// One side's reference: the place, and the instruction that refers to it (none for a
+/// pointer in data).
+#[derive(Clone, Copy)]
+pub(crate) struct Referred<'l> {
+    pub(crate) at: LinkAddr,
+    pub(crate) line: Option<&'l Line>,
+}
+
+/// Answers, remembering what it found out about objects. One thread's own: an
+/// answer in the making must not be taken for one that is made.
+pub(crate) struct Meaning<'c, 'a> {
+    comparison: &'c Comparison<'a>,
+    objects: RefCell<Objects>,
+}
+
+/// What is known about pairs of objects.
+#[derive(Default)]
+struct Objects {
+    /// Equal, or being compared: a structure that points to itself is equal if all
+    /// else in it is.
+    equal: HashSet<(EntityId, EntityId)>,
+    /// The same in the order of discovery: when a pair turns out to differ, all that
+    /// was found equal since then may have been so only under its assumption.
+    order: Vec<(EntityId, EntityId)>,
+    different: HashSet<(EntityId, EntityId)>,
+}
+
+impl<'c, 'a> Meaning<'c, 'a> {
+    pub(crate) fn new(comparison: &'c Comparison<'a>) -> Self {
+        Meaning { comparison, objects: RefCell::default() }
+    }
+
+    pub(crate) fn comparison(&self) -> &'c Comparison<'a> {
+        self.comparison
+    }
+
+    /// `Ok` if both mean the same.
+    pub(crate) fn same(&self, base: Referred<'_>, fixed: Referred<'_>) -> Result<(), Difference> {
+        let c = self.comparison;
+        let (one, other) = (c.base.place(base.at), c.fixed.place(fixed.at));
+        let differ = || {
+            Err(Difference::Reference {
+                base: describe(c.base, base.at),
+                fixed: describe(c.fixed, fixed.at),
+            })
+        };
+        let same = match (&one, &other) {
+            (Place::In(a, x), Place::In(b, y)) => x == y && self.same_entity(*a, *b),
+            (Place::Stub(a), Place::Stub(b)) | (Place::Slot(a), Place::Slot(b)) => {
+                self.same_slot(a, b)
+            }
+            (Place::Constant(a), Place::Constant(b)) => {
+                return self.same_constant((*a, base.line), (*b, fixed.line));
+            }
+            (Place::Outside(a), Place::Outside(b)) => {
+                match (c.base.just_before(*a), c.fixed.just_before(*b)) {
+                    (Some((one, x)), Some((other, y))) if x == y => {
+                        return self.same_constant((one, base.line), (other, fixed.line));
+                    }
+                    _ => same_edge(c.base, *a, c.fixed, *b),
+                }
+            }
+            _ => false,
+        };
+        if same { Ok(()) } else { differ() }
+    }
+
+    /// True if the two are a pair, or constants with the same contents.
+    fn same_entity(&self, base: EntityId, fixed: EntityId) -> bool {
+        let c = self.comparison;
+        let paired = c.pairs.fixed_of(base);
+        if c.base.entity(base).kind != EntityKind::Object {
+            return paired == Some(fixed);
+        }
+        if self.is_constant(base, fixed) {
+            // A constant with other contents is another constant; one with another
+            // name (`__func__.2`, `__func__.3`) and the same contents is the same.
+            return self.same_object(base, fixed);
+        }
+        paired == Some(fixed) && c.base.entity(base).size == c.fixed.entity(fixed).size
+    }
+
+    fn is_constant(&self, base: EntityId, fixed: EntityId) -> bool {
+        let read_only = |image: &Image, id| {
+            let section = image.section_at(image.entity(id).addr);
+            section.is_some_and(|s| s.kind == SectionKind::ReadOnly)
+        };
+        read_only(self.comparison.base, base) && read_only(self.comparison.fixed, fixed)
+    }
+
+    /// True if both objects hold the same, pointers compared by meaning.
+    pub(crate) fn same_object(&self, base: EntityId, fixed: EntityId) -> bool {
+        let pair = (base, fixed);
+        let assumed = {
+            let mut objects = self.objects.borrow_mut();
+            if objects.different.contains(&pair) {
+                return false;
+            }
+            if !objects.equal.insert(pair) {
+                return true;
+            }
+            objects.order.push(pair);
+            objects.order.len() - 1
+        };
+        let c = self.comparison;
+        let (one, other) = (c.base.entity(base), c.fixed.entity(fixed));
+        let same = one.size == other.size && self.same_data(one.addr, other.addr, one.size);
+        if !same {
+            let mut objects = self.objects.borrow_mut();
+            for doubtful in objects.order.split_off(assumed) {
+                objects.equal.remove(&doubtful);
+            }
+            objects.different.insert(pair);
+        }
+        same
+    }
+
+    pub(crate) fn same_slot(&self, base: &Slot, fixed: &Slot) -> bool {
+        let place = |at: &LinkAddr| Referred { at: *at, line: None };
+        match (base, fixed) {
+            (Slot::Pointer(a), Slot::Pointer(b)) | (Slot::Resolved(a), Slot::Resolved(b)) => {
+                self.same(place(a), place(b)).is_ok()
+            }
+            (Slot::Unknown(_), _) => false,
+            (a, b) => a == b,
+        }
+    }
+
+    fn same_constant(
+        &self,
+        base: (LinkAddr, Option<&Line>),
+        fixed: (LinkAddr, Option<&Line>),
+    ) -> Result<(), Difference> {
+        let c = self.comparison;
+        let (a, b) = (base.0, fixed.0);
+        let sizes = match (base.1, fixed.1) {
+            (Some(one), Some(other)) => {
+                extent(c.base, &c.base_usage, one, a).zip(extent(c.fixed, &c.fixed_usage, other, b))
+            }
+            // A pointer in data: the same rules as for `lea`.
+            _ => {
+                let lea = Line { instruction: Default::default(), address: None, immediate: None };
+                extent(c.base, &c.base_usage, &lea, a).zip(extent(c.fixed, &c.fixed_usage, &lea, b))
+            }
+        };
+        let same = match sizes {
+            Some((Extent::Text(x), Extent::Text(y))) => x == y && c.base.bytes(a, x) == c.fixed.bytes(b, y),
+            Some((one, other)) => {
+                // Between two constants lies padding, whose length depends on what follows.
+                let least = one.size().min(other.size());
+                self.same_data(a, b, least)
+                    && is_padding(c.base, a, least, one.size())
+                    && is_padding(c.fixed, b, least, other.size())
+            }
+            None => false,
+        };
+        if same {
+            return Ok(());
+        }
+        let show = |image: &Image, at, extent: Option<Extent>| {
+            extent.map_or("nothing".to_owned(), |extent| show_constant(image, at, extent))
+        };
+        let (one, other) = sizes.unzip();
+        Err(Difference::Constant { base: show(c.base, a, one), fixed: show(c.fixed, b, other) })
+    }
+}
+
+fn is_padding(image: &Image, at: LinkAddr, from: u64, to: u64) -> bool {
+    const LARGEST_ALIGNMENT: u64 = 64;
+    to - from < LARGEST_ALIGNMENT
+        && image
+            .bytes(LinkAddr(at.0 + from), to - from)
+            .is_some_and(|rest| rest.iter().all(|byte| *byte == 0))
+}
+
+/// True if both are the first byte behind the section of the same name.
+fn same_edge(base: &Image, a: LinkAddr, fixed: &Image, b: LinkAddr) -> bool {
+    let ends = |image: &Image, at: LinkAddr| {
+        image.sections.iter().find(|s| s.range.end == at || s.range.start == at).map(|s| s.name.clone())
+    };
+    let name = ends(base, a);
+    name.is_some() && name == ends(fixed, b)
+}
+
+fn show_constant(image: &Image, at: LinkAddr, extent: Extent) -> String {
+    const LONGEST: usize = 60;
+    let bytes = image.bytes(at, extent.size()).unwrap_or_default();
+    match extent {
+        Extent::Text(_) => {
+            let text = String::from_utf8_lossy(&bytes[..bytes.len().saturating_sub(1)]);
+            let short: String = text.chars().take(LONGEST).collect();
+            let more = if short.len() < text.len() { "…" } else { "" };
+            format!("{short:?}{more}")
+        }
+        Extent::Operand(_) | Extent::UpToNext(_) => {
+            let hex: String = bytes.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+            format!("{} bytes {hex}{}", bytes.len(), if bytes.len() > 16 { "…" } else { "" })
+        }
+    }
+}
+
+/// What is at `at`, for a person.
+pub(crate) fn describe(image: &Image, at: LinkAddr) -> String {
+    let name = |slot: &Slot| match slot {
+        Slot::Import(name, _) | Slot::LazyImport(name) => format!("import {name}"),
+        Slot::Pointer(at) => format!("the slot of {}", short(image, *at)),
+        Slot::Resolved(at) => format!("the function chosen by {}", short(image, *at)),
+        Slot::TlsModule(name) | Slot::TlsOffset(name, _) | Slot::TlsFromThreadPointer(name, _) => {
+            format!("thread-local {name}")
+        }
+        Slot::Unknown(kind) => format!("a slot with relocation {kind}"),
+    };
+    match image.place(at) {
+        Place::Stub(slot) | Place::Slot(slot) => name(&slot),
+        _ => short(image, at),
+    }
+}
+
+fn short(image: &Image, at: LinkAddr) -> String {
+    match image.place(at) {
+        Place::In(id, 0) => invivo_image::demangle(image.entity(id).name()),
+        Place::In(id, offset) => {
+            format!("{}+{offset:#x}", invivo_image::demangle(image.entity(id).name()))
+        }
+        _ => image.section_at(at).map_or_else(|| at.to_string(), |s| format!("{} at {at}", s.name)),
+    }
+}

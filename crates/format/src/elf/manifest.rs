@@ -1,0 +1,28 @@
+//! The manifest: what ELF has no words for.
+
+use invivo_image::Rva;
+use invivo_patch::{Check, Identity, Order, Redirect, TargetImage};
+use serde::{Deserialize, Serialize};
+
+/// The form of patch that is written.
+pub(super) const VERSION: u32 = 1;
+
+/// `.invivo.manifest`, as JSON.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Manifest {
+    pub(super) version: u32,
+    pub(super) identity: Identity,
+    pub(super) target: TargetImage,
+    pub(super) order: Order,
+    pub(super) redirects: Vec<Redirect>,
+    pub(super) checks: Vec<Check>,
+    /// Places of the undefined symbols, in their order.
+    pub(super) bindings: Vec<Rva>,
+}
+
+/// Only the version, to tell a newer form from a broken one.
+#[derive(Debug, Deserialize)]
+pub(super) struct Form {
+    pub(super) version: u32,
+}

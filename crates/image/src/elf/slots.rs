@@ -1,0 +1,115 @@
+//! Dynamic relocations: what the loader writes where; and the linker's own
+//! relocations, where it kept them.
+
+use std::sync::Arc;
+
+use object::elf;
+use object::read::elf::{Crel, Dyn, SectionHeader, SectionTable, Sym, SymbolTable};
+
+use super::{Elf, LE, broken};
+use crate::model::{Image, SectionKind, Slot};
+use crate::{ImageError, LinkAddr};
+
+pub(super) fn read(
+    image: &mut Image,
+    data: &[u8],
+    table: &SectionTable<'_, Elf>,
+) -> Result<(), ImageError> {
+    for header in table.iter() {
+        let allocated = header.sh_flags(LE).contains(elf::SHF_ALLOC);
+        if let Some((relocations, link)) = header.rela(LE, data).map_err(broken("relocations"))? {
+            // Static programs have IRELATIVE relocations and no symbol table for them.
+            let symbols = table.symbol_table_by_index(LE, data, link).unwrap_or_default();
+            for relocation in relocations {
+                let relocation = Crel::from_rela(relocation, LE, false);
+                if allocated {
+                    let slot = slot(&relocation, &symbols)?;
+                    image.slots.insert(LinkAddr(relocation.r_offset), slot);
+                } else {
+                    keep_code_relocation(image, &relocation, &symbols);
+                }
+            }
+        }
+        if let Some(relocations) = header.relr(LE, data).map_err(broken("packed relocations"))? {
+            for place in relocations {
+                let place = LinkAddr(place);
+                let value = image
+                    .bytes(place, 8)
+                    .and_then(|bytes| bytes.try_into().ok())
+                    .map(u64::from_le_bytes)
+                    .ok_or_else(|| outside(place))?;
+                image.slots.insert(place, Slot::Pointer(LinkAddr(value)));
+            }
+        }
+        if let Ok(Some((entries, link))) = header.dynamic(LE, data) {
+            let strings = table.strings(LE, data, link).unwrap_or_default();
+            for entry in entries.iter().filter(|e| e.d_tag(LE) == elf::DT_NEEDED) {
+                let name = u32::try_from(entry.d_val(LE))
+                    .ok()
+                    .and_then(|at| strings.get(at).ok())
+                    .ok_or_else(|| ImageError::Inconsistent("DT_NEEDED has no name".to_owned()))?;
+                image.needed.push(String::from_utf8_lossy(name).into_owned());
+            }
+        }
+    }
+    Ok(())
+}
+
+fn outside(place: LinkAddr) -> ImageError {
+    ImageError::Inconsistent(format!("a relocation at {place} lies outside the image"))
+}
+
+fn slot(relocation: &Crel, symbols: &SymbolTable<'_, Elf>) -> Result<Slot, ImageError> {
+    let addend = relocation.r_addend;
+    let symbol = match relocation.symbol() {
+        None => None,
+        Some(index) => {
+            let symbol = symbols.symbol(index).map_err(broken("relocation's symbol"))?;
+            let name = symbols.symbol_name(LE, symbol).map_err(broken("symbol name"))?;
+            let name: Arc<str> = String::from_utf8_lossy(name).into();
+            let defined = (!symbol.is_undefined(LE)).then(|| symbol.st_value(LE));
+            Some((name, defined))
+        }
+    };
+    let name = || symbol.as_ref().map_or_else(|| "".into(), |(name, _)| Arc::clone(name));
+    let to_place = |value: u64| LinkAddr(value.wrapping_add_signed(addend));
+    let kind = relocation.r_type;
+    Ok(match kind {
+        elf::R_X86_64_RELATIVE => Slot::Pointer(to_place(0)),
+        elf::R_X86_64_IRELATIVE => Slot::Resolved(to_place(0)),
+        elf::R_X86_64_64 | elf::R_X86_64_GLOB_DAT => match &symbol {
+            // Another image may take the place of a symbol that is defined here,
+            // so the name stays part of the meaning when it is exported.
+            Some((name, _)) => Slot::Import(Arc::clone(name), addend),
+            None => Slot::Pointer(to_place(0)),
+        },
+        elf::R_X86_64_JUMP_SLOT => Slot::LazyImport(name()),
+        elf::R_X86_64_DTPMOD64 => Slot::TlsModule(name()),
+        elf::R_X86_64_DTPOFF64 => Slot::TlsOffset(name(), addend),
+        elf::R_X86_64_TPOFF64 => Slot::TlsFromThreadPointer(name(), addend),
+        // A variable of a library that lives in the program: its symbol says so already.
+        elf::R_X86_64_COPY => Slot::Import(name(), 0),
+        other => Slot::Unknown(other.0),
+    })
+}
+
+/// `--emit-relocs`: absolute operands in code, which cannot be told from plain
+/// numbers otherwise. Everything relative to the instruction is read from the
+/// instruction itself.
+fn keep_code_relocation(image: &mut Image, relocation: &Crel, symbols: &SymbolTable<'_, Elf>) {
+    let place = LinkAddr(relocation.r_offset);
+    if image.section_at(place).is_none_or(|s| s.kind != SectionKind::Text) {
+        return;
+    }
+    image.relocations_kept = true;
+    let kind = relocation.r_type;
+    if !matches!(kind, elf::R_X86_64_32 | elf::R_X86_64_32S | elf::R_X86_64_64) {
+        return;
+    }
+    let value = relocation
+        .symbol()
+        .and_then(|index| symbols.symbol(index).ok())
+        .map_or(0, |symbol| symbol.st_value(LE));
+    let target = value.wrapping_add_signed(relocation.r_addend);
+    image.code_relocations.insert(place, target.cast_signed());
+}

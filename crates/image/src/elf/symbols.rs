@@ -1,0 +1,124 @@
+//! Symbols: the full table where there is one, the dynamic one otherwise.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use object::elf;
+use object::read::SectionIndex;
+use object::read::elf::{SectionTable, Sym, SymbolTable};
+
+use super::{Elf, LE, broken};
+use crate::model::{Binding, Entity, EntityKind, Image, SectionKind, Symbol, SymbolKind};
+use crate::{ImageError, LinkAddr};
+
+/// Reads the symbols into entities; true if a full table was there.
+pub(super) fn read(
+    image: &mut Image,
+    data: &[u8],
+    table: &SectionTable<'_, Elf>,
+) -> Result<bool, ImageError> {
+    let full = table.symbols(LE, data, elf::SHT_SYMTAB).map_err(broken("symbol table"))?;
+    let dynamic = table.symbols(LE, data, elf::SHT_DYNSYM).map_err(broken("dynamic symbols"))?;
+    let mut symbols = Vec::new();
+    collect(image, &dynamic, true, &mut symbols)?;
+    collect(image, &full, false, &mut symbols)?;
+    // An exported symbol stands in both tables; the first one, which says so, stays.
+    let mut seen = HashSet::new();
+    symbols.retain(|(symbol, section)| {
+        seen.insert((Arc::clone(&symbol.name), symbol.addr, symbol.kind, *section))
+    });
+    image.has_symbols |= !full.is_empty();
+    image.names_locals |= symbols.iter().any(|(symbol, _)| {
+        symbol.kind == SymbolKind::Object && symbol.binding == Binding::Local && symbol.size > 0
+    });
+    for (symbol, _) in symbols.iter().filter(|(s, _)| s.kind == SymbolKind::ThreadLocal) {
+        image.thread_locals.push(symbol.clone());
+    }
+    image.thread_locals.sort_by(|a, b| (a.addr, &a.name).cmp(&(b.addr, &b.name)));
+    image.thread_locals.dedup_by(|a, b| a.addr == b.addr && a.name == b.name);
+    gather(image, symbols.into_iter().map(|(symbol, _)| symbol));
+    Ok(!full.is_empty())
+}
+
+fn collect(
+    image: &Image,
+    table: &SymbolTable<'_, Elf>,
+    exported: bool,
+    into: &mut Vec<(Symbol, usize)>,
+) -> Result<(), ImageError> {
+    let mut file: Option<Arc<str>> = None;
+    for (index, symbol) in table.enumerate() {
+        let name = table.symbol_name(LE, symbol).map_err(broken("symbol name"))?;
+        let name = String::from_utf8_lossy(name);
+        if symbol.st_type() == elf::STT_FILE {
+            // An empty file name ends the symbols of a file: what follows is the linker's own.
+            file = (!name.is_empty()).then(|| name.into());
+            continue;
+        }
+        let section = table.symbol_section(LE, symbol, index).map_err(broken("symbol section"))?;
+        let Some(SectionIndex(section)) = section else { continue };
+        let addr = LinkAddr(symbol.st_value(LE));
+        if symbol.is_undefined(LE) || name.is_empty() {
+            continue;
+        }
+        let held = image.section_at(addr).map(|s| s.kind);
+        let kind = match symbol.st_type() {
+            elf::STT_FUNC => SymbolKind::Function,
+            elf::STT_GNU_IFUNC => SymbolKind::Resolver,
+            elf::STT_TLS => SymbolKind::ThreadLocal,
+            elf::STT_OBJECT => SymbolKind::Object,
+            // Assembly often leaves its symbols untyped; the section says what they are.
+            elf::STT_NOTYPE => match held {
+                Some(SectionKind::Text) => SymbolKind::Function,
+                Some(_) => SymbolKind::Object,
+                None => continue,
+            },
+            _ => continue,
+        };
+        let local = symbol.st_bind() == elf::STB_LOCAL;
+        into.push((
+            Symbol {
+                name: name.split('@').next().unwrap_or(&name).into(),
+                addr,
+                size: symbol.st_size(LE),
+                kind,
+                binding: if local { Binding::Local } else { Binding::Global },
+                file: file.clone().filter(|_| local),
+                exported,
+            },
+            section,
+        ));
+    }
+    Ok(())
+}
+
+/// Puts all names of one address together.
+fn gather(image: &mut Image, symbols: impl Iterator<Item = Symbol>) {
+    let mut places: BTreeMap<(LinkAddr, EntityKind), Vec<Symbol>> = BTreeMap::new();
+    for symbol in symbols {
+        let kind = match symbol.kind {
+            SymbolKind::Function => EntityKind::Function,
+            SymbolKind::Resolver => EntityKind::Resolver,
+            SymbolKind::Object => EntityKind::Object,
+            SymbolKind::ThreadLocal => continue,
+        };
+        // The linker's edge marks (`_end`, `__bss_start`) are places, not objects,
+        // but only code that asks for them by address can see them: they stay
+        // entities of size zero.
+        if image.section_at(symbol.addr).is_some() {
+            places.entry((symbol.addr, kind)).or_default().push(symbol);
+        }
+    }
+    image.entities = places
+        .into_iter()
+        .map(|((addr, kind), mut names)| {
+            names.sort_by(|a, b| {
+                let sized = |s: &Symbol| s.size == 0;
+                (sized(a), a.binding, a.name.len(), &a.name)
+                    .cmp(&(sized(b), b.binding, b.name.len(), &b.name))
+            });
+            let size = names.iter().map(|s| s.size).max().unwrap_or(0);
+            Entity { addr, size, kind, names }
+        })
+        .collect();
+}

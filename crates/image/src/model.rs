@@ -1,0 +1,311 @@
+//! The view itself.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{LinkAddr, Rva, UnwindTable};
+
+/// The instruction set of an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Machine {
+    /// AMD64, Intel 64.
+    X86_64,
+}
+
+/// `NT_GNU_BUILD_ID`: the name that the linker gave to one exact build.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BuildId(pub Vec<u8>);
+
+impl fmt::Display for BuildId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for BuildId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "BuildId({self})")
+    }
+}
+
+/// How an image was linked; decides what an address inside an instruction may look like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Link {
+    /// `ET_EXEC`: fixed addresses, 32-bit absolute operands are usual.
+    Fixed,
+    /// `ET_DYN`: a program or library that runs at any address.
+    PositionIndependent,
+}
+
+/// What a section holds once it is loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SectionKind {
+    /// Machine code.
+    Text,
+    /// Constants; also what the loader write-protects after relocation (`.data.rel.ro`).
+    ReadOnly,
+    /// Slots that the loader fills: `.got`, `.got.plt`.
+    Got,
+    /// Variables.
+    Data,
+    /// The image of each thread's own variables.
+    Tls,
+}
+
+/// A section that is part of the running image.
+#[derive(Clone, Debug)]
+pub struct Section {
+    /// Its name, such as `.rodata`.
+    pub name: String,
+    /// Where it is linked to.
+    pub range: Range<LinkAddr>,
+    /// What it holds.
+    pub kind: SectionKind,
+    /// Its bytes in the file; empty for `.bss`.
+    pub(crate) bytes: Range<usize>,
+}
+
+/// A `PT_LOAD` entry.
+#[derive(Clone, Debug)]
+pub struct Segment {
+    /// Where it is linked to.
+    pub range: Range<LinkAddr>,
+    /// Its bytes in the file.
+    pub file: Range<u64>,
+    /// `PF_X`.
+    pub executable: bool,
+    /// `PF_W`.
+    pub writable: bool,
+}
+
+/// Who sees a symbol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Binding {
+    /// Everybody (also weak and unique symbols).
+    Global,
+    /// Its own source file only.
+    Local,
+}
+
+/// What a symbol names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum SymbolKind {
+    /// `STT_FUNC`.
+    Function,
+    /// `STT_GNU_IFUNC`: a function that chooses a function when the program is loaded.
+    Resolver,
+    /// `STT_OBJECT`, and untyped symbols in data.
+    Object,
+    /// `STT_TLS`: the value is an offset into the thread's block.
+    ThreadLocal,
+}
+
+/// A named place, as the symbol table has it.
+#[derive(Clone, Debug)]
+pub struct Symbol {
+    /// As written in the file, mangled; without its `@VERSION`.
+    pub name: Arc<str>,
+    /// Where it is; for thread-locals an offset into the block.
+    pub addr: LinkAddr,
+    /// Bytes, 0 if the file does not say.
+    pub size: u64,
+    /// What it names.
+    pub kind: SymbolKind,
+    /// Who sees it.
+    pub binding: Binding,
+    /// `STT_FILE` of a local symbol.
+    pub file: Option<Arc<str>>,
+    /// True if other images can bind to it (it is a dynamic symbol).
+    pub exported: bool,
+}
+
+/// An index into [`Image::entities`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct EntityId(pub u32);
+
+/// What an entity is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum EntityKind {
+    /// A function.
+    Function,
+    /// A resolver of an indirect function.
+    Resolver,
+    /// A variable or constant.
+    Object,
+}
+
+/// A function or data object: one address, one or several names.
+///
+/// Aliases are usual (`__GI_`, `.symver`, identical code folding): the libc of
+/// a system has thousands more names than functions.
+#[derive(Clone, Debug)]
+pub struct Entity {
+    /// Where it is.
+    pub addr: LinkAddr,
+    /// Bytes; of aliases the largest.
+    pub size: u64,
+    /// What it is.
+    pub kind: EntityKind,
+    /// Its symbols, the most telling one first; never empty.
+    pub names: Vec<Symbol>,
+}
+
+impl Entity {
+    /// The most telling symbol.
+    #[must_use]
+    pub fn symbol(&self) -> &Symbol {
+        &self.names[0]
+    }
+
+    /// The mangled name of the most telling symbol.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.names[0].name
+    }
+
+    /// First byte behind it.
+    #[must_use]
+    pub fn end(&self) -> LinkAddr {
+        LinkAddr(self.addr.0.saturating_add(self.size))
+    }
+}
+
+/// What the loader writes into a pointer-sized place (a dynamic relocation).
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Slot {
+    /// The run-time address of a place in this image (`RELATIVE`, or a symbol defined here).
+    Pointer(LinkAddr),
+    /// The address of another image's symbol, plus an addend (`GLOB_DAT`, `64`).
+    Import(Arc<str>, i64),
+    /// The same, but filled at the first call (`JUMP_SLOT`).
+    LazyImport(Arc<str>),
+    /// What the resolver at this address returns (`IRELATIVE`).
+    Resolved(LinkAddr),
+    /// The module number for `__tls_get_addr`; empty name: this module.
+    TlsModule(Arc<str>),
+    /// An offset in the thread's block, for `__tls_get_addr`.
+    TlsOffset(Arc<str>, i64),
+    /// An offset from the thread pointer.
+    TlsFromThreadPointer(Arc<str>, i64),
+    /// A relocation that is not understood; never equal to anything.
+    Unknown(u32),
+}
+
+/// One linked program or library.
+#[derive(Clone, Debug)]
+pub struct Image {
+    pub(crate) file: Arc<[u8]>,
+    /// The instruction set.
+    pub machine: Machine,
+    /// How it was linked.
+    pub link: Link,
+    /// Its build id, if the linker wrote one.
+    pub build_id: Option<BuildId>,
+    /// The page of the lowest segment: where [`Rva`] 0 is.
+    pub base: LinkAddr,
+    /// `PT_LOAD` entries in order.
+    pub segments: Vec<Segment>,
+    /// Loaded sections, in order of address.
+    pub sections: Vec<Section>,
+    /// Functions and objects, in order of address.
+    pub entities: Vec<Entity>,
+    /// Thread-locals, in order of offset.
+    pub thread_locals: Vec<Symbol>,
+    /// `p_memsz` of `PT_TLS`, rounded up to its alignment: the distance from a
+    /// block's start to the thread pointer.
+    pub tls_block: u64,
+    /// What the loader writes, by place.
+    pub slots: BTreeMap<LinkAddr, Slot>,
+    /// Stubs that jump through a slot, by address: `.plt`, `.plt.sec`, `.plt.got`.
+    pub stubs: BTreeMap<LinkAddr, LinkAddr>,
+    /// Absolute operands in code, by the place of the operand, with what they mean:
+    /// from `--emit-relocs`, otherwise empty.
+    pub code_relocations: BTreeMap<LinkAddr, i64>,
+    /// True if the linker kept its relocations (`--emit-relocs`).
+    pub relocations_kept: bool,
+    /// `DT_NEEDED`.
+    pub needed: Vec<String>,
+    /// `.eh_frame`.
+    pub unwind: UnwindTable,
+    /// True if a full symbol table was found here or in the debug file.
+    pub has_symbols: bool,
+    /// True if the symbol table names variables of single files too.
+    pub names_locals: bool,
+}
+
+impl Image {
+    /// Bytes of the loaded image at `range`; zeros where the file holds none
+    /// (`.bss`), `None` where nothing is loaded.
+    #[must_use]
+    pub fn bytes(&self, at: LinkAddr, size: u64) -> Option<&[u8]> {
+        let section = self.section_at(at)?;
+        let skip = usize::try_from(at.checked_sub(section.range.start)?).ok()?;
+        let size = usize::try_from(size).ok()?;
+        let bytes = self.file.get(section.bytes.clone())?;
+        bytes.get(skip..skip.checked_add(size)?)
+    }
+
+    /// All bytes of `section`; empty for `.bss`.
+    #[must_use]
+    pub fn section_bytes(&self, section: &Section) -> &[u8] {
+        self.file.get(section.bytes.clone()).unwrap_or_default()
+    }
+
+    /// The loaded section that holds `at`.
+    #[must_use]
+    pub fn section_at(&self, at: LinkAddr) -> Option<&Section> {
+        let after = self.sections.partition_point(|s| s.range.start <= at);
+        let section = self.sections.get(after.checked_sub(1)?)?;
+        section.range.contains(&at).then_some(section)
+    }
+
+    /// The loaded section called `name`.
+    #[must_use]
+    pub fn section_named(&self, name: &str) -> Option<&Section> {
+        self.sections.iter().find(|s| s.name == name)
+    }
+
+    /// The function or object with this number.
+    ///
+    /// # Panics
+    /// If `id` comes from another image.
+    #[must_use]
+    pub fn entity(&self, id: EntityId) -> &Entity {
+        &self.entities[id.0 as usize]
+    }
+
+    /// All functions and objects with their numbers.
+    pub fn entity_ids(&self) -> impl Iterator<Item = (EntityId, &Entity)> {
+        (0u32..).map(EntityId).zip(&self.entities)
+    }
+
+    /// The function or object that holds `at`.
+    #[must_use]
+    pub fn entity_at(&self, at: LinkAddr) -> Option<EntityId> {
+        let after = self.entities.partition_point(|e| e.addr <= at);
+        // An object may lie inside a larger one (a function's second entry
+        // point), so the nearest start need not be the holder.
+        (0..after).rev().take(8).find_map(|index| {
+            let entity = &self.entities[index];
+            let holds = at < entity.end() || at == entity.addr;
+            holds.then_some(EntityId(u32::try_from(index).ok()?))
+        })
+    }
+
+    /// `at` relative to the image base.
+    #[must_use]
+    pub fn rva(&self, at: LinkAddr) -> Option<Rva> {
+        at.checked_sub(self.base).map(Rva)
+    }
+
+    /// The whole file.
+    #[must_use]
+    pub fn file(&self) -> &[u8] {
+        &self.file
+    }
+}

@@ -1,0 +1,84 @@
+//! Names: what the source calls it, below what compiler and linker made of it.
+
+/// A symbol's name without what the compiler added to tell copies apart:
+/// clone suffixes (`.isra.0`, `.part.3`, `.constprop.1`, `.cold`, `.llvm.123`),
+/// numbers of private names (`counter.1234`), and Rust's hash (`17h0123456789abcdefE`).
+///
+/// `stringmatchlen_impl.constprop.0` → `stringmatchlen_impl`.
+#[must_use]
+pub fn stem(name: &str) -> &str {
+    let mut rest = name;
+    while let Some((head, tail)) = rest.rsplit_once('.') {
+        let digits = !tail.is_empty() && tail.bytes().all(|b| b.is_ascii_digit());
+        let clone = matches!(tail, "cold" | "isra" | "part" | "constprop" | "llvm" | "lto_priv");
+        if head.is_empty() || !(digits || clone) {
+            break;
+        }
+        rest = head;
+    }
+    rust_hash_start(rest).map_or(rest, |end| &rest[..end])
+}
+
+/// Where the `17h<16 hex digits>E` of a legacy Rust name begins.
+fn rust_hash_start(name: &str) -> Option<usize> {
+    let start = name.len().checked_sub(20)?;
+    let hash = name.get(start..)?.strip_prefix("17h")?.strip_suffix('E')?;
+    (name.starts_with("_ZN") && hash.bytes().all(|b| b.is_ascii_hexdigit())).then_some(start)
+}
+
+/// A name as a person wrote it; the name itself where it is not mangled.
+#[must_use]
+pub fn demangle(name: &str) -> String {
+    // Names come from the file. The demanglers bound their recursion; this bounds their input.
+    const LONGEST: usize = 4096;
+    if name.len() > LONGEST {
+        return name.to_owned();
+    }
+    let (mangled, suffix) = match name.find('.') {
+        Some(dot) if dot > 0 => name.split_at(dot),
+        _ => (name, ""),
+    };
+    if let Ok(rust) = rustc_demangle::try_demangle(mangled) {
+        return format!("{rust:#}{suffix}");
+    }
+    if mangled.starts_with("_Z")
+        && let Ok(symbol) = cpp_demangle::Symbol::new(mangled)
+        && let Ok(cpp) = symbol.demangle()
+    {
+        return format!("{cpp}{suffix}");
+    }
+    name.to_owned()
+}
+
+/// What the source calls it: demangled, without clone suffixes and hashes.
+#[must_use]
+pub fn source_name(name: &str) -> String {
+    // v0 names of Rust carry their disambiguator inside; the alternate form of
+    // the demangler leaves it out.
+    let full = demangle(name);
+    let cut = stem(&full);
+    cut.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{demangle, source_name, stem};
+
+    #[test]
+    fn a_stem_has_no_clone_suffix_and_no_number() {
+        assert_eq!(stem("stringmatchlen_impl.constprop.0"), "stringmatchlen_impl");
+        assert_eq!(stem("f.isra.0.part.1.cold"), "f");
+        assert_eq!(stem("counter.1234"), "counter");
+        assert_eq!(stem(".LC7"), ".LC7");
+        assert_eq!(stem("v1.2beta"), "v1.2beta");
+    }
+
+    #[test]
+    fn rust_names_lose_their_hash() {
+        let one = "_ZN5hyper4body17h0123456789abcdefE";
+        let two = "_ZN5hyper4body17hfedcba9876543210E";
+        assert_eq!(stem(one), stem(two));
+        assert_eq!(source_name(one), "hyper::body");
+        assert_eq!(demangle("_ZN3foo3barEi.cold"), "foo::bar(int).cold");
+    }
+}

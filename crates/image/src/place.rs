@@ -1,0 +1,79 @@
+//! What an address means.
+
+use crate::{EntityId, Image, LinkAddr, SectionKind, Slot};
+
+/// What is at an address that an instruction or a pointer refers to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A byte of a function or object.
+    In(EntityId, u64),
+    /// The stub through which other images' functions are called.
+    Stub(Slot),
+    /// A place that the loader fills and that has no symbol.
+    Slot(Slot),
+    /// Constants without a symbol: strings, literals, jump tables.
+    Constant(LinkAddr),
+    /// Loaded, but nothing is known about it.
+    Unnamed(LinkAddr),
+    /// Not a place of this image.
+    Outside(LinkAddr),
+}
+
+impl Image {
+    /// What is at `at`.
+    #[must_use]
+    pub fn place(&self, at: LinkAddr) -> Place {
+        if let Some(slot) = self.stubs.get(&at).and_then(|slot| self.slots.get(slot)) {
+            return Place::Stub(slot.clone());
+        }
+        if let Some(id) = self.entity_at(at) {
+            let offset = at.0 - self.entity(id).addr.0;
+            return Place::In(id, offset);
+        }
+        let Some(section) = self.section_at(at) else {
+            return Place::Outside(at);
+        };
+        match section.kind {
+            SectionKind::Got => match self.slots.get(&at) {
+                Some(slot) => Place::Slot(slot.clone()),
+                None => self.static_slot(at).map_or(Place::Unnamed(at), Place::Slot),
+            },
+            // A pointer constant of C++ or Rust has no symbol but a relocation:
+            // it is a constant like others.
+            SectionKind::ReadOnly => Place::Constant(at),
+            // The initial contents of a function's own array that holds pointers lie in
+            // `.data` and have no symbol (`char *help[] = {…}` in a body): a constant,
+            // provided that real variables of one file do have symbols here.
+            SectionKind::Data if self.names_locals && self.bytes(at, 1).is_some() => {
+                Place::Constant(at)
+            }
+            SectionKind::Text | SectionKind::Data | SectionKind::Tls => Place::Unnamed(at),
+        }
+    }
+
+    /// The constant that a pointer to just before a section really means, and how
+    /// many bytes before it points.
+    ///
+    /// Compilers count from one where the source does: `lea rax, [table-1]`, then
+    /// `movzx ecx, byte ptr [rax+rdi]` with `rdi` from 1 on. Where the table begins
+    /// the section, the pointer leads out of it.
+    #[must_use]
+    pub fn just_before(&self, at: LinkAddr) -> Option<(LinkAddr, u64)> {
+        const FARTHEST: u64 = 16;
+        let section = self.sections.iter().find(|s| {
+            s.kind == SectionKind::ReadOnly && s.range.start > at && s.range.start.0 - at.0 <= FARTHEST
+        })?;
+        Some((section.range.start, section.range.start.0 - at.0))
+    }
+
+    /// A slot that the linker filled for good, as it does in images with fixed addresses.
+    fn static_slot(&self, at: LinkAddr) -> Option<Slot> {
+        let bytes: [u8; 8] = self.bytes(at, 8)?.try_into().ok()?;
+        let value = u64::from_le_bytes(bytes);
+        if value == 0 {
+            return None;
+        }
+        let target = LinkAddr(value);
+        self.section_at(target).map(|_| Slot::Pointer(target))
+    }
+}

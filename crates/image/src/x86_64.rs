@@ -1,0 +1,200 @@
+//! x86-64 code: instructions, and what each one refers to.
+
+use iced_x86::{Code, ConstantOffsets, Decoder, DecoderOptions, FlowControl, Instruction, OpKind, Register};
+
+use crate::{Entity, Image, LinkAddr, Link, SectionKind};
+
+/// How an instruction refers to another place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ReferenceKind {
+    /// A relative jump, conditional or not.
+    Jump,
+    /// A relative call.
+    Call,
+    /// A memory operand or `lea` relative to the instruction.
+    Relative,
+    /// An absolute operand; only images with fixed addresses have them.
+    Absolute,
+}
+
+/// One place that an instruction refers to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reference {
+    /// How it refers.
+    pub kind: ReferenceKind,
+    /// Offset of the operand from the start of the instruction, in bytes.
+    pub offset: u8,
+    /// Size of the operand, in bytes.
+    pub width: u8,
+    /// The place.
+    pub target: LinkAddr,
+}
+
+/// A decoded instruction with its references: at most one in its address
+/// operand and one in its immediate.
+#[derive(Clone, Copy, Debug)]
+pub struct Line {
+    /// The instruction as decoded, with its link address as `ip`.
+    pub instruction: Instruction,
+    /// A jump's or call's target, or what the memory operand refers to.
+    pub address: Option<Reference>,
+    /// What the immediate operand refers to.
+    pub immediate: Option<Reference>,
+}
+
+impl Line {
+    /// Where it is.
+    #[must_use]
+    pub fn at(&self) -> LinkAddr {
+        LinkAddr(self.instruction.ip())
+    }
+
+    /// First byte behind it.
+    #[must_use]
+    pub fn end(&self) -> LinkAddr {
+        LinkAddr(self.instruction.next_ip())
+    }
+
+    /// All its references.
+    pub fn references(&self) -> impl Iterator<Item = Reference> {
+        self.address.into_iter().chain(self.immediate)
+    }
+
+    /// True if it does nothing: padding between loops and functions.
+    #[must_use]
+    pub fn is_padding(&self) -> bool {
+        let code = self.instruction.code();
+        matches!(code, Code::Nopw | Code::Nopd | Code::Nopq | Code::Int3)
+            || matches!(code, Code::Nop_rm16 | Code::Nop_rm32 | Code::Nop_rm64)
+            || (code == Code::Xchg_r16_AX && self.instruction.op0_register() == Register::AX)
+    }
+
+    /// True if control never reaches the instruction behind this one by itself.
+    #[must_use]
+    pub fn ends_flow(&self) -> bool {
+        use FlowControl::{Exception, IndirectBranch, Return, UnconditionalBranch};
+        matches!(
+            self.instruction.flow_control(),
+            Return | UnconditionalBranch | IndirectBranch | Exception
+        )
+    }
+}
+
+/// Decodes the whole of `entity`; `None` where its bytes are not in the file
+/// or are not all instructions.
+#[must_use]
+pub fn decode(image: &Image, entity: &Entity) -> Option<Vec<Line>> {
+    let bytes = image.bytes(entity.addr, entity.size)?;
+    let lines = decode_bytes(image, entity.addr, bytes);
+    let whole = lines.last().is_some_and(|last| last.end() == entity.end());
+    (whole && lines.iter().all(|line| !line.instruction.is_invalid())).then_some(lines)
+}
+
+/// Decodes `bytes`, which are linked at `at`; stops at the first byte that is no instruction.
+#[must_use]
+pub fn decode_bytes(image: &Image, at: LinkAddr, bytes: &[u8]) -> Vec<Line> {
+    let mut decoder = Decoder::with_ip(64, bytes, at.0, DecoderOptions::NONE);
+    let mut lines = Vec::with_capacity(bytes.len() / 4);
+    let mut instruction = Instruction::default();
+    while decoder.can_decode() {
+        decoder.decode_out(&mut instruction);
+        if instruction.is_invalid() {
+            break;
+        }
+        let offsets = decoder.get_constant_offsets(&instruction);
+        let immediate = absolute_immediate(image, &instruction, &offsets);
+        let address = branch(&instruction, &offsets)
+            .or_else(|| relative(&instruction, &offsets))
+            .or_else(|| absolute_displacement(image, &instruction, &offsets));
+        lines.push(Line { instruction, address, immediate });
+    }
+    lines
+}
+
+fn byte(value: usize) -> u8 {
+    u8::try_from(value).expect("an x86 instruction is at most 15 bytes long")
+}
+
+fn branch(instruction: &Instruction, offsets: &ConstantOffsets) -> Option<Reference> {
+    if instruction.op_count() == 0 || instruction.op0_kind() != OpKind::NearBranch64 {
+        return None;
+    }
+    let call = instruction.flow_control() == FlowControl::Call;
+    Some(Reference {
+        kind: if call { ReferenceKind::Call } else { ReferenceKind::Jump },
+        offset: byte(offsets.immediate_offset()),
+        width: byte(offsets.immediate_size()),
+        target: LinkAddr(instruction.near_branch64()),
+    })
+}
+
+fn relative(instruction: &Instruction, offsets: &ConstantOffsets) -> Option<Reference> {
+    instruction.is_ip_rel_memory_operand().then(|| Reference {
+        kind: ReferenceKind::Relative,
+        offset: byte(offsets.displacement_offset()),
+        width: 4,
+        target: LinkAddr(instruction.ip_rel_memory_address()),
+    })
+}
+
+/// True if `value`, found at `place`, may be an address of the image.
+fn may_be_address(image: &Image, place: LinkAddr, value: u64) -> bool {
+    if image.link != Link::Fixed {
+        return false;
+    }
+    if image.relocations_kept {
+        return image.code_relocations.contains_key(&place);
+    }
+    // Headers, notes and symbol tables are loaded too, but code does not refer to
+    // them by number: 0x400000 is the ELF header of most such programs, and a
+    // plain four mebibytes in all of them.
+    image.section_at(LinkAddr(value)).is_some_and(|section| match section.kind {
+        SectionKind::Tls => false,
+        SectionKind::ReadOnly => {
+            [".rodata", ".data.rel.ro", ".lrodata"].iter().any(|p| section.name.starts_with(p))
+        }
+        SectionKind::Text | SectionKind::Data | SectionKind::Got => true,
+    })
+}
+
+fn absolute_displacement(
+    image: &Image,
+    instruction: &Instruction,
+    offsets: &ConstantOffsets,
+) -> Option<Reference> {
+    if offsets.displacement_size() != 4 || instruction.segment_prefix() != Register::None {
+        return None;
+    }
+    let place = instruction.ip().checked_add(offsets.displacement_offset() as u64)?;
+    let value = instruction.memory_displacement64();
+    may_be_address(image, LinkAddr(place), value).then(|| Reference {
+        kind: ReferenceKind::Absolute,
+        offset: byte(offsets.displacement_offset()),
+        width: 4,
+        target: LinkAddr(value),
+    })
+}
+
+fn absolute_immediate(
+    image: &Image,
+    instruction: &Instruction,
+    offsets: &ConstantOffsets,
+) -> Option<Reference> {
+    let width = offsets.immediate_size();
+    if !matches!(width, 4 | 8) {
+        return None;
+    }
+    let value = (0..instruction.op_count()).find_map(|op| match instruction.op_kind(op) {
+        OpKind::Immediate32 | OpKind::Immediate32to64 | OpKind::Immediate64 => {
+            Some(instruction.immediate(op))
+        }
+        _ => None,
+    })?;
+    let place = instruction.ip().checked_add(offsets.immediate_offset() as u64)?;
+    may_be_address(image, LinkAddr(place), value).then(|| Reference {
+        kind: ReferenceKind::Absolute,
+        offset: byte(offsets.immediate_offset()),
+        width: byte(width),
+        target: LinkAddr(value),
+    })
+}

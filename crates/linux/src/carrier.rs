@@ -1,0 +1,295 @@
+//! One thread of the process makes system calls for us and is itself again.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use invivo_apply::{Protection, TargetError, Visit};
+use invivo_image::LiveAddr;
+use libc::user_regs_struct;
+use memchr::memmem;
+use procfs::process::{MMPermissions, MMapPath};
+
+use crate::Process;
+use crate::memory::Memory;
+use crate::ptrace::{Standing, interrupt, seize, wait_standing};
+use crate::signal_frame::SignalFrame;
+
+/// How long a thread may take to stop before another one is asked.
+const PATIENCE: Duration = Duration::from_millis(200);
+/// How long a function of the target may take that we call.
+const CALL_PATIENCE: Duration = Duration::from_secs(5);
+/// `MAP_FIXED_NOREPLACE`.
+const NO_REPLACE: i32 = 0x10_0000;
+/// `MREMAP_DONTUNMAP`.
+const DONT_UNMAP: i32 = 4;
+
+/// Pieces of the target's own code that are run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Gadgets {
+    /// `syscall; ret`.
+    syscall: u64,
+    /// A call of `rt_sigreturn`.
+    restorer: u64,
+}
+
+/// A held thread.
+pub(crate) struct Carrier<'p> {
+    memory: &'p Memory,
+    thread: Standing,
+    registers: user_regs_struct,
+    mask: u64,
+    frame: SignalFrame,
+    gadgets: Gadgets,
+    /// True once the thread's registers point to the frame.
+    away: bool,
+}
+
+impl Process {
+    /// Finds the code to run, once; the target's libc has it, or the program itself.
+    pub(crate) fn gadgets(&self) -> Result<Gadgets, TargetError> {
+        let found = match self.gadgets.get() {
+            Some(found) => *found,
+            None => {
+                let found = self.find_gadgets()?;
+                *self.gadgets.get_or_init(|| found)
+            }
+        };
+        found.ok_or_else(|| {
+            TargetError::Unsupported(format!(
+                "process {} has no code with which a system call could be made",
+                self.pid
+            ))
+        })
+    }
+
+    fn find_gadgets(&self) -> Result<Option<Gadgets>, TargetError> {
+        const SYSCALL_RET: &[u8] = &[0x0f, 0x05, 0xc3];
+        // mov rax, 15; syscall — and the form with eax.
+        const SIGRETURN: [&[u8]; 2] =
+            [&[0x48, 0xc7, 0xc0, 15, 0, 0, 0, 0x0f, 0x05], &[0xb8, 15, 0, 0, 0, 0x0f, 0x05]];
+        const LARGEST: u64 = 64 << 20;
+        let (mut syscall, mut restorer) = (None, None);
+        let mut maps = self.maps()?;
+        // libc first: it has both, and it is small.
+        maps.sort_by_key(|map| match &map.pathname {
+            MMapPath::Path(path) => !path.to_string_lossy().contains("libc"),
+            _ => true,
+        });
+        for map in maps {
+            let text = map.perms.contains(MMPermissions::READ | MMPermissions::EXECUTE);
+            if !text || !matches!(map.pathname, MMapPath::Path(_)) {
+                continue;
+            }
+            let (start, end) = map.address;
+            let size = usize::try_from((end - start).min(LARGEST)).unwrap_or(0);
+            let bytes = self.memory.read_some(LiveAddr(start), size);
+            let find = |code: &[u8]| memmem::find(&bytes, code).map(|at| start + at as u64);
+            syscall = syscall.or_else(|| find(SYSCALL_RET));
+            restorer = restorer.or_else(|| SIGRETURN.into_iter().find_map(find));
+            if let (Some(syscall), Some(restorer)) = (syscall, restorer) {
+                return Ok(Some(Gadgets { syscall, restorer }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Threads in the order in which they should be asked: those first that wait in a
+    /// call which the kernel resumes by itself, those last that are running.
+    fn candidates(&self) -> Result<Vec<i32>, TargetError> {
+        let mut tids: Vec<(u8, i32)> =
+            self.tids()?.into_iter().map(|tid| (self.cost(tid), tid)).collect();
+        tids.sort_unstable();
+        Ok(tids.into_iter().map(|(_, tid)| tid).collect())
+    }
+
+    fn cost(&self, tid: i32) -> u8 {
+        let path = format!("/proc/{}/task/{tid}/syscall", self.pid);
+        let Ok(text) = std::fs::read_to_string(path) else { return 3 };
+        let number = text.split(' ').next().and_then(|word| word.trim().parse::<i64>().ok());
+        match number {
+            Some(libc::SYS_futex | libc::SYS_poll | libc::SYS_ppoll | libc::SYS_read) => 0,
+            Some(libc::SYS_nanosleep | libc::SYS_clock_nanosleep | libc::SYS_accept) => 0,
+            Some(libc::SYS_accept4 | libc::SYS_select | libc::SYS_pselect6 | libc::SYS_wait4) => 0,
+            Some(libc::SYS_vfork | libc::SYS_clone | libc::SYS_clone3) => 3,
+            Some(_) => 1,
+            None => 2,
+        }
+    }
+
+    /// Holds the first thread that can be used.
+    pub(crate) fn hold(&self) -> Result<Carrier<'_>, TargetError> {
+        self.hold_where(|_, _| Ok(()))
+    }
+
+    /// Holds the first thread that can be used and that `fits`.
+    pub(crate) fn hold_where(
+        &self,
+        fits: impl Fn(&Process, &Standing) -> Result<(), TargetError>,
+    ) -> Result<Carrier<'_>, TargetError> {
+        let gadgets = self.gadgets()?;
+        let mut failure = TargetError::Gone(self.pid);
+        for tid in self.candidates()? {
+            let held = (|| {
+                self.filters_allow(tid)?;
+                seize(self.pid, tid)?;
+                interrupt(self.pid, tid)?;
+                let thread = wait_standing(self.pid, tid, PATIENCE)?;
+                fits(self, &thread)?;
+                Carrier::new(self, thread, gadgets)
+            })();
+            match held {
+                Ok(carrier) => return Ok(carrier),
+                Err(error @ (TargetError::Traced { .. } | TargetError::NotPermitted { .. })) => {
+                    return Err(error);
+                }
+                Err(error) => failure = error,
+            }
+        }
+        Err(failure)
+    }
+
+    /// A system call filter of the target would judge our calls too, and may kill it.
+    fn filters_allow(&self, tid: i32) -> Result<(), TargetError> {
+        let task = procfs::process::Process::new(tid).and_then(|task| task.status());
+        match task.ok().and_then(|status| status.seccomp) {
+            Some(2) => Err(TargetError::Unsupported(format!(
+                "thread {tid} of process {} filters its system calls (seccomp); a call made \
+                 for the patch could end it",
+                self.pid
+            ))),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl<'p> Carrier<'p> {
+    fn new(process: &'p Process, thread: Standing, gadgets: Gadgets) -> Result<Self, TargetError> {
+        let registers = thread.registers()?;
+        let mask = thread.signal_mask()?;
+        let extended = thread.extended_state()?;
+        let frame = SignalFrame::new(&registers, &extended, mask, gadgets.restorer);
+        let frame = frame.ok_or_else(|| {
+            TargetError::NotNow(format!("thread {} has a state that cannot be kept", thread.tid()))
+        })?;
+        // Reading first: a stack that ends here is not made longer by our write.
+        let mut there = vec![0; frame.bytes.len()];
+        process.memory.read(LiveAddr(frame.at), &mut there)?;
+        let mut one_page_more = [0; 8];
+        process.memory.read(LiveAddr(frame.at.saturating_sub(0x1000)), &mut one_page_more)?;
+        process.memory.write(LiveAddr(frame.at), &frame.bytes)?;
+        let memory = &process.memory;
+        Ok(Carrier { memory, thread, registers, mask, frame, gadgets, away: false })
+    }
+
+    fn start(&mut self, rip: u64, rax: u64, arguments: [u64; 6]) -> Result<(), TargetError> {
+        let mut registers = self.registers;
+        registers.orig_rax = u64::MAX;
+        registers.rip = rip;
+        registers.rsp = self.frame.at;
+        registers.rax = rax;
+        [registers.rdi, registers.rsi, registers.rdx, registers.r10, registers.r8, registers.r9] = arguments;
+        // Neither a direction flag nor a trap flag of the thread may reach the call.
+        registers.eflags &= !0x500;
+        self.thread.set_registers(&registers)?;
+        if !self.away {
+            self.away = true;
+            // From here on the frame leads back, and it restores the mask too. A handler
+            // that ran in between could leave the stack and never come back.
+            self.thread.set_signal_mask(u64::MAX)?;
+        }
+        Ok(())
+    }
+
+    fn system_call(&mut self, what: &str, number: i64, arguments: [u64; 6]) -> Result<u64, TargetError> {
+        // The registers' true meaning is in the frame, so each call may begin anew.
+        self.start(self.gadgets.syscall, number.cast_unsigned(), arguments)?;
+        self.thread.to_system_call(PATIENCE)?;
+        self.thread.to_system_call(CALL_PATIENCE)?;
+        let result = self.thread.registers()?.rax.cast_signed();
+        if (-4095..0).contains(&result) {
+            let errno = i32::try_from(-result).unwrap_or(0);
+            let source = std::io::Error::from_raw_os_error(errno);
+            let what = format!("{what} in process {}", self.thread.pid());
+            return Err(TargetError::System { what, source });
+        }
+        Ok(result.cast_unsigned())
+    }
+
+    /// Lets the thread go on as if nothing had happened.
+    pub(crate) fn leave(mut self) -> Result<(), TargetError> {
+        if self.away {
+            self.thread.to_edge(PATIENCE)?;
+            // The mask first: should this program die between the two, the frame is
+            // still the way back.
+            self.thread.set_signal_mask(self.mask)?;
+        }
+        let registers = self.thread.untouched(&self.registers);
+        self.thread.set_registers(&registers)?;
+        self.thread.let_go()
+    }
+}
+
+fn arguments(range: &Range<LiveAddr>) -> (u64, u64) {
+    (range.start.0, range.end.0.saturating_sub(range.start.0))
+}
+
+/// A flag of the kernel as an argument.
+fn flag(value: i32) -> u64 {
+    u64::try_from(value).expect("flags are not negative")
+}
+
+impl Visit for Carrier<'_> {
+    fn map(&mut self, range: Range<LiveAddr>, protection: Protection) -> Result<(), TargetError> {
+        let (at, size) = arguments(&range);
+        let protection = match protection {
+            Protection::ReadExecute => libc::PROT_READ | libc::PROT_EXEC,
+            Protection::ReadWrite => libc::PROT_READ | libc::PROT_WRITE,
+        };
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | NO_REPLACE;
+        let call = [at, size, flag(protection), flag(flags), u64::MAX, 0];
+        let made = self.system_call("mmap", libc::SYS_mmap, call)?;
+        if made != at {
+            // A kernel without MAP_FIXED_NOREPLACE takes the address as a hint.
+            self.system_call("munmap", libc::SYS_munmap, [made, size, 0, 0, 0, 0])?;
+            return Err(TargetError::NotNow(format!("the memory at {at:#x} is in use")));
+        }
+        Ok(())
+    }
+
+    fn unmap(&mut self, range: Range<LiveAddr>) -> Result<(), TargetError> {
+        let (at, size) = arguments(&range);
+        self.system_call("munmap", libc::SYS_munmap, [at, size, 0, 0, 0, 0]).map(|_| ())
+    }
+
+    fn lift(&mut self, range: Range<LiveAddr>, to: LiveAddr) -> Result<(), TargetError> {
+        let (at, size) = arguments(&range);
+        // Fixed, so that the journal can name the place before the pages are there.
+        let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED | DONT_UNMAP;
+        let call = [at, size, size, flag(flags), to.0, 0];
+        self.system_call("mremap of text", libc::SYS_mremap, call).map(|_| ())
+    }
+
+    fn lower(&mut self, from: LiveAddr, range: Range<LiveAddr>) -> Result<(), TargetError> {
+        let (at, size) = arguments(&range);
+        let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+        let call = [from.0, size, size, flag(flags), at, 0];
+        self.system_call("mremap of text", libc::SYS_mremap, call).map(|_| ())
+    }
+
+    fn write(&mut self, at: LiveAddr, bytes: &[u8]) -> Result<(), TargetError> {
+        self.memory.write(at, bytes)
+    }
+
+    fn call(&mut self, function: LiveAddr, arguments: [u64; 2]) -> Result<(), TargetError> {
+        let [first, second] = arguments;
+        self.start(function.0, 0, [first, second, 0, 0, 0, 0])?;
+        loop {
+            self.thread.to_system_call(CALL_PATIENCE)?;
+            let registers = self.thread.registers()?;
+            // The function's own return leads to the restorer, whose call we stop at.
+            if registers.orig_rax == flag(15) && registers.rsp == self.frame.at + 8 {
+                return Ok(());
+            }
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! Images that the process has loaded, read from its own memory: the file on disk may
+//! be another one by now.
+
+use invivo_apply::{Module, TargetError};
+use invivo_image::LiveAddr;
+use object::LittleEndian;
+use object::elf::{self, FileHeader64, ProgramHeader64};
+use object::read::elf::{FileHeader, ProgramHeader};
+use procfs::process::{MMPermissions, MMapPath};
+
+use crate::Process;
+
+type Elf = FileHeader64<LittleEndian>;
+const LE: LittleEndian = LittleEndian;
+/// ELF header, program headers and notes lie in the first page of every linker's
+/// output; two are read for those that are generous.
+const HEAD: usize = 0x2000;
+
+/// A loaded image's headers.
+#[derive(Clone, Debug)]
+pub(crate) struct Loaded {
+    /// What is added to link addresses.
+    pub(crate) bias: u64,
+    /// Link address of the first page.
+    pub(crate) first: u64,
+    pub(crate) end: LiveAddr,
+    pub(crate) path: String,
+    pub(crate) build_id: Option<Vec<u8>>,
+    /// `PT_GNU_EH_FRAME`, live.
+    pub(crate) eh_frame_hdr: Option<(LiveAddr, u64)>,
+    /// `PT_LOAD` ranges, live.
+    pub(crate) segments: Vec<(LiveAddr, LiveAddr)>,
+}
+
+impl Process {
+    /// All loaded images, the vDSO among them.
+    pub(crate) fn loaded(&self) -> Result<Vec<Loaded>, TargetError> {
+        let maps = self.maps()?;
+        let mut found = Vec::new();
+        for map in &maps {
+            let path = match &map.pathname {
+                MMapPath::Path(path) => path.to_string_lossy().into_owned(),
+                MMapPath::Vdso => "[vdso]".to_owned(),
+                _ => continue,
+            };
+            if map.offset != 0 || !map.perms.contains(MMPermissions::READ) {
+                continue;
+            }
+            let head = self.memory.read_some(LiveAddr(map.address.0), HEAD);
+            found.extend(self.parse_head(&head, map.address.0, path));
+        }
+        Ok(found)
+    }
+
+    fn parse_head(&self, head: &[u8], start: u64, path: String) -> Option<Loaded> {
+        let header = Elf::parse(head).ok()?;
+        let programs = header.program_headers(LE, head).ok()?;
+        let loads = || programs.iter().filter(|p| p.p_type(LE) == elf::PT_LOAD);
+        let first = loads().map(|p| p.p_vaddr(LE)).min()? & !0xfff;
+        let bias = start.wrapping_sub(first);
+        let live = |at: u64| LiveAddr(at.wrapping_add(bias));
+        let last = loads().filter_map(|p| p.p_vaddr(LE).checked_add(p.p_memsz(LE))).max()?;
+        let of_type = |kind| programs.iter().find(move |p: &&ProgramHeader64<_>| p.p_type(LE) == kind);
+        let eh_frame_hdr = of_type(elf::PT_GNU_EH_FRAME).map(|p| (live(p.p_vaddr(LE)), p.p_memsz(LE)));
+        let notes = programs.iter().filter(|p| p.p_type(LE) == elf::PT_NOTE);
+        let build_id = notes.filter_map(|p| self.build_id(live(p.p_vaddr(LE)), p)).next();
+        Some(Loaded {
+            bias,
+            first,
+            end: live(last),
+            path,
+            build_id,
+            eh_frame_hdr,
+            segments: loads()
+                .filter_map(|p| {
+                    let end = p.p_vaddr(LE).checked_add(p.p_memsz(LE))?;
+                    Some((live(p.p_vaddr(LE)), live(end)))
+                })
+                .collect(),
+        })
+    }
+
+    fn build_id(&self, at: LiveAddr, program: &ProgramHeader64<LittleEndian>) -> Option<Vec<u8>> {
+        const LARGEST: u64 = 0x1_0000;
+        let size = usize::try_from(program.p_memsz(LE).min(LARGEST)).ok()?;
+        let bytes = self.memory.read_some(at, size);
+        let align = program.p_align(LE);
+        let mut notes = object::read::elf::NoteIterator::<Elf>::new(LE, align, &bytes).ok()?;
+        while let Ok(Some(note)) = notes.next() {
+            if note.name() == elf::ELF_NOTE_GNU && note.n_type(LE) == elf::NT_GNU_BUILD_ID {
+                return Some(note.desc().to_vec());
+            }
+        }
+        None
+    }
+
+    pub(crate) fn modules_with_build_id(&self) -> Result<Vec<Module>, TargetError> {
+        let loaded = self.loaded()?.into_iter();
+        Ok(loaded
+            .filter_map(|image| {
+                Some(Module {
+                    build_id: image.build_id?,
+                    start: LiveAddr(image.first.wrapping_add(image.bias)),
+                    end: image.end,
+                    path: image.path,
+                })
+            })
+            .collect())
+    }
+}

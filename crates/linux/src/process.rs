@@ -1,0 +1,159 @@
+//! A process: opened, looked at, held against other tools.
+
+use std::cell::OnceCell;
+use std::fs::File;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use invivo_apply::TargetError;
+use procfs::process::{MMPermissions, MMapPath, MemoryMap};
+
+use crate::carrier::Gadgets;
+use crate::error::{proc_error, system};
+use crate::memory::Memory;
+
+/// What will be done to a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Only look.
+    Read,
+    /// Change it: no other tool may do so at the same time.
+    Write,
+}
+
+/// A Linux process.
+#[derive(Debug)]
+pub struct Process {
+    pub(crate) pid: i32,
+    pub(crate) memory: Memory,
+    pub(crate) info: procfs::process::Process,
+    pub(crate) gadgets: OnceCell<Option<Gadgets>>,
+    name: String,
+    /// Held while the process is changed; the kernel lets it go when this program ends.
+    _lock: Option<File>,
+}
+
+/// How long to wait for another tool that works on the same process.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
+
+impl Process {
+    /// Opens the process `pid`.
+    ///
+    /// # Errors
+    /// When there is no such process, when it is of a kind that cannot be patched, when
+    /// it may not be looked at, or when another tool works on it.
+    pub fn open(pid: i32, access: Access) -> Result<Process, TargetError> {
+        let info = procfs::process::Process::new(pid).map_err(|e| proc_error(pid, e))?;
+        let stat = info.stat().map_err(|e| proc_error(pid, e))?;
+        if matches!(stat.state, 'Z' | 'X') {
+            return Err(TargetError::Unsupported(format!("process {pid} has ended (it is a zombie)")));
+        }
+        if stat.vsize == 0 {
+            let text = format!("process {pid} ({}) is a thread of the kernel", stat.comm);
+            return Err(TargetError::Unsupported(text));
+        }
+        let writable = access == Access::Write;
+        let lock = if writable { Some(lock(pid)?) } else { None };
+        if writable {
+            may_be_traced(pid, &info)?;
+            if matches!(stat.state, 'T') {
+                return Err(TargetError::NotNow(format!(
+                    "process {pid} is stopped (SIGSTOP); continue it with: kill -CONT {pid}"
+                )));
+            }
+        }
+        let memory = Memory::open(pid, writable)?;
+        is_64_bit(pid, &memory, &info)?;
+        let gadgets = OnceCell::new();
+        Ok(Process { pid, memory, info, gadgets, name: stat.comm, _lock: lock })
+    }
+
+    /// The process's number.
+    #[must_use]
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// Its short name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The program that it runs, where that can be told.
+    #[must_use]
+    pub fn exe(&self) -> Option<PathBuf> {
+        self.info.exe().ok()
+    }
+
+    pub(crate) fn maps(&self) -> Result<Vec<MemoryMap>, TargetError> {
+        let maps = self.info.maps().map_err(|e| proc_error(self.pid, e))?;
+        if maps.0.is_empty() {
+            return Err(TargetError::Gone(self.pid));
+        }
+        Ok(maps.0)
+    }
+
+    /// Its threads.
+    pub(crate) fn tids(&self) -> Result<Vec<i32>, TargetError> {
+        let tasks = self.info.tasks().map_err(|e| proc_error(self.pid, e))?;
+        Ok(tasks.flatten().map(|task| task.tid).collect())
+    }
+
+    pub(crate) fn thread_name(&self, tid: i32) -> String {
+        let path = format!("/proc/{}/task/{tid}/comm", self.pid);
+        std::fs::read_to_string(path).map_or_else(|_| "?".to_owned(), |name| name.trim_end().to_owned())
+    }
+}
+
+/// Every process that can be looked at.
+///
+/// # Errors
+/// When `/proc` cannot be read.
+pub fn processes() -> Result<Vec<i32>, TargetError> {
+    let all = procfs::process::all_processes().map_err(|e| proc_error(0, e))?;
+    Ok(all.flatten().map(|process| process.pid).collect())
+}
+
+fn lock(pid: i32) -> Result<File, TargetError> {
+    let what = || format!("lock process {pid}");
+    let file = File::open(format!("/proc/{pid}")).map_err(|_| TargetError::Gone(pid))?;
+    let deadline = Instant::now() + LOCK_TIMEOUT;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(std::fs::TryLockError::Error(error)) => return Err(system(what(), error)),
+            Err(std::fs::TryLockError::WouldBlock) if Instant::now() >= deadline => {
+                return Err(TargetError::NotNow(format!("another invivo works on process {pid}")));
+            }
+            Err(std::fs::TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(5)),
+        }
+    }
+}
+
+fn may_be_traced(pid: i32, info: &procfs::process::Process) -> Result<(), TargetError> {
+    let status = info.status().map_err(|e| proc_error(pid, e))?;
+    match status.tracerpid {
+        0 => Ok(()),
+        tracer => Err(TargetError::Traced { pid, tracer }),
+    }
+}
+
+fn is_64_bit(pid: i32, memory: &Memory, info: &procfs::process::Process) -> Result<(), TargetError> {
+    const ELF_CLASS: usize = 4;
+    const CLASS_64: u8 = 2;
+    let maps = info.maps().map_err(|e| proc_error(pid, e))?;
+    let programs = maps.0.iter().filter(|map| map.offset == 0 && matches!(map.pathname, MMapPath::Path(_)));
+    for map in programs.filter(|map| map.perms.contains(MMPermissions::READ)) {
+        let mut head = [0; 5];
+        memory.read(invivo_image::LiveAddr(map.address.0), &mut head)?;
+        if head[..4] == *b"\x7fELF" {
+            return if head[ELF_CLASS] == CLASS_64 {
+                Ok(())
+            } else {
+                Err(TargetError::Unsupported(format!("process {pid} runs a 32-bit program")))
+            };
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,259 @@
+//! ptrace, as far as it is used: a thread that stands is a [`Standing`], and only
+//! a standing one can be asked for anything.
+
+use std::marker::PhantomData;
+use std::time::{Duration, Instant};
+
+use invivo_apply::TargetError;
+use libc::user_regs_struct;
+use nix::errno::Errno;
+use nix::sys::ptrace;
+use nix::sys::signal::Signal;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+use crate::error::traced;
+
+/// `PTRACE_EVENT_STOP`: nix has no name for it.
+const EVENT_STOP: i32 = 128;
+/// `PTRACE_GETSIGMASK`, `PTRACE_SETSIGMASK`.
+const GET_SIGNAL_MASK: libc::c_uint = 0x420a;
+const SET_SIGNAL_MASK: libc::c_uint = 0x420b;
+/// `NT_X86_XSTATE`.
+const XSTATE: usize = 0x202;
+/// More than the extended state of any processor.
+const LARGEST_XSTATE: usize = 64 << 10;
+
+/// A thread that this program traces and that stands still.
+///
+/// Requests belong to the thread of this program that attached, so it cannot move to
+/// another one. Dropping it lets the thread go on.
+#[derive(Debug)]
+pub(crate) struct Standing {
+    tid: Pid,
+    pid: i32,
+    gone: bool,
+    _same_thread: PhantomData<*const ()>,
+}
+
+/// How a wait ended.
+enum Stop {
+    /// Where it was asked to stop.
+    Event,
+    /// On its way into or out of a system call.
+    SystemCall,
+    /// A stop of the whole process (`SIGSTOP`).
+    Group,
+    /// With a signal in hand that is not delivered yet.
+    Signal(Signal),
+}
+
+/// Begins to trace a thread; it goes on running.
+pub(crate) fn seize(pid: i32, tid: i32) -> Result<(), TargetError> {
+    let options = ptrace::Options::PTRACE_O_TRACESYSGOOD;
+    ptrace::seize(Pid::from_raw(tid), options).map_err(|error| match error {
+        Errno::EPERM => {
+            let tracer = procfs::process::Process::new(tid)
+                .and_then(|task| task.status())
+                .map_or(0, |status| status.tracerpid);
+            if tracer != 0 {
+                return TargetError::Traced { pid, tracer };
+            }
+            TargetError::NotPermitted { what: format!("trace process {pid}") }
+        }
+        other => traced(pid, "trace", other),
+    })
+}
+
+/// Asks a seized thread to stop.
+pub(crate) fn interrupt(pid: i32, tid: i32) -> Result<(), TargetError> {
+    ptrace::interrupt(Pid::from_raw(tid)).map_err(|error| traced(pid, "interrupt", error))
+}
+
+/// Waits until a thread that was interrupted stands.
+pub(crate) fn wait_standing(pid: i32, tid: i32, patience: Duration) -> Result<Standing, TargetError> {
+    let mut standing = Standing { tid: Pid::from_raw(tid), pid, gone: false, _same_thread: PhantomData };
+    let deadline = Instant::now() + patience;
+    loop {
+        match standing.wait(deadline)? {
+            Stop::Event | Stop::Group => return Ok(standing),
+            // The signal is the thread's own: it gets it, and the stop follows.
+            Stop::Signal(signal) => {
+                ptrace::cont(standing.tid, signal).map_err(|e| traced(pid, "continue", e))?;
+            }
+            Stop::SystemCall => {
+                ptrace::cont(standing.tid, None).map_err(|e| traced(pid, "continue", e))?;
+            }
+        }
+    }
+}
+
+impl Standing {
+    pub(crate) fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    pub(crate) fn tid(&self) -> i32 {
+        self.tid.as_raw()
+    }
+
+    /// Waits for the next stop. Short waits are the rule, so it looks often at first.
+    fn wait(&mut self, deadline: Instant) -> Result<Stop, TargetError> {
+        let flags = WaitPidFlag::__WALL | WaitPidFlag::WNOHANG;
+        let mut looks = 0u32;
+        loop {
+            match waitpid(self.tid, Some(flags)) {
+                Ok(WaitStatus::StillAlive) | Err(Errno::EINTR) => {}
+                Ok(WaitStatus::PtraceEvent(_, Signal::SIGTRAP, EVENT_STOP)) => return Ok(Stop::Event),
+                Ok(WaitStatus::PtraceEvent(_, _, EVENT_STOP)) => return Ok(Stop::Group),
+                Ok(WaitStatus::PtraceSyscall(_)) => return Ok(Stop::SystemCall),
+                Ok(WaitStatus::Stopped(_, signal)) => return Ok(Stop::Signal(signal)),
+                Ok(WaitStatus::PtraceEvent(..) | WaitStatus::Continued(_)) => {}
+                Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) | Err(Errno::ECHILD) => {
+                    self.gone = true;
+                    return Err(TargetError::Gone(self.pid));
+                }
+                Err(error) => return Err(traced(self.pid, "wait for", error)),
+            }
+            if Instant::now() > deadline {
+                return Err(TargetError::NotNow(format!(
+                    "thread {} of process {} does not stop (it waits inside the kernel)",
+                    self.tid, self.pid
+                )));
+            }
+            looks += 1;
+            if looks < 50 {
+                std::thread::yield_now();
+            } else {
+                std::thread::sleep(Duration::from_micros(20));
+            }
+        }
+    }
+
+    pub(crate) fn registers(&self) -> Result<user_regs_struct, TargetError> {
+        ptrace::getregs(self.tid).map_err(|e| traced(self.pid, "read the registers of", e))
+    }
+
+    pub(crate) fn set_registers(&self, registers: &user_regs_struct) -> Result<(), TargetError> {
+        ptrace::setregs(self.tid, *registers).map_err(|e| traced(self.pid, "set the registers of", e))
+    }
+
+    /// The extended state, in the layout of XSAVE.
+    pub(crate) fn extended_state(&self) -> Result<Vec<u8>, TargetError> {
+        let mut bytes = vec![0u8; LARGEST_XSTATE];
+        let mut vector = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
+        // SAFETY: the kernel writes at most `iov_len` bytes to `iov_base`, which is
+        // `bytes`, and updates `iov_len`; both outlive the call.
+        let result = unsafe {
+            libc::ptrace(libc::PTRACE_GETREGSET, self.tid.as_raw(), XSTATE, &raw mut vector)
+        };
+        Errno::result(result).map_err(|e| traced(self.pid, "read the extended state of", e))?;
+        bytes.truncate(vector.iov_len);
+        Ok(bytes)
+    }
+
+    pub(crate) fn signal_mask(&self) -> Result<u64, TargetError> {
+        let mut mask = 0u64;
+        // SAFETY: the kernel writes the eight bytes that the third argument names to
+        // the fourth, which is a `u64`.
+        let result = unsafe {
+            libc::ptrace(GET_SIGNAL_MASK, self.tid.as_raw(), size_of::<u64>(), &raw mut mask)
+        };
+        Errno::result(result).map_err(|e| traced(self.pid, "read the signal mask of", e))?;
+        Ok(mask)
+    }
+
+    pub(crate) fn set_signal_mask(&self, mask: u64) -> Result<(), TargetError> {
+        // SAFETY: the kernel reads the eight bytes that the third argument names from
+        // the fourth, which is a `u64`.
+        let result = unsafe {
+            libc::ptrace(SET_SIGNAL_MASK, self.tid.as_raw(), size_of::<u64>(), &raw const mask)
+        };
+        Errno::result(result).map_err(|e| traced(self.pid, "set the signal mask of", e))?;
+        Ok(())
+    }
+
+    /// Lets it run to the next edge of a system call.
+    pub(crate) fn to_system_call(&mut self, patience: Duration) -> Result<(), TargetError> {
+        let deadline = Instant::now() + patience;
+        let mut signal = None;
+        loop {
+            ptrace::syscall(self.tid, signal).map_err(|e| traced(self.pid, "continue", e))?;
+            match self.wait(deadline)? {
+                Stop::SystemCall => return Ok(()),
+                Stop::Signal(other) => signal = Some(other),
+                Stop::Event | Stop::Group => signal = None,
+            }
+        }
+    }
+
+    /// Lets it run to where it can be let go: inside the kernel, just before its own code.
+    pub(crate) fn to_edge(&mut self, patience: Duration) -> Result<(), TargetError> {
+        interrupt(self.pid, self.tid.as_raw())?;
+        let deadline = Instant::now() + patience;
+        let mut signal = None;
+        loop {
+            ptrace::cont(self.tid, signal).map_err(|e| traced(self.pid, "continue", e))?;
+            match self.wait(deadline)? {
+                Stop::Event | Stop::Group => return Ok(()),
+                Stop::Signal(other) => signal = Some(other),
+                Stop::SystemCall => signal = None,
+            }
+        }
+    }
+
+    /// The registers with which it goes on as if it had never been stopped.
+    ///
+    /// The kernel restarts most interrupted system calls by itself. It returns EINTR
+    /// from `epoll_wait`, `semtimedop`, `sigtimedwait` and socket calls with a time-out,
+    /// although no signal came; those are restarted here.
+    pub(crate) fn untouched(&self, registers: &user_regs_struct) -> user_regs_struct {
+        let mut registers = *registers;
+        let interrupted = registers.rax == negative(libc::EINTR) && registers.orig_rax.cast_signed() >= 0;
+        if interrupted && !self.has_signal() {
+            restart(&mut registers);
+        }
+        registers
+    }
+
+    /// True if a signal waits that the thread will take.
+    fn has_signal(&self) -> bool {
+        let task = procfs::process::Process::new(self.tid.as_raw());
+        let Ok(status) = task.and_then(|task| task.status()) else { return true };
+        (status.sigpnd | status.shdpnd) & !(status.sigblk | status.sigign) != 0
+    }
+
+    /// Lets it go on.
+    pub(crate) fn let_go(mut self) -> Result<(), TargetError> {
+        self.gone = true;
+        match ptrace::detach(self.tid, None) {
+            Ok(()) | Err(Errno::ESRCH) => Ok(()),
+            Err(error) => Err(traced(self.pid, "detach from", error)),
+        }
+    }
+}
+
+impl Drop for Standing {
+    fn drop(&mut self) {
+        if !self.gone {
+            // The thread may be running when a wait failed: then it has to stop to be let go.
+            if ptrace::detach(self.tid, None).is_err() && ptrace::interrupt(self.tid).is_ok() {
+                let _ = self.wait(Instant::now() + Duration::from_millis(200));
+                let _ = ptrace::detach(self.tid, None);
+            }
+        }
+    }
+}
+
+/// `-errno` as a register holds it.
+pub(crate) fn negative(errno: i32) -> u64 {
+    i64::from(-errno).cast_unsigned()
+}
+
+/// Makes the system call happen again, as the kernel does it for signals.
+pub(crate) fn restart(registers: &mut user_regs_struct) {
+    const SYSCALL_INSTRUCTION: u64 = 2;
+    registers.rax = registers.orig_rax;
+    registers.rip = registers.rip.wrapping_sub(SYSCALL_INSTRUCTION);
+    registers.orig_rax = u64::MAX;
+}

@@ -1,0 +1,114 @@
+//! All threads stand for a moment.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use invivo_apply::{Stack, Stopped, TargetError, Thread};
+use invivo_image::LiveAddr;
+
+use crate::Process;
+use crate::ptrace::{Standing, interrupt, seize, wait_standing};
+use crate::unwind::Unwinder;
+
+/// How long a thread may take to stop.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// Every thread of a process, standing.
+pub(crate) struct AllStopped<'p> {
+    process: &'p Process,
+    unwinder: &'p mut Unwinder,
+    threads: Vec<Standing>,
+}
+
+impl<'p> AllStopped<'p> {
+    /// Stops all threads, those too that are born meanwhile.
+    pub(crate) fn new(process: &'p Process, unwinder: &'p mut Unwinder) -> Result<Self, TargetError> {
+        let mut all = AllStopped { process, unwinder, threads: Vec::new() };
+        let mut known = BTreeSet::new();
+        loop {
+            let mut new: Vec<i32> = process.tids()?.into_iter().filter(|tid| known.insert(*tid)).collect();
+            if new.is_empty() {
+                break;
+            }
+            // All are asked before any is waited for.
+            let mut refused = None;
+            new.retain(|tid| match seize(process.pid, *tid).and_then(|()| interrupt(process.pid, *tid)) {
+                Ok(()) => true,
+                Err(TargetError::Gone(_)) => false,
+                // The main thread may have ended before the others.
+                Err(TargetError::NotPermitted { .. }) if is_dead(*tid) => false,
+                Err(error) => {
+                    refused = Some(error);
+                    false
+                }
+            });
+            for tid in new {
+                match wait_standing(process.pid, tid, PATIENCE) {
+                    Ok(standing) => all.threads.push(standing),
+                    Err(TargetError::Gone(_)) => {}
+                    Err(error) => refused = refused.or(Some(error)),
+                }
+            }
+            if let Some(error) = refused {
+                all.resume()?;
+                return Err(error);
+            }
+        }
+        Ok(all)
+    }
+
+    /// Lets all threads go on as if nothing had happened.
+    pub(crate) fn resume(self) -> Result<(), TargetError> {
+        let mut failure = None;
+        for thread in self.threads {
+            let resumed = thread.registers().and_then(|registers| {
+                let untouched = thread.untouched(&registers);
+                if untouched.rip != registers.rip { thread.set_registers(&untouched) } else { Ok(()) }
+            });
+            let let_go = thread.let_go();
+            match resumed.and(let_go) {
+                Ok(()) | Err(TargetError::Gone(_)) => {}
+                Err(error) => failure = Some(error),
+            }
+        }
+        failure.map_or(Ok(()), Err)
+    }
+}
+
+fn is_dead(tid: i32) -> bool {
+    let stat = procfs::process::Process::new(tid).and_then(|task| task.stat());
+    stat.is_ok_and(|stat| matches!(stat.state, 'Z' | 'X'))
+}
+
+impl Stopped for AllStopped<'_> {
+    fn stacks(&mut self) -> Result<Vec<Stack>, TargetError> {
+        let mut stacks = Vec::new();
+        for thread in &self.threads {
+            let registers = thread.registers()?;
+            let (frames, unknown) = self.unwinder.walk(&self.process.memory, &registers);
+            let name = self.process.thread_name(thread.tid());
+            stacks.push(Stack { thread: Thread { tid: thread.tid(), name }, frames, unknown });
+        }
+        Ok(stacks)
+    }
+
+    fn write(&mut self, at: LiveAddr, bytes: &[u8]) -> Result<(), TargetError> {
+        self.process.memory.write(at, bytes)
+    }
+}
+
+impl Process {
+    /// Runs `during` while all threads stand; tells how long they did.
+    pub(crate) fn while_stopped(
+        &self,
+        during: &mut dyn FnMut(&mut dyn Stopped) -> Result<(), TargetError>,
+    ) -> Result<Duration, TargetError> {
+        // Tables are read before anybody stops.
+        let mut unwinder = Unwinder::new(self)?;
+        let start = Instant::now();
+        let mut all = AllStopped::new(self, &mut unwinder)?;
+        let result = during(&mut all);
+        all.resume()?;
+        result.map(|()| start.elapsed())
+    }
+}

@@ -1,0 +1,206 @@
+//! The process as a [`Target`].
+
+use std::fs::File;
+use std::io::Read;
+use std::ops::Range;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use invivo_apply::{Module, Region, Stopped, Target, TargetError, Visit};
+use invivo_image::LiveAddr;
+use object::elf;
+use object::read::elf::{FileHeader, Sym};
+use procfs::process::{MMPermissions, MMapPath, MemoryMap};
+
+use crate::Process;
+use crate::ptrace::Standing;
+use crate::unwind::Unwinder;
+
+/// The function of libgcc with which unwind data are registered.
+const REGISTRAR: &[u8] = b"__register_frame_info";
+
+impl Target for Process {
+    fn describe(&self) -> String {
+        format!("process {} ({})", self.pid, self.name())
+    }
+
+    fn modules(&self) -> Result<Vec<Module>, TargetError> {
+        self.modules_with_build_id()
+    }
+
+    fn regions(&self) -> Result<Vec<Region>, TargetError> {
+        let region = |map: MemoryMap| Region {
+            range: LiveAddr(map.address.0)..LiveAddr(map.address.1),
+            executable: map.perms.contains(MMPermissions::EXECUTE),
+            writable: map.perms.contains(MMPermissions::WRITE),
+            file: match map.pathname {
+                MMapPath::Path(path) => Some(path.to_string_lossy().into_owned()),
+                MMapPath::Anonymous => None,
+                other => Some(format!("{other:?}")),
+            },
+        };
+        Ok(self.maps()?.into_iter().map(region).collect())
+    }
+
+    fn read(&self, at: LiveAddr, bytes: &mut [u8]) -> Result<(), TargetError> {
+        self.memory.read(at, bytes)
+    }
+
+    fn write(&mut self, at: LiveAddr, bytes: &[u8]) -> Result<(), TargetError> {
+        self.memory.write(at, bytes)
+    }
+
+    fn original(&self, range: Range<LiveAddr>) -> Result<Option<Vec<u8>>, TargetError> {
+        let map = self.maps()?.into_iter().find(|map| {
+            map.address.0 <= range.start.0 && range.end.0 <= map.address.1
+        });
+        let Some(map) = map else { return Ok(None) };
+        let Some(file) = self.open_mapped(&map) else { return Ok(None) };
+        let Ok(size) = usize::try_from(range.end.0 - range.start.0) else { return Ok(None) };
+        let mut bytes = vec![0; size];
+        let offset = map.offset + (range.start.0 - map.address.0);
+        // The last page of a file shows zeros behind its end.
+        let mut done = 0;
+        while done < size {
+            match file.read_at(&mut bytes[done..], offset + done as u64) {
+                Ok(0) => break,
+                Ok(more) => done += more,
+                Err(_) => return Ok(None),
+            }
+        }
+        Ok(Some(bytes))
+    }
+
+    fn visit(
+        &mut self,
+        calls: &mut dyn FnMut(&mut dyn Visit) -> Result<(), TargetError>,
+    ) -> Result<Duration, TargetError> {
+        self.gadgets()?;
+        let start = Instant::now();
+        let mut carrier = self.hold()?;
+        let result = calls(&mut carrier);
+        carrier.leave()?;
+        result.map(|()| start.elapsed())
+    }
+
+    fn visit_outside_runtime(
+        &mut self,
+        calls: &mut dyn FnMut(&mut dyn Visit) -> Result<(), TargetError>,
+    ) -> Result<Duration, TargetError> {
+        self.gadgets()?;
+        let start = Instant::now();
+        let mut carrier = self.hold_where(is_outside_runtime)?;
+        let result = calls(&mut carrier);
+        carrier.leave()?;
+        result.map(|()| start.elapsed())
+    }
+
+    fn stop(
+        &mut self,
+        during: &mut dyn FnMut(&mut dyn Stopped) -> Result<(), TargetError>,
+    ) -> Result<Duration, TargetError> {
+        self.while_stopped(during)
+    }
+
+    fn unwind_registrar(&self) -> Result<Option<LiveAddr>, TargetError> {
+        let maps = self.maps()?;
+        for loaded in self.loaded()? {
+            // The language's runtime, or a program that holds it.
+            let map = maps.iter().find(|map| {
+                map.offset == 0 && map.address.0 == loaded.first.wrapping_add(loaded.bias)
+            });
+            let Some(mut file) = map.and_then(|map| self.open_mapped(map)) else { continue };
+            let is_runtime = loaded.path.contains("libgcc_s");
+            let is_program = self.exe().is_some_and(|exe| exe.to_string_lossy() == loaded.path);
+            if !is_runtime && !is_program {
+                continue;
+            }
+            let mut bytes = Vec::new();
+            if file.read_to_end(&mut bytes).is_err() {
+                continue;
+            }
+            if let Some(at) = find_symbol(&bytes, REGISTRAR) {
+                return Ok(Some(LiveAddr(at.wrapping_add(loaded.bias))));
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl Process {
+    /// The file behind a mapping, if it is still the one that was mapped.
+    fn open_mapped(&self, map: &MemoryMap) -> Option<File> {
+        let MMapPath::Path(path) = &map.pathname else { return None };
+        let root = PathBuf::from(format!("/proc/{}/root", self.pid));
+        let inside = root.join(path.strip_prefix("/").ok()?);
+        let exe = PathBuf::from(format!("/proc/{}/exe", self.pid));
+        [exe, inside].into_iter().find_map(|path| {
+            let file = File::open(path).ok()?;
+            let same = file.metadata().is_ok_and(|data| data.ino() == map.inode);
+            same.then_some(file)
+        })
+    }
+}
+
+/// The link address of a symbol that is defined in an ELF file.
+fn find_symbol(bytes: &[u8], wanted: &[u8]) -> Option<u64> {
+    let endian = object::LittleEndian;
+    let header = elf::FileHeader64::<object::LittleEndian>::parse(bytes).ok()?;
+    let table = header.sections(endian, bytes).ok()?;
+    [elf::SHT_DYNSYM, elf::SHT_SYMTAB].into_iter().find_map(|kind| {
+        let symbols = table.symbols(endian, bytes, kind).ok()?;
+        symbols
+            .iter()
+            .find(|symbol| {
+                !symbol.is_undefined(endian) && symbols.symbol_name(endian, symbol) == Ok(wanted)
+            })
+            .map(|symbol| symbol.st_value(endian))
+    })
+}
+
+/// `Ok` if the thread waits in a system call that the program itself made through
+/// libc: then it holds no lock of the unwinder, the loader or the allocator.
+///
+/// Inside libc only the innermost frames (the wrapper of the call) and the outermost
+/// ones (the start of the thread) may lie.
+fn is_outside_runtime(process: &Process, thread: &Standing) -> Result<(), TargetError> {
+    let busy = |why: &str| {
+        Err(TargetError::NotNow(format!(
+            "thread {} of process {} may hold a lock of the runtime: {why}",
+            thread.tid(),
+            process.pid
+        )))
+    };
+    let registers = thread.registers()?;
+    if registers.orig_rax.cast_signed() < 0 {
+        return busy("it is running");
+    }
+    let (frames, unknown) = Unwinder::new(process)?.walk(&process.memory, &registers);
+    if let Some(why) = unknown {
+        return busy(&why);
+    }
+    let maps = process.maps()?;
+    let file_of = |pc: &LiveAddr| {
+        let map = maps.iter().find(|map| map.address.0 <= pc.0 && pc.0 < map.address.1);
+        map.map(|map| match &map.pathname {
+            MMapPath::Path(path) => path.to_string_lossy().into_owned(),
+            other => format!("{other:?}"),
+        })
+    };
+    let files: Option<Vec<String>> = frames.iter().map(file_of).collect();
+    let Some(files) = files else { return busy("a frame is in no file") };
+    let name = |path: &String| path.rsplit('/').next().unwrap_or_default().to_owned();
+    let in_libc = |path: &String| name(path).starts_with("libc.so") || name(path).starts_with("libc-");
+    if files.iter().any(|path| name(path).starts_with("ld-") || name(path).starts_with("libgcc")) {
+        return busy("it is inside the loader or the unwinder");
+    }
+    let inner = files.iter().take_while(|path| in_libc(path)).count();
+    let outer = files.iter().rev().take_while(|path| in_libc(path)).count();
+    // The wrapper of a call is one function, with a second one behind it for those
+    // at which a thread can be cancelled.
+    if inner > 3 || inner + outer < files.iter().filter(|path| in_libc(path)).count() {
+        return busy("it is deep inside libc");
+    }
+    Ok(())
+}

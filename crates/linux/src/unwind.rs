@@ -1,0 +1,273 @@
+//! Strict unwinding of a standing thread: a frame is proved by the call frame
+//! information of its module, or it is not known.
+//!
+//! Guessing (frame pointers, scanning for return addresses) is the tempting wrong
+//! way: it leaves out the very function that is being executed when that one has
+//! no frame yet.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use gimli::{
+    BaseAddresses, CfaRule, EhFrame, EhFrameHdr, EndianRcSlice, EvaluationResult, Expression,
+    LittleEndian, Location, ParsedEhFrameHdr, Register, RegisterRule, UnwindContext, UnwindSection,
+    Value,
+};
+use invivo_apply::TargetError;
+use invivo_image::LiveAddr;
+use libc::user_regs_struct;
+
+use crate::Process;
+use crate::memory::Memory;
+use crate::modules::Loaded;
+
+type Bytes = EndianRcSlice<LittleEndian>;
+
+/// DWARF's number of the stack pointer.
+const RSP: u16 = 7;
+/// DWARF's number of the return address.
+const RIP: u16 = 16;
+/// Registers that a function gives back as it found them: rbx, rbp, r12 to r15.
+const PRESERVED: [u16; 6] = [3, 6, 12, 13, 14, 15];
+/// More frames than any real stack has.
+const DEEPEST: usize = 100_000;
+/// The largest unwind table that is read, in bytes.
+const LARGEST: u64 = 256 << 20;
+
+/// A module's unwind data.
+struct Module {
+    range: std::ops::Range<u64>,
+    name: String,
+    tables: Option<Tables>,
+}
+
+struct Tables {
+    header: ParsedEhFrameHdr<Bytes>,
+    frames: EhFrame<Bytes>,
+    bases: BaseAddresses,
+}
+
+/// Unwind data of all modules of a process.
+pub(crate) struct Unwinder {
+    modules: Vec<Module>,
+    context: UnwindContext<usize>,
+}
+
+type Registers = [Option<u64>; 17];
+
+impl Unwinder {
+    pub(crate) fn new(process: &Process) -> Result<Unwinder, TargetError> {
+        let mut modules = Vec::new();
+        for loaded in process.loaded()? {
+            let start = loaded.segments.first().map_or(0, |(start, _)| start.0);
+            modules.push(Module {
+                range: start..loaded.end.0,
+                tables: Tables::read(&process.memory, &loaded),
+                name: loaded.path,
+            });
+        }
+        Ok(Unwinder { modules, context: UnwindContext::new() })
+    }
+
+    /// The frames of a thread, innermost first, and why they end if not at the start
+    /// of the thread.
+    pub(crate) fn walk(
+        &mut self,
+        memory: &Memory,
+        thread: &user_regs_struct,
+    ) -> (Vec<LiveAddr>, Option<String>) {
+        let r = thread;
+        let mut registers: Registers = [
+            r.rax, r.rdx, r.rcx, r.rbx, r.rsi, r.rdi, r.rbp, r.rsp, r.r8, r.r9, r.r10, r.r11, r.r12,
+            r.r13, r.r14, r.r15, r.rip,
+        ]
+        .map(Some);
+        let mut stack = StackCache::new(memory, r.rsp);
+        let mut frames = vec![LiveAddr(r.rip)];
+        // A return address may stand behind the last byte of its function, so it is
+        // looked up one byte before; the place of a signal is exact.
+        let mut exact = true;
+        while frames.len() < DEEPEST {
+            let Some(rip) = registers[usize::from(RIP)] else {
+                return (frames, Some("a return address is not known".to_owned()));
+            };
+            match self.step(&mut stack, &mut registers, rip, &mut exact) {
+                Ok(true) => {}
+                Ok(false) => return (frames, None),
+                Err(why) => return (frames, Some(why)),
+            }
+            match registers[usize::from(RIP)] {
+                Some(0) => return (frames, None),
+                Some(next) => frames.push(LiveAddr(next)),
+                None => return (frames, Some("a return address is not known".to_owned())),
+            }
+        }
+        (frames, Some("the stack has no end".to_owned()))
+    }
+
+    /// Goes one frame up; false at the first frame of a thread.
+    fn step(
+        &mut self,
+        stack: &mut StackCache<'_>,
+        registers: &mut Registers,
+        rip: u64,
+        exact: &mut bool,
+    ) -> Result<bool, String> {
+        let at = if *exact { rip } else { rip.wrapping_sub(1) };
+        let module = self.modules.iter().find(|module| module.range.contains(&at));
+        let module = module.ok_or_else(|| format!("{rip:#x} is in no module"))?;
+        let tables = module.tables.as_ref();
+        let tables = tables.ok_or_else(|| format!("{} has no unwind data", module.name))?;
+        let fail = |error: gimli::Error| format!("{rip:#x} in {}: {error}", module.name);
+        let fde = tables
+            .header
+            .table()
+            .ok_or_else(|| format!("{} has no unwind table", module.name))?
+            .fde_for_address(&tables.frames, &tables.bases, at, EhFrame::cie_from_offset)
+            .map_err(|error| match error {
+                gimli::Error::NoUnwindInfoForAddress => {
+                    format!("{rip:#x} in {} has no unwind data", module.name)
+                }
+                other => fail(other),
+            })?;
+        let encoding = fde.cie().encoding();
+        let row = fde
+            .unwind_info_for_address(&tables.frames, &tables.bases, &mut self.context, at)
+            .map_err(fail)?;
+        let evaluate = |expression: Expression<Bytes>, start: Option<u64>, stack: &mut StackCache<'_>| {
+            evaluate(expression, encoding, start, registers, stack)
+        };
+        let cfa = match row.cfa() {
+            CfaRule::RegisterAndOffset { register, offset } => {
+                let base = registers.get(usize::from(register.0)).copied().flatten();
+                base.ok_or("the frame's register is not known")?.wrapping_add_signed(*offset)
+            }
+            CfaRule::Expression(expression) => {
+                let expression = expression.get(&tables.frames).map_err(fail)?;
+                evaluate(expression, None, stack)?
+            }
+        };
+        let mut next: Registers = [None; 17];
+        for number in 0..=RIP {
+            let rule = row.register(Register(number));
+            let old = registers[usize::from(number)];
+            next[usize::from(number)] = match rule {
+                None if number == RSP => Some(cfa),
+                None if PRESERVED.contains(&number) => old,
+                None => None,
+                Some(RegisterRule::Undefined) if number == RIP => return Ok(false),
+                Some(RegisterRule::Undefined) => None,
+                Some(RegisterRule::SameValue) => old,
+                Some(RegisterRule::Offset(offset)) => Some(stack.word(cfa.wrapping_add_signed(offset))?),
+                Some(RegisterRule::ValOffset(offset)) => Some(cfa.wrapping_add_signed(offset)),
+                Some(RegisterRule::Register(other)) => {
+                    registers.get(usize::from(other.0)).copied().flatten()
+                }
+                Some(RegisterRule::Expression(expression)) => {
+                    let expression = expression.get(&tables.frames).map_err(fail)?;
+                    let place = evaluate(expression, Some(cfa), stack)?;
+                    Some(stack.word(place)?)
+                }
+                Some(RegisterRule::ValExpression(expression)) => {
+                    let expression = expression.get(&tables.frames).map_err(fail)?;
+                    Some(evaluate(expression, Some(cfa), stack)?)
+                }
+                Some(_) => return Err(format!("{rip:#x} in {}: an unknown rule", module.name)),
+            };
+        }
+        *exact = fde.is_signal_trampoline();
+        *registers = next;
+        Ok(true)
+    }
+}
+
+impl Tables {
+    fn read(memory: &Memory, loaded: &Loaded) -> Option<Tables> {
+        let (at, size) = loaded.eh_frame_hdr?;
+        let header_bytes = memory.read_some(at, usize::try_from(size.min(LARGEST)).ok()?);
+        let bases = BaseAddresses::default().set_eh_frame_hdr(at.0);
+        let reader = EndianRcSlice::new(Rc::from(header_bytes), LittleEndian);
+        let header = EhFrameHdr::from(reader).parse(&bases, 8).ok()?;
+        let gimli::Pointer::Direct(start) = header.eh_frame_ptr() else { return None };
+        let (_, end) = loaded.segments.iter().find(|(from, to)| from.0 <= start && start < to.0)?;
+        let frames = memory.read_some(LiveAddr(start), usize::try_from((end.0 - start).min(LARGEST)).ok()?);
+        let frames = EhFrame::from(EndianRcSlice::new(Rc::from(frames), LittleEndian));
+        // Text-relative pointers are not used on x86-64.
+        Some(Tables { header, frames, bases: bases.set_eh_frame(start) })
+    }
+}
+
+fn evaluate(
+    expression: Expression<Bytes>,
+    encoding: gimli::Encoding,
+    start: Option<u64>,
+    registers: &Registers,
+    stack: &mut StackCache<'_>,
+) -> Result<u64, String> {
+    let fail = |error: gimli::Error| format!("an unwind expression: {error}");
+    let mut evaluation = expression.evaluation(encoding);
+    evaluation.set_max_iterations(1000);
+    if let Some(start) = start {
+        evaluation.set_initial_value(start);
+    }
+    let mut result = evaluation.evaluate().map_err(fail)?;
+    loop {
+        result = match result {
+            EvaluationResult::Complete => break,
+            EvaluationResult::RequiresRegister { register, .. } => {
+                let value = registers.get(usize::from(register.0)).copied().flatten();
+                let value = value.ok_or("an unwind expression needs a lost register")?;
+                evaluation.resume_with_register(Value::Generic(value)).map_err(fail)?
+            }
+            EvaluationResult::RequiresMemory { address, size: 8, .. } => {
+                let value = stack.word(address)?;
+                evaluation.resume_with_memory(Value::Generic(value)).map_err(fail)?
+            }
+            _ => return Err("an unwind expression needs what is not there".to_owned()),
+        };
+    }
+    match evaluation.result()[..] {
+        [gimli::Piece { location: Location::Address { address }, .. }] => Ok(address),
+        _ => Err("an unwind expression yields no address".to_owned()),
+    }
+}
+
+/// A stack, read in large pieces: one system call for most threads.
+struct StackCache<'m> {
+    memory: &'m Memory,
+    pieces: HashMap<u64, Vec<u8>>,
+}
+
+impl<'m> StackCache<'m> {
+    const PIECE: u64 = 0x4000;
+
+    fn new(memory: &'m Memory, rsp: u64) -> Self {
+        let mut cache = StackCache { memory, pieces: HashMap::new() };
+        cache.fill(rsp & !(Self::PIECE - 1));
+        cache
+    }
+
+    fn fill(&mut self, start: u64) -> &Vec<u8> {
+        let memory = self.memory;
+        self.pieces.entry(start).or_insert_with(|| {
+            // The piece may begin below the stack, where nothing can be read.
+            let size = usize::try_from(Self::PIECE).expect("a small number");
+            let bytes = memory.read_some(LiveAddr(start), size);
+            if bytes.len() == size { bytes } else { Vec::new() }
+        })
+    }
+
+    fn word(&mut self, at: u64) -> Result<u64, String> {
+        let start = at & !(Self::PIECE - 1);
+        let offset = usize::try_from(at - start).expect("less than a piece");
+        let piece = self.fill(start);
+        if let Some(bytes) = piece.get(offset..offset + 8) {
+            return Ok(u64::from_le_bytes(bytes.try_into().expect("eight bytes")));
+        }
+        let mut bytes = [0; 8];
+        self.memory
+            .read(LiveAddr(at), &mut bytes)
+            .map_err(|_| format!("the stack at {at:#x} cannot be read"))?;
+        Ok(u64::from_le_bytes(bytes))
+    }
+}

@@ -1,0 +1,224 @@
+//! Constants and new variables that the patch brings itself.
+
+use invivo_compare::{Extent, Parts, extent, is_relative_table, jump_table};
+use invivo_image::x86_64::Line;
+use invivo_image::{EntityId, Image, LinkAddr, Link, SectionKind as ImageSection, Slot};
+
+use crate::model::{Relocation, RelocationKind, Section, SectionKind, SymbolPlace};
+use crate::planner::{Placed, Planner};
+use crate::references::Target;
+
+/// Code that uses a constant: the function, its instructions, and which of them.
+type User<'u> = (&'u Parts, &'u [Line], usize);
+
+impl Planner<'_, '_> {
+    /// A copy of the unnamed constant at `at`.
+    pub(crate) fn bind_constant(&mut self, user: Option<User<'_>>, at: LinkAddr) -> Result<Target, String> {
+        let c = self.c;
+        if let Some((parts, lines, index)) = user {
+            let inside = |target: LinkAddr| {
+                parts.ids().any(|id| {
+                    let entity = c.fixed.entity(id);
+                    entity.addr <= target && target < entity.end()
+                })
+            };
+            if let Some(entries) = jump_table(c.fixed, &c.fixed_usage, lines, index, at, &inside) {
+                let targets = entries.iter().map(|entry| (entry.width, entry.target)).collect();
+                return self.copy_table(at, targets);
+            }
+            if is_relative_table(lines, index) {
+                return self.copy_relative_table(at);
+            }
+        }
+        let pointer = Line { instruction: Default::default(), address: None, immediate: None };
+        let line = user.map_or(&pointer, |(_, lines, index)| &lines[index]);
+        let size = extent(c.fixed, &c.fixed_usage, line, at)
+            .ok_or_else(|| format!("the constant at {at} has no end"))?;
+        if let Extent::UpToNext(size) = size
+            && user.is_some_and(|(_, lines, index)| is_indexed_elsewhere(lines, index))
+            && c.fixed.link == Link::Fixed
+            && size >= 8
+        {
+            return Err(format!("the table at {at} is not understood"));
+        }
+        let key = Placed::Constant(at, size.size());
+        if let Some(symbol) = self.placed.get(&key) {
+            return Ok((*symbol, 0));
+        }
+        let bytes = c.fixed.bytes(at, size.size()).ok_or("a constant without bytes")?.to_vec();
+        // Vector instructions fault on a constant that lost its alignment.
+        let align = 1u64 << at.0.trailing_zeros().min(6);
+        let number = self.contents.sections.len();
+        let symbol = self.place_data(format!(".rodata.{number}"), String::new(), SectionKind::ReadOnly, align, bytes, key);
+        self.relocate_data(symbol, at, size.size())?;
+        Ok((symbol, 0))
+    }
+
+    fn place_data(
+        &mut self,
+        section: String,
+        name: String,
+        kind: SectionKind,
+        align: u64,
+        bytes: Vec<u8>,
+        key: Placed,
+    ) -> u32 {
+        let size = bytes.len() as u64;
+        let section =
+            self.add_section(Section { name: section, kind, align, bytes, relocations: Vec::new() });
+        let symbol = self.add_symbol(name, SymbolPlace::Patch { section, offset: 0, size });
+        self.placed.insert(key, symbol);
+        symbol
+    }
+
+    /// A table of places in copied code.
+    fn copy_table(&mut self, at: LinkAddr, entries: Vec<(u8, LinkAddr)>) -> Result<Target, String> {
+        let width = entries.first().map_or(4, |(width, _)| *width);
+        let size = entries.len() as u64 * u64::from(width);
+        let key = Placed::Constant(at, size);
+        if let Some(symbol) = self.placed.get(&key) {
+            return Ok((*symbol, 0));
+        }
+        let number = self.contents.sections.len();
+        let bytes = vec![0; usize::try_from(size).map_err(|e| e.to_string())?];
+        let symbol = self.place_data(format!(".rodata.{number}"), String::new(), SectionKind::ReadOnly, u64::from(width), bytes, key);
+        let mut relocations = Vec::new();
+        for ((_, target), offset) in entries.into_iter().zip((0u64..).step_by(usize::from(width))) {
+            let (symbol, addend) = self.bind_table_entry(target)?;
+            // A distance counts from the table's start, a relocation from its own place.
+            let (kind, addend) = match width {
+                4 => (RelocationKind::Relative32, addend + i64::try_from(offset).map_err(|_| "a table that is too long")?),
+                _ => (RelocationKind::Absolute64, addend),
+            };
+            relocations.push(Relocation { offset, kind, symbol, addend });
+        }
+        self.set_relocations(symbol, relocations);
+        Ok((symbol, 0))
+    }
+
+    fn bind_table_entry(&mut self, target: LinkAddr) -> Result<Target, String> {
+        if let invivo_image::Place::In(id, offset) = self.c.fixed.place(target)
+            && (self.hot.contains_key(&id) || self.cold.contains_key(&id))
+        {
+            return Ok((self.copied(id), i64::try_from(offset).map_err(|e| e.to_string())?));
+        }
+        self.bind_pointer(target)
+    }
+
+    /// A table of distances to constants, as `switch` statements that yield texts become.
+    fn copy_relative_table(&mut self, at: LinkAddr) -> Result<Target, String> {
+        let image = self.c.fixed;
+        let end = image.section_at(at).ok_or("a table outside the image")?.range.end;
+        let next = self.c.fixed_usage.next_boundary(at).unwrap_or(end).min(end);
+        let bytes = image.bytes(at, next.0 - at.0).ok_or("a table without bytes")?;
+        let mut entries = Vec::new();
+        for raw in bytes.chunks_exact(4) {
+            let distance = i32::from_le_bytes(raw.try_into().expect("chunks of four bytes"));
+            let target = at.checked_offset(i64::from(distance));
+            let target = target.filter(|target| distance != 0 && image.section_at(*target).is_some());
+            entries.push((4, target.ok_or_else(|| format!("the table at {at} is not understood"))?));
+        }
+        if entries.is_empty() {
+            return Err(format!("the table at {at} is not understood"));
+        }
+        self.copy_table(at, entries)
+    }
+
+    /// A copy of a constant or variable that the base lacks.
+    pub(crate) fn copy_object(&mut self, id: EntityId) -> Result<u32, String> {
+        let key = Placed::Copy(id);
+        if let Some(symbol) = self.placed.get(&key) {
+            return Ok(*symbol);
+        }
+        let image = self.c.fixed;
+        let entity = image.entity(id);
+        let section = image.section_at(entity.addr).ok_or("an object outside the image")?;
+        let (prefix, kind) = match section.kind {
+            ImageSection::ReadOnly => (".rodata", SectionKind::ReadOnly),
+            ImageSection::Data => (".data", SectionKind::Data),
+            _ => return Err(format!("{} is no data", invivo_image::demangle(entity.name()))),
+        };
+        const LARGEST: u64 = 1 << 30;
+        let size = usize::try_from(entity.size).ok().filter(|_| entity.size <= LARGEST);
+        let size = size.ok_or_else(|| format!("{} is too large", entity.name()))?;
+        let bytes = image.bytes(entity.addr, entity.size).map_or_else(|| vec![0; size], <[u8]>::to_vec);
+        let align = 1u64 << entity.addr.0.trailing_zeros().min(6);
+        let name = entity.name().to_owned();
+        let symbol = self.place_data(format!("{prefix}.{name}"), name, kind, align, bytes, key);
+        self.relocate_data(symbol, entity.addr, entity.size)?;
+        Ok(symbol)
+    }
+
+    /// Binds the pointers in copied data.
+    fn relocate_data(&mut self, symbol: u32, at: LinkAddr, size: u64) -> Result<(), String> {
+        let image = self.c.fixed;
+        let end = at.checked_add(size).ok_or("data that wraps around")?;
+        let mut pointers: Vec<(LinkAddr, LinkAddr)> = Vec::new();
+        for (place, slot) in image.slots.range(at..end) {
+            match slot {
+                Slot::Pointer(target) => pointers.push((*place, *target)),
+                Slot::Import(name, addend) => {
+                    let own = image.entities.iter().find(|e| e.names.iter().any(|s| s.name == *name));
+                    let own = own.and_then(|entity| entity.addr.checked_offset(*addend));
+                    let target = own.ok_or_else(|| format!("new data needs the import {name}"))?;
+                    pointers.push((*place, target));
+                }
+                other => return Err(format!("new data holds {other:?}")),
+            }
+        }
+        if image.link == Link::Fixed {
+            pointers.extend(fixed_pointers(image, at, end));
+        }
+        let mut relocations = Vec::new();
+        for (place, target) in pointers {
+            let (symbol, addend) = self.bind_pointer(target)?;
+            let kind = RelocationKind::Absolute64;
+            relocations.push(Relocation { offset: place.0 - at.0, kind, symbol, addend });
+        }
+        self.set_relocations(symbol, relocations);
+        Ok(())
+    }
+
+    /// A slot of the patch's own that holds the address `target`.
+    pub(crate) fn own_slot(&mut self, slot: &Slot, target: LinkAddr) -> Result<Target, String> {
+        let key = Placed::Slot(slot.clone());
+        if let Some(symbol) = self.placed.get(&key) {
+            return Ok((*symbol, 0));
+        }
+        let number = self.contents.sections.len();
+        let symbol = self.place_data(format!(".rodata.{number}"), String::new(), SectionKind::ReadOnly, 8, vec![0; 8], key);
+        let (to, addend) = self.bind_pointer(target)?;
+        let kind = RelocationKind::Absolute64;
+        self.set_relocations(symbol, vec![Relocation { offset: 0, kind, symbol: to, addend }]);
+        Ok((symbol, 0))
+    }
+
+    fn set_relocations(&mut self, symbol: u32, relocations: Vec<Relocation>) {
+        if let SymbolPlace::Patch { section, .. } = self.contents.symbols[symbol as usize].place {
+            self.contents.sections[section as usize].relocations = relocations;
+        }
+    }
+}
+
+/// True if the function makes an indirect jump through a table after `index`: a
+/// constant that is not proved to be something else may be that table.
+fn is_indexed_elsewhere(lines: &[Line], index: usize) -> bool {
+    let jump = |line: &Line| {
+        line.instruction.mnemonic() == iced_x86::Mnemonic::Jmp
+            && line.instruction.op0_kind() == iced_x86::OpKind::Memory
+    };
+    lines.get(index).is_some_and(jump)
+}
+
+/// Aligned words of copied data that are addresses of an image with fixed addresses.
+fn fixed_pointers(image: &Image, at: LinkAddr, end: LinkAddr) -> Vec<(LinkAddr, LinkAddr)> {
+    let first = at.0.next_multiple_of(8);
+    (first..end.0.saturating_sub(7))
+        .step_by(8)
+        .filter_map(|place| {
+            let raw: [u8; 8] = image.bytes(LinkAddr(place), 8)?.try_into().ok()?;
+            let target = LinkAddr(u64::from_le_bytes(raw));
+            image.section_at(target).map(|_| (LinkAddr(place), target))
+        })
+        .collect()
+}

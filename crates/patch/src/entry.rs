@@ -1,0 +1,91 @@
+//! What the entry of a base function allows to a hook.
+
+use invivo_compare::{Comparison, Parts, jump_table};
+use invivo_image::x86_64::{Line, decode, decode_bytes};
+use invivo_image::{Image, LinkAddr, Lsda};
+
+/// The longest padding that is looked at, in bytes.
+const LONGEST_PADDING: u64 = 64;
+
+/// Facts about an entry.
+pub(crate) struct Entry {
+    /// Bytes from the entry on which no branch leads to but to the first one.
+    pub(crate) clear: u32,
+    /// Bytes of padding before the entry that control never reaches.
+    pub(crate) padding: u32,
+    /// Bytes of padding behind the function that control never reaches.
+    pub(crate) tail: u32,
+}
+
+/// Looks at the entry of a function; `None` if its code cannot be decoded.
+pub(crate) fn examine(c: &Comparison<'_>, parts: &Parts) -> Option<Entry> {
+    let image = c.base;
+    let main = image.entity(parts.main);
+    let bodies: Vec<Vec<Line>> =
+        parts.ids().map(|id| decode(image, image.entity(id))).collect::<Option<_>>()?;
+    let inside = |at: LinkAddr| main.addr <= at && at < main.end();
+    let mut clear = main.size;
+    let mut lands = |at: LinkAddr| {
+        if inside(at) && at > main.addr {
+            clear = clear.min(at.0 - main.addr.0);
+        }
+    };
+    let starts: std::collections::HashSet<LinkAddr> = bodies.iter().flatten().map(Line::at).collect();
+    for body in &bodies {
+        for (index, line) in body.iter().enumerate() {
+            for reference in line.references() {
+                lands(reference.target);
+                let table = jump_table(image, &c.base_usage, body, index, reference.target, &|at| {
+                    starts.contains(&at)
+                });
+                table.into_iter().flatten().for_each(|entry| lands(entry.target));
+            }
+        }
+    }
+    for id in parts.ids() {
+        let at = image.entity(id).addr;
+        if let Some(lsda) = image.unwind.fde_at(at).and_then(|fde| fde.lsda) {
+            let lsda = Lsda::parse(image, lsda).ok()?;
+            lsda.landing_pads.iter().filter_map(|pad| at.checked_add(*pad)).for_each(&mut lands);
+        }
+    }
+    // Other functions do not jump into this one, but a second entry point may exist.
+    for (_, other) in image.entity_ids().filter(|(id, _)| *id != parts.main) {
+        lands(other.addr);
+    }
+    Some(Entry {
+        clear: u32::try_from(clear).ok()?,
+        padding: padding(image, main.addr),
+        tail: next_entity(image, main.end()).map_or(0, |next| padding(image, next)),
+    })
+}
+
+/// Where the next function or object begins.
+fn next_entity(image: &Image, at: LinkAddr) -> Option<LinkAddr> {
+    let next = image.entities.partition_point(|entity| entity.addr < at);
+    let next = image.entities.get(next)?.addr;
+    // A gap that is not all of one section is not padding between two functions.
+    (image.section_at(at)?.range.contains(&next)).then_some(next)
+}
+
+/// How many bytes before `at` are padding that control never reaches.
+fn padding(image: &Image, at: LinkAddr) -> u32 {
+    let Some(before) = at.checked_offset(-1) else { return 0 };
+    let after = image.entities.partition_point(|entity| entity.addr < at);
+    let Some(previous) = image.entities[..after].last() else { return 0 };
+    // What ends behind `before` is no padding but code, and what has no size may go on.
+    if previous.size == 0 || previous.end() > before || at.0 - previous.end().0 > LONGEST_PADDING {
+        return 0;
+    }
+    let falls_through = decode(image, previous)
+        .and_then(|lines| lines.last().copied())
+        .is_none_or(|last| !last.ends_flow());
+    let gap = at.0 - previous.end().0;
+    let bytes = image.bytes(previous.end(), gap).unwrap_or_default();
+    let lines = decode_bytes(image, previous.end(), bytes);
+    let whole = lines.last().is_some_and(|last| last.end() == at);
+    if falls_through || !whole || !lines.iter().all(Line::is_padding) {
+        return 0;
+    }
+    u32::try_from(gap).unwrap_or(0)
+}

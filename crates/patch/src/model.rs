@@ -1,0 +1,256 @@
+//! The patch model.
+
+use std::fmt;
+
+use invivo_image::{LinkAddr, Machine, Rva};
+use serde::{Deserialize, Serialize};
+
+/// Bytes that are written as hexadecimal text.
+#[derive(Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Hex(pub Vec<u8>);
+
+impl fmt::Display for Hex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Hex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Hex({self})")
+    }
+}
+
+impl Serialize for Hex {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Hex {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(d)?;
+        let digits: Option<Vec<u8>> = text
+            .chars()
+            .map(|c| c.to_digit(16).and_then(|digit| u8::try_from(digit).ok()))
+            .collect();
+        let digits = digits.filter(|digits| digits.len().is_multiple_of(2));
+        let digits = digits.ok_or_else(|| serde::de::Error::custom("not hexadecimal text"))?;
+        Ok(Hex(digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect()))
+    }
+}
+
+/// A SHA-256.
+pub type Digest = Hex;
+
+/// Who a patch is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// A name that people use, unique among the patches of a target.
+    pub name: String,
+    /// What it fixes, such as `CVE-2024-31228`.
+    pub labels: Vec<String>,
+    /// The program and version that made it.
+    pub creator: String,
+}
+
+/// The image that a patch belongs to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TargetImage {
+    /// The name of the file it was built for; for people, not checked.
+    pub file_name: String,
+    /// `NT_GNU_BUILD_ID`, checked.
+    pub build_id: Hex,
+    /// The instruction set, checked.
+    pub machine: Machine,
+    /// The link address of [`Rva`] 0: not 0 in images with fixed addresses.
+    pub base: LinkAddr,
+}
+
+/// The place of a patch among the patches of its target.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Order {
+    /// Grows from patch to patch; each one completely replaces its predecessor.
+    pub sequence: u32,
+}
+
+/// Which way a redirect leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Direction {
+    /// Base → patch: calls of the base's function run the patch's.
+    Forward,
+    /// Patch → base: a function that did not change is called in the base.
+    Inverse,
+}
+
+/// A function that is replaced.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Redirect {
+    /// Which way; the Linux carrier has forward ones only, its inverse ones are bindings.
+    pub direction: Direction,
+    /// Its name, mangled.
+    pub function: String,
+    /// Where it starts in the base.
+    pub at: Rva,
+    /// Its size in the base, in bytes.
+    pub size: u64,
+    /// True if the entry gets a hook. A function that only replaced functions call
+    /// gets none: their new versions call the new one directly, and frames that are
+    /// still inside old versions go on with the old one, whose arguments they know.
+    pub hooked: bool,
+    /// Bytes from the entry on which no branch leads to but to the first one.
+    pub clear: u32,
+    /// Bytes of padding before the entry that control never reaches.
+    pub padding: u32,
+    /// Bytes of padding behind the function that control never reaches.
+    pub tail: u32,
+    /// The symbol of the new code, an index into [`Contents::symbols`].
+    pub replacement: u32,
+    /// Cold parts of the function in the base, start and size: code of it too.
+    pub cold: Vec<(Rva, u64)>,
+}
+
+/// A place of the base that the patch refers to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Bound {
+    /// What it is called.
+    pub name: String,
+    /// Where it is in the base.
+    pub at: Rva,
+}
+
+/// Bytes that must be in the target before the first write.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Check {
+    /// Where they start.
+    pub at: Rva,
+    /// How many they are.
+    pub size: u64,
+    /// Their SHA-256.
+    pub sha256: Digest,
+}
+
+/// What a section of the patch holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SectionKind {
+    /// Machine code.
+    Text,
+    /// Constants.
+    ReadOnly,
+    /// `.eh_frame` records.
+    Unwind,
+    /// Variables that the base does not have.
+    Data,
+}
+
+/// A section of the patch: each function and object has its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Section {
+    /// Its name, such as `.text.stringmatch`.
+    pub name: String,
+    /// What it holds.
+    pub kind: SectionKind,
+    /// In bytes, a power of two.
+    pub align: u64,
+    /// Its contents; variables that start as zero are written out too.
+    pub bytes: Vec<u8>,
+    /// What is filled in when the places are known.
+    pub relocations: Vec<Relocation>,
+}
+
+/// How a value is written at a place. The names are those of the ELF psABI.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RelocationKind {
+    /// `R_X86_64_PC32`: four bytes, S + A − P.
+    Relative32,
+    /// `R_X86_64_64`: eight bytes, S + A.
+    Absolute64,
+    /// `R_X86_64_32`: four bytes, S + A, zero-extended.
+    Absolute32,
+    /// `R_X86_64_32S`: four bytes, S + A, sign-extended.
+    Absolute32Signed,
+}
+
+impl RelocationKind {
+    /// Bytes that are written.
+    #[must_use]
+    pub fn width(self) -> usize {
+        if self == RelocationKind::Absolute64 { 8 } else { 4 }
+    }
+}
+
+/// A value to be filled in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Relocation {
+    /// Offset in its section.
+    pub offset: u64,
+    /// How it is written.
+    pub kind: RelocationKind,
+    /// The symbol, an index into [`Contents::symbols`].
+    pub symbol: u32,
+    /// Added to the symbol's value.
+    pub addend: i64,
+}
+
+/// Where a symbol of the patch is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum SymbolPlace {
+    /// In a section of the patch.
+    Patch {
+        /// An index into [`Contents::sections`].
+        section: u32,
+        /// Offset in it.
+        offset: u64,
+        /// In bytes.
+        size: u64,
+    },
+    /// In the base: a binding.
+    Base(Rva),
+}
+
+/// A name of the patch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Symbol {
+    /// Mangled; empty for unnamed constants.
+    pub name: String,
+    /// Where it is.
+    pub place: SymbolPlace,
+}
+
+/// What the patch brings.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Contents {
+    /// Its sections.
+    pub sections: Vec<Section>,
+    /// Its symbols.
+    pub symbols: Vec<Symbol>,
+}
+
+/// A patch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Patch {
+    /// Who it is.
+    pub identity: Identity,
+    /// Which image it belongs to.
+    pub target: TargetImage,
+    /// Its place among others.
+    pub order: Order,
+    /// Functions that it replaces.
+    pub redirects: Vec<Redirect>,
+    /// What must be in the target.
+    pub checks: Vec<Check>,
+    /// What it brings; symbols with a place in the base are its bindings.
+    pub contents: Contents,
+}
+
+impl Patch {
+    /// Places of the base that it refers to.
+    pub fn bindings(&self) -> impl Iterator<Item = Bound> {
+        self.contents.symbols.iter().filter_map(|symbol| match symbol.place {
+            SymbolPlace::Base(at) => Some(Bound { name: symbol.name.clone(), at }),
+            SymbolPlace::Patch { .. } => None,
+        })
+    }
+}

@@ -1,0 +1,286 @@
+//! From a comparison to a patch.
+//!
+//! Everything that is hot is copied from the fixed image, with what only the
+//! fixed image has; every reference that leads out of the copy is bound to the
+//! base. What cannot be bound to exactly one place is refused.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use invivo_compare::{Comparison, Finding, Parts, Rule, Severity};
+use invivo_image::{EntityId, Image, LinkAddr, Slot, demangle};
+use sha2::{Digest as _, Sha256};
+
+use crate::model::{
+    Check, Contents, Direction, Hex, Identity, Order, Patch, Redirect, Section, SectionKind,
+    Symbol, SymbolPlace, TargetImage,
+};
+use crate::{entry, frames};
+
+/// What a person says about a patch.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Its name.
+    pub name: String,
+    /// What it fixes.
+    pub labels: Vec<String>,
+    /// The program and version that makes it.
+    pub creator: String,
+    /// The name of the base's file.
+    pub file_name: String,
+    /// Its place in the order of patches.
+    pub sequence: u32,
+}
+
+/// Why there is no patch.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Refused {
+    /// The images are equal.
+    #[error("the two images do not differ in anything that runs")]
+    Unchanged,
+    /// The base has no build id, so a process that runs it cannot be recognised.
+    #[error("the base image has no build id")]
+    NoBuildId,
+    /// It is not safe, or cannot be bound.
+    #[error("{} in the way of a live patch", count(.0.len()))]
+    Findings(Vec<Finding>),
+}
+
+fn count(things: usize) -> String {
+    if things == 1 { "1 thing stands".to_owned() } else { format!("{things} things stand") }
+}
+
+/// What has a symbol in the patch already.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Placed {
+    /// A function or object of the fixed image.
+    Copy(EntityId),
+    /// Unnamed constants of the fixed image.
+    Constant(LinkAddr, u64),
+    /// A slot that the base lacks.
+    Slot(Slot),
+    /// A place of the base.
+    Base(LinkAddr),
+}
+
+/// The patch in the making.
+pub(crate) struct Planner<'c, 'a> {
+    pub(crate) c: &'c Comparison<'a>,
+    pub(crate) contents: Contents,
+    pub(crate) placed: HashMap<Placed, u32>,
+    /// Functions of the fixed image that are copied although the base has them.
+    pub(crate) hot: HashMap<EntityId, Parts>,
+    /// Cold parts → the function that they are part of.
+    pub(crate) cold: HashMap<EntityId, EntityId>,
+    /// Functions that still have to be copied.
+    pub(crate) waiting: VecDeque<Parts>,
+    pub(crate) refused: Vec<Finding>,
+    pub(crate) base_slots: HashMap<Slot, LinkAddr>,
+    pub(crate) base_stubs: HashMap<Slot, LinkAddr>,
+}
+
+/// Turns a comparison into a patch.
+///
+/// # Errors
+/// When there is nothing to patch or when something is not proved safe; every
+/// reason is in the error, not just the first.
+pub fn plan(c: &Comparison<'_>, options: &Options) -> Result<Patch, Refused> {
+    let in_the_way: Vec<Finding> =
+        c.findings.iter().filter(|f| f.severity == Severity::Refuse).cloned().collect();
+    if !in_the_way.is_empty() {
+        return Err(Refused::Findings(in_the_way));
+    }
+    if c.hot.is_empty() {
+        return Err(Refused::Unchanged);
+    }
+    let build_id = c.base.build_id.as_ref().ok_or(Refused::NoBuildId)?;
+    let mut planner = Planner::new(c);
+    planner.copy_functions();
+    let frames = frames::section(&mut planner);
+    let redirects = planner.redirects();
+    if !planner.refused.is_empty() {
+        planner.refused.dedup_by(|a, b| a.subject == b.subject && a.text == b.text);
+        return Err(Refused::Findings(planner.refused));
+    }
+    planner.contents.sections.extend(frames);
+    let checks = planner.checks();
+    let mut patch = Patch {
+        identity: Identity {
+            name: options.name.clone(),
+            labels: options.labels.clone(),
+            creator: options.creator.clone(),
+        },
+        target: TargetImage {
+            file_name: options.file_name.clone(),
+            build_id: Hex(build_id.0.clone()),
+            machine: c.base.machine,
+            base: c.base.base,
+        },
+        order: Order { sequence: options.sequence },
+        checks,
+        redirects,
+        contents: planner.contents,
+    };
+    bindings_last(&mut patch);
+    Ok(patch)
+}
+
+/// Puts the patch's own symbols before its bindings, as symbol tables want it.
+fn bindings_last(patch: &mut Patch) {
+    let is_own = |symbol: &Symbol| matches!(symbol.place, SymbolPlace::Patch { .. });
+    let mut order: Vec<u32> = (0..index(patch.contents.symbols.len())).collect();
+    order.sort_by_key(|old| !is_own(&patch.contents.symbols[*old as usize]));
+    let mut now_at = vec![0; order.len()];
+    for (new, old) in (0u32..).zip(&order) {
+        now_at[*old as usize] = new;
+    }
+    patch.contents.symbols =
+        order.iter().map(|old| patch.contents.symbols[*old as usize].clone()).collect();
+    for section in &mut patch.contents.sections {
+        for relocation in &mut section.relocations {
+            relocation.symbol = now_at[relocation.symbol as usize];
+        }
+    }
+    for redirect in &mut patch.redirects {
+        redirect.replacement = now_at[redirect.replacement as usize];
+    }
+}
+
+impl<'c, 'a> Planner<'c, 'a> {
+    fn new(c: &'c Comparison<'a>) -> Self {
+        let mut hot = HashMap::new();
+        let mut cold = HashMap::new();
+        for function in &c.hot {
+            hot.insert(function.fixed.main, function.fixed.clone());
+            cold.extend(function.fixed.cold.iter().map(|part| (*part, function.fixed.main)));
+        }
+        let stubs = c.base.stubs.iter();
+        let base_stubs = stubs.filter_map(|(stub, slot)| Some((c.base.slots.get(slot)?.clone(), *stub)));
+        Planner {
+            c,
+            contents: Contents::default(),
+            placed: HashMap::new(),
+            waiting: c.hot.iter().map(|function| function.fixed.clone()).collect(),
+            hot,
+            cold,
+            refused: Vec::new(),
+            base_stubs: base_stubs.collect(),
+            base_slots: c.base.slots.iter().map(|(at, slot)| (slot.clone(), *at)).collect(),
+        }
+    }
+
+    /// Notes why the patch cannot be made; the planner goes on to find all reasons.
+    pub(crate) fn refuse(&mut self, rule: Rule, function: EntityId, text: impl Into<String>) {
+        let name = demangle(self.c.fixed.entity(function).name());
+        self.refused.push(Finding::refuse(rule, name, text));
+    }
+
+    pub(crate) fn add_section(&mut self, section: Section) -> u32 {
+        self.contents.sections.push(section);
+        index(self.contents.sections.len() - 1)
+    }
+
+    pub(crate) fn add_symbol(&mut self, name: impl Into<String>, place: SymbolPlace) -> u32 {
+        self.contents.symbols.push(Symbol { name: name.into(), place });
+        index(self.contents.symbols.len() - 1)
+    }
+
+    /// The symbol of a function that is copied; made when it is first asked for.
+    pub(crate) fn copied(&mut self, function: EntityId) -> u32 {
+        if let Some(symbol) = self.placed.get(&Placed::Copy(function)) {
+            return *symbol;
+        }
+        let main = self.cold.get(&function).copied().unwrap_or(function);
+        let parts = self.hot.get(&main).cloned().unwrap_or_else(|| {
+            let parts = Parts::of(self.c.fixed, main);
+            self.cold.extend(parts.cold.iter().map(|part| (*part, main)));
+            self.hot.insert(main, parts.clone());
+            self.waiting.push_back(parts.clone());
+            parts
+        });
+        for part in parts.ids() {
+            let entity = self.c.fixed.entity(part);
+            let section = self.add_section(Section {
+                name: format!(".text.{}", entity.name()),
+                kind: SectionKind::Text,
+                align: 16,
+                bytes: Vec::new(),
+                relocations: Vec::new(),
+            });
+            let place = SymbolPlace::Patch { section, offset: 0, size: entity.size };
+            let symbol = self.add_symbol(entity.name(), place);
+            self.placed.insert(Placed::Copy(part), symbol);
+        }
+        self.placed[&Placed::Copy(function)]
+    }
+
+    fn copy_functions(&mut self) {
+        let mut done = HashSet::new();
+        while let Some(parts) = self.waiting.pop_front() {
+            if done.insert(parts.main) {
+                self.copied(parts.main);
+                self.copy_code(&parts);
+            }
+        }
+    }
+
+    fn redirects(&mut self) -> Vec<Redirect> {
+        let c = self.c;
+        let hot: HashSet<EntityId> = c.hot.iter().flat_map(|f| f.base.ids()).collect();
+        let mut redirects = Vec::new();
+        for function in &c.hot {
+            let entity = c.base.entity(function.base.main);
+            let rva = |id| place_of(c.base, id);
+            let Some(entry) = entry::examine(c, &function.base) else {
+                self.refuse(Rule::Binding, function.fixed.main, "its code in the base is not all instructions");
+                continue;
+            };
+            redirects.push(Redirect {
+                direction: Direction::Forward,
+                function: entity.name().to_owned(),
+                at: rva(function.base.main).0,
+                size: entity.size,
+                hooked: self.is_entered(function.base.main, &hot),
+                clear: entry.clear,
+                padding: entry.padding,
+                tail: entry.tail,
+                replacement: self.placed[&Placed::Copy(function.fixed.main)],
+                cold: function.base.cold.iter().map(|part| rva(*part)).collect(),
+            });
+        }
+        redirects
+    }
+
+    /// True if anything but the functions of the hot set can enter `function`.
+    fn is_entered(&self, function: EntityId, hot: &HashSet<EntityId>) -> bool {
+        let usage = &self.c.base_usage;
+        let exported = self.c.base.entity(function).names.iter().any(|symbol| symbol.exported);
+        let called = usage.uses.get(&function).is_some_and(|uses| {
+            uses.iter().any(|u| !hot.contains(&u.by))
+        });
+        // A function that no code refers to is reached in a way that was not seen.
+        let unseen = !usage.uses.contains_key(&function) && !usage.pointed.contains_key(&function);
+        exported || called || unseen || usage.address_is_taken(function)
+    }
+
+    fn checks(&self) -> Vec<Check> {
+        let parts = self.c.hot.iter().flat_map(|function| function.base.ids());
+        parts
+            .filter_map(|id| {
+                let entity = self.c.base.entity(id);
+                let bytes = self.c.base.bytes(entity.addr, entity.size)?;
+                let (at, size) = place_of(self.c.base, id);
+                Some(Check { at, size, sha256: Hex(Sha256::digest(bytes).to_vec()) })
+            })
+            .collect()
+    }
+}
+
+/// Where an entity is, relative to its image.
+fn place_of(image: &Image, id: EntityId) -> (invivo_image::Rva, u64) {
+    let entity = image.entity(id);
+    (image.rva(entity.addr).expect("entities lie in sections, sections behind the base"), entity.size)
+}
+
+pub(crate) fn index(value: usize) -> u32 {
+    u32::try_from(value).expect("a patch has fewer than 2^32 parts: the images are smaller")
+}
