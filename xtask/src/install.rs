@@ -29,12 +29,15 @@ pub(crate) const CORPUS: &[&str] = &[
 /// What runs and loads the servers of the corpus.
 pub(crate) const LIVE: &[&str] = &["redis-tools", "libsasl2-modules"];
 
+/// What measures.
+pub(crate) const BENCH: &[&str] = &["time"];
+
 /// What the live scenarios compile and look at their small programs with.
 const SCENARIOS: &[&str] = &["build-essential", "binutils", "musl-tools", "util-linux"];
 
 /// What all chores together need.
 pub(crate) fn everything() -> Vec<&'static str> {
-    let mut all = [DEMO, CORPUS, LIVE, SCENARIOS].concat();
+    let mut all = [DEMO, CORPUS, LIVE, BENCH, SCENARIOS].concat();
     all.sort_unstable();
     all.dedup();
     all

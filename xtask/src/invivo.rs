@@ -40,8 +40,16 @@ pub(crate) struct Outcome {
 }
 
 impl Invivo {
-    /// Builds the program.
+    /// Builds the program, unless the variable `INVIVO` names one that is to be
+    /// tried instead.
     pub(crate) fn build(workspace: &Workspace) -> Result<Self> {
+        if std::env::var_os("INVIVO").is_some() {
+            let program = workspace.invivo();
+            if !program.is_file() {
+                bail!("INVIVO names {}, which is not a program", program.display());
+            }
+            return Ok(Self { program });
+        }
         let mut cargo = workspace.cargo();
         cargo.args(["build", "--quiet", "--release", "--package", "invivo-cli"]);
         if !process::succeeds(&mut cargo, BUILD_LIMIT)? {
@@ -109,6 +117,27 @@ impl Invivo {
             pid.as_ref(),
             "--json".as_ref(),
         ])
+    }
+
+    /// Makes a patch live at a moment when no thread is inside what it replaces.
+    pub(crate) fn apply_quiescent(&self, patch: &Path, pid: u32) -> Result<Outcome> {
+        let pid = pid.to_string();
+        self.outcome(&[
+            "apply".as_ref(),
+            patch.as_ref(),
+            "-p".as_ref(),
+            pid.as_ref(),
+            "--consistency".as_ref(),
+            "quiescent".as_ref(),
+            "--json".as_ref(),
+        ])
+    }
+
+    /// Computes what an apply would do, and does nothing.
+    pub(crate) fn plan(&self, patch: &Path, pid: u32) -> Result<()> {
+        let pid = pid.to_string();
+        self.succeed(&["plan".as_ref(), patch.as_ref(), "-p".as_ref(), pid.as_ref()])
+            .map(|_| ())
     }
 
     /// Takes a patch back.

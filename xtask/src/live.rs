@@ -64,7 +64,8 @@ fn find(name: &str) -> Result<Box<dyn Case>> {
     found.with_context(|| format!("no live case '{name}'; there are: {}", known.join(", ")))
 }
 
-fn prepare(workspace: &Workspace, name: &str) -> Result<Box<dyn Case>> {
+/// Finds a case and builds it.
+pub(crate) fn prepare(workspace: &Workspace, name: &str) -> Result<Box<dyn Case>> {
     let case = find(name)?;
     install::ensure(install::LIVE)?;
     corpus::build(workspace, &[case.name()])?;

@@ -3,6 +3,7 @@
 //! Each chore installs what it needs, says what it does, and ends with an exit
 //! code that can be trusted: 0 only when everything it claims was seen.
 
+mod bench;
 mod ci;
 mod claims;
 mod corpus;
@@ -30,6 +31,7 @@ usage: cargo xtask COMMAND
   demo                     repair a busy server while you watch
   test                     every test, live ones included, as root and as an ordinary user
   ci                       what must pass before a change is taken: style, docs, street, test
+  bench [--quick]          measure what SPECIFICATION.md promises
   corpus [CASE…]           build real programs without and with a real security fix
   live CASE [--selftest]   repair such a program under load (--selftest: only check the probe)
   street                   check that each crate imports only crates to its left
@@ -61,6 +63,8 @@ fn run() -> Result<bool> {
         ["demo"] => demo::run(&workspace),
         ["test"] => test::run(&workspace),
         ["ci"] => ci::run(&workspace),
+        ["bench"] => bench::run(&workspace, false),
+        ["bench", "--quick"] => bench::run(&workspace, true),
         ["street"] => street::run(&workspace),
         ["install"] => install::ensure(&install::everything()).map(|()| true),
         ["corpus", cases @ ..] => corpus::run(&workspace, cases),

@@ -57,8 +57,11 @@ impl Workspace {
         Ok(folder)
     }
 
-    /// The release build of the program `invivo`.
+    /// The release build of the program `invivo`, or the one that `INVIVO` names.
     pub(crate) fn invivo(&self) -> PathBuf {
-        self.target.join("release/invivo")
+        match std::env::var_os("INVIVO") {
+            Some(chosen) => self.root.join(chosen),
+            None => self.target.join("release/invivo"),
+        }
     }
 }

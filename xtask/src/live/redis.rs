@@ -16,6 +16,9 @@ pub(crate) struct Redis;
 
 const CLIENTS: usize = 4;
 
+/// How many groups of three requests a client sends at once.
+const BATCH: u64 = 32;
+
 impl Case for Redis {
     fn name(&self) -> &'static str {
         "redis-31228"
@@ -51,7 +54,7 @@ impl Case for Redis {
     fn load(&self, port: u16, clients: &mut Clients) -> Result<()> {
         for number in 0..CLIENTS {
             clients.start(format!("client {number}"), move |client| {
-                redis::work(client, port, number)
+                redis::work(client, port, number, BATCH)
             })?;
         }
         clients.start("redis-benchmark".to_owned(), move |client| {

@@ -12,7 +12,6 @@ use anyhow::{Context, Result, bail};
 use super::{Client, PATIENCE};
 use crate::process;
 
-const BATCH: u64 = 32;
 const KEYS: u64 = 50;
 
 /// A connection to a Redis server.
@@ -68,8 +67,9 @@ impl Connection {
     }
 }
 
-/// Sends batches of SET, GET and INCR until the run ends.
-pub(crate) fn work(client: &mut Client, port: u16, number: usize) -> Result<()> {
+/// Sends `batch` groups of SET, GET and INCR at once, again and again until the
+/// run ends.
+pub(crate) fn work(client: &mut Client, port: u16, number: usize, batch: u64) -> Result<()> {
     let mut connection = Connection::open(port)?;
     let mut counter = 0_u64;
     let mut round = 0_u64;
@@ -77,7 +77,7 @@ pub(crate) fn work(client: &mut Client, port: u16, number: usize) -> Result<()> 
     while client.goes_on() {
         requests.clear();
         expected.clear();
-        for _ in 0..BATCH {
+        for _ in 0..batch {
             let key = format!("k:{number}:{}", round % KEYS);
             let value = "v".repeat((round % 97) as usize) + &round.to_string();
             requests.extend(command(&["SET", &key, &value]));
@@ -97,7 +97,7 @@ pub(crate) fn work(client: &mut Client, port: u16, number: usize) -> Result<()> 
             .read_exact(&mut answers)
             .context("no answer")?;
         let wrong = u64::from(answers != expected);
-        client.receive(sent, BATCH * 3, wrong);
+        client.receive(sent, batch * 3, wrong);
         if wrong > 0 {
             // Nothing after a wrong answer can be told apart any more.
             bail!("a wrong answer: {}", difference(&answers, &expected));

@@ -1,0 +1,96 @@
+//! Benchmarks: each number that `SPECIFICATION.md` promises, measured and printed
+//! beside its limit.
+
+mod cost;
+mod promise;
+mod redis;
+mod rounds;
+mod spin;
+mod windows;
+
+use anyhow::{Context, Result};
+
+use crate::invivo::Invivo;
+use crate::workspace::Workspace;
+use crate::{install, live, paint};
+use promise::Promises;
+use spin::Spin;
+
+/// How often each measurement is made.
+#[derive(Debug, Clone, Copy)]
+struct Effort {
+    switches: usize,
+    comparisons: usize,
+    rounds: usize,
+}
+
+const USUAL: Effort = Effort {
+    switches: 50,
+    comparisons: 7,
+    rounds: 1_000,
+};
+
+const QUICK: Effort = Effort {
+    switches: 6,
+    comparisons: 3,
+    rounds: 20,
+};
+
+/// Measures every promise; `true` when all are kept.
+pub(crate) fn run(workspace: &Workspace, quick: bool) -> Result<bool> {
+    install::ensure(install::BENCH)?;
+    let effort = if quick { QUICK } else { USUAL };
+    let case = live::prepare(workspace, "redis")?;
+    let invivo = Invivo::build(workspace)?;
+    let folder = workspace.fresh_folder("bench")?;
+    let programs = workspace.corpus.join(case.name());
+    let images = ["base", "fixed"].map(|variant| programs.join(variant).join(case.image()));
+    let patch = folder.join("redis.invivo");
+    let [base, fixed] = &images;
+    invivo.make_patch(base, fixed, &patch, case.name(), case.label())?;
+    say_machine()?;
+
+    let mut promises = Promises::default();
+    cost::run(
+        workspace,
+        &images,
+        &patch,
+        effort.comparisons,
+        &mut promises,
+    )?;
+    let switches = effort.switches;
+    redis::run(
+        workspace,
+        &invivo,
+        case.as_ref(),
+        &patch,
+        switches,
+        &mut promises,
+    )?;
+    let spin = Spin::build(workspace, &invivo)?;
+    spin.gaps(&invivo, switches, &mut promises)?;
+    spin.stops(&invivo, switches, &mut promises)?;
+    rounds::run(
+        workspace,
+        &invivo,
+        case.as_ref(),
+        &patch,
+        effort.rounds,
+        &mut promises,
+    )?;
+    Ok(promises.finish())
+}
+
+/// Figures mean little without the machine they come from.
+fn say_machine() -> Result<()> {
+    let read =
+        |path: &str| std::fs::read_to_string(path).with_context(|| format!("cannot read {path}"));
+    let load = read("/proc/loadavg")?;
+    let load = load.split(' ').next().unwrap_or_default();
+    println!(
+        "{}, Linux {}, load {load} before the start",
+        paint::of(std::thread::available_parallelism()?.get() as u64, "core"),
+        read("/proc/sys/kernel/osrelease")?.trim(),
+    );
+    Ok(())
+}

@@ -1,0 +1,221 @@
+//! A small program whose threads look at the clock: what an apply takes from
+//! threads that it does not borrow, and how long threads stand when all must.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::promise::{Amount, Promises, median};
+use super::windows::{Waits, Window};
+use crate::invivo::Invivo;
+use crate::load::Histogram;
+use crate::workspace::Workspace;
+use crate::{paint, process};
+
+const NAME: &str = "price-fix";
+const PATIENCE: Duration = Duration::from_secs(10);
+const WINDOW: Duration = Duration::from_millis(60);
+const OLD_PRICE: u32 = 1999;
+const NEW_PRICE: u32 = 1899;
+
+/// The program's two builds and the patch between them.
+#[derive(Debug)]
+pub(crate) struct Spin {
+    base: PathBuf,
+    patch: PathBuf,
+}
+
+impl Spin {
+    /// Builds the program without and with the fix, and the patch.
+    pub(crate) fn build(workspace: &Workspace, invivo: &Invivo) -> Result<Self> {
+        let work = workspace.fresh_folder("bench/spin")?;
+        let sources = workspace.root.join("xtask/programs");
+        let compile = |name: &str, flags: &[&str]| -> Result<PathBuf> {
+            let program = work.join(name);
+            let mut cc = Command::new("cc");
+            cc.current_dir(&sources)
+                .args(["-O2", "-g", "-fPIE", "-pie", "-pthread", "-Wall", "-Wextra"])
+                .args(flags)
+                .args(["spin.c", "price.c", "-o"])
+                .arg(&program);
+            let output = process::capture(&mut cc, Duration::from_secs(60))?;
+            ensure!(
+                output.status.success(),
+                "{name} does not build: {}",
+                output.stderr
+            );
+            Ok(program)
+        };
+        let base = compile("base", &[])?;
+        let fixed = compile("fixed", &["-DFIXED"])?;
+        let patch = work.join("patch");
+        invivo.make_patch(&base, &fixed, &patch, NAME, "bench")?;
+        Ok(Self { base, patch })
+    }
+
+    /// The longest gap of threads that spin, in windows with and without an apply.
+    pub(crate) fn gaps(
+        &self,
+        invivo: &Invivo,
+        rounds: usize,
+        promises: &mut Promises,
+    ) -> Result<()> {
+        // One processor is left to the tool: what is measured is what the apply
+        // does to threads, not how the machine is shared.
+        let spinners = thread::available_parallelism()?
+            .get()
+            .saturating_sub(1)
+            .max(1);
+        println!(
+            "\n{}",
+            paint::bold(format!(
+                "{} that only looks at the clock",
+                paint::of(spinners as u64, "thread")
+            ))
+        );
+        let mut running = Running::start(&self.base, spinners, 0)?;
+        let mut waits = Waits::default();
+        let mut stops = Vec::new();
+        for _ in 0..rounds {
+            let mut applied = false;
+            for window in Window::ROUND {
+                running.ask()?;
+                match window {
+                    Window::Quiet => (),
+                    Window::Plan => invivo.plan(&self.patch, running.pid())?,
+                    Window::Switch => {
+                        let outcome = if applied {
+                            invivo.revert(NAME, running.pid())?
+                        } else {
+                            invivo.apply(&self.patch, running.pid())?
+                        };
+                        stops.push(outcome.stopped_us);
+                        applied = !applied;
+                    }
+                }
+                thread::sleep(WINDOW);
+                let (gap, price) = running.ask()?;
+                let expected = if applied { NEW_PRICE } else { OLD_PRICE };
+                ensure!(price == expected, "the price is {price}, not {expected}");
+                let mut one = Histogram::default();
+                one.note(gap);
+                waits.add(window, one);
+            }
+        }
+        waits.print();
+        let (with, without) = (waits.summary(Window::Switch), waits.summary(Window::Quiet));
+        promises.measured(
+            "longest gap of a thread not borrowed, beyond no apply",
+            Amount::Micros(500.0),
+            Amount::Micros(with.typical - without.typical),
+        );
+        promises.measured(
+            "time that all threads stood still, in any of these rounds",
+            Amount::Micros(0.0),
+            Amount::Micros(stops.iter().copied().max().unwrap_or(0) as f64),
+        );
+        Ok(())
+    }
+
+    /// How long all threads stand when the stack of each is looked at.
+    pub(crate) fn stops(
+        &self,
+        invivo: &Invivo,
+        rounds: usize,
+        promises: &mut Promises,
+    ) -> Result<()> {
+        println!(
+            "\n{}",
+            paint::bold("All stacks looked at: --consistency quiescent")
+        );
+        // The limits are the shortest stops of other tools with so many threads.
+        for (threads, limit) in [(1, 900.0), (8, 4_000.0), (64, 9_400.0)] {
+            let running = Running::start(&self.base, 0, threads - 1)?;
+            let mut stops = Vec::new();
+            for _ in 0..rounds {
+                let outcome = invivo.apply_quiescent(&self.patch, running.pid())?;
+                ensure!(outcome.stopped_us > 0, "nobody was stopped to be looked at");
+                stops.push(outcome.stopped_us);
+                invivo.revert(NAME, running.pid())?;
+            }
+            promises.measured(
+                format!(
+                    "stop of {}, median of {rounds}",
+                    paint::of(threads as u64, "thread")
+                ),
+                Amount::Micros(limit),
+                Amount::Micros(median(&stops)),
+            );
+        }
+        Ok(())
+    }
+}
+
+/// The program at work; ended when it is dropped.
+#[derive(Debug)]
+struct Running {
+    child: Child,
+    questions: ChildStdin,
+    answers: Receiver<String>,
+}
+
+impl Running {
+    fn start(program: &Path, spinners: usize, sleepers: usize) -> Result<Self> {
+        let mut child = Command::new(program)
+            .args([spinners.to_string(), sleepers.to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("cannot start {}", program.display()))?;
+        let (Some(questions), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
+            bail!("the program has no pipes");
+        };
+        let (sender, answers) = channel();
+        thread::spawn(move || {
+            for line in BufReader::new(output).lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        let mut running = Self {
+            child,
+            questions,
+            answers,
+        };
+        // The first gaps are those of its start.
+        thread::sleep(Duration::from_millis(200));
+        running.ask()?;
+        Ok(running)
+    }
+
+    fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The longest gap since the last question, and the price of one thing.
+    fn ask(&mut self) -> Result<(Duration, u32)> {
+        self.questions
+            .write_all(b"?\n")
+            .context("the program died")?;
+        let answer = self
+            .answers
+            .recv_timeout(PATIENCE)
+            .context("the program does not answer")?;
+        let (gap, price) = answer.split_once(' ').context("half an answer")?;
+        Ok((Duration::from_nanos(gap.parse()?), price.parse()?))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have died by itself; the run has noticed that by then.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
