@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use crate::invivo::Invivo;
 use crate::tally::Tally;
@@ -72,9 +72,11 @@ pub(crate) fn everything(workspace: &Workspace) -> Tally {
 
 /// Runs test programs, passes on what they print and counts their results. A
 /// program that fails without a failed test, because it does not compile or
-/// dies, is one failure.
+/// dies, is one failure; so is one that has no tests.
 fn counted(command: &mut Command) -> Result<Tally> {
     let mut child = command
+        // The errors of the live scenarios tell a whole story already.
+        .env("RUST_LIB_BACKTRACE", "0")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
@@ -90,8 +92,11 @@ fn counted(command: &mut Command) -> Result<Tally> {
         tally
     });
     let status = process::wait(&mut child, LIMIT, command)?;
-    let mut tally = reader.join().unwrap_or_default();
-    if !status.success() && tally.failed == 0 {
+    let Ok(mut tally) = reader.join() else {
+        bail!("what the tests print cannot be read");
+    };
+    let nothing = tally.passed == 0 && tally.failed == 0;
+    if nothing || (!status.success() && tally.failed == 0) {
         tally.check(false);
     }
     Ok(tally)

@@ -99,6 +99,16 @@ fn copy_sources(from: &Path, to: &Path) -> Result<()> {
 
 /// Builds the live scenarios of the copy and returns their programs.
 fn programs(workspace: &Workspace, copy: &Path) -> Result<Vec<PathBuf>> {
+    let target = workspace.target.join("ordinary");
+    // The copy lies elsewhere each time, so what the last one left is of no use.
+    let mut clean = workspace.cargo();
+    clean
+        .current_dir(copy)
+        .args(["clean", "--quiet", "--package", "live-tests"])
+        .env("CARGO_TARGET_DIR", &target);
+    if !process::succeeds(&mut clean, Duration::from_secs(60))? {
+        bail!("{} cannot be cleaned", target.display());
+    }
     let mut cargo = workspace.cargo();
     cargo
         .current_dir(copy)
@@ -110,7 +120,7 @@ fn programs(workspace: &Workspace, copy: &Path) -> Result<Vec<PathBuf>> {
             "--message-format",
             "json",
         ])
-        .env("CARGO_TARGET_DIR", workspace.target.join("ordinary"));
+        .env("CARGO_TARGET_DIR", &target);
     let output = process::capture(&mut cargo, Duration::from_secs(900))?;
     if !output.status.success() {
         bail!("the live scenarios do not build:\n{}", output.stderr);
