@@ -14,6 +14,7 @@ use crate::invivo::Invivo;
 use crate::workspace::Workspace;
 use crate::{install, live, paint};
 use promise::Promises;
+use redis::Subject;
 use spin::Spin;
 
 /// How often each measurement is made.
@@ -59,25 +60,17 @@ pub(crate) fn run(workspace: &Workspace, quick: bool) -> Result<bool> {
         &mut promises,
     )?;
     let switches = effort.switches;
-    redis::run(
+    let subject = Subject {
         workspace,
-        &invivo,
-        case.as_ref(),
-        &patch,
-        switches,
-        &mut promises,
-    )?;
+        invivo: &invivo,
+        case: case.as_ref(),
+        patch: &patch,
+    };
+    redis::run(subject, switches, &mut promises)?;
     let spin = Spin::build(workspace, &invivo)?;
     spin.gaps(&invivo, switches, &mut promises)?;
     spin.stops(&invivo, switches, &mut promises)?;
-    rounds::run(
-        workspace,
-        &invivo,
-        case.as_ref(),
-        &patch,
-        effort.rounds,
-        &mut promises,
-    )?;
+    rounds::run(subject, effort.rounds, &mut promises)?;
     Ok(promises.finish())
 }
 

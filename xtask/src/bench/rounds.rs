@@ -4,28 +4,24 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 
 use super::promise::{Amount, Promises};
-use crate::invivo::Invivo;
-use crate::live::Case;
+use super::redis::Subject;
 use crate::paint;
-use crate::workspace::Workspace;
 
 /// Memory that the program itself may take meanwhile, for its own purposes.
 const RSS_SLACK: f64 = 256.0 * 1024.0;
 
 /// Applies and reverts again and again.
-pub(crate) fn run(
-    workspace: &Workspace,
-    invivo: &Invivo,
-    case: &dyn Case,
-    patch: &Path,
-    rounds: usize,
-    promises: &mut Promises,
-) -> Result<()> {
+pub(crate) fn run(subject: Subject, rounds: usize, promises: &mut Promises) -> Result<()> {
+    let Subject {
+        workspace,
+        invivo,
+        case,
+        patch,
+    } = subject;
     println!(
         "\n{}",
         paint::bold(format!("{rounds} rounds of apply and revert"))

@@ -79,7 +79,7 @@ impl Spin {
             ))
         );
         let mut running = Running::start(&self.base, spinners, 0)?;
-        let mut waits = Waits::default();
+        let (mut own, mut all) = (Waits::default(), Waits::default());
         let mut stops = Vec::new();
         for _ in 0..rounds {
             let mut applied = false;
@@ -99,16 +99,22 @@ impl Spin {
                     }
                 }
                 thread::sleep(WINDOW);
-                let (gap, price) = running.ask()?;
+                let seen = running.ask()?;
                 let expected = if applied { NEW_PRICE } else { OLD_PRICE };
-                ensure!(price == expected, "the price is {price}, not {expected}");
-                let mut one = Histogram::default();
-                one.note(gap);
-                waits.add(window, one);
+                ensure!(
+                    seen.price == expected,
+                    "the price is {}, not {expected}",
+                    seen.price
+                );
+                own.add(window, single(seen.own_gap));
+                all.add(window, single(seen.gap));
             }
         }
-        waits.print();
-        let (with, without) = (waits.summary(Window::Switch), waits.summary(Window::Quiet));
+        println!("      all gaps:");
+        all.print();
+        println!("      gaps in which the processor was not given to somebody else:");
+        own.print();
+        let (with, without) = (own.summary(Window::Switch), own.summary(Window::Quiet));
         promises.measured(
             "longest gap of a thread not borrowed, beyond no apply",
             Amount::Micros(500.0),
@@ -156,6 +162,24 @@ impl Spin {
     }
 }
 
+/// A histogram of one duration.
+fn single(duration: Duration) -> Histogram {
+    let mut histogram = Histogram::default();
+    histogram.note(duration);
+    histogram
+}
+
+/// What the program saw of itself.
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    /// The longest gap that the scheduler did not make.
+    own_gap: Duration,
+    /// The longest gap.
+    gap: Duration,
+    /// Of one thing.
+    price: u32,
+}
+
 /// The program at work; ended when it is dropped.
 #[derive(Debug)]
 struct Running {
@@ -198,8 +222,8 @@ impl Running {
         self.child.id()
     }
 
-    /// The longest gap since the last question, and the price of one thing.
-    fn ask(&mut self) -> Result<(Duration, u32)> {
+    /// What the program saw since the last question.
+    fn ask(&mut self) -> Result<Seen> {
         self.questions
             .write_all(b"?\n")
             .context("the program died")?;
@@ -207,8 +231,15 @@ impl Running {
             .answers
             .recv_timeout(PATIENCE)
             .context("the program does not answer")?;
-        let (gap, price) = answer.split_once(' ').context("half an answer")?;
-        Ok((Duration::from_nanos(gap.parse()?), price.parse()?))
+        let words: Vec<&str> = answer.split(' ').collect();
+        let [own_gap, gap, price] = words.as_slice() else {
+            bail!("half an answer: {answer}");
+        };
+        Ok(Seen {
+            own_gap: Duration::from_nanos(own_gap.parse()?),
+            gap: Duration::from_nanos(gap.parse()?),
+            price: price.parse()?,
+        })
     }
 }
 
