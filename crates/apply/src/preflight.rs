@@ -66,7 +66,8 @@ impl Preflight {
             may_replace(live, patch)?;
         }
         let previous = live.filter(|_| !is_applied);
-        let code = CleanCode { target, live: previous.as_ref() };
+        let others = records.iter().map(|(record, _)| record);
+        let code = CleanCode { target, records: others.filter(|_| !is_applied).cloned().collect() };
         if !is_applied {
             check_bytes(&code, patch, &module)?;
         }
@@ -75,10 +76,11 @@ impl Preflight {
             .find(|(record, state)| *state == State::Reverted && record.id == *id)
             .map(|(record, _)| record.clone());
         let mut entered = Vec::new();
+        let mut pads = Vec::new();
         for redirect in patch.redirects.iter().filter(|redirect| redirect.hooked) {
             let entry = live_place(&module, redirect.at.0)?;
             let bytes = if is_applied { Vec::new() } else { code.read(entry, redirect.size)? };
-            let choice = if is_applied { None } else { Some(choose_for(redirect, &bytes)?) };
+            let choice = if is_applied { None } else { Some(choose_for(redirect, entry, &bytes, &mut pads)?) };
             entered.push((redirect, entry, choice));
         }
         let choices: Vec<Choice> = entered.iter().filter_map(|(_, _, choice)| choice.clone()).collect();
@@ -97,7 +99,8 @@ impl Preflight {
                 .into_iter()
                 .map(|(at, new)| {
                     let old = Hex(code.read(at, new.len() as u64)?);
-                    Ok(HookRecord { at, old, new: Hex(new) })
+                    let pad = choice.pad.is_some_and(|pad| entry.checked_offset(pad) == Some(at));
+                    Ok(HookRecord { at, old, new: Hex(new), pad })
                 })
                 .collect::<Result<_, ApplyError>>()?;
             let (function, form) = (redirect.function.clone(), choice.form);
@@ -143,8 +146,13 @@ fn has_foreign_personality(patch: &Patch) -> bool {
     })
 }
 
-fn choose_for(redirect: &Redirect, bytes: &[u8]) -> Result<Choice, ApplyError> {
-    choose(redirect, bytes).map_err(|why| {
+fn choose_for(
+    redirect: &Redirect,
+    entry: LiveAddr,
+    bytes: &[u8],
+    pads: &mut Vec<LiveAddr>,
+) -> Result<Choice, ApplyError> {
+    choose(redirect, entry, bytes, pads).map_err(|why| {
         let name = invivo_image::demangle(&redirect.function);
         ApplyError::Refused(format!("{name} cannot be hooked: {why}"))
     })
@@ -201,10 +209,10 @@ fn may_replace(live: &Record, patch: &Patch) -> Result<(), ApplyError> {
     }
 }
 
-/// The target's code as it is without the live patch.
+/// The target's code as it is without any patch.
 struct CleanCode<'t> {
     target: &'t dyn Target,
-    live: Option<&'t Record>,
+    records: Vec<Record>,
 }
 
 impl CleanCode<'_> {
@@ -212,7 +220,12 @@ impl CleanCode<'_> {
         let size = usize::try_from(size).map_err(|_| ApplyError::Refused("a huge function".to_owned()))?;
         let mut bytes = vec![0; size];
         self.target.read(at, &mut bytes)?;
-        for hook in self.live.iter().flat_map(|record| &record.hooks) {
+        for hook in self.records.iter().flat_map(|record| &record.hooks) {
+            // A patch that was taken back may have left padding (see `revert`).
+            let mut now = vec![0; hook.new.0.len()];
+            if self.target.read(hook.at, &mut now).is_err() || now != hook.new.0 {
+                continue;
+            }
             for (old, place) in hook.old.0.iter().zip(hook.at.0..) {
                 let inside = place.checked_sub(at.0).and_then(|i| usize::try_from(i).ok());
                 if let Some(byte) = inside.and_then(|inside| bytes.get_mut(inside)) {

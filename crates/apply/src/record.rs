@@ -53,6 +53,9 @@ pub struct HookRecord {
     pub old: Hex,
     /// What is there while the patch is live.
     pub new: Hex,
+    /// True for the long jump in padding to which a short one leads: a thread may
+    /// stand before it, on its way, when the short one is already taken back.
+    pub pad: bool,
 }
 
 /// A patch in a target.
@@ -88,6 +91,8 @@ pub struct Record {
     pub variables: Vec<String>,
     /// Where text pages are while they are changed, and how many bytes of them.
     pub scratch: (LiveAddr, u64),
+    /// The digest of the live patch that it replaces.
+    pub replaces: Option<Hex>,
     /// True if its unwind data are registered with the language's runtime, which
     /// keeps pointers into its memory.
     pub registered: bool,
@@ -97,6 +102,13 @@ pub struct Record {
 }
 
 impl Record {
+    /// Padding in which a thread may stand while it is on its way to the patch.
+    pub(crate) fn pads(&self) -> Vec<(String, std::ops::Range<LiveAddr>)> {
+        let pads = self.hooks.iter().filter(|hook| hook.pad);
+        let end = |hook: &HookRecord| LiveAddr(hook.at.0 + hook.new.0.len() as u64);
+        pads.map(|hook| (self.name.clone(), hook.at..end(hook))).collect()
+    }
+
     /// The record as it stands in memory, in `state`; `None` if it outgrew its room.
     fn to_bytes(&self, state: State) -> Option<Vec<u8>> {
         let room = usize::try_from(self.room).ok()?;
@@ -178,12 +190,13 @@ pub(crate) fn sample() -> Record {
         module: LiveAddr(0x40_0000),
         functions: vec!["f".to_owned()],
         replaced: vec![(at, 4)],
-        hooks: vec![HookRecord { at, old: Hex(vec![1]), new: Hex(vec![2]) }],
+        hooks: vec![HookRecord { at, old: Hex(vec![1]), new: Hex(vec![2]), pad: false }],
         region: (LiveAddr(0x10_0000), 0x2000),
         room: 0x1000,
         data: (LiveAddr(0x10_2000), 0),
         variables: Vec::new(),
         scratch: (LiveAddr(0), 0),
+        replaces: None,
         registered: false,
         quiescent: false,
     }

@@ -57,12 +57,26 @@ fn revert_one(
         .collect();
     let (start, size) = record.region;
     let busy = [(record.name.clone(), start..LiveAddr(start.0.saturating_add(size)))];
-    // A hook is one instruction, so no thread can be in the middle of one.
-    let job = Job { changes: &changes, busy: &busy, torn: &[], options: &options };
+    // A hook is one instruction, so no thread can be in the middle of one; but a
+    // thread that took a short jump may still stand before the long one in the padding.
+    let torn = record.pads();
+    let job = Job { changes: &changes, busy: &busy, torn: &torn, options: &options };
     write_record(target, record, State::Reverting)?;
-    let switched = switch(target, &job, &mut |target, scratch| {
+    let mut journal = |target: &mut dyn Target, scratch| {
         write_record(target, &Record { scratch, ..record.clone() }, State::Reverting)
-    });
+    };
+    let mut switched = switch(target, &job, &mut journal);
+    if let Err(ApplyError::Blocked(blockers)) = &switched
+        && consistency == Consistency::Entry
+        && blockers.iter().all(|blocker| blocker.function.is_none())
+    {
+        // Where stacks cannot be proved at all, the padding stays as it is: nothing
+        // leads there any more, and the next patch may use it again.
+        let entries: Vec<Change> =
+            changes.iter().zip(&record.hooks).filter(|(_, hook)| !hook.pad).map(|(c, _)| c.clone()).collect();
+        let job = Job { changes: &entries, busy: &[], torn: &[], options: &options };
+        switched = switch(target, &job, &mut journal);
+    }
     let switched = match switched {
         Ok(switched) => switched,
         Err(error) => {

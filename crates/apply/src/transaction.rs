@@ -170,6 +170,7 @@ fn record(plan: &Preflight, patch: &Patch, id: &Hex, options: &Options<'_>) -> R
             .filter_map(|section| section.name.strip_prefix(".data.").map(str::to_owned))
             .collect(),
         scratch: (LiveAddr(0), 0),
+        replaces: plan.previous.as_ref().map(|previous| previous.id.clone()),
         registered: plan.kept.as_ref().is_some_and(|kept| kept.registered),
         quiescent: options.consistency == Consistency::Quiescent,
     }
@@ -210,8 +211,8 @@ fn go_live(
     record: &Record,
     options: &Options<'_>,
 ) -> Result<Switched, ApplyError> {
-    let changes = changes(plan.previous.as_ref(), plan.writes());
-    let torn: Vec<_> = plan
+    let changes = changes(plan.previous.as_ref(), &record.hooks);
+    let mut torn: Vec<_> = plan
         .hooks
         .iter()
         .filter(|hook| hook.form == Form::Overwrite)
@@ -220,6 +221,7 @@ fn go_live(
         .collect();
     let mut busy = plan.replaced.clone();
     if let Some(previous) = &plan.previous {
+        torn.extend(previous.pads());
         let (start, size) = previous.region;
         busy.push((previous.name.clone(), start..LiveAddr(start.0 + size)));
     }
@@ -236,10 +238,7 @@ fn go_live(
 }
 
 /// What changes when `previous` is replaced by `next`: places of both, in order.
-fn changes<'w>(
-    previous: Option<&'w Record>,
-    next: impl Iterator<Item = &'w HookRecord>,
-) -> Vec<Change> {
+pub(crate) fn changes(previous: Option<&Record>, next: &[HookRecord]) -> Vec<Change> {
     let mut changes: Vec<Change> = previous
         .into_iter()
         .flat_map(|record| &record.hooks)

@@ -23,7 +23,7 @@ const FILL: u8 = 0xcc;
 pub enum Form {
     /// `jmp rel32` over the first instruction (or the one behind `endbr64`).
     Jump,
-    /// `jmp rel8` over it, to `jmp rel32` in the padding before the function.
+    /// `jmp rel8` over one instruction, to `jmp rel32` in padding nearby.
     PadJump,
     /// `jmp rel32` over a later instruction of the prologue; a landing stub undoes
     /// what ran before it.
@@ -61,6 +61,8 @@ pub struct Choice {
     pub offset: u64,
     /// Bytes that are replaced there.
     pub length: u64,
+    /// For [`Form::PadJump`]: where the long jump stands, as an offset from the entry.
+    pub pad: Option<i64>,
     undo: Vec<Undo>,
 }
 
@@ -102,10 +104,10 @@ impl Choice {
     pub fn writes(&self, entry: LiveAddr, target: LiveAddr) -> Option<Vec<(LiveAddr, Vec<u8>)>> {
         let site = entry.checked_add(self.offset)?;
         let length = usize::try_from(self.length).ok()?;
-        if self.form == Form::PadJump {
-            let pad = LiveAddr(entry.0.checked_sub(NEAR_JUMP)?);
-            let distance = i64::try_from(pad.0).ok()? - i64::try_from(site.0 + SHORT_JUMP).ok()?;
-            let mut short = vec![0xeb, i8::try_from(distance).ok()?.to_le_bytes()[0]];
+        if let Some(offset) = self.pad {
+            let pad = entry.checked_offset(offset)?;
+            let short = short_distance(self.offset, offset)?;
+            let mut short = vec![0xeb, short.to_le_bytes()[0]];
             short.resize(length, FILL);
             return Some(vec![(pad, near_jump(pad, target)?), (site, short)]);
         }
@@ -113,6 +115,12 @@ impl Choice {
         jump.resize(length, FILL);
         Some(vec![(site, jump)])
     }
+}
+
+/// The distance of a short jump from `site` to `pad`, both offsets from the entry.
+fn short_distance(site: u64, pad: i64) -> Option<i8> {
+    let next = i64::try_from(site.checked_add(SHORT_JUMP)?).ok()?;
+    i8::try_from(pad.checked_sub(next)?).ok()
 }
 
 fn near_jump(at: LiveAddr, target: LiveAddr) -> Option<Vec<u8>> {
@@ -123,53 +131,51 @@ fn near_jump(at: LiveAddr, target: LiveAddr) -> Option<Vec<u8>> {
     Some(code)
 }
 
-/// Chooses the hook for a function whose unpatched code is `code`.
+/// Chooses the hook for the function at `entry`, whose unpatched code is `code`.
+/// `taken` holds padding that other hooks use; what this one uses is added.
 ///
 /// # Errors
 /// Why no hook fits.
-pub fn choose(redirect: &Redirect, code: &[u8]) -> Result<Choice, String> {
+pub fn choose(
+    redirect: &Redirect,
+    entry: LiveAddr,
+    code: &[u8],
+    taken: &mut Vec<LiveAddr>,
+) -> Result<Choice, String> {
     let instructions = straight_line(code);
     let (skip, rest) = match instructions.first() {
         Some(first) if first.mnemonic() == Mnemonic::Endbr64 => (4, &instructions[1..]),
         _ => (0, &instructions[..]),
     };
-    let Some(first) = rest.first() else {
+    if rest.is_empty() {
         return Err("its first instruction cannot be decoded".to_owned());
-    };
-    let clear = u64::from(redirect.clear);
-    // Behind the last instruction lies padding that nothing runs, so a hook on a
-    // lone `ret` may reach into it.
-    let room = |offset: u64, length: u64| {
-        if offset + length == redirect.size { length + u64::from(redirect.tail) } else { length }
-    };
-    let one = |form, offset: u64, length: u64, undo: &[Undo]| Choice {
-        form,
-        offset,
-        length: length.max(if form == Form::PadJump { SHORT_JUMP } else { NEAR_JUMP }),
-        undo: undo.to_vec(),
-    };
-    let length = first.len() as u64;
-    let padded = u64::from(redirect.padding) >= NEAR_JUMP;
-    if room(skip, length) >= NEAR_JUMP && skip + length <= clear {
-        return Ok(one(Form::Jump, skip, length, &[]));
-    }
-    if padded && room(skip, length) >= SHORT_JUMP && skip + length <= clear {
-        return Ok(one(Form::PadJump, skip, length, &[]));
     }
     let mut undo = Vec::new();
     let mut factory = InstructionInfoFactory::new();
     let mut offset = skip;
     for instruction in rest {
         let length = instruction.len() as u64;
-        if offset + length > clear {
+        if offset + length > u64::from(redirect.clear) {
             break;
         }
-        if room(offset, length) >= NEAR_JUMP {
-            return Ok(one(Form::LateJump, offset, length, &undo));
-        }
-        let near_enough = offset + SHORT_JUMP + NEAR_JUMP <= 128;
-        if padded && near_enough && room(offset, length) >= SHORT_JUMP {
-            return Ok(one(Form::PadJump, offset, length, &undo));
+        // Behind the last instruction lies padding that nothing runs, so a hook on a
+        // lone `ret` may reach into it.
+        let last = offset + length == redirect.size;
+        let room = if last { length + u64::from(redirect.tail) } else { length };
+        let pad = if room >= NEAR_JUMP || room < SHORT_JUMP {
+            None
+        } else {
+            free_pad(redirect, entry, offset, taken)
+        };
+        if room >= NEAR_JUMP || pad.is_some() {
+            taken.extend(pad.and_then(|pad| entry.checked_offset(pad)));
+            let form = match pad {
+                Some(_) => Form::PadJump,
+                None if undo.is_empty() => Form::Jump,
+                None => Form::LateJump,
+            };
+            let least = if pad.is_some() { SHORT_JUMP } else { NEAR_JUMP };
+            return Ok(Choice { form, offset, length: length.max(least), pad, undo });
         }
         if !undoable(instruction, &mut factory, &mut undo) {
             break;
@@ -177,6 +183,23 @@ pub fn choose(redirect: &Redirect, code: &[u8]) -> Result<Choice, String> {
         offset += length;
     }
     overwrite(skip, rest, redirect)
+}
+
+/// Room for a long jump in padding that a short jump at `site` reaches.
+fn free_pad(redirect: &Redirect, entry: LiveAddr, site: u64, taken: &[LiveAddr]) -> Option<i64> {
+    let step = NEAR_JUMP.cast_signed();
+    let free = |pad: &i64| {
+        entry.checked_offset(*pad).is_some_and(|at| {
+            taken.iter().all(|other| other.0.abs_diff(at.0) >= NEAR_JUMP)
+        })
+    };
+    redirect.pads.iter().find_map(|(start, size)| {
+        // From the end on: the padding right before a function is where compilers that
+        // plan for hooks leave it.
+        let end = start + i64::from(*size);
+        let mut places = (1..=i64::from(*size) / step).map(|n| end - n * step);
+        places.find(|pad| short_distance(site, *pad).is_some() && free(pad))
+    })
 }
 
 /// Several instructions, for a moment at which no thread is between them.
@@ -197,7 +220,7 @@ fn overwrite(skip: u64, rest: &[Instruction], redirect: &Redirect) -> Result<Cho
         return Err("it has a loop that begins in its first bytes, and no padding before it".to_owned());
     }
     let length = length.max(NEAR_JUMP);
-    Ok(Choice { form: Form::Overwrite, offset: skip, length, undo: Vec::new() })
+    Ok(Choice { form: Form::Overwrite, offset: skip, length, pad: None, undo: Vec::new() })
 }
 
 /// The instructions from the entry on, up to the first one that may lead elsewhere.

@@ -55,7 +55,9 @@ pub fn extent(image: &Image, usage: &Usage, line: &Line, at: LinkAddr) -> Option
         let mut size = text.len() as u64 + 1;
         // A pointer to a single NUL may be the empty text, or may count from one into
         // what follows (see `Image::just_before`): what follows is then part of it.
-        if let ("", Some(following)) = (text, whole.get(1..).and_then(self::text)) {
+        // A pointer in data does not count.
+        let by_code = !line.instruction.is_invalid();
+        if let (true, "", Some(following)) = (by_code, text, whole.get(1..).and_then(self::text)) {
             size += following.len() as u64 + 1;
         }
         if bytes.get(text.len()..).is_none_or(|rest| rest.iter().all(|byte| *byte == 0)) {

@@ -76,7 +76,12 @@ impl Reason {
             && numbers.len() == differences.len()
         {
             let times = numbers.len();
-            if rest.iter().all(|number| number == first) && first.unsigned_abs() < 10_000 {
+            // No file has a million lines, and no fix moves a line by thousands.
+            let like_lines = differences.iter().all(|difference| {
+                matches!(difference, Difference::Number { base, fixed } if base.max(fixed) < &1_000_000)
+            });
+            let together = rest.iter().all(|number| number == first) && first.unsigned_abs() < 2_000;
+            if together && like_lines {
                 say(ReasonKind::Numbers, format!(
                     "only numbers differ, {times} of them by {first:+}, as line numbers do"
                 ));

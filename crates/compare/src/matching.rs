@@ -119,6 +119,11 @@ fn bearers<'a>(
 
 /// True for a private name that the compiler made unique by a number.
 fn is_numbered(name: &str) -> bool {
+    // A mangled name says already which function a variable belongs to; there the
+    // number counts the parts of one variable (`THREAD_INFO.0`, `THREAD_INFO.1`).
+    if name.starts_with("_Z") || name.starts_with("_R") {
+        return false;
+    }
     name.rsplit_once('.').is_some_and(|(head, tail)| {
         !head.is_empty() && !tail.is_empty() && tail.bytes().all(|b| b.is_ascii_digit())
     })
@@ -142,8 +147,8 @@ impl<'a> Key<'a> {
     }
 }
 
-/// A number that tells bearers of one name apart: for a variable its size and
-/// who uses it; for a function its instructions and what they refer to.
+/// A number that tells bearers of one name apart: for a variable its size, who
+/// uses it and what points to it; for a function its instructions and what they refer to.
 fn distinction(image: &Image, usage: &Usage, id: EntityId) -> u64 {
     let entity = image.entity(id);
     let mut hash = DefaultHasher::new();
@@ -159,6 +164,17 @@ fn distinction(image: &Image, usage: &Usage, id: EntityId) -> u64 {
         users.sort_unstable();
         users.dedup();
         users.hash(&mut hash);
+        // Unnamed literals of C (`__compound_literal.3`) are known only to what points to them.
+        let mut holders: Vec<(&str, u64)> = usage
+            .pointed
+            .get(&id)
+            .into_iter()
+            .flatten()
+            .filter_map(|at| image.entity_at(*at).map(|holder| (image.entity(holder), *at)))
+            .map(|(holder, at)| (stem(holder.name()), at.0 - holder.addr.0))
+            .collect();
+        holders.sort_unstable();
+        holders.hash(&mut hash);
         return hash.finish();
     }
     for line in decode(image, entity).into_iter().flatten().filter(|line| !line.is_padding()) {

@@ -177,6 +177,9 @@ impl<'c, 'a> Meaning<'c, 'a> {
 
 fn is_padding(image: &Image, at: LinkAddr, from: u64, to: u64) -> bool {
     const LARGEST_ALIGNMENT: u64 = 64;
+    if to == from {
+        return true;
+    }
     to - from < LARGEST_ALIGNMENT
         && image
             .bytes(LinkAddr(at.0 + from), to - from)

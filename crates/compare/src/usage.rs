@@ -43,7 +43,13 @@ impl Usage {
             .map(|(id, entity)| {
                 let references = decode(image, entity).map(|lines| {
                     let outer = lines.iter().flat_map(|line| line.references());
-                    outer.filter(|r| r.target < entity.addr || r.target >= entity.end()).collect()
+                    // A function that takes its own address tells it to somebody.
+                    let leaves = |r: &Reference| {
+                        r.target < entity.addr
+                            || r.target >= entity.end()
+                            || (r.kind == ReferenceKind::Relative && r.target == entity.addr)
+                    };
+                    outer.filter(leaves).collect()
                 });
                 (*id, references)
             })

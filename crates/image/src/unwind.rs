@@ -231,7 +231,7 @@ impl Lsda {
             let action = sites.read_uleb128().map_err(broken)?;
             actions.extend((action != 0).then_some(action));
         }
-        let largest = largest_filter(bytes, sites_end, &actions)?;
+        let largest = largest_filter(bytes, sites_end, type_base, &actions)?;
         let mut types = Vec::new();
         if let Some(base) = type_base {
             let width = match type_encoding & 0x0f {
@@ -266,7 +266,12 @@ impl Lsda {
 }
 
 /// The largest index into the type table that any action uses.
-fn largest_filter(bytes: &[u8], table: usize, actions: &[u64]) -> Result<usize, String> {
+fn largest_filter(
+    bytes: &[u8],
+    table: usize,
+    type_base: Option<usize>,
+    actions: &[u64],
+) -> Result<usize, String> {
     let mut largest = 0;
     for action in actions {
         let mut at = usize::try_from(*action - 1).ok().and_then(|a| a.checked_add(table));
@@ -275,12 +280,12 @@ fn largest_filter(bytes: &[u8], table: usize, actions: &[u64]) -> Result<usize, 
             let Some(here) = at else { break };
             let mut rest = EndianSlice::new(bytes.get(here..).ok_or("an action lies outside")?, LittleEndian);
             let filter = rest.read_sleb128().map_err(|e| e.to_string())?;
-            if filter < 0 {
-                return Err("exception specifications".to_owned());
-            }
             let link = bytes.len() - rest.len();
             let next = rest.read_sleb128().map_err(|e| e.to_string())?;
-            largest = largest.max(usize::try_from(filter).map_err(|_| "a filter is too large")?);
+            largest = largest.max(match usize::try_from(filter) {
+                Ok(filter) => filter,
+                Err(_) => largest_specified(bytes, type_base, filter)?,
+            });
             at = if next == 0 {
                 None
             } else {
@@ -289,4 +294,20 @@ fn largest_filter(bytes: &[u8], table: usize, actions: &[u64]) -> Result<usize, 
         }
     }
     Ok(largest)
+}
+
+/// The largest index in a list of types that may pass (an exception specification;
+/// an empty one stands where Rust forbids unwinding). The lists lie behind the types.
+fn largest_specified(bytes: &[u8], type_base: Option<usize>, filter: i64) -> Result<usize, String> {
+    let offset = usize::try_from(-1 - filter).map_err(|_| "a filter is too large")?;
+    let at = type_base.and_then(|base| base.checked_add(offset));
+    let list = at.and_then(|at| bytes.get(at..)).ok_or("a list of types lies outside")?;
+    let mut rest = EndianSlice::new(list, LittleEndian);
+    let mut largest = 0;
+    loop {
+        match rest.read_uleb128().map_err(|e| e.to_string())? {
+            0 => return Ok(largest),
+            index => largest = largest.max(usize::try_from(index).map_err(|_| "a type is too far")?),
+        }
+    }
 }

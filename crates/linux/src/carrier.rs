@@ -20,6 +20,8 @@ const PATIENCE: Duration = Duration::from_millis(200);
 const CALL_PATIENCE: Duration = Duration::from_secs(5);
 /// `MAP_FIXED_NOREPLACE`.
 const NO_REPLACE: i32 = 0x10_0000;
+/// `rt_sigreturn`.
+const SIGRETURN: i32 = 15;
 /// `MREMAP_DONTUNMAP`.
 const DONT_UNMAP: i32 = 4;
 
@@ -28,8 +30,17 @@ const DONT_UNMAP: i32 = 4;
 pub(crate) struct Gadgets {
     /// `syscall; ret`.
     syscall: u64,
-    /// A call of `rt_sigreturn`.
-    restorer: u64,
+    /// How a thread comes to call `rt_sigreturn`.
+    way_back: WayBack,
+}
+
+/// Code that leads a thread to `rt_sigreturn`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum WayBack {
+    /// libc's own return from signal handlers.
+    Restorer(u64),
+    /// `pop rax; ret`, in a program without handlers that has none; then `syscall`.
+    PopRax(u64),
 }
 
 /// A held thread.
@@ -65,10 +76,11 @@ impl Process {
     fn find_gadgets(&self) -> Result<Option<Gadgets>, TargetError> {
         const SYSCALL_RET: &[u8] = &[0x0f, 0x05, 0xc3];
         // mov rax, 15; syscall — and the form with eax.
-        const SIGRETURN: [&[u8]; 2] =
+        const RESTORER: [&[u8]; 2] =
             [&[0x48, 0xc7, 0xc0, 15, 0, 0, 0, 0x0f, 0x05], &[0xb8, 15, 0, 0, 0, 0x0f, 0x05]];
         const LARGEST: u64 = 64 << 20;
-        let (mut syscall, mut restorer) = (None, None);
+        const POP_RAX_RET: &[u8] = &[0x58, 0xc3];
+        let (mut syscall, mut restorer, mut pop) = (None, None, None);
         let mut maps = self.maps()?;
         // libc first: it has both, and it is small.
         maps.sort_by_key(|map| match &map.pathname {
@@ -85,12 +97,14 @@ impl Process {
             let bytes = self.memory.read_some(LiveAddr(start), size);
             let find = |code: &[u8]| memmem::find(&bytes, code).map(|at| start + at as u64);
             syscall = syscall.or_else(|| find(SYSCALL_RET));
-            restorer = restorer.or_else(|| SIGRETURN.into_iter().find_map(find));
+            restorer = restorer.or_else(|| RESTORER.into_iter().find_map(find));
+            pop = pop.or_else(|| find(POP_RAX_RET));
             if let (Some(syscall), Some(restorer)) = (syscall, restorer) {
-                return Ok(Some(Gadgets { syscall, restorer }));
+                return Ok(Some(Gadgets { syscall, way_back: WayBack::Restorer(restorer) }));
             }
         }
-        Ok(None)
+        let way_back = restorer.map(WayBack::Restorer).or(pop.map(WayBack::PopRax));
+        Ok(syscall.zip(way_back).map(|(syscall, way_back)| Gadgets { syscall, way_back }))
     }
 
     /// Threads in the order in which they should be asked: those first that wait in a
@@ -167,7 +181,11 @@ impl<'p> Carrier<'p> {
         let registers = thread.registers()?;
         let mask = thread.signal_mask()?;
         let extended = thread.extended_state()?;
-        let frame = SignalFrame::new(&registers, &extended, mask, gadgets.restorer);
+        let way_back = match gadgets.way_back {
+            WayBack::Restorer(at) => vec![at],
+            WayBack::PopRax(at) => vec![at, flag(SIGRETURN), gadgets.syscall],
+        };
+        let frame = SignalFrame::new(&registers, &extended, mask, &way_back);
         let frame = frame.ok_or_else(|| {
             TargetError::NotNow(format!("thread {} has a state that cannot be kept", thread.tid()))
         })?;
@@ -287,7 +305,7 @@ impl Visit for Carrier<'_> {
             self.thread.to_system_call(CALL_PATIENCE)?;
             let registers = self.thread.registers()?;
             // The function's own return leads to the restorer, whose call we stop at.
-            if registers.orig_rax == flag(15) && registers.rsp == self.frame.at + 8 {
+            if registers.orig_rax == flag(SIGRETURN) && registers.rsp == self.frame.frame_end() {
                 return Ok(());
             }
         }

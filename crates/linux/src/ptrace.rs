@@ -59,10 +59,20 @@ pub(crate) fn seize(pid: i32, tid: i32) -> Result<(), TargetError> {
             if tracer != 0 {
                 return TargetError::Traced { pid, tracer };
             }
+            // A thread that is ending cannot be traced any more; a main thread may
+            // have ended long before the others.
+            if is_dead(tid) {
+                return TargetError::Gone(pid);
+            }
             TargetError::NotPermitted { what: format!("trace process {pid}") }
         }
         other => traced(pid, "trace", other),
     })
+}
+
+fn is_dead(tid: i32) -> bool {
+    let stat = procfs::process::Process::new(tid).and_then(|task| task.stat());
+    stat.map_or(true, |stat| matches!(stat.state, 'Z' | 'X'))
 }
 
 /// Asks a seized thread to stop.

@@ -34,16 +34,18 @@ pub(crate) struct SignalFrame {
     /// The stack pointer with which the injected call starts.
     pub(crate) at: u64,
     pub(crate) bytes: Vec<u8>,
+    /// Bytes before the `ucontext`.
+    way_back: u64,
 }
 
 impl SignalFrame {
-    /// The frame for a thread with these registers; `restorer` is the address of code
-    /// that calls `rt_sigreturn`.
+    /// The frame for a thread with these registers; `way_back` is what returns from the
+    /// call find on the stack, one after the other, until `rt_sigreturn` is called.
     pub(crate) fn new(
         registers: &user_regs_struct,
         extended: &[u8],
         mask: u64,
-        restorer: u64,
+        way_back: &[u64],
     ) -> Option<SignalFrame> {
         let (extended, features) = usual_state(extended)?;
         let mut registers = *registers;
@@ -55,12 +57,12 @@ impl SignalFrame {
         let xsave = (extended.len() as u64).checked_add(4)?;
         let top = registers.rsp.checked_sub(RED_ZONE)?;
         let fpstate = top.checked_sub(xsave)? & !(XSAVE_ALIGN - 1);
-        let size = (RETURN + UCONTEXT + SIGINFO) as u64;
+        let size = (RETURN * way_back.len() + UCONTEXT + SIGINFO) as u64;
         // A function that is called with this stack pointer expects it 8 off 16.
         let at = (fpstate.checked_sub(size)? & !0xf).checked_sub(8)?;
         let mut bytes = Vec::with_capacity(usize::try_from(top - at).ok()?);
         let mut word = |value: u64| bytes.extend(value.to_le_bytes());
-        word(restorer);
+        way_back.iter().copied().for_each(&mut word);
         word(FLAGS);
         word(0);
         // No alternate stack: the kernel ignores one of size zero and keeps its own.
@@ -87,7 +89,12 @@ impl SignalFrame {
         bytes[notes + 8..notes + 16].copy_from_slice(&features.to_le_bytes());
         bytes[notes + 16..notes + 20].copy_from_slice(&size.to_le_bytes());
         bytes.extend(MAGIC_2.to_le_bytes());
-        Some(SignalFrame { at, bytes })
+        Some(SignalFrame { at, bytes, way_back: way_back.len() as u64 * RETURN as u64 })
+    }
+
+    /// The stack pointer with which `rt_sigreturn` is called.
+    pub(crate) fn frame_end(&self) -> u64 {
+        self.at + self.way_back
     }
 }
 
@@ -128,7 +135,7 @@ mod tests {
 
     #[test]
     fn the_frame_lies_below_the_red_zone_and_is_aligned() {
-        let frame = SignalFrame::new(&registers(), &[0; 832], 0, 0x1000).unwrap();
+        let frame = SignalFrame::new(&registers(), &[0; 832], 0, &[0x1000]).unwrap();
         assert_eq!(frame.at % 16, 8);
         let end = frame.at + frame.bytes.len() as u64;
         assert!(end <= 0x7fff_0000_1234 - 128);
@@ -142,7 +149,7 @@ mod tests {
         let mut registers = registers();
         registers.orig_rax = 232;
         registers.rax = negative(libc::EINTR);
-        let frame = SignalFrame::new(&registers, &[0; 832], 0, 0x1000).unwrap();
+        let frame = SignalFrame::new(&registers, &[0; 832], 0, &[0x1000]).unwrap();
         let word = |at: usize| u64::from_le_bytes(frame.bytes[at..at + 8].try_into().unwrap());
         // rax and rip within the frame: 8 + 40 + 13 and 16 words.
         assert_eq!((word(48 + 13 * 8), word(48 + 16 * 8)), (232, 0x40_1000));

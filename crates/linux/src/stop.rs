@@ -35,8 +35,6 @@ impl<'p> AllStopped<'p> {
             new.retain(|tid| match seize(process.pid, *tid).and_then(|()| interrupt(process.pid, *tid)) {
                 Ok(()) => true,
                 Err(TargetError::Gone(_)) => false,
-                // The main thread may have ended before the others.
-                Err(TargetError::NotPermitted { .. }) if is_dead(*tid) => false,
                 Err(error) => {
                     refused = Some(error);
                     false
@@ -73,11 +71,6 @@ impl<'p> AllStopped<'p> {
         }
         failure.map_or(Ok(()), Err)
     }
-}
-
-fn is_dead(tid: i32) -> bool {
-    let stat = procfs::process::Process::new(tid).and_then(|task| task.stat());
-    stat.is_ok_and(|stat| matches!(stat.state, 'Z' | 'X'))
 }
 
 impl Stopped for AllStopped<'_> {

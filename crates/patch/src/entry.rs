@@ -11,8 +11,8 @@ const LONGEST_PADDING: u64 = 64;
 pub(crate) struct Entry {
     /// Bytes from the entry on which no branch leads to but to the first one.
     pub(crate) clear: u32,
-    /// Bytes of padding before the entry that control never reaches.
-    pub(crate) padding: u32,
+    /// Padding near the entry that control never reaches: offset from the entry and size.
+    pub(crate) pads: Vec<(i64, u32)>,
     /// Bytes of padding behind the function that control never reaches.
     pub(crate) tail: u32,
 }
@@ -55,9 +55,22 @@ pub(crate) fn examine(c: &Comparison<'_>, parts: &Parts) -> Option<Entry> {
     }
     Some(Entry {
         clear: u32::try_from(clear).ok()?,
-        padding: padding(image, main.addr),
+        pads: pads(image, main.addr),
         tail: next_entity(image, main.end()).map_or(0, |next| padding(image, next)),
     })
+}
+
+/// Padding that a short jump from the entry can reach.
+fn pads(image: &Image, entry: LinkAddr) -> Vec<(i64, u32)> {
+    const REACH: u64 = 128 + LONGEST_PADDING;
+    let from = image.entities.partition_point(|entity| entity.addr.0 + REACH < entry.0);
+    let near = image.entities[from..].iter().take_while(|entity| entity.addr.0 < entry.0 + REACH);
+    near.filter_map(|entity| {
+        let size = padding(image, entity.addr);
+        let at = i64::try_from(entity.addr.0).ok()? - i64::from(size) - i64::try_from(entry.0).ok()?;
+        (size > 0).then_some((at, size))
+    })
+    .collect()
 }
 
 /// Where the next function or object begins.

@@ -101,8 +101,8 @@ pub struct Redirect {
     pub hooked: bool,
     /// Bytes from the entry on which no branch leads to but to the first one.
     pub clear: u32,
-    /// Bytes of padding before the entry that control never reaches.
-    pub padding: u32,
+    /// Padding near the entry that control never reaches: offset from the entry and size.
+    pub pads: Vec<(i64, u32)>,
     /// Bytes of padding behind the function that control never reaches.
     pub tail: u32,
     /// The symbol of the new code, an index into [`Contents::symbols`].

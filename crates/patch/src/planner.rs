@@ -102,7 +102,7 @@ pub fn plan(c: &Comparison<'_>, options: &Options) -> Result<Patch, Refused> {
         return Err(Refused::Findings(planner.refused));
     }
     planner.contents.sections.extend(frames);
-    let checks = planner.checks();
+    let checks = planner.checks(&redirects);
     let mut patch = Patch {
         identity: Identity {
             name: options.name.clone(),
@@ -241,7 +241,7 @@ impl<'c, 'a> Planner<'c, 'a> {
                 size: entity.size,
                 hooked: self.is_entered(function.base.main, &hot),
                 clear: entry.clear,
-                padding: entry.padding,
+                pads: entry.pads,
                 tail: entry.tail,
                 replacement: self.placed[&Placed::Copy(function.fixed.main)],
                 cold: function.base.cold.iter().map(|part| rva(*part)).collect(),
@@ -262,14 +262,25 @@ impl<'c, 'a> Planner<'c, 'a> {
         exported || called || unseen || usage.address_is_taken(function)
     }
 
-    fn checks(&self) -> Vec<Check> {
+    /// Bytes that must be there: all code that is replaced, and padding that hooks may use.
+    fn checks(&self, redirects: &[Redirect]) -> Vec<Check> {
+        let base = self.c.base;
         let parts = self.c.hot.iter().flat_map(|function| function.base.ids());
-        parts
-            .filter_map(|id| {
-                let entity = self.c.base.entity(id);
-                let bytes = self.c.base.bytes(entity.addr, entity.size)?;
-                let (at, size) = place_of(self.c.base, id);
-                Some(Check { at, size, sha256: Hex(Sha256::digest(bytes).to_vec()) })
+        let code = parts.map(|id| (base.entity(id).addr, base.entity(id).size));
+        let hooked = redirects.iter().filter(|redirect| redirect.hooked);
+        let padding = hooked.flat_map(|redirect| {
+            let entry = LinkAddr(base.base.0 + redirect.at.0);
+            let near = redirect.pads.iter();
+            near.filter_map(move |(at, size)| Some((entry.checked_offset(*at)?, u64::from(*size))))
+        });
+        let mut ranges: Vec<(LinkAddr, u64)> = code.chain(padding).collect();
+        ranges.sort_unstable();
+        ranges.dedup();
+        ranges
+            .into_iter()
+            .filter_map(|(at, size)| {
+                let sha256 = Hex(Sha256::digest(base.bytes(at, size)?).to_vec());
+                Some(Check { at: base.rva(at)?, size, sha256 })
             })
             .collect()
     }

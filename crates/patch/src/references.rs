@@ -3,9 +3,10 @@
 
 use invivo_compare::{Parts, Rule};
 use invivo_image::x86_64::{Line, Reference, ReferenceKind, decode};
-use invivo_image::{EntityId, EntityKind, LinkAddr, Place, SectionKind, Slot, stem};
+use invivo_image::{Entity, EntityId, EntityKind, LinkAddr, Place, SectionKind, Slot, stem};
 
-use crate::model::{Relocation, RelocationKind, SymbolPlace};
+use crate::code::Code;
+use crate::model::SymbolPlace;
 use crate::planner::{Placed, Planner};
 
 /// A symbol of the patch and an addend to it.
@@ -23,34 +24,26 @@ impl Planner<'_, '_> {
                 self.refuse(Rule::Binding, part, "its code is not all instructions");
                 continue;
             };
-            let mut relocations = Vec::new();
+            let mut code = Code::new(bytes);
             for (index, line) in lines.iter().enumerate() {
                 for reference in line.references() {
-                    let here = entity.addr <= reference.target && reference.target < entity.end();
-                    if here && reference.kind != ReferenceKind::Absolute {
+                    if stays_inside(entity, &reference) {
                         continue;
                     }
-                    match self.bind_code(parts, &lines, index, &reference) {
-                        Ok(target) => {
-                            let offset = line.at().0 - entity.addr.0;
-                            match relocation(line, &reference, offset, target) {
-                                Some(relocation) => relocations.push(relocation),
-                                None => self.refuse(
-                                    Rule::Binding,
-                                    part,
-                                    format!("the short jump at {} leaves the function", line.at()),
-                                ),
-                            }
-                        }
-                        Err(text) => self.refuse(Rule::Binding, part, text),
+                    let offset = line.at().0 - entity.addr.0;
+                    let copied = self
+                        .bind_code(parts, &lines, index, &reference)
+                        .and_then(|target| code.refer(line, &reference, offset, target));
+                    if let Err(text) = copied {
+                        self.refuse(Rule::Binding, part, text);
                     }
                 }
             }
             let symbol = self.copied(part);
-            if let SymbolPlace::Patch { section, .. } = self.contents.symbols[symbol as usize].place {
-                let section = &mut self.contents.sections[section as usize];
-                section.bytes = bytes.to_vec();
-                section.relocations = relocations;
+            let place = &mut self.contents.symbols[symbol as usize].place;
+            if let SymbolPlace::Patch { section, offset, .. } = place {
+                *offset = code.start();
+                code.store(&mut self.contents.sections[*section as usize]);
             }
         }
     }
@@ -232,19 +225,13 @@ fn missing(slot: &Slot) -> String {
     format!("it needs {}, which the running image does not import", slot_name(slot))
 }
 
-fn relocation(line: &Line, reference: &Reference, line_offset: u64, target: Target) -> Option<Relocation> {
-    let (symbol, addend) = target;
-    let offset = line_offset + u64::from(reference.offset);
-    let length = i64::try_from(line.instruction.len()).ok()?;
-    let (kind, addend) = match (reference.kind, reference.width) {
-        (ReferenceKind::Absolute, 8) => (RelocationKind::Absolute64, addend),
-        (ReferenceKind::Absolute, 4) => (RelocationKind::Absolute32Signed, addend),
-        (ReferenceKind::Absolute, _) => return None,
-        (_, 4) => {
-            let from_place_to_next = length - i64::from(reference.offset);
-            (RelocationKind::Relative32, addend - from_place_to_next)
-        }
-        _ => return None,
-    };
-    Some(Relocation { offset, kind, symbol, addend })
+/// True for branches within a function and for the addresses of its own labels. Its
+/// own address is another matter: everybody knows a function by the base's.
+fn stays_inside(entity: &Entity, reference: &Reference) -> bool {
+    let inside = entity.addr <= reference.target && reference.target < entity.end();
+    match reference.kind {
+        ReferenceKind::Call | ReferenceKind::Jump => inside,
+        ReferenceKind::Relative => inside && reference.target != entity.addr,
+        ReferenceKind::Absolute => false,
+    }
 }

@@ -78,7 +78,8 @@ impl Patch {
             if redirect.size == 0 || redirect.size > LARGEST {
                 return fail(format!("redirect of {name}: size {}", redirect.size));
             }
-            if u64::from(redirect.clear) > redirect.size || redirect.padding.max(redirect.tail) > 4096 {
+            let far = |(at, size): &(i64, u32)| at.unsigned_abs() > 4096 || *size > 4096;
+            if u64::from(redirect.clear) > redirect.size || redirect.tail > 4096 || redirect.pads.iter().any(far) {
                 return fail(format!("redirect of {name}: more room than the function has"));
             }
             let code = contents.symbols.get(redirect.replacement as usize).and_then(|symbol| {

@@ -3,6 +3,8 @@ use invivo_patch::{Direction, Redirect};
 
 use super::{Choice, Form, choose};
 
+const ENTRY: LiveAddr = LiveAddr(0x1000);
+
 fn redirect(code: &[u8], padding: u32) -> Redirect {
     Redirect {
         direction: Direction::Forward,
@@ -11,7 +13,7 @@ fn redirect(code: &[u8], padding: u32) -> Redirect {
         size: code.len() as u64,
         hooked: true,
         clear: u32::try_from(code.len()).unwrap(),
-        padding,
+        pads: vec![(-i64::from(padding), padding)],
         tail: 0,
         replacement: 0,
         cold: Vec::new(),
@@ -19,7 +21,7 @@ fn redirect(code: &[u8], padding: u32) -> Redirect {
 }
 
 fn choice(code: &[u8], padding: u32) -> Choice {
-    choose(&redirect(code, padding), code).unwrap()
+    choose(&redirect(code, padding), ENTRY, code, &mut Vec::new()).unwrap()
 }
 
 #[test]
@@ -83,15 +85,15 @@ fn a_loop_into_the_first_bytes_forbids_the_hook() {
     let code = [0x53, 0x55, 0xff, 0xc9, 0x75, 0xfb, 0xc3];
     let mut redirect = redirect(&code, 0);
     redirect.clear = 1;
-    assert!(choose(&redirect, &code).is_err());
+    assert!(choose(&redirect, ENTRY, &code, &mut Vec::new()).is_err());
 }
 
 #[test]
 fn a_lone_return_reaches_into_the_padding_behind_it() {
     let mut redirect = redirect(&[0xc3], 0);
-    assert!(choose(&redirect, &[0xc3]).is_err());
+    assert!(choose(&redirect, ENTRY, &[0xc3], &mut Vec::new()).is_err());
     redirect.tail = 15;
-    let hook = choose(&redirect, &[0xc3]).unwrap();
+    let hook = choose(&redirect, ENTRY, &[0xc3], &mut Vec::new()).unwrap();
     assert_eq!((hook.form, hook.length), (Form::Jump, 5));
 }
 
@@ -99,4 +101,18 @@ fn a_lone_return_reaches_into_the_padding_behind_it() {
 fn a_jump_that_is_too_far_is_no_jump() {
     let hook = choice(&[0xb8, 1, 0, 0, 0], 0);
     assert_eq!(hook.writes(LiveAddr(0x1000), LiveAddr(0x2_0000_0000)), None);
+}
+
+#[test]
+fn two_functions_do_not_share_a_pad() {
+    let code = [0x31, 0xc0, 0xc3];
+    let mut taken = Vec::new();
+    let mut first = redirect(&code, 0);
+    first.pads = vec![(-13, 13)];
+    let second = Redirect { pads: vec![(-29, 13)], ..first.clone() };
+    let hook = choose(&first, ENTRY, &code, &mut taken).unwrap();
+    assert_eq!(hook.pad, Some(-5));
+    // The second function starts 16 bytes on and sees the same padding.
+    let hook = choose(&second, LiveAddr(0x1010), &code, &mut taken).unwrap();
+    assert_eq!(hook.pad, Some(-26));
 }

@@ -96,8 +96,11 @@ fn refused(error: &Refused, output: &Output) -> Result<u8, Failure> {
                 functions: Vec::new(),
                 findings: findings.clone(),
             };
-            output.data(&built, || super::diff::print_findings(findings))?;
-            Err(Failure::new(REFUSED, error.to_string())
+            output.data(&built, || {})?;
+            let reasons = findings.iter().map(|finding| {
+                format!("\n  {} {} {}", finding.rule.id(), finding.subject, finding.text)
+            });
+            Err(Failure::new(REFUSED, format!("{error}:{}", reasons.collect::<String>()))
                 .hint("see what changed, and why, with: invivo diff BASE FIXED"))
         }
     }

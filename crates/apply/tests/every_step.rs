@@ -1,0 +1,162 @@
+//! A tool that dies at any step leaves the old code or the new, never a mixture, and
+//! the next command goes on from there.
+
+mod scene;
+
+use invivo_apply::{ApplyError, Consistency, MemoryTarget, apply, list, revert};
+use scene::{FAR, Made, ONE, TORN, TWO, applied, bytes_of, must_apply, options, patch, target};
+
+/// More steps than any command makes.
+const MANY: usize = 200;
+
+/// Lets `command` die after each number of steps, beginning with a copy of `begin`;
+/// the first number that lets it finish ends the search.
+fn die_at_every_step(
+    begin: &MemoryTarget,
+    command: impl Fn(&mut MemoryTarget) -> Result<(), ApplyError>,
+    check: impl Fn(usize, MemoryTarget),
+) {
+    for steps in 0..MANY {
+        let mut target = begin.clone();
+        target.fail_after(Some(steps));
+        let result = command(&mut target);
+        target.fail_after(None);
+        let finished = result.is_ok();
+        check(steps, target);
+        if finished {
+            assert!(steps > 2, "a command that changes nothing proves nothing");
+            return;
+        }
+    }
+    panic!("the command never finished");
+}
+
+fn apply_it(target: &mut MemoryTarget, made: &Made, consistency: Consistency) -> Result<(), ApplyError> {
+    apply(target, &made.patch, &made.id, &options(consistency)).map(|_| ())
+}
+
+fn revert_all(target: &mut MemoryTarget) -> Result<(), ApplyError> {
+    revert(target, None, &options(Consistency::Entry)).map(|_| ())
+}
+
+/// Patches whose switch goes each of the three ways.
+fn kinds() -> Vec<(&'static str, Made, Consistency)> {
+    vec![
+        ("one page is swapped", patch("p", 1, &[ONE, TWO], 9), Consistency::Entry),
+        ("two pages are swapped", patch("p", 1, &[ONE, FAR], 9), Consistency::Entry),
+        ("threads stop for a torn hook", patch("p", 1, &[ONE, TORN], 9), Consistency::Entry),
+        ("threads stop for a quiet moment", patch("p", 1, &[ONE, TWO, FAR], 9), Consistency::Quiescent),
+    ]
+}
+
+#[test]
+fn a_dead_apply_is_undone_or_finished_by_the_next_command() {
+    for (kind, made, consistency) in kinds() {
+        let clean = bytes_of(&target());
+        let (_, patched) = applied(&made);
+        die_at_every_step(
+            &target(),
+            |target| apply_it(target, &made, consistency),
+            |steps, left| {
+                // The threads of a real target stand while several places are written; a
+                // tool that dies there leaves what the next command has to undo.
+                let now = bytes_of(&left);
+                let stopped = consistency == Consistency::Quiescent || kind.contains("torn");
+                assert!(stopped || now == clean || now == patched, "{kind}, step {steps}: a mixture");
+
+                let mut again = left.clone();
+                apply_it(&mut again, &made, consistency)
+                    .unwrap_or_else(|error| panic!("{kind}, apply after step {steps}: {error}"));
+                assert_eq!(list(&again).unwrap().len(), 1, "{kind}, step {steps}");
+                revert_all(&mut again).unwrap_or_else(|error| panic!("{kind}, revert: {error}"));
+                assert!(bytes_of(&again) == clean, "{kind}, step {steps}: not as before");
+                assert_eq!(list(&again).unwrap().len(), 0);
+
+                let mut back = left;
+                revert_all(&mut back)
+                    .unwrap_or_else(|error| panic!("{kind}, revert after step {steps}: {error}"));
+                assert!(bytes_of(&back) == clean, "{kind}, revert after step {steps}");
+                assert_eq!(list(&back).unwrap().len(), 0);
+            },
+        );
+    }
+}
+
+#[test]
+fn a_dead_revert_is_undone_or_finished_by_the_next_command() {
+    for (kind, made, consistency) in kinds() {
+        let clean = bytes_of(&target());
+        let mut live = target();
+        apply_it(&mut live, &made, consistency).unwrap();
+        let patched = bytes_of(&live);
+        die_at_every_step(&live, revert_all, |steps, left| {
+            let now = bytes_of(&left);
+            let stopped = consistency == Consistency::Quiescent;
+            assert!(stopped || now == clean || now == patched, "{kind}, step {steps}: a mixture");
+
+            let mut back = left.clone();
+            revert_all(&mut back)
+                .unwrap_or_else(|error| panic!("{kind}, revert after step {steps}: {error}"));
+            assert!(bytes_of(&back) == clean, "{kind}, revert after step {steps}");
+            assert_eq!(list(&back).unwrap().len(), 0);
+
+            let mut again = left;
+            apply_it(&mut again, &made, consistency)
+                .unwrap_or_else(|error| panic!("{kind}, apply after step {steps}: {error}"));
+            assert_eq!(list(&again).unwrap().len(), 1, "{kind}, apply after step {steps}");
+            revert_all(&mut again).unwrap();
+            assert!(bytes_of(&again) == clean, "{kind}, step {steps}: not as before");
+        });
+    }
+}
+
+#[test]
+fn a_live_patch_survives_a_tool_that_dies_while_it_finds_nothing_to_do() {
+    let made = patch("p", 1, &[ONE, TWO], 9);
+    let (mut live, patched) = applied(&made);
+    live.fail_after(Some(0));
+    apply_it(&mut live, &made, Consistency::Entry).expect("nothing has to be written");
+    assert!(bytes_of(&live) == patched);
+}
+
+#[test]
+fn a_listing_changes_nothing() {
+    let made = patch("p", 1, &[ONE], 9);
+    die_at_every_step(
+        &target(),
+        |target| apply_it(target, &made, Consistency::Entry),
+        |_, mut left| {
+            left.fail_after(Some(0));
+            list(&left).expect("a listing needs no step");
+        },
+    );
+}
+
+#[test]
+fn a_dead_replace_leaves_the_old_patch_or_the_new_one() {
+    let first = patch("p1", 1, &[ONE, TWO], 8);
+    let second = patch("p2", 2, &[ONE, FAR], 9);
+    let (live, _) = applied(&first);
+    let clean = bytes_of(&target());
+    die_at_every_step(
+        &live,
+        |target| apply_it(target, &second, Consistency::Entry),
+        |steps, left| {
+            let mut again = left.clone();
+            apply_it(&mut again, &second, Consistency::Entry)
+                .unwrap_or_else(|error| panic!("apply after step {steps}: {error}"));
+            let live = list(&again).unwrap();
+            assert_eq!(live.len(), 1, "after step {steps}: {live:?}");
+            assert_eq!(live[0].name, "p2");
+            revert_all(&mut again).unwrap_or_else(|error| panic!("after step {steps}: {error}"));
+            assert!(bytes_of(&again) == clean, "after step {steps}");
+
+            let mut back = left;
+            revert_all(&mut back)
+                .unwrap_or_else(|error| panic!("revert after step {steps}: {error}"));
+            assert!(bytes_of(&back) == clean, "revert after step {steps}");
+            assert_eq!(list(&back).unwrap().len(), 0);
+            must_apply(&mut back, &second);
+        },
+    );
+}

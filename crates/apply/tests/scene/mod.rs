@@ -1,0 +1,152 @@
+//! An image of three functions in memory, and patches for it, made by hand.
+
+use std::time::Duration;
+
+use invivo_apply::{Consistency, MemoryTarget, Options, Outcome, Stack, Target, Thread, apply};
+use invivo_image::{LinkAddr, LiveAddr, Machine, Rva};
+use invivo_patch::{
+    Check, Contents, Direction, Hex, Identity, Order, Patch, Redirect, Section, SectionKind, Symbol,
+    SymbolPlace, TargetImage,
+};
+use sha2::{Digest as _, Sha256};
+
+/// Where the image is.
+pub(crate) const START: LiveAddr = LiveAddr(0x5555_0000_0000);
+/// Its size: two pages, so that hooks of one patch lie on both.
+const SIZE: usize = 0x2000;
+const BUILD_ID: [u8; 20] = [0xab; 20];
+
+/// A function of the image.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Function {
+    pub(crate) name: &'static str,
+    pub(crate) at: u64,
+    code: &'static [u8],
+}
+
+/// mov eax, 1; ret
+pub(crate) const ONE: Function = Function { name: "one", at: 0x100, code: &[0xb8, 1, 0, 0, 0, 0xc3] };
+/// xor eax, eax; ret: it needs the padding before it.
+pub(crate) const TWO: Function = Function { name: "two", at: 0x200, code: &[0x31, 0xc0, 0xc3] };
+/// push rbx; mov rdi, rsi; mov eax, 3; pop rbx; ret: several instructions must go.
+pub(crate) const TORN: Function = Function {
+    name: "torn",
+    at: 0x1100,
+    code: &[0x53, 0x48, 0x89, 0xf7, 0xb8, 3, 0, 0, 0, 0x5b, 0xc3],
+};
+/// mov eax, 4; ret
+pub(crate) const FAR: Function = Function { name: "far", at: 0x1200, code: &[0xb8, 4, 0, 0, 0, 0xc3] };
+
+fn image() -> Vec<u8> {
+    let mut bytes = vec![0xcc; SIZE];
+    for function in [ONE, TWO, TORN, FAR] {
+        let at = usize::try_from(function.at).expect("small");
+        bytes[at - 16..at].fill(0x90);
+        bytes[at..at + function.code.len()].copy_from_slice(function.code);
+    }
+    bytes
+}
+
+/// A target with the image loaded.
+pub(crate) fn target() -> MemoryTarget {
+    let mut target = MemoryTarget::default();
+    target.load(&BUILD_ID, START, &image());
+    target
+}
+
+/// The image's bytes as they are now.
+pub(crate) fn bytes_of(target: &MemoryTarget) -> Vec<u8> {
+    let mut bytes = vec![0; SIZE];
+    target.read(START, &mut bytes).expect("the image is there");
+    bytes
+}
+
+/// A patch with its digest.
+#[derive(Clone, Debug)]
+pub(crate) struct Made {
+    pub(crate) patch: Patch,
+    pub(crate) id: Hex,
+}
+
+/// A patch that lets each of `functions` return `answer`.
+pub(crate) fn patch(name: &str, sequence: u32, functions: &[Function], answer: u8) -> Made {
+    let mut contents = Contents::default();
+    let (mut redirects, mut checks) = (Vec::new(), Vec::new());
+    for (number, function) in (0u32..).zip(functions) {
+        contents.sections.push(Section {
+            name: format!(".text.{}", function.name),
+            kind: SectionKind::Text,
+            align: 16,
+            bytes: vec![0xb8, answer, 0, 0, 0, 0xc3],
+            relocations: Vec::new(),
+        });
+        contents.symbols.push(Symbol {
+            name: function.name.to_owned(),
+            place: SymbolPlace::Patch { section: number, offset: 0, size: 6 },
+        });
+        let size = function.code.len() as u64;
+        redirects.push(Redirect {
+            direction: Direction::Forward,
+            function: function.name.to_owned(),
+            at: Rva(function.at),
+            size,
+            hooked: true,
+            clear: u32::try_from(size).expect("small"),
+            // Only the function without a long instruction may use it.
+            pads: if function.name == TWO.name { vec![(-16, 16)] } else { Vec::new() },
+            tail: 0,
+            replacement: number,
+            cold: Vec::new(),
+        });
+        let sum = Sha256::digest(function.code);
+        checks.push(Check { at: Rva(function.at), size, sha256: Hex(sum.to_vec()) });
+    }
+    let patch = Patch {
+        identity: Identity { name: name.to_owned(), labels: Vec::new(), creator: "test".to_owned() },
+        target: TargetImage {
+            file_name: "image".to_owned(),
+            build_id: Hex(BUILD_ID.to_vec()),
+            machine: Machine::X86_64,
+            base: LinkAddr(0),
+        },
+        order: Order { sequence },
+        redirects,
+        checks,
+        contents,
+    };
+    patch.validate().expect("a valid patch");
+    let id = Hex(Sha256::digest(format!("{name} {sequence} {answer}")).to_vec());
+    Made { patch, id }
+}
+
+/// Does not wait for anybody.
+pub(crate) fn options(consistency: Consistency) -> Options<'static> {
+    Options {
+        consistency,
+        timeout: Duration::ZERO,
+        applied_by: "test".to_owned(),
+        interrupted: None,
+    }
+}
+
+/// Applies with `entry` consistency; it must work.
+pub(crate) fn must_apply(target: &mut MemoryTarget, made: &Made) -> Outcome {
+    apply(target, &made.patch, &made.id, &options(Consistency::Entry)).expect("it applies")
+}
+
+/// A target in which `made` is live, and the bytes of its image.
+pub(crate) fn applied(made: &Made) -> (MemoryTarget, Vec<u8>) {
+    let mut target = target();
+    must_apply(&mut target, made);
+    let bytes = bytes_of(&target);
+    (target, bytes)
+}
+
+/// A stopped thread with these frames.
+pub(crate) fn stack(frames: &[u64], unknown: Option<&str>) -> Stack {
+    Stack {
+        thread: Thread { tid: 7, name: "worker".to_owned() },
+        frames: frames.iter().map(|offset| LiveAddr(START.0.wrapping_add(*offset))).collect(),
+        unknown: unknown.map(str::to_owned),
+    }
+}

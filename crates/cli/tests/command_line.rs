@@ -1,0 +1,176 @@
+//! The command line: help, exit codes, texts of errors.
+
+mod program;
+
+use std::path::{Path, PathBuf};
+
+use program::{Ran, invivo, run_in};
+
+const COMMANDS: [&str; 7] = ["diff", "build", "inspect", "plan", "apply", "revert", "list"];
+
+/// A folder with files that are not what a command wants.
+fn folder(name: &str) -> PathBuf {
+    let process = std::process::id();
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("line-{name}-{process}"));
+    std::fs::create_dir_all(&folder).expect("a folder for the test");
+    std::fs::write(folder.join("text"), "not a program\n").expect("a file can be written");
+    std::fs::write(folder.join("empty"), "").expect("a file can be written");
+    folder
+}
+
+fn is_error(ran: &Ran, code: i32, words: &[&str]) {
+    assert_eq!(ran.code, code, "{ran:?}");
+    assert!(ran.stdout.is_empty(), "standard output holds only data: {ran:?}");
+    assert!(ran.stderr.starts_with("error: "), "{ran:?}");
+    for word in words {
+        assert!(ran.stderr.contains(word), "{word} is missing: {ran:?}");
+    }
+}
+
+#[test]
+fn each_command_has_help_with_an_example() {
+    for command in COMMANDS.iter().chain(&["schema", "completions", "man"]) {
+        let ran = invivo(&[command, "--help"]);
+        assert_eq!(ran.code, 0, "{ran:?}");
+        assert!(ran.stderr.is_empty(), "{ran:?}");
+        let example = ran.stdout.split("Example").nth(1).unwrap_or_default();
+        assert!(example.contains(&format!("invivo {command}")), "{command}: {}", ran.stdout);
+    }
+}
+
+#[test]
+fn the_help_lists_commands_and_exit_codes() {
+    let ran = invivo(&["--help"]);
+    assert_eq!(ran.code, 0);
+    for command in COMMANDS {
+        assert!(ran.stdout.contains(&format!("\n  {command} ")), "{}", ran.stdout);
+    }
+    assert!(ran.stdout.contains("Exit codes:"), "{}", ran.stdout);
+    for code in [0, 1, 2, 3, 5, 6, 7, 8, 70] {
+        assert!(ran.stdout.contains(&format!("\n  {code:<3} ")), "{code}: {}", ran.stdout);
+    }
+}
+
+#[test]
+fn the_version_is_that_of_the_package() {
+    let ran = invivo(&["--version"]);
+    assert_eq!(ran.stdout, format!("invivo {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn wrong_words_are_usage_errors() {
+    let wrong: [&[&str]; 12] = [
+        &[],
+        &["mend"],
+        &["diff"],
+        &["diff", "one"],
+        &["build", "one", "other"],
+        &["inspect"],
+        &["plan", "a.patch"],
+        &["apply", "a.patch", "-p", "0"],
+        &["apply", "a.patch", "-p", "-5"],
+        &["apply", "a.patch", "-p", "1", "--consistency", "perhaps"],
+        &["apply", "a.patch", "-p", "1", "--timeout", "-1"],
+        &["revert"],
+    ];
+    for words in wrong {
+        let ran = invivo(words);
+        assert_eq!(ran.code, 2, "{words:?} {ran:?}");
+        assert!(ran.stdout.is_empty() && ran.stderr.contains("Usage:"), "{words:?} {ran:?}");
+    }
+}
+
+#[test]
+fn times_that_are_no_times_are_usage_errors() {
+    for time in ["NaN", "inf", "1e300", "soon", ""] {
+        let ran = invivo(&["apply", "a.patch", "-p", "1", "--timeout", time]);
+        assert_eq!(ran.code, 2, "{time} {ran:?}");
+        assert!(ran.stderr.contains("--timeout"), "{time} {ran:?}");
+    }
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let folder = folder("missing");
+    for words in [
+        &["diff", "gone", "/bin/true"][..],
+        &["diff", "/bin/true", "gone", "--base-debug", "gone"],
+        &["build", "gone", "/bin/true", "-o", "out"],
+        &["inspect", "gone"],
+        &["plan", "gone", "-p", "1"],
+        &["apply", "gone", "-p", "1"],
+    ] {
+        is_error(&run_in(&folder, words), 2, &["gone", "No such file"]);
+    }
+    assert!(!folder.join("out").exists());
+    std::fs::remove_dir_all(folder).expect("the folder is ours");
+}
+
+#[test]
+fn a_folder_is_not_a_file() {
+    let folder = folder("folder");
+    std::fs::create_dir(folder.join("inner")).expect("a folder can be made");
+    is_error(&run_in(&folder, &["inspect", "inner"]), 2, &["inner"]);
+    is_error(&run_in(&folder, &["diff", "inner", "inner"]), 2, &["inner"]);
+    std::fs::remove_dir_all(folder).expect("the folder is ours");
+}
+
+#[test]
+fn what_is_no_program_is_named() {
+    let folder = folder("program");
+    for file in ["text", "empty"] {
+        let words = ["build", file, file, "-o", "out"];
+        is_error(&run_in(&folder, &words), 2, &[file, "not an ELF file", "hint: "]);
+        is_error(&run_in(&folder, &["diff", file, file]), 2, &[file, "not an ELF file"]);
+    }
+    assert!(!folder.join("out").exists());
+    std::fs::remove_dir_all(folder).expect("the folder is ours");
+}
+
+#[test]
+fn what_is_no_patch_is_refused() {
+    let folder = folder("patch");
+    for file in ["text", "empty", "/bin/true"] {
+        is_error(&run_in(&folder, &["inspect", file]), 1, &[file, "not an Invivo patch", "hint: "]);
+        is_error(&run_in(&folder, &["apply", file, "-p", "1"]), 1, &["not an Invivo patch"]);
+    }
+    std::fs::remove_dir_all(folder).expect("the folder is ours");
+}
+
+#[test]
+fn a_process_that_does_not_exist_has_its_own_exit_code() {
+    // Larger than any number that Linux gives.
+    let nobody = "2147483647";
+    let ran = invivo(&["list", "-p", nobody]);
+    is_error(&ran, 6, &[nobody, "does not exist", "hint: "]);
+    let ran = invivo(&["revert", "-p", nobody, "--json"]);
+    assert_eq!(ran.code, 6, "{ran:?}");
+    let outcome: serde_json::Value = serde_json::from_str(&ran.stdout).expect("one JSON object");
+    assert_eq!(outcome["schema"], "invivo.outcome/1");
+    assert_eq!(outcome["processes"][0]["pid"], 2_147_483_647);
+}
+
+#[test]
+fn completions_and_manual_are_printed() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let ran = invivo(&["completions", shell]);
+        assert_eq!((ran.code, ran.stderr.as_str()), (0, ""), "{shell}");
+        assert!(ran.stdout.contains("invivo") && ran.stdout.contains("revert"), "{shell}");
+    }
+    let ran = invivo(&["man"]);
+    assert_eq!(ran.code, 0);
+    assert!(ran.stdout.contains(".TH invivo 1"), "{}", ran.stdout);
+    assert!(ran.stdout.contains(".SH"), "{}", ran.stdout);
+    let ran = invivo(&["completions", "abacus"]);
+    assert_eq!(ran.code, 2);
+}
+
+#[test]
+fn colour_is_a_choice() {
+    let folder = folder("colour");
+    let ran = run_in(&folder, &["--color", "always", "inspect", "text"]);
+    assert!(ran.stderr.contains("\u{1b}["), "{ran:?}");
+    let ran = run_in(&folder, &["inspect", "text"]);
+    assert!(!ran.stderr.contains('\u{1b}'), "{ran:?}");
+    std::fs::remove_dir_all(folder).expect("the folder is ours");
+}

@@ -1,0 +1,225 @@
+//! Small pairs of C programs, compiled here, and what their comparison must say.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+use invivo_compare::{Comparison, ReasonKind, Rule, Severity};
+use invivo_image::Image;
+
+/// Compiles `source`; both programs of a pair get the same file name, because it is
+/// part of a program.
+fn compile(name: &str, version: &str, source: &str, flags: &[&str]) -> Image {
+    compile_with("cc", name, version, source, flags)
+}
+
+fn compile_with(compiler: &str, name: &str, version: &str, source: &str, flags: &[&str]) -> Image {
+    let process = std::process::id();
+    let folder: PathBuf = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{version}-{process}"));
+    std::fs::create_dir_all(&folder).expect("a folder for the test");
+    let program = folder.join("program");
+    let ending = if compiler == "c++" { "program.cc" } else { "program.c" };
+    std::fs::write(folder.join(ending), source).expect("the source can be written");
+    let done = Command::new(compiler)
+        .current_dir(&folder)
+        .args(["-O2", "-g0", "-o", "program", ending])
+        .args(flags)
+        .output()
+        .expect("the compiler is installed (apt-get install g++)");
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let bytes = std::fs::read(program).expect("the program was made");
+    std::fs::remove_dir_all(&folder).expect("the folder is ours");
+    Image::parse(Arc::from(bytes), None).expect("an image")
+}
+
+struct Said {
+    /// Hot functions with their reasons.
+    hot: Vec<(String, Vec<(ReasonKind, String)>)>,
+    added: Vec<String>,
+    refused: Vec<(Rule, String)>,
+}
+
+impl Said {
+    fn names(&self) -> Vec<&str> {
+        self.hot.iter().map(|(name, _)| name.as_str()).collect()
+    }
+}
+
+fn compare_with(name: &str, base: &str, fixed: &str, flags: &[&str]) -> Said {
+    let (base, fixed) = (compile(name, "base", base, flags), compile(name, "fixed", fixed, flags));
+    let c = Comparison::new(&base, &fixed);
+    let mut hot: Vec<_> = c
+        .hot
+        .iter()
+        .map(|hot| (hot.name.clone(), hot.reasons.iter().map(|r| (r.kind, r.text.clone())).collect()))
+        .collect();
+    hot.sort_by(|a: &(String, Vec<_>), b| a.0.cmp(&b.0));
+    let refusals = c.findings.iter().filter(|f| f.severity == Severity::Refuse);
+    Said {
+        hot,
+        added: c.added.iter().map(|id| fixed.entity(*id).name().to_owned()).collect(),
+        refused: refusals.map(|f| (f.rule, f.subject.clone())).collect(),
+    }
+}
+
+fn compare(name: &str, base: &str, fixed: &str) -> Said {
+    compare_with(name, base, fixed, &[])
+}
+
+const NOINLINE: &str = "#define N __attribute__((noinline,noclone))\n#include <stdio.h>\n";
+
+fn source(text: &str) -> String {
+    format!("{NOINLINE}{text}")
+}
+
+#[test]
+fn a_function_that_only_moved_is_equal() {
+    let one = "N int a(int x) { printf(\"a %d\", x); return x * 3; }\n";
+    let other = "N int b(int x) { printf(\"b %d\", x); return x * 5; }\n";
+    let main = "int main(int n, char **v) { (void)v; return a(n) + b(n); }\n";
+    let heads = "N int a(int); N int b(int);\n";
+    for flags in [&[][..], &["-no-pie"][..]] {
+        let base = source(&format!("{heads}{one}{other}{main}"));
+        let fixed = source(&format!("{heads}{other}{one}{main}"));
+        let said = compare_with("moved", &base, &fixed, flags);
+        assert_eq!(said.names(), Vec::<&str>::new(), "{flags:?} {:?}", said.hot);
+        assert_eq!(said.refused, []);
+    }
+}
+
+#[test]
+fn a_changed_text_makes_its_reader_hot() {
+    let text = |word: &str| {
+        source(&format!(
+            "N int say(int x) {{ return printf(\"%d {word}\\n\", x); }}\n\
+             N int other(int x) {{ return printf(\"%d other\\n\", x); }}\n\
+             int main(int n, char **v) {{ (void)v; return say(n) + other(n); }}\n"
+        ))
+    };
+    let said = compare("text", &text("wrong"), &text("right"));
+    assert_eq!(said.names(), ["say"]);
+    let (kind, why) = &said.hot[0].1[0];
+    assert_eq!(*kind, ReasonKind::Constant);
+    assert!(why.contains("wrong") && why.contains("right"), "{why}");
+}
+
+#[test]
+fn a_moved_line_number_is_told_from_a_change() {
+    let text = "N void check(int ok, int line) { if (!ok) printf(\"%d\", line); }\n\
+                N int f(int x) { check(x > 1, __LINE__); return x; }\n\
+                int main(int n, char **v) { (void)v; return f(n); }\n";
+    let said = compare("line", &source(text), &source(&format!("\n\n\n{text}")));
+    assert_eq!(said.names(), ["f"]);
+    assert_eq!(said.hot[0].1[0].0, ReasonKind::Numbers);
+    assert!(said.hot[0].1[0].1.contains("+3"), "{:?}", said.hot[0].1);
+}
+
+#[test]
+fn a_changed_number_is_a_change() {
+    let text = |limit: u32| {
+        source(&format!(
+            "N int f(unsigned x) {{ return x < {limit}u ? puts(\"in\") : 0; }}\n\
+             int main(int n, char **v) {{ (void)v; return f(n); }}\n"
+        ))
+    };
+    let said = compare("number", &text(70_000), &text(1_000_000));
+    assert_eq!(said.names(), ["f"]);
+    assert_eq!(said.hot[0].1[0].0, ReasonKind::Code);
+}
+
+/// Compilers number private names of functions anew in each build: `counter.0` of today
+/// may be what was `counter.1` yesterday.
+#[test]
+fn statics_that_got_other_numbers_are_not_mistaken_for_each_other() {
+    let first = "N int first(int x) { static int counter = 10; counter += x; return counter; }\n";
+    let second = "N int second(int x) { static int counter = 20; counter -= x; return counter; }\n";
+    let main = "int main(int n, char **v) { (void)v; return first(n) + second(n); }\n";
+    let heads = "N int first(int); N int second(int);\n";
+    let base = source(&format!("{heads}{first}{second}{main}"));
+    let fixed = source(&format!("{heads}{second}{first}{main}"));
+    let (one, other) = (compile("statics", "base", &base, &[]), compile("statics", "fixed", &fixed, &[]));
+    let c = Comparison::new(&one, &other);
+    let users = |image: &Image, usage: &invivo_compare::Usage, id| -> Vec<String> {
+        let uses = usage.uses.get(&id).into_iter().flatten();
+        let mut users: Vec<_> = uses.map(|u| image.entity(u.by).name().to_owned()).collect();
+        users.dedup();
+        users
+    };
+    let mut seen = 0;
+    for (a, b) in c.pairs.iter().filter(|(a, _)| one.entity(*a).name().starts_with("counter")) {
+        assert_eq!(users(&one, &c.base_usage, a), users(&other, &c.fixed_usage, b));
+        seen += 1;
+    }
+    assert_eq!(seen, 2, "both are paired, by who uses them");
+    assert!(c.hot.is_empty(), "{:?}", c.hot);
+    assert!(!c.is_refused(), "{:?}", c.findings);
+}
+
+#[test]
+fn a_variable_whose_type_grew_is_refused() {
+    let text = |field: &str| {
+        source(&format!(
+            "struct s {{ int a; {field} int b; }} state = {{ .a = 1, .b = 2 }};\n\
+             N int f(void) {{ return state.b++ + state.a; }}\n\
+             int main(void) {{ return f(); }}\n"
+        ))
+    };
+    let said = compare("grew", &text(""), &text("long more;"));
+    assert!(said.refused.contains(&(Rule::Size, "state".to_owned())), "{:?}", said.refused);
+}
+
+#[test]
+fn a_changed_initial_value_is_refused() {
+    let text = |value: u32| {
+        source(&format!(
+            "int limit = {value};\n\
+             N int f(int x) {{ limit += x; return limit; }}\n\
+             int main(int n, char **v) {{ (void)v; return f(n); }}\n"
+        ))
+    };
+    let said = compare("initial", &text(10), &text(11));
+    assert_eq!(said.refused, [(Rule::InitialValue, "limit".to_owned())]);
+}
+
+#[test]
+fn a_new_thread_local_is_refused() {
+    let base = "N int f(int x) { return x; }\nint main(int n, char **v) { (void)v; return f(n); }\n";
+    let fixed = "static __thread int mine;\n\
+                 N int f(int x) { mine += x; return mine; }\n\
+                 int main(int n, char **v) { (void)v; return f(n); }\n";
+    let said = compare("local", &source(base), &source(fixed));
+    assert!(said.refused.contains(&(Rule::ThreadLocals, "mine".to_owned())), "{:?}", said.refused);
+}
+
+#[test]
+fn a_new_function_is_added_and_its_caller_hot() {
+    let main = "int main(int n, char **v) { (void)v; return f(n); }\n";
+    let base = format!("N int f(int x) {{ return puts(\"x\") + x; }}\n{main}");
+    let fixed = format!(
+        "N static int checked(int x) {{ return x > 5 ? puts(\"much\") : x; }}\n\
+         N int f(int x) {{ return puts(\"x\") + checked(x); }}\n{main}"
+    );
+    let said = compare("added", &source(&base), &source(&fixed));
+    assert_eq!(said.names(), ["f"]);
+    assert_eq!(said.added, ["checked"]);
+    assert_eq!(said.refused, []);
+}
+
+#[test]
+fn a_program_with_exceptions_is_equal_to_itself() {
+    let text = "struct broken { int code; broken(int c) : code(c) {} virtual ~broken() {} };\n\
+        struct guard { int *n; ~guard() { ++*n; } };\n\
+        static int left;\n\
+        N int f(int n) {\n\
+            guard g{&left};\n\
+            try { if (n > 2) throw broken(n); if (n > 1) throw n; }\n\
+            catch (const broken &b) { return b.code; } catch (int i) { return i; } catch (...) { }\n\
+            switch (n) { case -1: return 7; case -2: return 9; case -3: return 31; case -4: return 2; }\n\
+            return puts(\"none\");\n\
+        }\n\
+        int main(int n, char **) { return f(n) + left; }\n";
+    let image = compile_with("c++", "exceptions", "base", &source(text), &["-fexceptions"]);
+    let c = Comparison::new(&image, &image);
+    assert!(c.hot.is_empty(), "{:?}", c.hot);
+    assert!(c.is_unchanged(), "{:?}", c.findings);
+}
