@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
@@ -25,25 +25,25 @@ pub(crate) fn run(
     for _ in 0..rounds {
         let mut command = Command::new("/usr/bin/time");
         command
-            .args(["-f", "%e %M"])
+            .args(["-f", "%M"])
             .arg(workspace.invivo())
             .arg("diff")
             .args(images);
+        let begun = Instant::now();
         let output = process::capture(&mut command, LIMIT)?;
+        times.push(begun.elapsed().as_micros() as u64);
         ensure!(
             output.status.success(),
             "invivo diff failed: {}",
             output.stderr
         );
         // The last line is what `time` says.
-        let said = output
+        let kilobytes = output
             .stderr
             .lines()
             .last()
-            .and_then(|line| line.split_once(' '));
-        let (seconds, kilobytes) = said.context("`time` says nothing")?;
-        times.push((seconds.parse::<f64>()? * 1e6) as u64);
-        memory.push(kilobytes.parse::<u64>()? * 1024);
+            .context("`time` says nothing")?;
+        memory.push(kilobytes.trim().parse::<u64>()? * 1024);
     }
     promises.measured(
         format!("diff of the two builds, median of {rounds}"),

@@ -39,7 +39,8 @@ struct Seen {
     reverts: Vec<u64>,
     programs: Vec<u64>,
     visits: Vec<u64>,
-    stops: Vec<u64>,
+    apply_stops: Vec<u64>,
+    revert_stops: Vec<u64>,
     waits: Waits,
 }
 
@@ -63,9 +64,14 @@ pub(crate) fn run(subject: Subject, rounds: usize, promises: &mut Promises) -> R
         Amount::Micros(1_000.0),
         Amount::Micros(with.p999 - without.p999),
     );
+    promises.measured(
+        "time that all threads stood still for an apply, longest",
+        Amount::Micros(0.0),
+        Amount::Micros(seen.apply_stops.iter().copied().max().unwrap_or(0) as f64),
+    );
     let seen = measure(subject, MANY, rounds)?;
     promises.measured(
-        format!("the same with all io-threads busy, median of {rounds}"),
+        format!("apply to Redis with all io-threads busy, median of {rounds}"),
         Amount::Micros(20_000.0),
         Amount::Micros(median(&seen.applies)),
     );
@@ -115,15 +121,15 @@ fn measure(subject: Subject, connections: usize, rounds: usize) -> Result<Seen> 
                         invivo.apply(patch, server.pid())
                     };
                     let outcome = outcome.with_context(|| clients.meter.errors().join("; "))?;
-                    let times = if applied {
-                        &mut seen.reverts
+                    let (times, stops) = if applied {
+                        (&mut seen.reverts, &mut seen.revert_stops)
                     } else {
-                        &mut seen.applies
+                        (&mut seen.applies, &mut seen.apply_stops)
                     };
                     times.push(outcome.wall_us);
+                    stops.push(outcome.stopped_us);
                     seen.programs.push(outcome.program_us);
                     seen.visits.push(outcome.visited_us);
-                    seen.stops.push(outcome.stopped_us);
                     applied = !applied;
                 }
             }
@@ -149,12 +155,12 @@ fn measure(subject: Subject, connections: usize, rounds: usize) -> Result<Seen> 
         }
     }
     println!(
-        "      {} answers, none wrong; median revert {}, program {}, one thread visited for {}, longest stop of all {}",
+        "      {} answers, none wrong; median revert {}, program {}, one thread visited for {}, all stopped for a revert for {}",
         paint::count(meter.answers()),
         paint::micros(median(&seen.reverts) as u64),
         paint::micros(median(&seen.programs) as u64),
         paint::micros(median(&seen.visits) as u64),
-        paint::micros(seen.stops.iter().copied().max().unwrap_or(0)),
+        paint::micros(median(&seen.revert_stops) as u64),
     );
     seen.waits.print();
     Ok(seen)

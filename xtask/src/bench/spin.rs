@@ -89,12 +89,12 @@ impl Spin {
                     Window::Quiet => (),
                     Window::Plan => invivo.plan(&self.patch, running.pid())?,
                     Window::Switch => {
-                        let outcome = if applied {
-                            invivo.revert(NAME, running.pid())?
+                        if applied {
+                            invivo.revert(NAME, running.pid())?;
                         } else {
-                            invivo.apply(&self.patch, running.pid())?
-                        };
-                        stops.push(outcome.stopped_us);
+                            let outcome = invivo.apply(&self.patch, running.pid())?;
+                            stops.push(outcome.stopped_us);
+                        }
                         applied = !applied;
                     }
                 }
@@ -121,7 +121,7 @@ impl Spin {
             Amount::Micros(with.typical - without.typical),
         );
         promises.measured(
-            "time that all threads stood still, in any of these rounds",
+            "time that all its threads stood still for an apply, longest",
             Amount::Micros(0.0),
             Amount::Micros(stops.iter().copied().max().unwrap_or(0) as f64),
         );
