@@ -120,14 +120,16 @@ fn indent(text: &str) {
 fn tell(what: &str, outcome: &Outcome) -> String {
     let functions = paint::of(outcome.hooks, "function");
     let stopped = if outcome.stopped_us == 0 {
-        "nobody stopped".to_owned()
+        format!("nobody stopped ({})", outcome.switch)
     } else {
-        format!("all stopped for {}", paint::micros(outcome.stopped_us))
+        format!(
+            "all threads stood for {}",
+            paint::micros(outcome.stopped_us)
+        )
     };
     format!(
-        "{what} in {}: {functions}, {}, {stopped}",
-        paint::micros(outcome.wall_us),
-        outcome.switch
+        "{what} in {}: {functions}, {stopped}",
+        paint::micros(outcome.wall_us)
     )
 }
 

@@ -1,14 +1,14 @@
 //! A small program whose threads look at the clock: what an apply takes from
 //! threads that it does not borrow, and how long threads stand when all must.
 
-use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+mod program;
+
+use std::path::PathBuf;
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, ensure};
 
 use super::promise::{Amount, Promises, median};
 use super::windows::{Waits, Window};
@@ -16,9 +16,9 @@ use crate::invivo::Invivo;
 use crate::load::Histogram;
 use crate::workspace::Workspace;
 use crate::{paint, process};
+use program::Running;
 
 const NAME: &str = "price-fix";
-const PATIENCE: Duration = Duration::from_secs(10);
 const WINDOW: Duration = Duration::from_millis(60);
 const OLD_PRICE: u32 = 1999;
 const NEW_PRICE: u32 = 1899;
@@ -167,86 +167,4 @@ fn single(duration: Duration) -> Histogram {
     let mut histogram = Histogram::default();
     histogram.note(duration);
     histogram
-}
-
-/// What the program saw of itself.
-#[derive(Debug, Clone, Copy)]
-struct Seen {
-    /// The longest gap that the scheduler did not make.
-    own_gap: Duration,
-    /// The longest gap.
-    gap: Duration,
-    /// Of one thing.
-    price: u32,
-}
-
-/// The program at work; ended when it is dropped.
-#[derive(Debug)]
-struct Running {
-    child: Child,
-    questions: ChildStdin,
-    answers: Receiver<String>,
-}
-
-impl Running {
-    fn start(program: &Path, spinners: usize, sleepers: usize) -> Result<Self> {
-        let mut child = Command::new(program)
-            .args([spinners.to_string(), sleepers.to_string()])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .with_context(|| format!("cannot start {}", program.display()))?;
-        let (Some(questions), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
-            bail!("the program has no pipes");
-        };
-        let (sender, answers) = channel();
-        thread::spawn(move || {
-            for line in BufReader::new(output).lines().map_while(Result::ok) {
-                if sender.send(line).is_err() {
-                    break;
-                }
-            }
-        });
-        let mut running = Self {
-            child,
-            questions,
-            answers,
-        };
-        // The first gaps are those of its start.
-        thread::sleep(Duration::from_millis(200));
-        running.ask()?;
-        Ok(running)
-    }
-
-    fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
-    /// What the program saw since the last question.
-    fn ask(&mut self) -> Result<Seen> {
-        self.questions
-            .write_all(b"?\n")
-            .context("the program died")?;
-        let answer = self
-            .answers
-            .recv_timeout(PATIENCE)
-            .context("the program does not answer")?;
-        let words: Vec<&str> = answer.split(' ').collect();
-        let [own_gap, gap, price] = words.as_slice() else {
-            bail!("half an answer: {answer}");
-        };
-        Ok(Seen {
-            own_gap: Duration::from_nanos(own_gap.parse()?),
-            gap: Duration::from_nanos(gap.parse()?),
-            price: price.parse()?,
-        })
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // It may have died by itself; the run has noticed that by then.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
