@@ -58,6 +58,17 @@ pub(crate) fn blockers(stacks: &[Stack], ranges: &[(String, Range<LiveAddr>)]) -
         .collect()
 }
 
+/// Threads that stand inside one of `ranges`, where nothing is called: only the
+/// innermost place of a stack, and places that a signal interrupted, can be there.
+pub(crate) fn standing_in(stacks: &[Stack], ranges: &[(String, Range<LiveAddr>)]) -> Vec<Blocker> {
+    let mut stacks = stacks.to_vec();
+    for stack in stacks.iter_mut().filter(|stack| !stack.handlers) {
+        stack.frames.truncate(1);
+        stack.unknown = None;
+    }
+    blockers(&stacks, ranges)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -67,6 +78,7 @@ mod tests {
             thread: Thread { tid: 1, name: "t".to_owned() },
             frames: frames.iter().map(|pc| LiveAddr(*pc)).collect(),
             unknown: unknown.map(str::to_owned),
+            handlers: true,
         }
     }
 
@@ -78,6 +90,16 @@ mod tests {
         let unknown = blockers(&[stack(&[0x50], Some("no unwind data"))], &ranges);
         assert_eq!(unknown[0].unknown.as_deref(), Some("no unwind data"));
         assert!(blockers(&[stack(&[0x50, 0x300], None)], &ranges).is_empty());
+    }
+
+    #[test]
+    fn without_handlers_only_the_innermost_place_can_be_torn() {
+        let ranges = [("f".to_owned(), LiveAddr(0x100)..LiveAddr(0x200))];
+        let quiet = Stack { handlers: false, ..stack(&[0x50, 0x150], Some("no unwind data")) };
+        assert!(standing_in(&[quiet], &ranges).is_empty());
+        let inside = Stack { handlers: false, ..stack(&[0x150], None) };
+        assert_eq!(standing_in(&[inside], &ranges).len(), 1);
+        assert_eq!(standing_in(&[stack(&[0x50], Some("no unwind data"))], &ranges).len(), 1);
     }
 
     #[test]

@@ -96,7 +96,7 @@ fn revert_one(
         state: OutcomeState::Reverted,
         patch: record.name.clone(),
         consistency,
-        hooks: record.hooks.len(),
+        hooks: record.hooks.iter().filter(|hook| !hook.pad).count(),
         switch: switched.kind,
         visited,
         stopped: switched.stopped,

@@ -2,7 +2,7 @@
 
 use invivo_image::LiveAddr;
 
-use crate::quiescence::blockers;
+use crate::quiescence::standing_in;
 use crate::record::{Record, State, read_all, set_state};
 use crate::switch::Change;
 use crate::transaction::changes;
@@ -98,7 +98,7 @@ fn write_all(
     let pads = record.pads();
     let mut in_the_way = Vec::new();
     target.stop(&mut |all| {
-        in_the_way = if pads.is_empty() { Vec::new() } else { blockers(&all.stacks()?, &pads) };
+        in_the_way = if pads.is_empty() { Vec::new() } else { standing_in(&all.stacks()?, &pads) };
         if !in_the_way.is_empty() {
             return Ok(());
         }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use invivo_image::LiveAddr;
 
-use crate::quiescence::{Blocker, blockers};
+use crate::quiescence::{Blocker, blockers, standing_in};
 use crate::transaction::{Consistency, Options, SwitchKind};
 use crate::{ApplyError, Target, TargetError, find};
 
@@ -177,7 +177,7 @@ fn threads_in_the_way(
         return Ok(Vec::new());
     }
     let stacks = all.stacks()?;
-    let mut found = blockers(&stacks, job.torn);
+    let mut found = if job.torn.is_empty() { Vec::new() } else { standing_in(&stacks, job.torn) };
     if quiescent {
         found.extend(blockers(&stacks, job.busy));
     }

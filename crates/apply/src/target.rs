@@ -117,6 +117,9 @@ pub struct Stack {
     pub frames: Vec<LiveAddr>,
     /// `None` if every frame is proved; otherwise why the rest is not known.
     pub unknown: Option<String>,
+    /// True if a signal handler may have interrupted code further down. Without one,
+    /// the innermost place is the only one that is not behind a call.
+    pub handlers: bool,
 }
 
 /// A place in which a patch can be made true.

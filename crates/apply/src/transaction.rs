@@ -114,7 +114,7 @@ pub fn apply(
     if plan.is_applied {
         return Ok(outcome);
     }
-    let registrar = target.unwind_registrar()?;
+    let registrar = if plan.needs_unwinding { target.unwind_registrar()? } else { None };
     if plan.needs_unwinding && registrar.is_none() {
         return refused(
             "exceptions pass through functions of the patch, and the target has no \

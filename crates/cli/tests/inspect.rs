@@ -13,16 +13,16 @@ use program::run_in;
 const BASE: &str = "\
 #include <stdio.h>
 int calls = 1;
-__attribute__((noinline)) int check(int length) { calls++; return length; }
+__attribute__((noipa)) int check(int length) { calls++; return length; }
 int main(int n, char **v) { (void)v; printf(\"%d %d\\n\", check(n), calls); return 0; }
 ";
 
 const FIXED: &str = "\
 #include <stdio.h>
 int calls = 1;
-__attribute__((noinline)) int check(int length) {
+__attribute__((noipa)) int check(int length) {
     calls++;
-    if (length > 4) { puts(\"too long\"); return -1; }
+    if (length > 4) { printf(\"%d is too long\\n\", length); return -1; }
     return length;
 }
 int main(int n, char **v) { (void)v; printf(\"%d %d\\n\", check(n), calls); return 0; }

@@ -186,8 +186,18 @@ fn is_padding(image: &Image, at: LinkAddr, from: u64, to: u64) -> bool {
             .is_some_and(|rest| rest.iter().all(|byte| *byte == 0))
 }
 
-/// True if both are the first byte behind the section of the same name.
+/// True if both have the same name, are at the same edge of the section of the same
+/// name, or are the same place of the headers (also the zero of a weak symbol that
+/// nobody defines).
 fn same_edge(base: &Image, a: LinkAddr, fixed: &Image, b: LinkAddr) -> bool {
+    let first = |image: &Image| image.sections.first().map_or(LinkAddr(0), |s| s.range.start);
+    if a == b && base.base == fixed.base && a < first(base) && b < first(fixed) {
+        return true;
+    }
+    let names = |image: &Image, at: LinkAddr| image.edges.get(&at).cloned().unwrap_or_default();
+    if names(base, a).iter().any(|name| names(fixed, b).contains(name)) {
+        return true;
+    }
     let ends = |image: &Image, at: LinkAddr| {
         image.sections.iter().find(|s| s.range.end == at || s.range.start == at).map(|s| s.name.clone())
     };

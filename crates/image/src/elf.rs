@@ -67,6 +67,7 @@ impl Image {
             entities: Vec::new(),
             thread_locals: Vec::new(),
             tls_block: tls_block(header, data)?,
+            edges: Default::default(),
             slots: Default::default(),
             stubs: Default::default(),
             code_relocations: Default::default(),

@@ -219,6 +219,8 @@ pub struct Image {
     /// `p_memsz` of `PT_TLS`, rounded up to its alignment: the distance from a
     /// block's start to the thread pointer.
     pub tls_block: u64,
+    /// Names of places that lie in no section: `_end`, `__ehdr_start`.
+    pub edges: BTreeMap<LinkAddr, Vec<Arc<str>>>,
     /// What the loader writes, by place.
     pub slots: BTreeMap<LinkAddr, Slot>,
     /// Stubs that jump through a slot, by address: `.plt`, `.plt.sec`, `.plt.got`.

@@ -63,6 +63,9 @@ impl Process {
             }
         }
         let memory = Memory::open(pid, writable)?;
+        if writable {
+            raise_priority();
+        }
         is_64_bit(pid, &memory, &info)?;
         let gadgets = OnceCell::new();
         Ok(Process { pid, memory, info, gadgets, name: stat.comm, _lock: lock })
@@ -100,6 +103,11 @@ impl Process {
         Ok(tasks.flatten().map(|task| task.tid).collect())
     }
 
+    /// True unless the process is known to catch no signal at all.
+    pub(crate) fn has_handlers(&self) -> bool {
+        self.info.status().map_or(true, |status| status.sigcgt != 0)
+    }
+
     pub(crate) fn thread_name(&self, tid: i32) -> String {
         let path = format!("/proc/{}/task/{tid}/comm", self.pid);
         std::fs::read_to_string(path).map_or_else(|_| "?".to_owned(), |name| name.trim_end().to_owned())
@@ -113,6 +121,13 @@ impl Process {
 pub fn processes() -> Result<Vec<i32>, TargetError> {
     let all = procfs::process::all_processes().map_err(|e| proc_error(0, e))?;
     Ok(all.flatten().map(|process| process.pid).collect())
+}
+
+/// While a thread of the target waits for us, we should not wait for a processor. Only
+/// root may ask for that; everybody else goes on as before.
+fn raise_priority() {
+    // SAFETY: the call takes three numbers and changes only this program's priority.
+    let _ = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, -20) };
 }
 
 fn lock(pid: i32) -> Result<File, TargetError> {

@@ -76,11 +76,13 @@ impl<'p> AllStopped<'p> {
 impl Stopped for AllStopped<'_> {
     fn stacks(&mut self) -> Result<Vec<Stack>, TargetError> {
         let mut stacks = Vec::new();
+        let handlers = self.process.has_handlers();
         for thread in &self.threads {
             let registers = thread.registers()?;
             let (frames, unknown) = self.unwinder.walk(&self.process.memory, &registers);
             let name = self.process.thread_name(thread.tid());
-            stacks.push(Stack { thread: Thread { tid: thread.tid(), name }, frames, unknown });
+            let thread = Thread { tid: thread.tid(), name };
+            stacks.push(Stack { thread, frames, unknown, handlers });
         }
         Ok(stacks)
     }

@@ -148,5 +148,6 @@ pub(crate) fn stack(frames: &[u64], unknown: Option<&str>) -> Stack {
         thread: Thread { tid: 7, name: "worker".to_owned() },
         frames: frames.iter().map(|offset| LiveAddr(START.0.wrapping_add(*offset))).collect(),
         unknown: unknown.map(str::to_owned),
+        handlers: false,
     }
 }

@@ -1,12 +1,6 @@
 //! Expected output in files. `INVIVO_BLESS=1` writes them anew.
 
-use std::path::{Path, PathBuf};
-
-/// The folder of the workspace.
-pub(crate) fn root() -> PathBuf {
-    let crates = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a crate lies in a folder");
-    crates.parent().expect("which lies in the workspace").to_owned()
-}
+use std::path::Path;
 
 /// Compares `text` with the file; writes the file when it is asked to.
 pub(crate) fn compare(file: &Path, text: &str) {
@@ -16,20 +10,19 @@ pub(crate) fn compare(file: &Path, text: &str) {
         std::fs::write(file, text).expect("the file can be written");
         return;
     }
-    let expected = std::fs::read_to_string(file).unwrap_or_else(|error| {
-        panic!("{}: {error}; write it with INVIVO_BLESS=1 cargo test -p invivo-cli", file.display())
-    });
+    let shown = file.display();
+    let expected = std::fs::read_to_string(file).unwrap_or_else(|error| format!("({error})"));
     if expected == text {
         return;
     }
     let line = expected.lines().zip(text.lines()).position(|(a, b)| a != b);
     let line = line.unwrap_or_else(|| expected.lines().count().min(text.lines().count()));
-    panic!(
-        "{} differs from line {} on:\n  file:    {}\n  program: {}\n\
+    let differs = format!(
+        "{shown} differs from line {} on:\n  file:    {}\n  program: {}\n\
          if the program is right, renew it with INVIVO_BLESS=1 cargo test -p invivo-cli",
-        file.display(),
         line + 1,
         expected.lines().nth(line).unwrap_or("(the end)"),
         text.lines().nth(line).unwrap_or("(the end)"),
     );
+    assert!(expected == text, "{differs}");
 }

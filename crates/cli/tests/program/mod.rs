@@ -11,12 +11,7 @@ pub(crate) struct Ran {
     pub(crate) stderr: String,
 }
 
-/// Runs `invivo` with these words.
-pub(crate) fn invivo(words: &[&str]) -> Ran {
-    run_in(Path::new("."), words)
-}
-
-/// The same in a folder.
+/// Runs `invivo` with these words in a folder.
 pub(crate) fn run_in(folder: &Path, words: &[&str]) -> Ran {
     let output = Command::new(env!("CARGO_BIN_EXE_invivo"))
         .args(words)

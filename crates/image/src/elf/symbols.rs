@@ -70,8 +70,7 @@ fn collect(
             // Assembly often leaves its symbols untyped; the section says what they are.
             elf::STT_NOTYPE => match held {
                 Some(SectionKind::Text) => SymbolKind::Function,
-                Some(_) => SymbolKind::Object,
-                None => continue,
+                Some(_) | None => SymbolKind::Object,
             },
             _ => continue,
         };
@@ -105,7 +104,9 @@ fn gather(image: &mut Image, symbols: impl Iterator<Item = Symbol>) {
         // The linker's edge marks (`_end`, `__bss_start`) are places, not objects,
         // but only code that asks for them by address can see them: they stay
         // entities of size zero.
-        if image.section_at(symbol.addr).is_some() {
+        if image.section_at(symbol.addr).is_none() {
+            image.edges.entry(symbol.addr).or_default().push(symbol.name);
+        } else {
             places.entry((symbol.addr, kind)).or_default().push(symbol);
         }
     }
