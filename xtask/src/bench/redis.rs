@@ -53,7 +53,7 @@ pub(crate) fn run(subject: Subject, rounds: usize, promises: &mut Promises) -> R
         Amount::Micros(median(&seen.applies)),
     );
     let summary = |window| seen.waits.summary(window);
-    let (with, without) = (summary(Window::Switch), summary(Window::Quiet));
+    let (with, without) = (summary(Window::Apply), summary(Window::Quiet));
     promises.measured(
         "longest stall of any client, median window, beyond no apply",
         Amount::Micros(1_000.0),
@@ -106,7 +106,6 @@ fn measure(subject: Subject, connections: usize, rounds: usize) -> Result<Seen> 
     let mut seen = Seen::default();
     let mut windows = vec![None];
     for _ in 0..rounds {
-        let mut applied = false;
         for window in Window::ROUND {
             clients.meter.next_phase();
             windows.push(Some(window));
@@ -114,23 +113,19 @@ fn measure(subject: Subject, connections: usize, rounds: usize) -> Result<Seen> 
             match window {
                 Window::Quiet => (),
                 Window::Plan => invivo.plan(patch, server.pid())?,
-                Window::Switch => {
-                    let outcome = if applied {
-                        invivo.revert(case.name(), server.pid())
-                    } else {
-                        invivo.apply(patch, server.pid())
-                    };
+                Window::Apply => {
+                    let outcome = invivo.apply(patch, server.pid());
                     let outcome = outcome.with_context(|| clients.meter.errors().join("; "))?;
-                    let (times, stops) = if applied {
-                        (&mut seen.reverts, &mut seen.revert_stops)
-                    } else {
-                        (&mut seen.applies, &mut seen.apply_stops)
-                    };
-                    times.push(outcome.wall_us);
-                    stops.push(outcome.stopped_us);
+                    seen.applies.push(outcome.wall_us);
+                    seen.apply_stops.push(outcome.stopped_us);
                     seen.programs.push(outcome.program_us);
                     seen.visits.push(outcome.visited_us);
-                    applied = !applied;
+                }
+                Window::Revert => {
+                    let outcome = invivo.revert(case.name(), server.pid());
+                    let outcome = outcome.with_context(|| clients.meter.errors().join("; "))?;
+                    seen.reverts.push(outcome.wall_us);
+                    seen.revert_stops.push(outcome.stopped_us);
                 }
             }
             thread::sleep(WINDOW.saturating_sub(begun.elapsed()));
@@ -155,11 +150,11 @@ fn measure(subject: Subject, connections: usize, rounds: usize) -> Result<Seen> 
         }
     }
     println!(
-        "      {} answers, none wrong; median revert {}, program {}, one thread visited for {}, all stopped for a revert for {}",
+        "      {} answers, none wrong; medians: the program that applies {}, one thread visited for {}; revert {}, all stopped for {}",
         paint::count(meter.answers()),
-        paint::micros(median(&seen.reverts) as u64),
         paint::micros(median(&seen.programs) as u64),
         paint::micros(median(&seen.visits) as u64),
+        paint::micros(median(&seen.reverts) as u64),
         paint::micros(median(&seen.revert_stops) as u64),
     );
     seen.waits.print();

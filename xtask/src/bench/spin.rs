@@ -88,14 +88,14 @@ impl Spin {
                 match window {
                     Window::Quiet => (),
                     Window::Plan => invivo.plan(&self.patch, running.pid())?,
-                    Window::Switch => {
-                        if applied {
-                            invivo.revert(NAME, running.pid())?;
-                        } else {
-                            let outcome = invivo.apply(&self.patch, running.pid())?;
-                            stops.push(outcome.stopped_us);
-                        }
-                        applied = !applied;
+                    Window::Apply => {
+                        let outcome = invivo.apply(&self.patch, running.pid())?;
+                        stops.push(outcome.stopped_us);
+                        applied = true;
+                    }
+                    Window::Revert => {
+                        invivo.revert(NAME, running.pid())?;
+                        applied = false;
                     }
                 }
                 thread::sleep(WINDOW);
@@ -114,7 +114,7 @@ impl Spin {
         all.print();
         println!("      gaps in which the processor was not given to somebody else:");
         own.print();
-        let (with, without) = (own.summary(Window::Switch), own.summary(Window::Quiet));
+        let (with, without) = (own.summary(Window::Apply), own.summary(Window::Quiet));
         promises.measured(
             "longest gap of a thread not borrowed, beyond no apply",
             Amount::Micros(500.0),

@@ -15,25 +15,28 @@ pub(crate) enum Window {
     Quiet,
     /// The tool looks and computes.
     Plan,
-    /// The patch goes in or out.
-    Switch,
+    /// The patch goes in.
+    Apply,
+    /// The patch goes out.
+    Revert,
 }
 
 impl Window {
-    /// What each round consists of; the second switch takes back the first.
+    /// What each round consists of.
     pub(crate) const ROUND: [Self; 5] = [
         Self::Quiet,
         Self::Plan,
-        Self::Switch,
+        Self::Apply,
         Self::Quiet,
-        Self::Switch,
+        Self::Revert,
     ];
 
     fn name(self) -> &'static str {
         match self {
             Self::Quiet => "nothing",
             Self::Plan => "plan only",
-            Self::Switch => "apply or revert",
+            Self::Apply => "apply",
+            Self::Revert => "revert",
         }
     }
 }
@@ -76,14 +79,14 @@ impl Waits {
 
     /// Prints the kinds beside each other.
     pub(crate) fn print(&self) {
-        for window in [Window::Quiet, Window::Plan, Window::Switch] {
+        for window in [Window::Quiet, Window::Plan, Window::Apply, Window::Revert] {
             let Summary {
                 typical,
                 p999,
                 longest,
             } = self.summary(window);
             println!(
-                "      longest wait in a window with {:16} median {typical:>8.0} µs, of all {longest:>8.0} µs, p99.9 {p999:>8.0} µs",
+                "      longest wait in a window with {:10} median {typical:>8.0} µs, of all {longest:>8.0} µs, p99.9 {p999:>8.0} µs",
                 format!("{}:", window.name())
             );
         }
