@@ -12,7 +12,7 @@ use invivo_apply::{
     TargetError, Visit, apply, list, revert,
 };
 use invivo_image::LiveAddr;
-use scene::{FAR, Made, ONE, TORN, TWO, applied, bytes_of, must_apply, options, patch, target};
+use scene::{FAR, Made, ONE, TORN, TWO, bytes_of, options, patch, target};
 
 /// Lets the step with this number fail, once.
 struct OneFailure {
@@ -208,51 +208,4 @@ fn a_failed_step_of_an_apply_is_put_back() {
             },
         );
     }
-}
-
-#[test]
-fn a_failed_step_of_a_revert_is_put_back() {
-    for (made, consistency) in kinds() {
-        let clean = bytes_of(&target());
-        let mut live = target();
-        apply(&mut live, &made.patch, &made.id, &options(consistency)).unwrap();
-        fail_each_step(
-            &live,
-            |target| revert(target, None, &options(consistency)).map(|_| ()),
-            |step, result, mut left| {
-                hooks_lead_somewhere(step, &left);
-                if result.is_ok() {
-                    assert!(bytes_of(&left) == clean, "step {step}: not as before");
-                }
-                revert(&mut left, None, &options(Consistency::Entry))
-                    .unwrap_or_else(|error| panic!("step {step}: {error}"));
-                assert!(bytes_of(&left) == clean, "step {step}: not as before");
-                assert!(list(&left).unwrap().is_empty(), "step {step}");
-            },
-        );
-    }
-}
-
-#[test]
-fn a_failed_step_of_a_replacement_leaves_one_patch_that_works() {
-    let first = patch("p1", 1, &[ONE, TWO], 8);
-    let second = patch("p2", 2, &[ONE, FAR], 9);
-    let (live, _) = applied(&first);
-    let clean = bytes_of(&target());
-    fail_each_step(
-        &live,
-        |target| {
-            let options = options(Consistency::Entry);
-            apply(target, &second.patch, &second.id, &options).map(|_| ())
-        },
-        |step, _, mut left| {
-            hooks_lead_somewhere(step, &left);
-            must_apply(&mut left, &second);
-            hooks_lead_somewhere(step, &left);
-            let live = list(&left).unwrap();
-            assert_eq!(live.len(), 1, "step {step}: {live:?}");
-            revert(&mut left, None, &options(Consistency::Entry)).unwrap();
-            assert!(bytes_of(&left) == clean, "step {step}: not as before");
-        },
-    );
 }
