@@ -157,5 +157,5 @@ fn ended(server: &mut Server, step: &str) -> Result<()> {
     if server.alive() {
         return Ok(());
     }
-    bail!("the program died while {step}");
+    bail!("{} while {step}", server.fate());
 }

@@ -165,6 +165,15 @@ impl Server {
         matches!(self.child.try_wait(), Ok(None))
     }
 
+    /// What became of it, in words: it runs, or how it died and what it said.
+    pub(crate) fn fate(&mut self) -> String {
+        match self.child.try_wait() {
+            Ok(None) => "the program still runs".to_owned(),
+            Ok(Some(status)) => format!("the program died ({status}): {}", self.last_words()),
+            Err(error) => format!("the program cannot be waited for: {error}"),
+        }
+    }
+
     fn last_words(&self) -> String {
         let log = std::fs::read_to_string(&self.log).unwrap_or_default();
         let last: Vec<_> = log.lines().rev().take(5).collect();

@@ -133,7 +133,7 @@ fn measure(subject: Subject, connections: usize, rounds: usize) -> Result<Seen> 
                 Window::Plan => invivo.plan(patch, server.pid())?,
                 Window::Apply => {
                     let outcome = invivo.apply(patch, server.pid());
-                    let outcome = outcome.with_context(|| clients.meter.errors().join("; "))?;
+                    let outcome = outcome.with_context(|| server.fate())?;
                     seen.applies.push(outcome.wall_us);
                     seen.apply_stops.push(outcome.stopped_us);
                     seen.programs.push(outcome.program_us);
@@ -141,7 +141,7 @@ fn measure(subject: Subject, connections: usize, rounds: usize) -> Result<Seen> 
                 }
                 Window::Revert => {
                     let outcome = invivo.revert(case.name(), server.pid());
-                    let outcome = outcome.with_context(|| clients.meter.errors().join("; "))?;
+                    let outcome = outcome.with_context(|| server.fate())?;
                     seen.reverts.push(outcome.wall_us);
                     seen.revert_stops.push(outcome.stopped_us);
                 }
@@ -153,7 +153,7 @@ fn measure(subject: Subject, connections: usize, rounds: usize) -> Result<Seen> 
             thread::sleep(BREAK);
         }
     }
-    ensure!(server.alive(), "Redis died");
+    ensure!(server.alive(), server.fate());
     let meter = std::sync::Arc::clone(&clients.meter);
     let records = clients.finish();
     let wrong: u64 = records.iter().map(|record| record.wrong).sum();

@@ -41,11 +41,11 @@ pub(crate) fn run(subject: Subject, rounds: usize, promises: &mut Promises) -> R
     round()?;
     let first = Size::read(pid)?;
     for number in 1..rounds {
-        round().with_context(|| format!("round {} of {rounds}", number + 1))?;
+        round().with_context(|| format!("round {} of {rounds}; {}", number + 1, server.fate()))?;
     }
     let last = Size::read(pid)?;
     let end = Text::read(pid)?;
-    ensure!(server.alive(), "Redis died");
+    ensure!(server.alive(), server.fate());
 
     println!(
         "      after the first and the last round: {} and {} mappings, VmSize {} and {} KiB, RSS {} and {} KiB",

@@ -110,14 +110,8 @@ impl<'a> Story<'a> {
 
     /// Adds to an error of the tool what became of the program.
     fn known(&mut self, outcome: Result<Outcome>) -> Result<Outcome> {
-        let alive = self.server.alive();
         outcome.with_context(|| {
-            let state = if alive {
-                "the program still runs"
-            } else {
-                "the program died"
-            };
-            let mut words = vec![state.to_owned()];
+            let mut words = vec![self.server.fate()];
             words.extend(self.clients.meter.errors());
             words.join("; ")
         })
