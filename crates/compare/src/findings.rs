@@ -33,6 +33,9 @@ pub enum Rule {
     /// Types that live data has keep their layout.
     #[serde(rename = "R-LAYOUT")]
     Layout,
+    /// A function that does not return runs its old body for good.
+    #[serde(rename = "R-STACK")]
+    Stack,
     /// Every reference of the patch must be bound to one place.
     #[serde(rename = "R-BIND")]
     Binding,
@@ -54,6 +57,7 @@ impl Rule {
             Rule::Library => "R-LIBRARY",
             Rule::Build => "R-BUILD",
             Rule::Layout => "R-LAYOUT",
+            Rule::Stack => "R-STACK",
             Rule::Binding => "R-BIND",
             Rule::Unwind => "R-UNWIND",
         }
@@ -105,6 +109,8 @@ pub(crate) fn find(c: &Comparison<'_>) -> Vec<Finding> {
     start(c, &mut findings);
     libraries(c, &mut findings);
     scale(c, &mut findings);
+    crate::layouts::types(c, &mut findings);
+    crate::layouts::stays(c, &mut findings);
     findings.sort_by(|a, b| (a.severity, a.rule.id(), &a.subject).cmp(&(b.severity, b.rule.id(), &b.subject)));
     findings
 }

@@ -12,6 +12,7 @@ mod data;
 mod difference;
 mod findings;
 mod hot;
+mod layouts;
 mod matching;
 mod meaning;
 mod usage;
@@ -23,7 +24,7 @@ pub use hot::{Hot, Parts};
 pub use matching::Pairs;
 pub use usage::{Usage, Use};
 
-use invivo_image::{EntityId, Image};
+use invivo_image::{EntityId, Image, TypeLayouts};
 
 /// Everything that is known about the way from the base to the fixed image.
 #[derive(Debug)]
@@ -38,6 +39,10 @@ pub struct Comparison<'a> {
     pub fixed_usage: Usage,
     /// Which entity of one is which of the other.
     pub pairs: Pairs,
+    /// Layouts of types and prototypes of functions in the base, from its debug data.
+    pub base_types: Option<TypeLayouts>,
+    /// The same of the fixed image.
+    pub fixed_types: Option<TypeLayouts>,
     /// Functions to replace, by name, each with its reasons.
     pub hot: Vec<Hot>,
     /// Functions that only the fixed image has.
@@ -53,6 +58,7 @@ impl<'a> Comparison<'a> {
     #[must_use]
     pub fn new(base: &'a Image, fixed: &'a Image) -> Self {
         let (base_usage, fixed_usage) = rayon::join(|| Usage::of(base), || Usage::of(fixed));
+        let (base_types, fixed_types) = rayon::join(|| types(base), || types(fixed));
         let pairs = Pairs::of(base, fixed, &base_usage, &fixed_usage);
         let mut comparison = Comparison {
             base,
@@ -60,6 +66,8 @@ impl<'a> Comparison<'a> {
             base_usage,
             fixed_usage,
             pairs,
+            base_types,
+            fixed_types,
             hot: Vec::new(),
             added: Vec::new(),
             removed: Vec::new(),
@@ -88,4 +96,9 @@ impl<'a> Comparison<'a> {
     pub fn is_unchanged(&self) -> bool {
         self.hot.is_empty() && !self.is_refused()
     }
+}
+
+/// Broken debug data are as good as none: what they would have shown is not known.
+fn types(image: &Image) -> Option<TypeLayouts> {
+    image.type_layouts().ok().flatten()
 }

@@ -58,6 +58,7 @@ impl Image {
         let table = header.sections(LE, data).map_err(broken("section headers"))?;
         let mut image = Image {
             file: Arc::clone(&file),
+            debug_file: debug.map(Arc::from),
             machine: Machine::X86_64,
             link,
             build_id: read_build_id(header, data)?,

@@ -11,6 +11,7 @@ mod model;
 mod names;
 mod place;
 mod plt;
+mod types;
 mod unwind;
 pub mod x86_64;
 
@@ -22,4 +23,5 @@ pub use model::{
 };
 pub use names::{demangle, source_name, stem};
 pub use place::Place;
+pub use types::{TypeLayout, TypeLayouts};
 pub use unwind::{Cie, Fde, Lsda, UnwindTable, encoding};

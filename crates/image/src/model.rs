@@ -200,6 +200,7 @@ pub enum Slot {
 #[derive(Clone, Debug)]
 pub struct Image {
     pub(crate) file: Arc<[u8]>,
+    pub(crate) debug_file: Option<Arc<[u8]>>,
     /// The instruction set.
     pub machine: Machine,
     /// How it was linked.

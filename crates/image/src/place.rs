@@ -69,6 +69,10 @@ impl Image {
     /// A slot that the linker filled for good, as it does in images with fixed addresses.
     fn static_slot(&self, at: LinkAddr) -> Option<Slot> {
         let bytes: [u8; 8] = self.bytes(at, 8)?.try_into().ok()?;
+        let value = i64::from_le_bytes(bytes);
+        if value < 0 && value.unsigned_abs() <= self.tls_block {
+            return Some(Slot::TlsFromThreadPointer("".into(), value));
+        }
         let target = LinkAddr(u64::from_le_bytes(bytes));
         // Zero stands for a weak symbol that nobody defines.
         (target.0 == 0 || self.section_at(target).is_some()).then_some(Slot::Pointer(target))

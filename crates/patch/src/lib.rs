@@ -4,6 +4,7 @@
 //! Every file format is a way to write this model down; every target is a place
 //! where it is made true.
 
+mod agreement;
 mod code;
 mod constants;
 mod entry;

@@ -95,9 +95,10 @@ pub struct Redirect {
     pub at: Rva,
     /// Its size in the base, in bytes.
     pub size: u64,
-    /// True if the entry gets a hook. A function that only replaced functions call
-    /// gets none: their new versions call the new one directly, and frames that are
-    /// still inside old versions go on with the old one, whose arguments they know.
+    /// True if the entry gets a hook. A function that only replaced functions call, and
+    /// that is called in another way now, gets none: their new versions call the new one
+    /// directly, and frames that are still inside old versions go on with the old one,
+    /// whose arguments they know.
     pub hooked: bool,
     /// Bytes from the entry on which no branch leads to but to the first one.
     pub clear: u32,

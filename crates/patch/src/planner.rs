@@ -7,14 +7,14 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use invivo_compare::{Comparison, Finding, Parts, Rule, Severity};
-use invivo_image::{EntityId, Image, LinkAddr, Slot, demangle};
+use invivo_image::{EntityId, Image, LinkAddr, Place, Slot, demangle};
 use sha2::{Digest as _, Sha256};
 
 use crate::model::{
     Check, Contents, Direction, Hex, Identity, Order, Patch, Redirect, Section, SectionKind,
     Symbol, SymbolPlace, TargetImage,
 };
-use crate::{entry, frames};
+use crate::{agreement, entry, frames};
 
 /// What a person says about a patch.
 #[derive(Clone, Debug, Default)]
@@ -164,7 +164,7 @@ impl<'c, 'a> Planner<'c, 'a> {
             cold,
             refused: Vec::new(),
             base_stubs: base_stubs.collect(),
-            base_slots: c.base.slots.iter().map(|(at, slot)| (slot.clone(), *at)).collect(),
+            base_slots: slots(c.base),
         }
     }
 
@@ -239,7 +239,7 @@ impl<'c, 'a> Planner<'c, 'a> {
                 function: entity.name().to_owned(),
                 at: rva(function.base.main).0,
                 size: entity.size,
-                hooked: self.is_entered(function.base.main, &hot),
+                hooked: self.is_entered(function.base.main, &hot) || agreement::is_kept(c, function),
                 clear: entry.clear,
                 pads: entry.pads,
                 tail: entry.tail,
@@ -284,6 +284,20 @@ impl<'c, 'a> Planner<'c, 'a> {
             })
             .collect()
     }
+}
+
+/// Every slot of an image by what it holds: those that the loader fills, and those
+/// that the linker filled for good.
+fn slots(image: &Image) -> HashMap<Slot, LinkAddr> {
+    let got = image.sections.iter().filter(|section| section.kind == invivo_image::SectionKind::Got);
+    let filled = got.flat_map(|section| {
+        let places = (section.range.start.0..section.range.end.0).step_by(8).map(LinkAddr);
+        places.filter_map(|at| match image.place(at) {
+            Place::Slot(slot) => Some((slot, at)),
+            _ => None,
+        })
+    });
+    filled.chain(image.slots.iter().map(|(at, slot)| (slot.clone(), *at))).collect()
 }
 
 /// Where an entity is, relative to its image.
