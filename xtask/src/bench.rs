@@ -52,13 +52,14 @@ pub(crate) fn run(workspace: &Workspace, quick: bool) -> Result<bool> {
     say_machine()?;
 
     let mut promises = Promises::default();
-    cost::run(
+    let cost = cost::run(
         workspace,
         &images,
         &patch,
         effort.comparisons,
         &mut promises,
-    )?;
+    );
+    promises.part("diff", cost);
     let switches = effort.switches;
     let subject = Subject {
         workspace,
@@ -66,11 +67,14 @@ pub(crate) fn run(workspace: &Workspace, quick: bool) -> Result<bool> {
         case: case.as_ref(),
         patch: &patch,
     };
-    redis::run(subject, switches, &mut promises)?;
+    redis::run(subject, switches, &mut promises);
     let spin = Spin::build(workspace, &invivo)?;
-    spin.gaps(&invivo, switches, &mut promises)?;
-    spin.stops(&invivo, switches, &mut promises)?;
-    rounds::run(subject, effort.rounds, &mut promises)?;
+    let gaps = spin.gaps(&invivo, switches, &mut promises);
+    promises.part("gaps", gaps);
+    let stops = spin.stops(&invivo, switches, &mut promises);
+    promises.part("stops", stops);
+    let rounds = rounds::run(subject, effort.rounds, &mut promises);
+    promises.part("rounds", rounds);
     Ok(promises.finish())
 }
 

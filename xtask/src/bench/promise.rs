@@ -1,5 +1,7 @@
 //! Promises: what is promised, what was measured, and how far apart they are.
 
+use anyhow::Result;
+
 use crate::paint;
 
 /// What a number counts.
@@ -41,6 +43,7 @@ impl Amount {
 #[derive(Debug, Default)]
 pub(crate) struct Promises {
     rows: Vec<Row>,
+    unmeasured: u32,
 }
 
 #[derive(Debug)]
@@ -89,6 +92,19 @@ impl Promises {
         self.rows.push(row);
     }
 
+    /// Notes a part whose promises could not all be measured, and why. What is not
+    /// measured is not kept.
+    pub(crate) fn part(&mut self, name: &str, result: Result<()>) {
+        if let Err(error) = result {
+            println!(
+                "  {} {}",
+                paint::bad("✗"),
+                paint::bad(format!("{name}: {error:#}"))
+            );
+            self.unmeasured += 1;
+        }
+    }
+
     /// Prints all of them once more, below each other; `true` when all are kept.
     pub(crate) fn finish(&self) -> bool {
         println!(
@@ -101,7 +117,11 @@ impl Promises {
         self.rows.iter().for_each(Row::print);
         let kept = self.rows.iter().filter(|row| row.kept()).count();
         println!("\n{kept} of {} promises kept", self.rows.len());
-        kept == self.rows.len()
+        if self.unmeasured > 0 {
+            let parts = paint::of(self.unmeasured.into(), "part");
+            println!("{}", paint::bad(format!("{parts} could not be measured")));
+        }
+        kept == self.rows.len() && self.unmeasured == 0
     }
 }
 

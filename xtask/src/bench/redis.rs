@@ -55,16 +55,29 @@ impl Seen {
 }
 
 /// Applies and reverts under load, lighter and heavier.
-pub(crate) fn run(subject: Subject, rounds: usize, promises: &mut Promises) -> Result<()> {
-    let seen = measure(subject, ONE, rounds)?;
+pub(crate) fn run(subject: Subject, rounds: usize, promises: &mut Promises) {
+    let one = measure(subject, ONE, rounds).map(|seen| one(&seen, promises));
+    promises.part("Redis with one client", one);
+    let few = measure(subject, FEW, rounds).map(|seen| few(&seen, promises));
+    promises.part("Redis under load", few);
+    let many = measure(subject, MANY, rounds).map(|seen| many(&seen, promises));
+    promises.part("Redis with all io-threads busy", many);
+}
+
+fn one(seen: &Seen, promises: &mut Promises) {
     promises.measured(
         "longest stall of a client, median window, beyond no apply",
         Amount::Micros(1_000.0),
         Amount::Micros(seen.typical(Window::Apply) - seen.typical(Window::Quiet)),
     );
-    let seen = measure(subject, FEW, rounds)?;
+}
+
+fn few(seen: &Seen, promises: &mut Promises) {
     promises.measured(
-        format!("apply to Redis under load, median of {rounds}"),
+        format!(
+            "apply to Redis under load, median of {}",
+            seen.applies.len()
+        ),
         Amount::Micros(20_000.0),
         Amount::Micros(median(&seen.applies)),
     );
@@ -86,13 +99,17 @@ pub(crate) fn run(subject: Subject, rounds: usize, promises: &mut Promises) -> R
         Amount::Micros(0.0),
         Amount::Micros(seen.apply_stops.iter().copied().max().unwrap_or(0) as f64),
     );
-    let seen = measure(subject, MANY, rounds)?;
+}
+
+fn many(seen: &Seen, promises: &mut Promises) {
     promises.measured(
-        format!("apply to Redis with all io-threads busy, median of {rounds}"),
+        format!(
+            "apply to Redis with all io-threads busy, median of {}",
+            seen.applies.len()
+        ),
         Amount::Micros(20_000.0),
         Amount::Micros(median(&seen.applies)),
     );
-    Ok(())
 }
 
 fn measure(subject: Subject, connections: usize, rounds: usize) -> Result<Seen> {
