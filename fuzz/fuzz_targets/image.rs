@@ -9,7 +9,9 @@ use invivo_image::{Image, Lsda};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
-    let Ok(image) = Image::parse(Arc::from(data), None) else { return };
+    let Ok(image) = Image::parse(Arc::from(data), None) else {
+        return;
+    };
     for lsda in &image.unwind.lsdas {
         let _ = Lsda::parse(&image, *lsda);
     }

@@ -12,18 +12,25 @@ fuzz_target!(|data: &[u8]| {
     if let Some(forged) = seal(data)
         && let Ok(patch) = read(&forged)
     {
-        patch.validate().expect("a patch that is read keeps the invariants");
+        patch
+            .validate()
+            .expect("a patch that is read keeps the invariants");
         invivo_format::elf::write(&patch).expect("and can be written");
     }
 });
 
 fn seal(data: &[u8]) -> Option<Vec<u8>> {
-    let (start, size) = File::parse(data).ok()?.section_by_name(".invivo.digest")?.file_range()?;
+    let (start, size) = File::parse(data)
+        .ok()?
+        .section_by_name(".invivo.digest")?
+        .file_range()?;
     let start = usize::try_from(start).ok()?;
     let place = start..start.checked_add(usize::try_from(size).ok()?)?;
     let mut file = data.to_vec();
     file.get_mut(place.clone())?.fill(0);
     let digest = Sha256::digest(&file);
-    file.get_mut(place).filter(|place| place.len() == digest.len())?.copy_from_slice(&digest);
+    file.get_mut(place)
+        .filter(|place| place.len() == digest.len())?
+        .copy_from_slice(&digest);
     Some(file)
 }

@@ -31,7 +31,11 @@ fn die_at_every_step(
     panic!("the command never finished");
 }
 
-fn apply_it(target: &mut MemoryTarget, made: &Made, consistency: Consistency) -> Result<(), ApplyError> {
+fn apply_it(
+    target: &mut MemoryTarget,
+    made: &Made,
+    consistency: Consistency,
+) -> Result<(), ApplyError> {
     apply(target, &made.patch, &made.id, &options(consistency)).map(|_| ())
 }
 
@@ -42,11 +46,31 @@ fn revert_all(target: &mut MemoryTarget) -> Result<(), ApplyError> {
 /// Patches whose switch goes each of the three ways.
 fn kinds() -> Vec<(&'static str, Made, Consistency)> {
     vec![
-        ("one function on one page", patch("p", 1, &[ONE], 9), Consistency::Entry),
-        ("one page is swapped", patch("p", 1, &[ONE, TWO], 9), Consistency::Entry),
-        ("two pages are swapped", patch("p", 1, &[ONE, FAR], 9), Consistency::Entry),
-        ("threads stop for a torn hook", patch("p", 1, &[ONE, TORN], 9), Consistency::Entry),
-        ("threads stop for a quiet moment", patch("p", 1, &[ONE, TWO, FAR], 9), Consistency::Quiescent),
+        (
+            "one function on one page",
+            patch("p", 1, &[ONE], 9),
+            Consistency::Entry,
+        ),
+        (
+            "one page is swapped",
+            patch("p", 1, &[ONE, TWO], 9),
+            Consistency::Entry,
+        ),
+        (
+            "two pages are swapped",
+            patch("p", 1, &[ONE, FAR], 9),
+            Consistency::Entry,
+        ),
+        (
+            "threads stop for a torn hook",
+            patch("p", 1, &[ONE, TORN], 9),
+            Consistency::Entry,
+        ),
+        (
+            "threads stop for a quiet moment",
+            patch("p", 1, &[ONE, TWO, FAR], 9),
+            Consistency::Quiescent,
+        ),
     ]
 }
 
@@ -65,20 +89,29 @@ fn a_dead_apply_is_undone_or_finished_by_the_next_command() {
             |target| apply_it(target, &made, consistency),
             |steps, left| {
                 let now = bytes_of(&left);
-                assert!(stops || now == clean || now == patched, "{kind}, step {steps}: a mixture");
+                assert!(
+                    stops || now == clean || now == patched,
+                    "{kind}, step {steps}: a mixture"
+                );
 
                 let mut again = left.clone();
                 apply_it(&mut again, &made, consistency)
                     .unwrap_or_else(|error| panic!("{kind}, apply after step {steps}: {error}"));
                 assert_eq!(list(&again).unwrap().len(), 1, "{kind}, step {steps}");
                 revert_all(&mut again).unwrap_or_else(|error| panic!("{kind}, revert: {error}"));
-                assert!(bytes_of(&again) == clean, "{kind}, step {steps}: not as before");
+                assert!(
+                    bytes_of(&again) == clean,
+                    "{kind}, step {steps}: not as before"
+                );
                 assert_eq!(list(&again).unwrap().len(), 0);
 
                 let mut back = left;
                 revert_all(&mut back)
                     .unwrap_or_else(|error| panic!("{kind}, revert after step {steps}: {error}"));
-                assert!(bytes_of(&back) == clean, "{kind}, revert after step {steps}");
+                assert!(
+                    bytes_of(&back) == clean,
+                    "{kind}, revert after step {steps}"
+                );
                 assert_eq!(list(&back).unwrap().len(), 0);
             },
         );
@@ -97,20 +130,33 @@ fn a_dead_revert_is_undone_or_finished_by_the_next_command() {
         let stops = outcomes[0].switch == Some(SwitchKind::Stopped);
         die_at_every_step(&live, revert_all, |steps, left| {
             let now = bytes_of(&left);
-            assert!(stops || now == clean || now == patched, "{kind}, step {steps}: a mixture");
+            assert!(
+                stops || now == clean || now == patched,
+                "{kind}, step {steps}: a mixture"
+            );
 
             let mut back = left.clone();
             revert_all(&mut back)
                 .unwrap_or_else(|error| panic!("{kind}, revert after step {steps}: {error}"));
-            assert!(bytes_of(&back) == clean, "{kind}, revert after step {steps}");
+            assert!(
+                bytes_of(&back) == clean,
+                "{kind}, revert after step {steps}"
+            );
             assert_eq!(list(&back).unwrap().len(), 0);
 
             let mut again = left;
             apply_it(&mut again, &made, consistency)
                 .unwrap_or_else(|error| panic!("{kind}, apply after step {steps}: {error}"));
-            assert_eq!(list(&again).unwrap().len(), 1, "{kind}, apply after step {steps}");
+            assert_eq!(
+                list(&again).unwrap().len(),
+                1,
+                "{kind}, apply after step {steps}"
+            );
             revert_all(&mut again).unwrap();
-            assert!(bytes_of(&again) == clean, "{kind}, step {steps}: not as before");
+            assert!(
+                bytes_of(&again) == clean,
+                "{kind}, step {steps}: not as before"
+            );
         });
     }
 }

@@ -27,7 +27,11 @@ impl Countdown {
     fn step(&self) -> Result<(), TargetError> {
         let left = self.0.get();
         self.0.set(left.wrapping_sub(1));
-        if left == 0 { Err(TargetError::NotNow("this step fails".to_owned())) } else { Ok(()) }
+        if left == 0 {
+            Err(TargetError::NotNow("this step fails".to_owned()))
+        } else {
+            Ok(())
+        }
     }
 
     fn has_failed(&self) -> bool {
@@ -115,7 +119,8 @@ impl Target for OneFailure {
     ) -> Result<Duration, TargetError> {
         self.steps.step()?;
         let steps = &self.steps;
-        self.inner.visit(&mut |visit| calls(&mut FailingVisit(visit, steps)))
+        self.inner
+            .visit(&mut |visit| calls(&mut FailingVisit(visit, steps)))
     }
 
     fn visit_outside_runtime(
@@ -131,7 +136,8 @@ impl Target for OneFailure {
     ) -> Result<Duration, TargetError> {
         self.steps.step()?;
         let steps = &self.steps;
-        self.inner.stop(&mut |all| during(&mut FailingStopped(all, steps)))
+        self.inner
+            .stop(&mut |all| during(&mut FailingStopped(all, steps)))
     }
 
     fn unwind_registrar(&self) -> Result<Option<LiveAddr>, TargetError> {
@@ -148,7 +154,10 @@ fn fail_each_step(
 ) {
     for step in 0..200 {
         let steps = Countdown(Cell::new(step));
-        let mut target = OneFailure { inner: begin.clone(), steps };
+        let mut target = OneFailure {
+            inner: begin.clone(),
+            steps,
+        };
         let result = command(&mut target);
         let failed = target.steps.has_failed();
         check(step, result, target.inner);
@@ -168,16 +177,23 @@ fn hooks_lead_somewhere(step: usize, target: &MemoryTarget) {
         let jump = |at: usize| {
             let raw: [u8; 4] = bytes[at + 1..at + 5].try_into().unwrap();
             let next = scene::START.0 + at as u64 + 5;
-            next.checked_add_signed(i64::from(i32::from_le_bytes(raw))).unwrap()
+            next.checked_add_signed(i64::from(i32::from_le_bytes(raw)))
+                .unwrap()
         };
         let leads = match bytes[offset] {
             0xe9 => jump(offset),
-            0xeb => jump((offset + 2).wrapping_add_signed(isize::from(bytes[offset + 1].cast_signed()))),
+            0xeb => {
+                jump((offset + 2).wrapping_add_signed(isize::from(bytes[offset + 1].cast_signed())))
+            }
             _ => continue,
         };
         let mut code = [0; 6];
         let there = target.read(LiveAddr(leads), &mut code);
-        assert!(there.is_ok(), "step {step}: the hook of {} leads to nothing", function.name);
+        assert!(
+            there.is_ok(),
+            "step {step}: the hook of {} leads to nothing",
+            function.name
+        );
     }
 }
 

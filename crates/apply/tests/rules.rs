@@ -3,8 +3,8 @@
 mod scene;
 
 use invivo_apply::{
-    ApplyError, Consistency, MemoryTarget, OutcomeState, Preflight, State, SwitchKind, Target, apply,
-    list, revert,
+    ApplyError, Consistency, MemoryTarget, OutcomeState, Preflight, State, SwitchKind, Target,
+    apply, list, revert,
 };
 use invivo_image::LiveAddr;
 use scene::{
@@ -16,7 +16,13 @@ fn entry(target: &mut MemoryTarget, made: &Made) -> Result<OutcomeState, ApplyEr
 }
 
 fn quiescent(target: &mut MemoryTarget, made: &Made) -> Result<OutcomeState, ApplyError> {
-    apply(target, &made.patch, &made.id, &options(Consistency::Quiescent)).map(|outcome| outcome.state)
+    apply(
+        target,
+        &made.patch,
+        &made.id,
+        &options(Consistency::Quiescent),
+    )
+    .map(|outcome| outcome.state)
 }
 
 #[test]
@@ -26,10 +32,16 @@ fn apply_list_revert_leaves_the_same_bytes() {
     let before = bytes_of(&target);
     let outcome = must_apply(&mut target, &made);
     assert_eq!(outcome.state, OutcomeState::Applied);
-    assert_eq!((outcome.hooks, outcome.switch), (3, Some(SwitchKind::PageSwap)));
+    assert_eq!(
+        (outcome.hooks, outcome.switch),
+        (3, Some(SwitchKind::PageSwap))
+    );
     let live = list(&target).unwrap();
     assert_eq!(live.len(), 1);
-    assert_eq!((live[0].name.as_str(), live[0].state), ("fix", State::Applied));
+    assert_eq!(
+        (live[0].name.as_str(), live[0].state),
+        ("fix", State::Applied)
+    );
     assert_eq!(live[0].functions, ["one", "two", "far"]);
     assert_eq!(live[0].id, made.id.to_string());
     let outcomes = revert(&mut target, Some("fix"), &options(Consistency::Entry)).unwrap();
@@ -54,7 +66,9 @@ fn each_hook_leads_to_its_new_function() {
                 }
                 0xe9 => {
                     let raw: [u8; 4] = bytes[offset + 1..offset + 5].try_into().unwrap();
-                    at = at.checked_add_signed(5 + i64::from(i32::from_le_bytes(raw))).unwrap();
+                    at = at
+                        .checked_add_signed(5 + i64::from(i32::from_le_bytes(raw)))
+                        .unwrap();
                     break;
                 }
                 other => panic!("{} begins with {other:#x}", function.name),
@@ -70,10 +84,17 @@ fn each_hook_leads_to_its_new_function() {
 fn a_second_apply_and_a_second_revert_find_nothing_to_do() {
     let made = patch("fix", 1, &[ONE], 9);
     let (mut target, bytes) = applied(&made);
-    assert_eq!(entry(&mut target, &made).unwrap(), OutcomeState::NothingToDo);
+    assert_eq!(
+        entry(&mut target, &made).unwrap(),
+        OutcomeState::NothingToDo
+    );
     assert!(bytes_of(&target) == bytes);
     revert(&mut target, None, &options(Consistency::Entry)).unwrap();
-    assert!(revert(&mut target, None, &options(Consistency::Entry)).unwrap().is_empty());
+    assert!(
+        revert(&mut target, None, &options(Consistency::Entry))
+            .unwrap()
+            .is_empty()
+    );
 }
 
 #[test]
@@ -108,14 +129,25 @@ fn a_newer_patch_replaces_an_older_one_and_not_the_reverse() {
     let (mut target, _) = applied(&first);
     let outcome = must_apply(&mut target, &second);
     assert_eq!(outcome.replaced.as_deref(), Some("p1"));
-    let names: Vec<String> = list(&target).unwrap().into_iter().map(|live| live.name).collect();
+    let names: Vec<String> = list(&target)
+        .unwrap()
+        .into_iter()
+        .map(|live| live.name)
+        .collect();
     assert_eq!(names, ["p2"]);
     // Outside the jumps, whose distances depend on where the patch is, both are the same.
     let now = bytes_of(&target);
-    assert_eq!(now[0x1f0..0x210], clean[0x1f0..0x210], "the hook of two is gone");
+    assert_eq!(
+        now[0x1f0..0x210],
+        clean[0x1f0..0x210],
+        "the hook of two is gone"
+    );
     assert_eq!(now[0x100], alone[0x100]);
     let error = entry(&mut target, &first).unwrap_err();
-    assert!(matches!(&error, ApplyError::Refused(text) if text.contains("sequence")), "{error}");
+    assert!(
+        matches!(&error, ApplyError::Refused(text) if text.contains("sequence")),
+        "{error}"
+    );
     assert!(bytes_of(&target) == now);
     revert(&mut target, None, &options(Consistency::Entry)).unwrap();
     assert!(bytes_of(&target) == clean);
@@ -129,7 +161,10 @@ fn other_bytes_are_refused() {
     target.write(LiveAddr(START.0 + TWO.at), &[0xcc]).unwrap();
     let before = bytes_of(&target);
     let error = entry(&mut target, &made).unwrap_err();
-    assert!(matches!(&error, ApplyError::Refused(text) if text.contains("two")), "{error}");
+    assert!(
+        matches!(&error, ApplyError::Refused(text) if text.contains("two")),
+        "{error}"
+    );
     assert!(bytes_of(&target) == before);
     assert_eq!(target.regions().unwrap().len(), 1, "nothing was mapped");
 }
@@ -139,7 +174,10 @@ fn another_build_is_refused_and_both_ids_are_named() {
     let mut made = patch("fix", 1, &[ONE], 9);
     made.patch.target.build_id.0 = vec![0xcd; 20];
     let error = entry(&mut target(), &made).unwrap_err().to_string();
-    assert!(error.contains(&"ab".repeat(20)) && error.contains(&"cd".repeat(20)), "{error}");
+    assert!(
+        error.contains(&"ab".repeat(20)) && error.contains(&"cd".repeat(20)),
+        "{error}"
+    );
 }
 
 #[test]
@@ -177,9 +215,16 @@ fn a_thread_inside_blocks_a_quiet_apply_and_not_an_entry_one() {
     assert_eq!(blockers[0].thread.tid, 7);
     assert!(bytes_of(&target) == before);
     assert!(list(&target).unwrap().is_empty());
-    assert_eq!(target.regions().unwrap().len(), 1, "its memory was given back");
+    assert_eq!(
+        target.regions().unwrap().len(),
+        1,
+        "its memory was given back"
+    );
     target.set_stacks(vec![stack(&[0x800], None)]);
-    assert_eq!(quiescent(&mut target, &made).unwrap(), OutcomeState::Applied);
+    assert_eq!(
+        quiescent(&mut target, &made).unwrap(),
+        OutcomeState::Applied
+    );
     revert(&mut target, None, &options(Consistency::Entry)).unwrap();
     target.set_stacks(vec![stack(&[ONE.at + 5], None)]);
     assert_eq!(entry(&mut target, &made).unwrap(), OutcomeState::Applied);
@@ -205,7 +250,14 @@ fn a_thread_inside_the_patch_blocks_a_quiet_revert() {
     let new = Preflight::new(&target, &made.patch, &made.id).unwrap();
     assert!(new.is_applied);
     let memory = target.regions().unwrap();
-    let inside = memory.iter().find(|region| region.file.is_none()).unwrap().range.end.0 - 0x1000;
+    let inside = memory
+        .iter()
+        .find(|region| region.file.is_none())
+        .unwrap()
+        .range
+        .end
+        .0
+        - 0x1000;
     target.set_stacks(vec![stack(&[inside.wrapping_sub(START.0)], None)]);
     let error = revert(&mut target, None, &options(Consistency::Entry)).unwrap_err();
     assert!(matches!(error, ApplyError::Blocked(_)), "{error}");
@@ -217,9 +269,16 @@ fn a_thread_inside_the_patch_blocks_a_quiet_revert() {
 fn a_thread_between_replaced_instructions_blocks_in_any_case() {
     let made = patch("fix", 1, &[TORN], 9);
     let mut target = target();
-    assert!(Preflight::new(&target, &made.patch, &made.id).unwrap().needs_proof());
+    assert!(
+        Preflight::new(&target, &made.patch, &made.id)
+            .unwrap()
+            .needs_proof()
+    );
     target.set_stacks(vec![stack(&[TORN.at + 1], None)]);
-    assert!(matches!(entry(&mut target, &made), Err(ApplyError::Blocked(_))));
+    assert!(matches!(
+        entry(&mut target, &made),
+        Err(ApplyError::Blocked(_))
+    ));
     // At the first replaced byte, or behind the last one, it is in nobody's way.
     target.set_stacks(vec![stack(&[TORN.at], None), stack(&[TORN.at + 9], None)]);
     let outcome = must_apply(&mut target, &made);

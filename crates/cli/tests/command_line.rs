@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 
 use program::{Ran, run_in};
 
-const COMMANDS: [&str; 7] = ["diff", "build", "inspect", "plan", "apply", "revert", "list"];
+const COMMANDS: [&str; 7] = [
+    "diff", "build", "inspect", "plan", "apply", "revert", "list",
+];
 
 fn invivo(words: &[&str]) -> Ran {
     run_in(Path::new("."), words)
@@ -24,7 +26,10 @@ fn folder(name: &str) -> PathBuf {
 
 fn is_error(ran: &Ran, code: i32, words: &[&str]) {
     assert_eq!(ran.code, code, "{ran:?}");
-    assert!(ran.stdout.is_empty(), "standard output holds only data: {ran:?}");
+    assert!(
+        ran.stdout.is_empty(),
+        "standard output holds only data: {ran:?}"
+    );
     assert!(ran.stderr.starts_with("error: "), "{ran:?}");
     for word in words {
         assert!(ran.stderr.contains(word), "{word} is missing: {ran:?}");
@@ -38,7 +43,11 @@ fn each_command_has_help_with_an_example() {
         assert_eq!(ran.code, 0, "{ran:?}");
         assert!(ran.stderr.is_empty(), "{ran:?}");
         let example = ran.stdout.split("Example").nth(1).unwrap_or_default();
-        assert!(example.contains(&format!("invivo {command}")), "{command}: {}", ran.stdout);
+        assert!(
+            example.contains(&format!("invivo {command}")),
+            "{command}: {}",
+            ran.stdout
+        );
     }
 }
 
@@ -47,18 +56,29 @@ fn the_help_lists_commands_and_exit_codes() {
     let ran = invivo(&["--help"]);
     assert_eq!(ran.code, 0);
     for command in COMMANDS {
-        assert!(ran.stdout.contains(&format!("\n  {command} ")), "{}", ran.stdout);
+        assert!(
+            ran.stdout.contains(&format!("\n  {command} ")),
+            "{}",
+            ran.stdout
+        );
     }
     assert!(ran.stdout.contains("Exit codes:"), "{}", ran.stdout);
     for code in [0, 1, 2, 3, 5, 6, 7, 8, 70] {
-        assert!(ran.stdout.contains(&format!("\n  {code:<3} ")), "{code}: {}", ran.stdout);
+        assert!(
+            ran.stdout.contains(&format!("\n  {code:<3} ")),
+            "{code}: {}",
+            ran.stdout
+        );
     }
 }
 
 #[test]
 fn the_version_is_that_of_the_package() {
     let ran = invivo(&["--version"]);
-    assert_eq!(ran.stdout, format!("invivo {}\n", env!("CARGO_PKG_VERSION")));
+    assert_eq!(
+        ran.stdout,
+        format!("invivo {}\n", env!("CARGO_PKG_VERSION"))
+    );
 }
 
 #[test]
@@ -81,7 +101,10 @@ fn wrong_words_are_usage_errors() {
     for words in wrong {
         let ran = invivo(words);
         assert_eq!(ran.code, 2, "{words:?} {ran:?}");
-        assert!(ran.stdout.is_empty() && ran.stderr.contains("--help"), "{words:?} {ran:?}");
+        assert!(
+            ran.stdout.is_empty() && ran.stderr.contains("--help"),
+            "{words:?} {ran:?}"
+        );
     }
 }
 
@@ -125,8 +148,16 @@ fn what_is_no_program_is_named() {
     let folder = folder("program");
     for file in ["text", "empty"] {
         let words = ["build", file, file, "-o", "out"];
-        is_error(&run_in(&folder, &words), 2, &[file, "not an ELF file", "hint: "]);
-        is_error(&run_in(&folder, &["diff", file, file]), 2, &[file, "not an ELF file"]);
+        is_error(
+            &run_in(&folder, &words),
+            2,
+            &[file, "not an ELF file", "hint: "],
+        );
+        is_error(
+            &run_in(&folder, &["diff", file, file]),
+            2,
+            &[file, "not an ELF file"],
+        );
     }
     assert!(!folder.join("out").exists());
     std::fs::remove_dir_all(folder).expect("the folder is ours");
@@ -136,8 +167,16 @@ fn what_is_no_program_is_named() {
 fn what_is_no_patch_is_refused() {
     let folder = folder("patch");
     for file in ["text", "empty", "/bin/true"] {
-        is_error(&run_in(&folder, &["inspect", file]), 1, &[file, "not an Invivo patch", "hint: "]);
-        is_error(&run_in(&folder, &["apply", file, "-p", "1"]), 1, &["not an Invivo patch"]);
+        is_error(
+            &run_in(&folder, &["inspect", file]),
+            1,
+            &[file, "not an Invivo patch", "hint: "],
+        );
+        is_error(
+            &run_in(&folder, &["apply", file, "-p", "1"]),
+            1,
+            &["not an Invivo patch"],
+        );
     }
     std::fs::remove_dir_all(folder).expect("the folder is ours");
 }
@@ -160,7 +199,10 @@ fn completions_and_manual_are_printed() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let ran = invivo(&["completions", shell]);
         assert_eq!((ran.code, ran.stderr.as_str()), (0, ""), "{shell}");
-        assert!(ran.stdout.contains("invivo") && ran.stdout.contains("revert"), "{shell}");
+        assert!(
+            ran.stdout.contains("invivo") && ran.stdout.contains("revert"),
+            "{shell}"
+        );
     }
     let ran = invivo(&["man"]);
     assert_eq!(ran.code, 0);

@@ -35,11 +35,28 @@ fn compile(folder: &Path, version: &str, source: &str) {
     let done = Command::new("cc")
         .current_dir(&folder)
         // What distributions set differently is set here.
-        .args(["-O2", "-g0", "-fPIE", "-pie", "-fcf-protection=none", "-fno-stack-protector"])
-        .args(["-U_FORTIFY_SOURCE", "-Wl,--build-id=sha1", "-o", "server", "server.c"])
+        .args([
+            "-O2",
+            "-g",
+            "-fPIE",
+            "-pie",
+            "-fcf-protection=none",
+            "-fno-stack-protector",
+        ])
+        .args([
+            "-U_FORTIFY_SOURCE",
+            "-Wl,--build-id=sha1",
+            "-o",
+            "server",
+            "server.c",
+        ])
         .output()
         .expect("a C compiler is installed (apt-get install gcc)");
-    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    assert!(
+        done.status.success(),
+        "{}",
+        String::from_utf8_lossy(&done.stderr)
+    );
 }
 
 /// A folder with the pair and its patch, `fix.patch`.
@@ -48,7 +65,14 @@ fn patched(name: &str) -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("inspect-{name}-{process}"));
     compile(&folder, "base", BASE);
     compile(&folder, "fixed", FIXED);
-    let label = ["--label", "CVE-2024-1", "--label", "CVE-2024-2", "--sequence", "3"];
+    let label = [
+        "--label",
+        "CVE-2024-1",
+        "--label",
+        "CVE-2024-2",
+        "--sequence",
+        "3",
+    ];
     let mut words = vec!["build", "base/server", "fixed/server", "-o", "fix.patch"];
     words.extend(label);
     let ran = run_in(&folder, &words);
@@ -62,7 +86,10 @@ fn steady(text: &str) -> String {
     let mut out = String::new();
     let mut rest = text;
     while let Some(first) = rest.chars().next() {
-        let word: String = rest.chars().take_while(|c| c.is_ascii_alphanumeric()).collect();
+        let word: String = rest
+            .chars()
+            .take_while(|c| c.is_ascii_alphanumeric())
+            .collect();
         let hex = word.bytes().all(|b| b.is_ascii_hexdigit());
         if word.is_empty() {
             out.push(first);
@@ -85,14 +112,19 @@ fn steady(text: &str) -> String {
         } else if line.starts_with("  \"size\": ") {
             "  \"size\": N,".to_owned()
         } else {
-            line.replace(concat!("invivo ", env!("CARGO_PKG_VERSION")), "invivo VERSION")
+            line.replace(
+                concat!("invivo ", env!("CARGO_PKG_VERSION")),
+                "invivo VERSION",
+            )
         }
     });
     lines.map(|line| line + "\n").collect()
 }
 
 fn expected(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden")
+        .join(name)
 }
 
 #[test]
@@ -119,10 +151,23 @@ fn the_dump_holds_every_field() {
 fn one_pair_gives_one_patch() {
     let folder = patched("same");
     let first = std::fs::read(folder.join("fix.patch")).expect("the patch was written");
-    let words = ["build", "base/server", "fixed/server", "-o", "again/fix.patch"];
+    let words = [
+        "build",
+        "base/server",
+        "fixed/server",
+        "-o",
+        "again/fix.patch",
+    ];
     std::fs::create_dir(folder.join("again")).expect("a folder can be made");
     let mut words = words.to_vec();
-    words.extend(["--label", "CVE-2024-1", "--label", "CVE-2024-2", "--sequence", "3"]);
+    words.extend([
+        "--label",
+        "CVE-2024-1",
+        "--label",
+        "CVE-2024-2",
+        "--sequence",
+        "3",
+    ]);
     assert_eq!(run_in(&folder, &words).code, 0);
     let second = std::fs::read(folder.join("again/fix.patch")).expect("the patch was written");
     assert!(first == second, "the same pair gave two different files");
@@ -132,7 +177,10 @@ fn one_pair_gives_one_patch() {
 #[test]
 fn equal_programs_give_no_patch() {
     let folder = patched("equal");
-    let ran = run_in(&folder, &["build", "base/server", "base/server", "-o", "none.patch"]);
+    let ran = run_in(
+        &folder,
+        &["build", "base/server", "base/server", "-o", "none.patch"],
+    );
     assert_eq!(ran.code, 1, "{ran:?}");
     assert!(ran.stderr.contains("nothing to patch"), "{ran:?}");
     assert!(!folder.join("none.patch").exists());
@@ -148,7 +196,10 @@ fn a_damaged_patch_is_refused() {
     std::fs::write(folder.join("bad.patch"), &bytes).expect("a file can be written");
     let ran = run_in(&folder, &["inspect", "bad.patch"]);
     assert_eq!(ran.code, 1, "{ran:?}");
-    assert!(ran.stderr.contains("damaged") && ran.stderr.contains("hint: "), "{ran:?}");
+    assert!(
+        ran.stderr.contains("damaged") && ran.stderr.contains("hint: "),
+        "{ran:?}"
+    );
     std::fs::remove_dir_all(folder).expect("the folder is ours");
 }
 
@@ -156,7 +207,17 @@ fn a_damaged_patch_is_refused() {
 fn a_pair_that_may_not_be_patched_gives_no_patch() {
     let folder = patched("refused");
     compile(&folder, "other", &FIXED.replace("calls = 1", "calls = 2"));
-    let ran = run_in(&folder, &["build", "base/server", "other/server", "-o", "no.patch", "--json"]);
+    let ran = run_in(
+        &folder,
+        &[
+            "build",
+            "base/server",
+            "other/server",
+            "-o",
+            "no.patch",
+            "--json",
+        ],
+    );
     assert_eq!(ran.code, 1, "{ran:?}");
     let built: serde_json::Value = serde_json::from_str(&ran.stdout).expect("one JSON object");
     assert_eq!(built["findings"][0]["rule"], "R-INIT");

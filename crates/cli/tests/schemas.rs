@@ -22,7 +22,10 @@ fn published_schemas_are_those_of_the_program() {
         assert_eq!(ran.code, 0, "{}", ran.stderr);
         let schema: serde_json::Value =
             serde_json::from_str(&ran.stdout).expect("a schema is one JSON object");
-        assert!(schema["properties"]["schema"].is_object(), "{name} names its version");
+        assert!(
+            schema["properties"]["schema"].is_object(),
+            "{name} names its version"
+        );
         compare(&docs.join(format!("{name}.json")), &ran.stdout);
     }
 }

@@ -15,18 +15,27 @@ fn compile(name: &str, version: &str, source: &str, flags: &[&str]) -> Image {
 
 fn compile_with(compiler: &str, name: &str, version: &str, source: &str, flags: &[&str]) -> Image {
     let process = std::process::id();
-    let folder: PathBuf = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{version}-{process}"));
+    let folder: PathBuf =
+        Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{version}-{process}"));
     std::fs::create_dir_all(&folder).expect("a folder for the test");
     let program = folder.join("program");
-    let ending = if compiler == "c++" { "program.cc" } else { "program.c" };
+    let ending = if compiler == "c++" {
+        "program.cc"
+    } else {
+        "program.c"
+    };
     std::fs::write(folder.join(ending), source).expect("the source can be written");
     let done = Command::new(compiler)
         .current_dir(&folder)
-        .args(["-O2", "-g0", "-o", "program", ending])
+        .args(["-O2", "-g", "-o", "program", ending])
         .args(flags)
         .output()
         .expect("the compiler is installed (apt-get install g++)");
-    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    assert!(
+        done.status.success(),
+        "{}",
+        String::from_utf8_lossy(&done.stderr)
+    );
     let bytes = std::fs::read(program).expect("the program was made");
     std::fs::remove_dir_all(&folder).expect("the folder is ours");
     Image::parse(Arc::from(bytes), None).expect("an image")
@@ -46,18 +55,33 @@ impl Said {
 }
 
 fn compare_with(name: &str, base: &str, fixed: &str, flags: &[&str]) -> Said {
-    let (base, fixed) = (compile(name, "base", base, flags), compile(name, "fixed", fixed, flags));
+    let (base, fixed) = (
+        compile(name, "base", base, flags),
+        compile(name, "fixed", fixed, flags),
+    );
     let c = Comparison::new(&base, &fixed);
     let mut hot: Vec<_> = c
         .hot
         .iter()
-        .map(|hot| (hot.name.clone(), hot.reasons.iter().map(|r| (r.kind, r.text.clone())).collect()))
+        .map(|hot| {
+            (
+                hot.name.clone(),
+                hot.reasons
+                    .iter()
+                    .map(|r| (r.kind, r.text.clone()))
+                    .collect(),
+            )
+        })
         .collect();
     hot.sort_by(|a: &(String, Vec<_>), b| a.0.cmp(&b.0));
     let refusals = c.findings.iter().filter(|f| f.severity == Severity::Refuse);
     Said {
         hot,
-        added: c.added.iter().map(|id| fixed.entity(*id).name().to_owned()).collect(),
+        added: c
+            .added
+            .iter()
+            .map(|id| fixed.entity(*id).name().to_owned())
+            .collect(),
         refused: refusals.map(|f| (f.rule, f.subject.clone())).collect(),
     }
 }
@@ -137,7 +161,10 @@ fn statics_that_got_other_numbers_are_not_mistaken_for_each_other() {
     let heads = "N int first(int); N int second(int);\n";
     let base = source(&format!("{heads}{first}{second}{main}"));
     let fixed = source(&format!("{heads}{second}{first}{main}"));
-    let (one, other) = (compile("statics", "base", &base, &[]), compile("statics", "fixed", &fixed, &[]));
+    let (one, other) = (
+        compile("statics", "base", &base, &[]),
+        compile("statics", "fixed", &fixed, &[]),
+    );
     let c = Comparison::new(&one, &other);
     let users = |image: &Image, usage: &invivo_compare::Usage, id| -> Vec<String> {
         let uses = usage.uses.get(&id).into_iter().flatten();
@@ -146,8 +173,15 @@ fn statics_that_got_other_numbers_are_not_mistaken_for_each_other() {
         users
     };
     let mut seen = 0;
-    for (a, b) in c.pairs.iter().filter(|(a, _)| one.entity(*a).name().starts_with("counter")) {
-        assert_eq!(users(&one, &c.base_usage, a), users(&other, &c.fixed_usage, b));
+    for (a, b) in c
+        .pairs
+        .iter()
+        .filter(|(a, _)| one.entity(*a).name().starts_with("counter"))
+    {
+        assert_eq!(
+            users(&one, &c.base_usage, a),
+            users(&other, &c.fixed_usage, b)
+        );
         seen += 1;
     }
     assert_eq!(seen, 2, "both are paired, by who uses them");
@@ -165,7 +199,43 @@ fn a_variable_whose_type_grew_is_refused() {
         ))
     };
     let said = compare("grew", &text(""), &text("long more;"));
-    assert!(said.refused.contains(&(Rule::Size, "state".to_owned())), "{:?}", said.refused);
+    assert!(
+        said.refused.contains(&(Rule::Size, "state".to_owned())),
+        "{:?}",
+        said.refused
+    );
+}
+
+/// No variable has the type: its values live on the heap, where no symbol shows them.
+#[test]
+fn a_type_whose_layout_changed_is_refused() {
+    let text = |field: &str, limit: u32| {
+        source(&format!(
+            "#include <stdlib.h>\n\
+             struct peer {{ int id; {field} int state; }};\n\
+             N struct peer *make(int id) {{ struct peer *p = calloc(1, sizeof *p); p->id = id; p->state = {limit}; return p; }}\n\
+             int main(int n, char **v) {{ (void)v; return make(n)->state; }}\n"
+        ))
+    };
+    let said = compare("layout", &text("", 1), &text("long seen;", 1));
+    assert!(
+        said.refused
+            .iter()
+            .any(|(rule, name)| *rule == Rule::Layout && name.contains("peer")),
+        "{:?}",
+        said.refused
+    );
+    let said = compare("layout", &text("", 1), &text("", 2));
+    assert_eq!(said.names(), ["make"]);
+    assert_eq!(said.refused, []);
+    let said = compare_with("layout", &text("", 1), &text("", 2), &["-g0"]);
+    let rules: Vec<Rule> = said.refused.iter().map(|(rule, _)| *rule).collect();
+    assert_eq!(
+        rules,
+        [Rule::Layout; 2],
+        "what is not known is not safe: {:?}",
+        said.refused
+    );
 }
 
 #[test]
@@ -183,12 +253,18 @@ fn a_changed_initial_value_is_refused() {
 
 #[test]
 fn a_new_thread_local_is_refused() {
-    let base = "N int f(int x) { return x; }\nint main(int n, char **v) { (void)v; return f(n); }\n";
+    let base =
+        "N int f(int x) { return x; }\nint main(int n, char **v) { (void)v; return f(n); }\n";
     let fixed = "static __thread int mine;\n\
                  N int f(int x) { mine += x; return mine; }\n\
                  int main(int n, char **v) { (void)v; return f(n); }\n";
     let said = compare("local", &source(base), &source(fixed));
-    assert!(said.refused.contains(&(Rule::ThreadLocals, "mine".to_owned())), "{:?}", said.refused);
+    assert!(
+        said.refused
+            .contains(&(Rule::ThreadLocals, "mine".to_owned())),
+        "{:?}",
+        said.refused
+    );
 }
 
 #[test]
@@ -218,7 +294,13 @@ fn a_program_with_exceptions_is_equal_to_itself() {
             return puts(\"none\");\n\
         }\n\
         int main(int n, char **) { return f(n) + left; }\n";
-    let image = compile_with("c++", "exceptions", "base", &source(text), &["-fexceptions"]);
+    let image = compile_with(
+        "c++",
+        "exceptions",
+        "base",
+        &source(text),
+        &["-fexceptions"],
+    );
     let c = Comparison::new(&image, &image);
     assert!(c.hot.is_empty(), "{:?}", c.hot);
     assert!(c.is_unchanged(), "{:?}", c.findings);

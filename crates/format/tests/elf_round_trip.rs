@@ -27,7 +27,9 @@ fn seal(file: &mut [u8]) -> Option<()> {
     };
     file.get_mut(place.clone())?.fill(0);
     let digest = Sha256::digest(&*file);
-    file.get_mut(place).filter(|place| place.len() == digest.len())?.copy_from_slice(&digest);
+    file.get_mut(place)
+        .filter(|place| place.len() == digest.len())?
+        .copy_from_slice(&digest);
     Some(())
 }
 
@@ -43,9 +45,17 @@ fn other_reader_agrees(patch: &Patch, file: &[u8]) -> Result<(), TestCaseError> 
         prop_assert_eq!(ok(seen.name())?, &section.name);
         prop_assert_eq!(ok(seen.data())?, &section.bytes[..]);
         prop_assert_eq!(seen.align(), section.align);
-        let SectionFlags::Elf { sh_flags, .. } = seen.flags() else { unreachable!("an ELF file") };
-        prop_assert_eq!(sh_flags.contains(elf::SHF_EXECINSTR), section.kind == SectionKind::Text);
-        prop_assert_eq!(sh_flags.contains(elf::SHF_WRITE), section.kind == SectionKind::Data);
+        let SectionFlags::Elf { sh_flags, .. } = seen.flags() else {
+            unreachable!("an ELF file")
+        };
+        prop_assert_eq!(
+            sh_flags.contains(elf::SHF_EXECINSTR),
+            section.kind == SectionKind::Text
+        );
+        prop_assert_eq!(
+            sh_flags.contains(elf::SHF_WRITE),
+            section.kind == SectionKind::Data
+        );
         let relocations: Vec<_> = seen.relocations().collect();
         prop_assert_eq!(relocations.len(), section.relocations.len());
         for ((offset, relocation), expected) in relocations.iter().zip(&section.relocations) {
@@ -66,8 +76,15 @@ fn other_reader_agrees(patch: &Patch, file: &[u8]) -> Result<(), TestCaseError> 
         prop_assert_eq!(ok(seen.name())?, &symbol.name);
         match symbol.place {
             SymbolPlace::Base(_) => prop_assert!(seen.is_undefined()),
-            SymbolPlace::Patch { section, offset, size } => {
-                prop_assert_eq!(seen.section_index(), Some(sections[section as usize].index()));
+            SymbolPlace::Patch {
+                section,
+                offset,
+                size,
+            } => {
+                prop_assert_eq!(
+                    seen.section_index(),
+                    Some(sections[section as usize].index())
+                );
                 prop_assert_eq!((seen.address(), seen.size()), (offset, size));
             }
         }
@@ -126,7 +143,10 @@ proptest! {
 #[test]
 fn no_single_bit_can_be_changed() {
     let mut runner = proptest::test_runner::TestRunner::deterministic();
-    let patch = model::patch().new_tree(&mut runner).expect("a patch").current();
+    let patch = model::patch()
+        .new_tree(&mut runner)
+        .expect("a patch")
+        .current();
     let file = write(&patch).expect("a valid patch is written");
     let mut changed = file.clone();
     for at in 0..file.len() {
@@ -148,11 +168,17 @@ fn no_single_bit_can_be_changed() {
 #[test]
 fn a_right_digest_alone_makes_no_patch() {
     let mut runner = proptest::test_runner::TestRunner::deterministic();
-    let mut patch = model::patch().new_tree(&mut runner).expect("a patch").current();
+    let mut patch = model::patch()
+        .new_tree(&mut runner)
+        .expect("a patch")
+        .current();
     patch.identity.name = "aaaa".to_owned();
     let mut file = write(&patch).expect("a valid patch is written");
     let name = br#""name":"aaaa""#;
-    let at = file.windows(name.len()).position(|w| w == name).expect("the manifest is plain JSON");
+    let at = file
+        .windows(name.len())
+        .position(|w| w == name)
+        .expect("the manifest is plain JSON");
     file[at..at + name.len()].copy_from_slice(br#""name":"aa\n""#);
     seal(&mut file).expect("the digest is found");
     assert!(matches!(read(&file), Err(PatchError::Broken(_))));
@@ -161,10 +187,16 @@ fn a_right_digest_alone_makes_no_patch() {
 #[test]
 fn a_newer_form_is_told_from_a_broken_one() {
     let mut runner = proptest::test_runner::TestRunner::deterministic();
-    let patch = model::patch().new_tree(&mut runner).expect("a patch").current();
+    let patch = model::patch()
+        .new_tree(&mut runner)
+        .expect("a patch")
+        .current();
     let mut file = write(&patch).expect("a valid patch is written");
     let form = br#"{"version":1"#;
-    let at = file.windows(form.len()).position(|w| w == form).expect("the manifest is plain JSON");
+    let at = file
+        .windows(form.len())
+        .position(|w| w == form)
+        .expect("the manifest is plain JSON");
     file[at + form.len() - 1] = b'2';
     seal(&mut file).expect("the digest is found");
     assert!(matches!(read(&file), Err(PatchError::Version(2))));

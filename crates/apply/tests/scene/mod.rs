@@ -5,8 +5,8 @@ use std::time::Duration;
 use invivo_apply::{Consistency, MemoryTarget, Options, Outcome, Stack, Target, Thread, apply};
 use invivo_image::{LinkAddr, LiveAddr, Machine, Rva};
 use invivo_patch::{
-    Check, Contents, Direction, Hex, Identity, Order, Patch, Redirect, Section, SectionKind, Symbol,
-    SymbolPlace, TargetImage,
+    Check, Contents, Direction, Hex, Identity, Order, Patch, Redirect, Section, SectionKind,
+    Symbol, SymbolPlace, TargetImage,
 };
 use sha2::{Digest as _, Sha256};
 
@@ -25,9 +25,17 @@ pub(crate) struct Function {
 }
 
 /// mov eax, 1; ret
-pub(crate) const ONE: Function = Function { name: "one", at: 0x100, code: &[0xb8, 1, 0, 0, 0, 0xc3] };
+pub(crate) const ONE: Function = Function {
+    name: "one",
+    at: 0x100,
+    code: &[0xb8, 1, 0, 0, 0, 0xc3],
+};
 /// xor eax, eax; ret: it needs the padding before it.
-pub(crate) const TWO: Function = Function { name: "two", at: 0x200, code: &[0x31, 0xc0, 0xc3] };
+pub(crate) const TWO: Function = Function {
+    name: "two",
+    at: 0x200,
+    code: &[0x31, 0xc0, 0xc3],
+};
 /// push rbx; mov rdi, rsi; mov eax, 3; pop rbx; ret: several instructions must go.
 pub(crate) const TORN: Function = Function {
     name: "torn",
@@ -35,7 +43,11 @@ pub(crate) const TORN: Function = Function {
     code: &[0x53, 0x48, 0x89, 0xf7, 0xb8, 3, 0, 0, 0, 0x5b, 0xc3],
 };
 /// mov eax, 4; ret
-pub(crate) const FAR: Function = Function { name: "far", at: 0x1200, code: &[0xb8, 4, 0, 0, 0, 0xc3] };
+pub(crate) const FAR: Function = Function {
+    name: "far",
+    at: 0x1200,
+    code: &[0xb8, 4, 0, 0, 0, 0xc3],
+};
 
 fn image() -> Vec<u8> {
     let mut bytes = vec![0xcc; SIZE];
@@ -82,7 +94,11 @@ pub(crate) fn patch(name: &str, sequence: u32, functions: &[Function], answer: u
         });
         contents.symbols.push(Symbol {
             name: function.name.to_owned(),
-            place: SymbolPlace::Patch { section: number, offset: 0, size: 6 },
+            place: SymbolPlace::Patch {
+                section: number,
+                offset: 0,
+                size: 6,
+            },
         });
         let size = function.code.len() as u64;
         redirects.push(Redirect {
@@ -93,16 +109,28 @@ pub(crate) fn patch(name: &str, sequence: u32, functions: &[Function], answer: u
             hooked: true,
             clear: u32::try_from(size).expect("small"),
             // Only the function without a long instruction may use it.
-            pads: if function.name == TWO.name { vec![(-16, 16)] } else { Vec::new() },
+            pads: if function.name == TWO.name {
+                vec![(-16, 16)]
+            } else {
+                Vec::new()
+            },
             tail: 0,
             replacement: number,
             cold: Vec::new(),
         });
         let sum = Sha256::digest(function.code);
-        checks.push(Check { at: Rva(function.at), size, sha256: Hex(sum.to_vec()) });
+        checks.push(Check {
+            at: Rva(function.at),
+            size,
+            sha256: Hex(sum.to_vec()),
+        });
     }
     let patch = Patch {
-        identity: Identity { name: name.to_owned(), labels: Vec::new(), creator: "test".to_owned() },
+        identity: Identity {
+            name: name.to_owned(),
+            labels: Vec::new(),
+            creator: "test".to_owned(),
+        },
         target: TargetImage {
             file_name: "image".to_owned(),
             build_id: Hex(BUILD_ID.to_vec()),
@@ -145,8 +173,14 @@ pub(crate) fn applied(made: &Made) -> (MemoryTarget, Vec<u8>) {
 /// A stopped thread with these frames.
 pub(crate) fn stack(frames: &[u64], unknown: Option<&str>) -> Stack {
     Stack {
-        thread: Thread { tid: 7, name: "worker".to_owned() },
-        frames: frames.iter().map(|offset| LiveAddr(START.0.wrapping_add(*offset))).collect(),
+        thread: Thread {
+            tid: 7,
+            name: "worker".to_owned(),
+        },
+        frames: frames
+            .iter()
+            .map(|offset| LiveAddr(START.0.wrapping_add(*offset)))
+            .collect(),
         unknown: unknown.map(str::to_owned),
         handlers: false,
     }

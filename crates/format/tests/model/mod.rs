@@ -46,7 +46,13 @@ fn relocation() -> impl Strategy<Value = RawRelocation> {
         Just(RelocationKind::Absolute32),
         Just(RelocationKind::Absolute32Signed),
     ];
-    (any::<Index>(), any::<Index>(), kind, any::<Index>(), any::<i64>())
+    (
+        any::<Index>(),
+        any::<Index>(),
+        kind,
+        any::<Index>(),
+        any::<i64>(),
+    )
 }
 
 /// Its own symbols: name, section, offset, size.
@@ -59,7 +65,14 @@ fn symbol() -> impl Strategy<Value = RawSymbol> {
 
 fn redirect() -> impl Strategy<Value = Redirect> {
     let pads = vec((-4096i64..=4096, 0u32..=4096), 0..3);
-    let facts = (NAME, 1u64..5000, any::<Index>(), pads, 0u32..=4096, any::<bool>());
+    let facts = (
+        NAME,
+        1u64..5000,
+        any::<Index>(),
+        pads,
+        0u32..=4096,
+        any::<bool>(),
+    );
     let cold = vec((any::<u64>().prop_map(Rva), any::<u64>()), 0..3);
     (facts, cold).prop_map(|((function, size, clear, pads, tail, hooked), cold)| {
         let clear = clear.index(usize::try_from(size).expect("small") + 1);
@@ -99,12 +112,24 @@ fn target() -> impl Strategy<Value = TargetImage> {
 
 fn contents() -> impl Strategy<Value = Contents> {
     let bindings = vec((NAME, any::<u64>()), 0..5);
-    (vec(section(), 0..6), vec(symbol(), 0..6), bindings, vec(relocation(), 0..12)).prop_map(
-        |(mut sections, symbols, bindings, relocations)| {
+    (
+        vec(section(), 0..6),
+        vec(symbol(), 0..6),
+        bindings,
+        vec(relocation(), 0..12),
+    )
+        .prop_map(|(mut sections, symbols, bindings, relocations)| {
             // The first section and symbol are code, so that a redirect has somewhere to lead.
             sections.insert(0, code());
-            let place = SymbolPlace::Patch { section: 0, offset: 0, size: 6 };
-            let mut all = vec![Symbol { name: "first".to_owned(), place }];
+            let place = SymbolPlace::Patch {
+                section: 0,
+                offset: 0,
+                size: 6,
+            };
+            let mut all = vec![Symbol {
+                name: "first".to_owned(),
+                place,
+            }];
             all.extend(symbols.into_iter().map(|raw| own(&sections, raw)));
             all.extend(bindings.into_iter().map(|(name, at)| Symbol {
                 name,
@@ -113,9 +138,11 @@ fn contents() -> impl Strategy<Value = Contents> {
             for raw in relocations {
                 relocate(&mut sections, all.len(), raw);
             }
-            Contents { sections, symbols: all }
-        },
-    )
+            Contents {
+                sections,
+                symbols: all,
+            }
+        })
 }
 
 fn code() -> Section {
@@ -163,23 +190,42 @@ fn relocate(
 pub(crate) fn patch() -> impl Strategy<Value = Patch> {
     let redirects = vec(redirect(), 1..5);
     let checks = vec((any::<u64>(), 0u64..100_000, any::<[u8; 32]>()), 0..4);
-    (identity(), target(), any::<u32>(), contents(), redirects, checks).prop_map(
-        |(identity, target, sequence, contents, mut redirects, checks)| {
-            let mut checks: Vec<Check> = checks
-                .into_iter()
-                .map(|(at, size, sum)| Check { at: Rva(at), size, sha256: Hex(sum.to_vec()) })
-                .collect();
-            redirects[0].hooked = true;
-            for (redirect, at) in redirects.iter_mut().zip((0x1000..).step_by(0x2000)) {
-                redirect.at = Rva(at);
-                checks.push(Check {
-                    at: redirect.at,
-                    size: redirect.size,
-                    sha256: Hex(vec![7; 32]),
-                });
-            }
-            let order = Order { sequence };
-            Patch { identity, target, order, redirects, checks, contents }
-        },
+    (
+        identity(),
+        target(),
+        any::<u32>(),
+        contents(),
+        redirects,
+        checks,
     )
+        .prop_map(
+            |(identity, target, sequence, contents, mut redirects, checks)| {
+                let mut checks: Vec<Check> = checks
+                    .into_iter()
+                    .map(|(at, size, sum)| Check {
+                        at: Rva(at),
+                        size,
+                        sha256: Hex(sum.to_vec()),
+                    })
+                    .collect();
+                redirects[0].hooked = true;
+                for (redirect, at) in redirects.iter_mut().zip((0x1000..).step_by(0x2000)) {
+                    redirect.at = Rva(at);
+                    checks.push(Check {
+                        at: redirect.at,
+                        size: redirect.size,
+                        sha256: Hex(vec![7; 32]),
+                    });
+                }
+                let order = Order { sequence };
+                Patch {
+                    identity,
+                    target,
+                    order,
+                    redirects,
+                    checks,
+                    contents,
+                }
+            },
+        )
 }
