@@ -34,18 +34,27 @@ pub(crate) fn room(
     let fits = |hole: &&Range<u64>, margin: u64| hole.end - hole.start >= size + 2 * margin;
     for margin in [MARGIN, 0] {
         // Below the image first: heaps grow upwards behind programs.
-        let below = holes.iter().rev().find(|hole| hole.end <= module.start.0 && fits(hole, margin));
+        let below = holes
+            .iter()
+            .rev()
+            .find(|hole| hole.end <= module.start.0 && fits(hole, margin));
         if let Some(hole) = below {
             let start = (hole.end - margin - size) & !(PAGE - 1);
             return Ok(LiveAddr(start)..LiveAddr(start + size));
         }
-        let above = holes.iter().rev().find(|hole| hole.start >= module.end.0 && fits(hole, margin));
+        let above = holes
+            .iter()
+            .rev()
+            .find(|hole| hole.start >= module.end.0 && fits(hole, margin));
         if let Some(hole) = above {
             let start = (hole.end - margin - size) & !(PAGE - 1);
             return Ok(LiveAddr(start)..LiveAddr(start + size));
         }
     }
-    refused(format!("no free {size} bytes within 2 GiB of {}", module.path))
+    refused(format!(
+        "no free {size} bytes within 2 GiB of {}",
+        module.path
+    ))
 }
 
 /// A free range of `size` bytes anywhere above `LOWEST`, for pages that move for a moment.
@@ -53,7 +62,9 @@ pub(crate) fn anywhere(regions: &[Region], size: u64) -> Result<LiveAddr, ApplyE
     let holes = holes(regions, LOWEST, HIGHEST);
     let largest = holes.iter().max_by_key(|hole| hole.end - hole.start);
     match largest.filter(|hole| hole.end - hole.start >= size + 2 * MARGIN) {
-        Some(hole) => Ok(LiveAddr((hole.start + (hole.end - hole.start) / 2) & !(PAGE - 1))),
+        Some(hole) => Ok(LiveAddr(
+            (hole.start + (hole.end - hole.start) / 2) & !(PAGE - 1),
+        )),
         None => refused("no free address space"),
     }
 }
@@ -80,18 +91,34 @@ mod tests {
 
     fn region(start: u64, end: u64) -> Region {
         let range = LiveAddr(start)..LiveAddr(end);
-        Region { range, executable: false, writable: false, file: None }
+        Region {
+            range,
+            executable: false,
+            writable: false,
+            file: None,
+        }
     }
 
     fn module(start: u64, end: u64) -> Module {
         let (start, end) = (LiveAddr(start), LiveAddr(end));
-        Module { build_id: vec![1], start, end, path: "m".to_owned() }
+        Module {
+            build_id: vec![1],
+            start,
+            end,
+            path: "m".to_owned(),
+        }
     }
 
     #[test]
     fn room_lies_below_the_image_if_it_can() {
         let regions = [region(0x5555_0000_0000, 0x5555_0010_0000)];
-        let found = room(&regions, &module(0x5555_0000_0000, 0x5555_0010_0000), 0x3000, false).unwrap();
+        let found = room(
+            &regions,
+            &module(0x5555_0000_0000, 0x5555_0010_0000),
+            0x3000,
+            false,
+        )
+        .unwrap();
         assert!(found.end.0 <= 0x5555_0000_0000);
         assert!(0x5555_0010_0000 - found.start.0 < 1 << 31);
     }

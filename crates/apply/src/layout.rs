@@ -40,20 +40,30 @@ impl Shape {
             data: 0,
         };
         let mut at = record;
-        let order = [SectionKind::Text, SectionKind::ReadOnly, SectionKind::Unwind];
+        let order = [
+            SectionKind::Text,
+            SectionKind::ReadOnly,
+            SectionKind::Unwind,
+        ];
         for kind in order {
             at = shape.place(patch, kind, at)?;
             if kind == SectionKind::Text {
                 for hook in hooks {
                     let dummy = (LiveAddr(0x1000), LiveAddr(0x1000));
-                    let stub = hook.landing_stub(dummy.0, dummy.1).filter(|_| hook.needs_stub());
+                    let stub = hook
+                        .landing_stub(dummy.0, dummy.1)
+                        .filter(|_| hook.needs_stub());
                     shape.stubs.push(stub.as_ref().map(|_| at));
                     at += stub.map_or(0, |code| code.len() as u64);
                 }
             }
         }
         shape.region = at.next_multiple_of(PAGE);
-        let registered = patch.contents.sections.iter().any(|s| s.kind == SectionKind::Unwind);
+        let registered = patch
+            .contents
+            .sections
+            .iter()
+            .any(|s| s.kind == SectionKind::Unwind);
         let first = shape.region + if registered { REGISTRATION } else { 0 };
         let end = shape.place(patch, SectionKind::Data, first)?;
         shape.data = (end - shape.region).next_multiple_of(PAGE);
@@ -68,7 +78,11 @@ impl Shape {
             at += section.bytes.len() as u64;
         }
         // The model bounds the sum of all sections.
-        if at > 1 << 31 { refused("the patch is too large") } else { Ok(at) }
+        if at > 1 << 31 {
+            refused("the patch is too large")
+        } else {
+            Ok(at)
+        }
     }
 }
 
@@ -109,12 +123,14 @@ impl Layout {
             .iter()
             .map(|symbol| match symbol.place {
                 SymbolPlace::Base(rva) => module.checked_add(rva.0),
-                SymbolPlace::Patch { section, offset, .. } => {
-                    place(shape.sections[section as usize]).checked_add(offset)
-                }
+                SymbolPlace::Patch {
+                    section, offset, ..
+                } => place(shape.sections[section as usize]).checked_add(offset),
             })
             .collect::<Option<_>>()
-            .ok_or_else(|| ApplyError::Refused("a binding lies behind the address space".to_owned()))?;
+            .ok_or_else(|| {
+                ApplyError::Refused("a binding lies behind the address space".to_owned())
+            })?;
         for (section, offset) in patch.contents.sections.iter().zip(&shape.sections) {
             let from = usize_of(*offset)?;
             let bytes = &mut image[from..from + section.bytes.len()];
@@ -139,16 +155,28 @@ impl Layout {
                 continue;
             };
             let code = choice.landing_stub(place(*offset), function);
-            let code = code.ok_or_else(|| ApplyError::Refused("a landing stub is too far".to_owned()))?;
+            let code =
+                code.ok_or_else(|| ApplyError::Refused("a landing stub is too far".to_owned()))?;
             let from = usize_of(*offset)?;
             image[from..from + code.len()].copy_from_slice(&code);
             destinations.push(place(*offset));
         }
         let unwind = patch.contents.sections.iter().zip(&shape.sections);
-        let unwind = unwind.filter(|(s, _)| s.kind == SectionKind::Unwind).map(|(_, at)| place(*at)).next();
+        let unwind = unwind
+            .filter(|(s, _)| s.kind == SectionKind::Unwind)
+            .map(|(_, at)| place(*at))
+            .next();
         let variables = image.split_off(usize_of(shape.region)?);
         let contents = image.split_off(usize_of(shape.record)?);
-        Ok(Layout { region, data, record: shape.record, contents, variables, destinations, unwind })
+        Ok(Layout {
+            region,
+            data,
+            record: shape.record,
+            contents,
+            variables,
+            destinations,
+            unwind,
+        })
     }
 }
 

@@ -26,9 +26,7 @@ pub use preflight::{Hook, Preflight};
 pub use quiescence::Blocker;
 pub use record::{HookRecord, Record, State};
 pub use revert::revert;
-pub use target::{
-    Module, Protection, Region, Stack, Stopped, Target, TargetError, Thread, Visit,
-};
+pub use target::{Module, Protection, Region, Stack, Stopped, Target, TargetError, Thread, Visit};
 pub use transaction::{Consistency, Options, Outcome, OutcomeState, SwitchKind, apply};
 
 /// Why something was not done.
@@ -50,7 +48,8 @@ pub enum ApplyError {
 }
 
 fn blocked(blockers: &[Blocker]) -> String {
-    let mut text = String::from("threads of the target are inside functions that the patch replaces");
+    let mut text =
+        String::from("threads of the target are inside functions that the patch replaces");
     for blocker in blockers {
         text.push_str("\n  ");
         text.push_str(&blocker.to_string());

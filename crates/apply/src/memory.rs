@@ -32,17 +32,40 @@ impl MemoryTarget {
     pub fn add(&mut self, range: Range<LiveAddr>, protection: Protection) {
         let size = usize::try_from(range.end.0 - range.start.0).unwrap_or(0);
         let executable = protection == Protection::ReadExecute;
-        let region = Region { range, executable, writable: !executable, file: None };
-        self.insert(Memory { region, bytes: vec![0; size], original: None });
+        let region = Region {
+            range,
+            executable,
+            writable: !executable,
+            file: None,
+        };
+        self.insert(Memory {
+            region,
+            bytes: vec![0; size],
+            original: None,
+        });
     }
 
     /// Adds an image whose code is `bytes`, loaded at `start`.
     pub fn load(&mut self, build_id: &[u8], start: LiveAddr, bytes: &[u8]) {
         let end = LiveAddr(start.0 + bytes.len() as u64);
         let path = "/image".to_owned();
-        let region = Region { range: start..end, executable: true, writable: false, file: Some(path.clone()) };
-        self.insert(Memory { region, bytes: bytes.to_vec(), original: Some(bytes.to_vec()) });
-        self.modules.push(Module { build_id: build_id.to_vec(), start, end, path });
+        let region = Region {
+            range: start..end,
+            executable: true,
+            writable: false,
+            file: Some(path.clone()),
+        };
+        self.insert(Memory {
+            region,
+            bytes: bytes.to_vec(),
+            original: Some(bytes.to_vec()),
+        });
+        self.modules.push(Module {
+            build_id: build_id.to_vec(),
+            start,
+            end,
+            path,
+        });
     }
 
     /// Says where the target's threads are.
@@ -73,17 +96,24 @@ impl MemoryTarget {
     }
 
     fn find(&self, at: LiveAddr, size: usize) -> Option<(usize, Range<usize>)> {
-        let index = self.memory.iter().position(|memory| memory.region.range.contains(&at))?;
+        let index = self
+            .memory
+            .iter()
+            .position(|memory| memory.region.range.contains(&at))?;
         let memory = &self.memory[index];
         let start = usize::try_from(at.0 - memory.region.range.start.0).ok()?;
-        let end = start.checked_add(size).filter(|end| *end <= memory.bytes.len())?;
+        let end = start
+            .checked_add(size)
+            .filter(|end| *end <= memory.bytes.len())?;
         Some((index, start..end))
     }
 
     fn put(&mut self, at: LiveAddr, bytes: &[u8]) -> Result<(), TargetError> {
         self.step()?;
         let size = bytes.len();
-        let (index, range) = self.find(at, size).ok_or_else(|| missing("write", at, size))?;
+        let (index, range) = self
+            .find(at, size)
+            .ok_or_else(|| missing("write", at, size))?;
         self.memory[index].bytes[range].copy_from_slice(bytes);
         Ok(())
     }
@@ -91,7 +121,12 @@ impl MemoryTarget {
 
 fn missing(action: &'static str, at: LiveAddr, size: usize) -> TargetError {
     let source = std::io::Error::other("no memory there");
-    TargetError::Memory { action, at, size, source }
+    TargetError::Memory {
+        action,
+        at,
+        size,
+        source,
+    }
 }
 
 impl Target for MemoryTarget {
@@ -104,11 +139,17 @@ impl Target for MemoryTarget {
     }
 
     fn regions(&self) -> Result<Vec<Region>, TargetError> {
-        Ok(self.memory.iter().map(|memory| memory.region.clone()).collect())
+        Ok(self
+            .memory
+            .iter()
+            .map(|memory| memory.region.clone())
+            .collect())
     }
 
     fn read(&self, at: LiveAddr, bytes: &mut [u8]) -> Result<(), TargetError> {
-        let (index, range) = self.find(at, bytes.len()).ok_or_else(|| missing("read", at, bytes.len()))?;
+        let (index, range) = self
+            .find(at, bytes.len())
+            .ok_or_else(|| missing("read", at, bytes.len()))?;
         bytes.copy_from_slice(&self.memory[index].bytes[range]);
         Ok(())
     }
@@ -120,7 +161,8 @@ impl Target for MemoryTarget {
     fn original(&self, range: Range<LiveAddr>) -> Result<Option<Vec<u8>>, TargetError> {
         let size = usize::try_from(range.end.0 - range.start.0).unwrap_or(usize::MAX);
         let found = self.find(range.start, size);
-        Ok(found.and_then(|(index, bytes)| Some(self.memory[index].original.as_ref()?[bytes].to_vec())))
+        Ok(found
+            .and_then(|(index, bytes)| Some(self.memory[index].original.as_ref()?[bytes].to_vec())))
     }
 
     fn visit(
@@ -158,14 +200,17 @@ impl Visit for MemoryTarget {
 
     fn unmap(&mut self, range: Range<LiveAddr>) -> Result<(), TargetError> {
         self.step()?;
-        self.memory.retain(|memory| memory.region.range.start != range.start);
+        self.memory
+            .retain(|memory| memory.region.range.start != range.start);
         Ok(())
     }
 
     fn lift(&mut self, range: Range<LiveAddr>, to: LiveAddr) -> Result<(), TargetError> {
         self.step()?;
         let size = usize::try_from(range.end.0 - range.start.0).unwrap_or(usize::MAX);
-        let (index, bytes) = self.find(range.start, size).ok_or_else(|| missing("read", range.start, size))?;
+        let (index, bytes) = self
+            .find(range.start, size)
+            .ok_or_else(|| missing("read", range.start, size))?;
         let memory = &mut self.memory[index];
         let moved = memory.bytes[bytes.clone()].to_vec();
         let Some(original) = memory.original.clone() else {
@@ -174,17 +219,25 @@ impl Visit for MemoryTarget {
         memory.bytes[bytes.clone()].copy_from_slice(&original[bytes]);
         let mut region = memory.region.clone();
         region.range = to..LiveAddr(to.0 + moved.len() as u64);
-        self.insert(Memory { region, bytes: moved, original: None });
+        self.insert(Memory {
+            region,
+            bytes: moved,
+            original: None,
+        });
         Ok(())
     }
 
     fn lower(&mut self, from: LiveAddr, range: Range<LiveAddr>) -> Result<(), TargetError> {
         self.step()?;
-        let index = self.memory.iter().position(|memory| memory.region.range.start == from);
+        let index = self
+            .memory
+            .iter()
+            .position(|memory| memory.region.range.start == from);
         let index = index.ok_or_else(|| missing("read", from, 0))?;
         let moved = self.memory.remove(index).bytes;
-        let (index, bytes) =
-            self.find(range.start, moved.len()).ok_or_else(|| missing("write", range.start, moved.len()))?;
+        let (index, bytes) = self
+            .find(range.start, moved.len())
+            .ok_or_else(|| missing("write", range.start, moved.len()))?;
         self.memory[index].bytes[bytes].copy_from_slice(&moved);
         Ok(())
     }
@@ -194,7 +247,9 @@ impl Visit for MemoryTarget {
     }
 
     fn call(&mut self, _function: LiveAddr, _arguments: [u64; 2]) -> Result<(), TargetError> {
-        Err(TargetError::Unsupported("an image in memory runs no code".to_owned()))
+        Err(TargetError::Unsupported(
+            "an image in memory runs no code".to_owned(),
+        ))
     }
 }
 

@@ -60,14 +60,20 @@ impl Preflight {
             .into_iter()
             .filter(|(record, _)| record.module == module.start)
             .collect();
-        let live = records.iter().find(|(_, state)| *state == State::Applied).map(|(r, _)| r.clone());
+        let live = records
+            .iter()
+            .find(|(_, state)| *state == State::Applied)
+            .map(|(r, _)| r.clone());
         let is_applied = live.as_ref().is_some_and(|record| record.id == *id);
         if let Some(live) = live.as_ref().filter(|_| !is_applied) {
             may_replace(live, patch)?;
         }
         let previous = live.filter(|_| !is_applied);
         let others = records.iter().map(|(record, _)| record);
-        let code = CleanCode { target, records: others.filter(|_| !is_applied).cloned().collect() };
+        let code = CleanCode {
+            target,
+            records: others.filter(|_| !is_applied).cloned().collect(),
+        };
         if !is_applied {
             check_bytes(&code, patch, &module)?;
         }
@@ -79,32 +85,61 @@ impl Preflight {
         let mut pads = Vec::new();
         for redirect in patch.redirects.iter().filter(|redirect| redirect.hooked) {
             let entry = live_place(&module, redirect.at.0)?;
-            let bytes = if is_applied { Vec::new() } else { code.read(entry, redirect.size)? };
-            let choice = if is_applied { None } else { Some(choose_for(redirect, entry, &bytes, &mut pads)?) };
+            let bytes = if is_applied {
+                Vec::new()
+            } else {
+                code.read(entry, redirect.size)?
+            };
+            let choice = if is_applied {
+                None
+            } else {
+                Some(choose_for(redirect, entry, &bytes, &mut pads)?)
+            };
             entered.push((redirect, entry, choice));
         }
-        let choices: Vec<Choice> = entered.iter().filter_map(|(_, _, choice)| choice.clone()).collect();
+        let choices: Vec<Choice> = entered
+            .iter()
+            .filter_map(|(_, _, choice)| choice.clone())
+            .collect();
         let mut layout = lay_out(target, patch, &module, &entered, &choices, kept.as_ref())?;
         if kept.is_some() && !is_intact(target, &layout) {
             kept = None;
             layout = lay_out(target, patch, &module, &entered, &choices, None)?;
         }
         let mut hooks = Vec::new();
-        let chosen = entered.iter().filter_map(|(r, entry, choice)| Some((*r, *entry, choice.as_ref()?)));
+        let chosen = entered
+            .iter()
+            .filter_map(|(r, entry, choice)| Some((*r, *entry, choice.as_ref()?)));
         for ((redirect, entry, choice), destination) in chosen.zip(&layout.destinations) {
             let writes = choice.writes(entry, *destination).ok_or_else(|| {
-                ApplyError::Refused(format!("{}: the patch is too far for a jump", redirect.function))
+                ApplyError::Refused(format!(
+                    "{}: the patch is too far for a jump",
+                    redirect.function
+                ))
             })?;
             let writes = writes
                 .into_iter()
                 .map(|(at, new)| {
                     let old = Hex(code.read(at, new.len() as u64)?);
-                    let pad = choice.pad.is_some_and(|pad| entry.checked_offset(pad) == Some(at));
-                    Ok(HookRecord { at, old, new: Hex(new), pad })
+                    let pad = choice
+                        .pad
+                        .is_some_and(|pad| entry.checked_offset(pad) == Some(at));
+                    Ok(HookRecord {
+                        at,
+                        old,
+                        new: Hex(new),
+                        pad,
+                    })
                 })
                 .collect::<Result<_, ApplyError>>()?;
             let (function, form) = (redirect.function.clone(), choice.form);
-            hooks.push(Hook { function, entry, form, destination: *destination, writes });
+            hooks.push(Hook {
+                function,
+                entry,
+                form,
+                destination: *destination,
+                writes,
+            });
         }
         forbid_overlaps(&hooks)?;
         let personality = patch.contents.sections.iter().any(|section| {
@@ -139,11 +174,17 @@ impl Preflight {
 fn has_foreign_personality(patch: &Patch) -> bool {
     // A CIE without a personality binds nothing: all relocations of the section are
     // then FDEs' pointers to code of the patch.
-    let unwind = patch.contents.sections.iter().filter(|s| s.kind == SectionKind::Unwind);
-    unwind.flat_map(|section| &section.relocations).any(|relocation| {
-        let symbol = &patch.contents.symbols[relocation.symbol as usize];
-        matches!(symbol.place, invivo_patch::SymbolPlace::Base(_))
-    })
+    let unwind = patch
+        .contents
+        .sections
+        .iter()
+        .filter(|s| s.kind == SectionKind::Unwind);
+    unwind
+        .flat_map(|section| &section.relocations)
+        .any(|relocation| {
+            let symbol = &patch.contents.symbols[relocation.symbol as usize];
+            matches!(symbol.place, invivo_patch::SymbolPlace::Base(_))
+        })
 }
 
 fn choose_for(
@@ -169,7 +210,9 @@ fn find_module(target: &dyn Target, patch: &Patch) -> Result<Module, ApplyError>
     let mut found = modules.iter().filter(|module| module.build_id == wanted.0);
     let Some(module) = found.next() else {
         let name = &patch.target.file_name;
-        let same_name = modules.iter().find(|m| m.path.rsplit('/').next() == Some(name.as_str()));
+        let same_name = modules
+            .iter()
+            .find(|m| m.path.rsplit('/').next() == Some(name.as_str()));
         let other = match same_name {
             Some(other) => {
                 format!("its {name} has build id {}", Hex(other.build_id.clone()))
@@ -183,7 +226,11 @@ fn find_module(target: &dyn Target, patch: &Patch) -> Result<Module, ApplyError>
         ));
     };
     if found.next().is_some() {
-        return refused(format!("{} has loaded {} twice", target.describe(), module.path));
+        return refused(format!(
+            "{} has loaded {} twice",
+            target.describe(),
+            module.path
+        ));
     }
     Ok(module.clone())
 }
@@ -197,13 +244,16 @@ fn may_replace(live: &Record, patch: &Patch) -> Result<(), ApplyError> {
     }
     let shared = patch.contents.sections.iter().find(|section| {
         let name = section.name.strip_prefix(".data.");
-        section.kind == SectionKind::Data && name.is_some_and(|n| live.variables.iter().any(|v| v == n))
+        section.kind == SectionKind::Data
+            && name.is_some_and(|n| live.variables.iter().any(|v| v == n))
     });
     match shared {
         Some(section) => refused(format!(
             "the variable {} lives in the patch {} and would be replaced by a new one; \
              revert {} first if its value may be lost",
-            section.name.trim_start_matches(".data."), live.name, live.name
+            section.name.trim_start_matches(".data."),
+            live.name,
+            live.name
         )),
         None => Ok(()),
     }
@@ -217,7 +267,8 @@ struct CleanCode<'t> {
 
 impl CleanCode<'_> {
     fn read(&self, at: LiveAddr, size: u64) -> Result<Vec<u8>, ApplyError> {
-        let size = usize::try_from(size).map_err(|_| ApplyError::Refused("a huge function".to_owned()))?;
+        let size =
+            usize::try_from(size).map_err(|_| ApplyError::Refused("a huge function".to_owned()))?;
         let mut bytes = vec![0; size];
         self.target.read(at, &mut bytes)?;
         for hook in self.records.iter().flat_map(|record| &record.hooks) {
@@ -227,7 +278,9 @@ impl CleanCode<'_> {
                 continue;
             }
             for (old, place) in hook.old.0.iter().zip(hook.at.0..) {
-                let inside = place.checked_sub(at.0).and_then(|i| usize::try_from(i).ok());
+                let inside = place
+                    .checked_sub(at.0)
+                    .and_then(|i| usize::try_from(i).ok());
                 if let Some(byte) = inside.and_then(|inside| bytes.get_mut(inside)) {
                     *byte = *old;
                 }
@@ -271,9 +324,17 @@ fn lay_out(
     kept: Option<&Record>,
 ) -> Result<Layout, ApplyError> {
     let shape = Shape::new(patch, choices, record_room(patch))?;
-    let low = patch.contents.sections.iter().flat_map(|section| &section.relocations).any(|relocation| {
-        matches!(relocation.kind, RelocationKind::Absolute32 | RelocationKind::Absolute32Signed)
-    });
+    let low = patch
+        .contents
+        .sections
+        .iter()
+        .flat_map(|section| &section.relocations)
+        .any(|relocation| {
+            matches!(
+                relocation.kind,
+                RelocationKind::Absolute32 | RelocationKind::Absolute32Signed
+            )
+        });
     let start = match kept {
         Some(record) => record.region.0,
         None => find::room(&target.regions()?, module, shape.region + shape.data, low)?.start,
@@ -287,9 +348,23 @@ fn lay_out(
 
 /// Bytes that the record of `patch` may take, in whole pages.
 fn record_room(patch: &Patch) -> u64 {
-    let names: usize = patch.redirects.iter().map(|redirect| redirect.function.len() * 2).sum();
-    let labels: usize = patch.identity.labels.iter().map(|label| label.len() * 2 + 8).sum();
-    let variables: usize = patch.contents.sections.iter().map(|section| section.name.len() * 2).sum();
+    let names: usize = patch
+        .redirects
+        .iter()
+        .map(|redirect| redirect.function.len() * 2)
+        .sum();
+    let labels: usize = patch
+        .identity
+        .labels
+        .iter()
+        .map(|label| label.len() * 2 + 8)
+        .sum();
+    let variables: usize = patch
+        .contents
+        .sections
+        .iter()
+        .map(|section| section.name.len() * 2)
+        .sum();
     // Each hook is two places with old and new bytes as text, and two ranges.
     let hooks = patch.redirects.len() * 400 + patch.checks.len() * 64;
     let fixed = 2048 + patch.identity.name.len() * 6;
@@ -299,11 +374,13 @@ fn record_room(patch: &Patch) -> u64 {
 fn replaced(patch: &Patch, module: &Module) -> Result<Vec<(String, Range<LiveAddr>)>, ApplyError> {
     let mut ranges = Vec::new();
     for redirect in &patch.redirects {
-        let parts = std::iter::once((redirect.at, redirect.size)).chain(redirect.cold.iter().copied());
+        let parts =
+            std::iter::once((redirect.at, redirect.size)).chain(redirect.cold.iter().copied());
         for (at, size) in parts {
             let start = live_place(module, at.0)?;
             let end = start.checked_add(size).filter(|end| *end <= module.end);
-            let end = end.ok_or_else(|| ApplyError::Refused("a function behind its image".to_owned()))?;
+            let end =
+                end.ok_or_else(|| ApplyError::Refused("a function behind its image".to_owned()))?;
             ranges.push((redirect.function.clone(), start..end));
         }
     }
@@ -314,11 +391,20 @@ fn forbid_overlaps(hooks: &[Hook]) -> Result<(), ApplyError> {
     let mut places: Vec<(u64, u64, &str)> = hooks
         .iter()
         .flat_map(|hook| hook.writes.iter().map(move |w| (w, &hook.function)))
-        .map(|(write, function)| (write.at.0, write.at.0 + write.new.0.len() as u64, function.as_str()))
+        .map(|(write, function)| {
+            (
+                write.at.0,
+                write.at.0 + write.new.0.len() as u64,
+                function.as_str(),
+            )
+        })
         .collect();
     places.sort_unstable();
     match places.windows(2).find(|pair| pair[0].1 > pair[1].0) {
-        Some(pair) => refused(format!("the hooks of {} and {} need the same bytes", pair[0].2, pair[1].2)),
+        Some(pair) => refused(format!(
+            "the hooks of {} and {} need the same bytes",
+            pair[0].2, pair[1].2
+        )),
         None => Ok(()),
     }
 }

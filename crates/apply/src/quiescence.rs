@@ -29,8 +29,15 @@ impl fmt::Display for Blocker {
         }
         write!(f, "; stack:")?;
         const SHOWN: usize = 16;
-        self.frames.iter().take(SHOWN).try_for_each(|frame| write!(f, " {frame}"))?;
-        if self.frames.len() > SHOWN { write!(f, " …") } else { Ok(()) }
+        self.frames
+            .iter()
+            .take(SHOWN)
+            .try_for_each(|frame| write!(f, " {frame}"))?;
+        if self.frames.len() > SHOWN {
+            write!(f, " …")
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -46,11 +53,19 @@ pub(crate) fn blockers(stacks: &[Stack], ranges: &[(String, Range<LiveAddr>)]) -
     stacks
         .iter()
         .filter_map(|stack| {
-            let inside = stack.frames.iter().enumerate().find_map(|(n, pc)| holder(pc, n == 0));
+            let inside = stack
+                .frames
+                .iter()
+                .enumerate()
+                .find_map(|(n, pc)| holder(pc, n == 0));
             let function = inside.map(|(name, _)| name.clone());
             (function.is_some() || stack.unknown.is_some()).then(|| Blocker {
                 thread: stack.thread.clone(),
-                unknown: if function.is_some() { None } else { stack.unknown.clone() },
+                unknown: if function.is_some() {
+                    None
+                } else {
+                    stack.unknown.clone()
+                },
                 function,
                 frames: stack.frames.clone(),
             })
@@ -75,7 +90,10 @@ mod tests {
 
     fn stack(frames: &[u64], unknown: Option<&str>) -> Stack {
         Stack {
-            thread: Thread { tid: 1, name: "t".to_owned() },
+            thread: Thread {
+                tid: 1,
+                name: "t".to_owned(),
+            },
             frames: frames.iter().map(|pc| LiveAddr(*pc)).collect(),
             unknown: unknown.map(str::to_owned),
             handlers: true,
@@ -95,11 +113,20 @@ mod tests {
     #[test]
     fn without_handlers_only_the_innermost_place_can_be_torn() {
         let ranges = [("f".to_owned(), LiveAddr(0x100)..LiveAddr(0x200))];
-        let quiet = Stack { handlers: false, ..stack(&[0x50, 0x150], Some("no unwind data")) };
+        let quiet = Stack {
+            handlers: false,
+            ..stack(&[0x50, 0x150], Some("no unwind data"))
+        };
         assert!(standing_in(&[quiet], &ranges).is_empty());
-        let inside = Stack { handlers: false, ..stack(&[0x150], None) };
+        let inside = Stack {
+            handlers: false,
+            ..stack(&[0x150], None)
+        };
         assert_eq!(standing_in(&[inside], &ranges).len(), 1);
-        assert_eq!(standing_in(&[stack(&[0x50], Some("no unwind data"))], &ranges).len(), 1);
+        assert_eq!(
+            standing_in(&[stack(&[0x50], Some("no unwind data"))], &ranges).len(),
+            1
+        );
     }
 
     #[test]

@@ -106,7 +106,8 @@ impl Record {
     pub(crate) fn pads(&self) -> Vec<(String, std::ops::Range<LiveAddr>)> {
         let pads = self.hooks.iter().filter(|hook| hook.pad);
         let end = |hook: &HookRecord| LiveAddr(hook.at.0 + hook.new.0.len() as u64);
-        pads.map(|hook| (self.name.clone(), hook.at..end(hook))).collect()
+        pads.map(|hook| (self.name.clone(), hook.at..end(hook)))
+            .collect()
     }
 
     /// The record as it stands in memory, in `state`; `None` if it outgrew its room.
@@ -125,7 +126,6 @@ impl Record {
         bytes.resize(room, 0);
         Some(bytes)
     }
-
 }
 
 /// Writes a record.
@@ -135,7 +135,10 @@ pub(crate) fn write_record(
     state: State,
 ) -> Result<(), TargetError> {
     let bytes = record.to_bytes(state).ok_or_else(|| {
-        TargetError::Unsupported(format!("the record of {} does not fit its room", record.name))
+        TargetError::Unsupported(format!(
+            "the record of {} does not fit its room",
+            record.name
+        ))
     })?;
     target.write(record.region.0, &bytes)
 }
@@ -146,14 +149,21 @@ pub(crate) fn set_state(
     record: &Record,
     state: State,
 ) -> Result<(), TargetError> {
-    target.write(LiveAddr(record.region.0.0 + STATE), &(state as u32).to_le_bytes())
+    target.write(
+        LiveAddr(record.region.0.0 + STATE),
+        &(state as u32).to_le_bytes(),
+    )
 }
 
 /// All records in the target, with their states.
 pub(crate) fn read_all(target: &dyn Target) -> Result<Vec<(Record, State)>, TargetError> {
     let regions = target.regions()?;
-    let candidates = regions.iter().filter(|r| r.executable && !r.writable && r.file.is_none());
-    Ok(candidates.filter_map(|region| read_one(target, region)).collect())
+    let candidates = regions
+        .iter()
+        .filter(|r| r.executable && !r.writable && r.file.is_none());
+    Ok(candidates
+        .filter_map(|region| read_one(target, region))
+        .collect())
 }
 
 /// The record at the start of `region`, if there is one that makes sense.
@@ -171,7 +181,9 @@ fn read_one(target: &dyn Target, region: &Region) -> Option<(Record, State)> {
         return None;
     }
     let mut body = vec![0; usize::try_from(size).ok()?];
-    target.read(start.checked_add(HEADER as u64)?, &mut body).ok()?;
+    target
+        .read(start.checked_add(HEADER as u64)?, &mut body)
+        .ok()?;
     let record: Record = serde_json::from_slice(&body).ok()?;
     // The target could write anything there; what does not fit the place is not ours.
     (record.region.0 == start && record.region.1 <= room).then_some((record, state))
@@ -190,7 +202,12 @@ pub(crate) fn sample() -> Record {
         module: LiveAddr(0x40_0000),
         functions: vec!["f".to_owned()],
         replaced: vec![(at, 4)],
-        hooks: vec![HookRecord { at, old: Hex(vec![1]), new: Hex(vec![2]), pad: false }],
+        hooks: vec![HookRecord {
+            at,
+            old: Hex(vec![1]),
+            new: Hex(vec![2]),
+            pad: false,
+        }],
         region: (LiveAddr(0x10_0000), 0x2000),
         room: 0x1000,
         data: (LiveAddr(0x10_2000), 0),
@@ -211,7 +228,10 @@ mod tests {
     fn a_record_is_found_and_read_back() {
         let record = sample();
         let mut target = MemoryTarget::default();
-        target.add(record.region.0..LiveAddr(0x10_2000), Protection::ReadExecute);
+        target.add(
+            record.region.0..LiveAddr(0x10_2000),
+            Protection::ReadExecute,
+        );
         write_record(&mut target, &record, State::Applied).unwrap();
         assert_eq!(read_all(&target).unwrap(), vec![(record, State::Applied)]);
     }
@@ -220,7 +240,10 @@ mod tests {
     fn a_record_that_claims_another_place_is_not_believed() {
         let record = sample();
         let mut target = MemoryTarget::default();
-        target.add(LiveAddr(0x20_0000)..LiveAddr(0x20_2000), Protection::ReadExecute);
+        target.add(
+            LiveAddr(0x20_0000)..LiveAddr(0x20_2000),
+            Protection::ReadExecute,
+        );
         let bytes = record.to_bytes(State::Applied).unwrap();
         target.write(LiveAddr(0x20_0000), &bytes).unwrap();
         assert_eq!(read_all(&target).unwrap(), vec![]);
@@ -230,7 +253,10 @@ mod tests {
     fn a_size_that_is_too_large_is_not_believed() {
         let record = sample();
         let mut target = MemoryTarget::default();
-        target.add(record.region.0..LiveAddr(0x10_2000), Protection::ReadExecute);
+        target.add(
+            record.region.0..LiveAddr(0x10_2000),
+            Protection::ReadExecute,
+        );
         let mut bytes = record.to_bytes(State::Applied).unwrap();
         bytes[16..24].copy_from_slice(&u64::MAX.to_le_bytes());
         target.write(record.region.0, &bytes).unwrap();

@@ -30,7 +30,9 @@ pub fn revert(
         })
         .map(|(record, _)| record)
         .collect();
-    live.iter().map(|record| revert_one(target, record, options)).collect()
+    live.iter()
+        .map(|record| revert_one(target, record, options))
+        .collect()
 }
 
 fn revert_one(
@@ -48,22 +50,48 @@ fn revert_one(
             ));
         }
     }
-    let consistency = if record.quiescent { Consistency::Quiescent } else { Consistency::Entry };
-    let options = Options { consistency, ..options.clone() };
+    let consistency = if record.quiescent {
+        Consistency::Quiescent
+    } else {
+        Consistency::Entry
+    };
+    let options = Options {
+        consistency,
+        ..options.clone()
+    };
     let changes: Vec<Change> = record
         .hooks
         .iter()
-        .map(|hook| Change { at: hook.at, from: hook.new.0.clone(), to: hook.old.0.clone() })
+        .map(|hook| Change {
+            at: hook.at,
+            from: hook.new.0.clone(),
+            to: hook.old.0.clone(),
+        })
         .collect();
     let (start, size) = record.region;
-    let busy = [(record.name.clone(), start..LiveAddr(start.0.saturating_add(size)))];
+    let busy = [(
+        record.name.clone(),
+        start..LiveAddr(start.0.saturating_add(size)),
+    )];
     // A hook is one instruction, so no thread can be in the middle of one; but a
     // thread that took a short jump may still stand before the long one in the padding.
     let torn = record.pads();
-    let job = Job { changes: &changes, busy: &busy, torn: &torn, options: &options };
+    let job = Job {
+        changes: &changes,
+        busy: &busy,
+        torn: &torn,
+        options: &options,
+    };
     write_record(target, record, State::Reverting)?;
     let mut journal = |target: &mut dyn Target, scratch| {
-        write_record(target, &Record { scratch, ..record.clone() }, State::Reverting)
+        write_record(
+            target,
+            &Record {
+                scratch,
+                ..record.clone()
+            },
+            State::Reverting,
+        )
     };
     let mut switched = switch(target, &job, &mut journal);
     if let Err(ApplyError::Blocked(blockers)) = &switched
@@ -72,9 +100,18 @@ fn revert_one(
     {
         // Where stacks cannot be proved at all, the padding stays as it is: nothing
         // leads there any more, and the next patch may use it again.
-        let entries: Vec<Change> =
-            changes.iter().zip(&record.hooks).filter(|(_, hook)| !hook.pad).map(|(c, _)| c.clone()).collect();
-        let job = Job { changes: &entries, busy: &[], torn: &[], options: &options };
+        let entries: Vec<Change> = changes
+            .iter()
+            .zip(&record.hooks)
+            .filter(|(_, hook)| !hook.pad)
+            .map(|(c, _)| c.clone())
+            .collect();
+        let job = Job {
+            changes: &entries,
+            busy: &[],
+            torn: &[],
+            options: &options,
+        };
         switched = switch(target, &job, &mut journal);
     }
     let switched = match switched {

@@ -13,13 +13,16 @@ use crate::{ApplyError, Target};
 pub(crate) fn settle(target: &mut dyn Target) -> Result<(), ApplyError> {
     let records = read_all(target)?;
     let applied = |id: &invivo_patch::Hex, module: LiveAddr| {
-        let found = records.iter().find(|(r, state)| {
-            *state == State::Applied && r.id == *id && r.module == module
-        });
+        let found = records
+            .iter()
+            .find(|(r, state)| *state == State::Applied && r.id == *id && r.module == module);
         found.map(|(record, _)| record)
     };
     for (record, state) in &records {
-        let previous = record.replaces.as_ref().and_then(|id| applied(id, record.module));
+        let previous = record
+            .replaces
+            .as_ref()
+            .and_then(|id| applied(id, record.module));
         match state {
             State::Applied => {
                 // The last word of a replacement was not written.
@@ -48,7 +51,15 @@ fn settle_apply(
         write_all(target, record, &changes, |change| &change.from)?;
     }
     give_back_scratch(target, record)?;
-    set_state(target, record, if done { State::Applied } else { State::Reverted })?;
+    set_state(
+        target,
+        record,
+        if done {
+            State::Applied
+        } else {
+            State::Reverted
+        },
+    )?;
     if let Some(previous) = previous.filter(|_| done) {
         set_state(target, previous, State::Reverted)?;
     }
@@ -63,7 +74,15 @@ fn settle_revert(target: &mut dyn Target, record: &Record) -> Result<(), ApplyEr
         write_all(target, record, &changes, |change| &change.from)?;
     }
     give_back_scratch(target, record)?;
-    set_state(target, record, if live { State::Applied } else { State::Reverted })?;
+    set_state(
+        target,
+        record,
+        if live {
+            State::Applied
+        } else {
+            State::Reverted
+        },
+    )?;
     Ok(())
 }
 
@@ -98,13 +117,23 @@ fn write_all(
     let pads = record.pads();
     let mut in_the_way = Vec::new();
     target.stop(&mut |all| {
-        in_the_way = if pads.is_empty() { Vec::new() } else { standing_in(&all.stacks()?, &pads) };
+        in_the_way = if pads.is_empty() {
+            Vec::new()
+        } else {
+            standing_in(&all.stacks()?, &pads)
+        };
         if !in_the_way.is_empty() {
             return Ok(());
         }
-        changes.iter().try_for_each(|change| all.write(change.at, side(change)))
+        changes
+            .iter()
+            .try_for_each(|change| all.write(change.at, side(change)))
     })?;
-    if in_the_way.is_empty() { Ok(()) } else { Err(ApplyError::Blocked(in_the_way)) }
+    if in_the_way.is_empty() {
+        Ok(())
+    } else {
+        Err(ApplyError::Blocked(in_the_way))
+    }
 }
 
 /// Gives back text pages that were moved aside and not moved back: the file's own
@@ -113,7 +142,10 @@ fn give_back_scratch(target: &mut dyn Target, record: &Record) -> Result<(), App
     let (scratch, size) = record.scratch;
     let end = LiveAddr(scratch.0.saturating_add(size));
     let left_over = size > 0
-        && target.regions()?.iter().any(|r| r.range.start == scratch && r.range.end <= end);
+        && target
+            .regions()?
+            .iter()
+            .any(|r| r.range.start == scratch && r.range.end <= end);
     if left_over {
         target.visit(&mut |visit| visit.unmap(scratch..end))?;
     }

@@ -57,7 +57,11 @@ pub(crate) fn switch(
     journal: &mut dyn FnMut(&mut dyn Target, (LiveAddr, u64)) -> Result<(), TargetError>,
 ) -> Result<Switched, ApplyError> {
     let quiet = job.options.consistency == Consistency::Entry && job.torn.is_empty();
-    let way = if quiet { quiet_way(target, job.changes)? } else { None };
+    let way = if quiet {
+        quiet_way(target, job.changes)?
+    } else {
+        None
+    };
     let switched = match way {
         Some((range, drop)) => move_pages(target, job.changes, range, drop, journal)?,
         None => stopped(target, job)?,
@@ -72,7 +76,9 @@ fn quiet_way(
     target: &dyn Target,
     changes: &[Change],
 ) -> Result<Option<(Range<LiveAddr>, bool)>, ApplyError> {
-    let ends = changes.iter().map(|change| change.at.0 + change.to.len() as u64);
+    let ends = changes
+        .iter()
+        .map(|change| change.at.0 + change.to.len() as u64);
     let (Some(first), Some(last)) = (changes.iter().map(|c| c.at.0).min(), ends.max()) else {
         return Ok(None);
     };
@@ -85,7 +91,9 @@ fn quiet_way(
     if !whole || size > LARGEST_MOVE {
         return Ok(None);
     }
-    let Some(original) = target.original(range.clone())? else { return Ok(None) };
+    let Some(original) = target.original(range.clone())? else {
+        return Ok(None);
+    };
     let mut current = vec![0; original.len()];
     target.read(range.start, &mut current)?;
     if current == original {
@@ -127,7 +135,11 @@ fn move_pages(
             Err(error)
         })
     })?;
-    Ok(Switched { kind: Some(SwitchKind::PageSwap), visited, stopped: Duration::ZERO })
+    Ok(Switched {
+        kind: Some(SwitchKind::PageSwap),
+        visited,
+        stopped: Duration::ZERO,
+    })
 }
 
 fn stopped(target: &mut dyn Target, job: &Job<'_>) -> Result<Switched, ApplyError> {
@@ -152,7 +164,11 @@ fn stopped(target: &mut dyn Target, job: &Job<'_>) -> Result<Switched, ApplyErro
         })?;
         if in_the_way.is_empty() {
             let kind = Some(SwitchKind::Stopped);
-            return Ok(Switched { kind, visited: Duration::ZERO, stopped });
+            return Ok(Switched {
+                kind,
+                visited: Duration::ZERO,
+                stopped,
+            });
         }
         looks += 1;
         // Where only the proof is missing, waiting does not bring it, but for a thread
@@ -177,7 +193,11 @@ fn threads_in_the_way(
         return Ok(Vec::new());
     }
     let stacks = all.stacks()?;
-    let mut found = if job.torn.is_empty() { Vec::new() } else { standing_in(&stacks, job.torn) };
+    let mut found = if job.torn.is_empty() {
+        Vec::new()
+    } else {
+        standing_in(&stacks, job.torn)
+    };
     if quiescent {
         found.extend(blockers(&stacks, job.busy));
     }
@@ -192,7 +212,10 @@ fn verify(target: &dyn Target, changes: &[Change]) -> Result<(), ApplyError> {
         let mut now = vec![0; change.to.len()];
         target.read(change.at, &mut now)?;
         if now != change.to {
-            return Err(ApplyError::Inconsistent(format!("{} does not hold what was written", change.at)));
+            return Err(ApplyError::Inconsistent(format!(
+                "{} does not hold what was written",
+                change.at
+            )));
         }
     }
     Ok(())

@@ -39,7 +39,8 @@ pub struct Options<'o> {
 
 impl Options<'_> {
     pub(crate) fn is_interrupted(&self) -> bool {
-        self.interrupted.is_some_and(|flag| flag.load(Ordering::Relaxed))
+        self.interrupted
+            .is_some_and(|flag| flag.load(Ordering::Relaxed))
     }
 }
 
@@ -114,7 +115,11 @@ pub fn apply(
     if plan.is_applied {
         return Ok(outcome);
     }
-    let registrar = if plan.needs_unwinding { target.unwind_registrar()? } else { None };
+    let registrar = if plan.needs_unwinding {
+        target.unwind_registrar()?
+    } else {
+        None
+    };
     if plan.needs_unwinding && registrar.is_none() {
         return refused(
             "exceptions pass through functions of the patch, and the target has no \
@@ -126,9 +131,12 @@ pub fn apply(
         outcome.visited += prepare(target, &plan, &record)?;
     }
     let live = (|| -> Result<Switched, ApplyError> {
-        if let (true, false, Some(registrar), Some(unwind)) =
-            (plan.needs_unwinding, record.registered, registrar, plan.layout.unwind)
-        {
+        if let (true, false, Some(registrar), Some(unwind)) = (
+            plan.needs_unwinding,
+            record.registered,
+            registrar,
+            plan.layout.unwind,
+        ) {
             record.registered = true;
             write_record(target, &record, State::Prepared)?;
             let object = plan.layout.data.start;
@@ -151,7 +159,11 @@ pub fn apply(
 
 fn record(plan: &Preflight, patch: &Patch, id: &Hex, options: &Options<'_>) -> Record {
     let layout = &plan.layout;
-    let variables = patch.contents.sections.iter().filter(|s| s.kind == SectionKind::Data);
+    let variables = patch
+        .contents
+        .sections
+        .iter()
+        .filter(|s| s.kind == SectionKind::Data);
     Record {
         id: id.clone(),
         name: patch.identity.name.clone(),
@@ -160,10 +172,21 @@ fn record(plan: &Preflight, patch: &Patch, id: &Hex, options: &Options<'_>) -> R
         sequence: patch.order.sequence,
         build_id: patch.target.build_id.clone(),
         module: plan.module.start,
-        functions: patch.redirects.iter().map(|redirect| redirect.function.clone()).collect(),
-        replaced: plan.replaced.iter().map(|(_, r)| (r.start, r.end.0 - r.start.0)).collect(),
+        functions: patch
+            .redirects
+            .iter()
+            .map(|redirect| redirect.function.clone())
+            .collect(),
+        replaced: plan
+            .replaced
+            .iter()
+            .map(|(_, r)| (r.start, r.end.0 - r.start.0))
+            .collect(),
         hooks: plan.writes().cloned().collect(),
-        region: (layout.region.start, layout.region.end.0 - layout.region.start.0),
+        region: (
+            layout.region.start,
+            layout.region.end.0 - layout.region.start.0,
+        ),
         room: layout.record,
         data: (layout.data.start, layout.data.end.0 - layout.data.start.0),
         variables: variables
@@ -195,7 +218,10 @@ fn prepare(
     })?;
     let filled = (|| -> Result<(), TargetError> {
         // Contents first: a record whose contents are missing must not be found.
-        target.write(LiveAddr(layout.region.start.0 + layout.record), &layout.contents)?;
+        target.write(
+            LiveAddr(layout.region.start.0 + layout.record),
+            &layout.contents,
+        )?;
         if !layout.variables.is_empty() {
             target.write(layout.data.start, &layout.variables)?;
         }
@@ -216,8 +242,17 @@ fn go_live(
         .hooks
         .iter()
         .filter(|hook| hook.form == Form::Overwrite)
-        .flat_map(|hook| hook.writes.iter().map(|write| (hook.function.clone(), write)))
-        .map(|(name, w)| (name, LiveAddr(w.at.0 + 1)..LiveAddr(w.at.0 + w.new.0.len() as u64)))
+        .flat_map(|hook| {
+            hook.writes
+                .iter()
+                .map(|write| (hook.function.clone(), write))
+        })
+        .map(|(name, w)| {
+            (
+                name,
+                LiveAddr(w.at.0 + 1)..LiveAddr(w.at.0 + w.new.0.len() as u64),
+            )
+        })
         .collect();
     let mut busy = plan.replaced.clone();
     if let Some(previous) = &plan.previous {
@@ -225,10 +260,22 @@ fn go_live(
         let (start, size) = previous.region;
         busy.push((previous.name.clone(), start..LiveAddr(start.0 + size)));
     }
-    let job = Job { changes: &changes, busy: &busy, torn: &torn, options };
+    let job = Job {
+        changes: &changes,
+        busy: &busy,
+        torn: &torn,
+        options,
+    };
     write_record(target, record, State::Switching)?;
     let switched = switch(target, &job, &mut |target, scratch| {
-        write_record(target, &Record { scratch, ..record.clone() }, State::Switching)
+        write_record(
+            target,
+            &Record {
+                scratch,
+                ..record.clone()
+            },
+            State::Switching,
+        )
     })?;
     write_record(target, record, State::Applied)?;
     if let Some(previous) = &plan.previous {
@@ -242,13 +289,21 @@ pub(crate) fn changes(previous: Option<&Record>, next: &[HookRecord]) -> Vec<Cha
     let mut changes: Vec<Change> = previous
         .into_iter()
         .flat_map(|record| &record.hooks)
-        .map(|hook| Change { at: hook.at, from: hook.new.0.clone(), to: hook.old.0.clone() })
+        .map(|hook| Change {
+            at: hook.at,
+            from: hook.new.0.clone(),
+            to: hook.old.0.clone(),
+        })
         .collect();
     for hook in next {
         let same = |c: &&mut Change| c.at == hook.at && c.to.len() == hook.new.0.len();
         match changes.iter_mut().find(same) {
             Some(change) => change.to = hook.new.0.clone(),
-            None => changes.push(Change { at: hook.at, from: hook.old.0.clone(), to: hook.new.0.clone() }),
+            None => changes.push(Change {
+                at: hook.at,
+                from: hook.old.0.clone(),
+                to: hook.new.0.clone(),
+            }),
         }
     }
     changes
@@ -264,10 +319,11 @@ fn take_down(
     if matches!(error, ApplyError::Inconsistent(_)) {
         return error;
     }
-    let untouched = plan.previous.is_some() || plan.writes().all(|write| {
-        let mut now = vec![0; write.old.0.len()];
-        target.read(write.at, &mut now).is_ok() && now == write.old.0
-    });
+    let untouched = plan.previous.is_some()
+        || plan.writes().all(|write| {
+            let mut now = vec![0; write.old.0.len()];
+            target.read(write.at, &mut now).is_ok() && now == write.old.0
+        });
     if !untouched {
         return ApplyError::Inconsistent(format!("{error}; some hooks are written"));
     }
@@ -283,7 +339,9 @@ fn take_down(
 fn unmap(target: &mut dyn Target, record: &Record, error: ApplyError) -> ApplyError {
     match release(target, record) {
         Ok(_) => error,
-        Err(second) => ApplyError::Refused(format!("{error}; its memory could not be given back: {second}")),
+        Err(second) => ApplyError::Refused(format!(
+            "{error}; its memory could not be given back: {second}"
+        )),
     }
 }
 

@@ -161,7 +161,11 @@ pub fn choose(
         // Behind the last instruction lies padding that nothing runs, so a hook on a
         // lone `ret` may reach into it.
         let last = offset + length == redirect.size;
-        let room = if last { length + u64::from(redirect.tail) } else { length };
+        let room = if last {
+            length + u64::from(redirect.tail)
+        } else {
+            length
+        };
         let pad = if room >= NEAR_JUMP || room < SHORT_JUMP {
             None
         } else {
@@ -175,7 +179,13 @@ pub fn choose(
                 None => Form::LateJump,
             };
             let least = if pad.is_some() { SHORT_JUMP } else { NEAR_JUMP };
-            return Ok(Choice { form, offset, length: length.max(least), pad, undo });
+            return Ok(Choice {
+                form,
+                offset,
+                length: length.max(least),
+                pad,
+                undo,
+            });
         }
         if !undoable(instruction, &mut factory, &mut undo) {
             break;
@@ -190,7 +200,9 @@ fn free_pad(redirect: &Redirect, entry: LiveAddr, site: u64, taken: &[LiveAddr])
     let step = NEAR_JUMP.cast_signed();
     let free = |pad: &i64| {
         entry.checked_offset(*pad).is_some_and(|at| {
-            taken.iter().all(|other| other.0.abs_diff(at.0) >= NEAR_JUMP)
+            taken
+                .iter()
+                .all(|other| other.0.abs_diff(at.0) >= NEAR_JUMP)
         })
     };
     redirect.pads.iter().find_map(|(start, size)| {
@@ -212,15 +224,30 @@ fn overwrite(skip: u64, rest: &[Instruction], redirect: &Redirect) -> Result<Cho
         }
     }
     let end = skip + length;
-    let reach = if end == redirect.size { u64::from(redirect.tail) } else { 0 };
+    let reach = if end == redirect.size {
+        u64::from(redirect.tail)
+    } else {
+        0
+    };
     if length + reach < NEAR_JUMP {
-        return Err(format!("its {} bytes are too short for a hook", redirect.size));
+        return Err(format!(
+            "its {} bytes are too short for a hook",
+            redirect.size
+        ));
     }
     if end > u64::from(redirect.clear) {
-        return Err("it has a loop that begins in its first bytes, and no padding before it".to_owned());
+        return Err(
+            "it has a loop that begins in its first bytes, and no padding before it".to_owned(),
+        );
     }
     let length = length.max(NEAR_JUMP);
-    Ok(Choice { form: Form::Overwrite, offset: skip, length, pad: None, undo: Vec::new() })
+    Ok(Choice {
+        form: Form::Overwrite,
+        offset: skip,
+        length,
+        pad: None,
+        undo: Vec::new(),
+    })
 }
 
 /// The instructions from the entry on, up to the first one that may lead elsewhere.
@@ -239,7 +266,11 @@ fn straight_line(code: &[u8]) -> Vec<Instruction> {
 }
 
 /// Notes how to take back what `instruction` does; false if that is not possible.
-fn undoable(instruction: &Instruction, factory: &mut InstructionInfoFactory, undo: &mut Vec<Undo>) -> bool {
+fn undoable(
+    instruction: &Instruction,
+    factory: &mut InstructionInfoFactory,
+    undo: &mut Vec<Undo>,
+) -> bool {
     let code = instruction;
     if code.mnemonic() == Mnemonic::Push && code.op0_kind() == OpKind::Register {
         let register = code.op0_register();
@@ -261,16 +292,26 @@ fn undoable(instruction: &Instruction, factory: &mut InstructionInfoFactory, und
     }
     let info = factory.info(code);
     let writes = |access: OpAccess| {
-        !matches!(access, OpAccess::None | OpAccess::Read | OpAccess::CondRead | OpAccess::NoMemAccess)
+        !matches!(
+            access,
+            OpAccess::None | OpAccess::Read | OpAccess::CondRead | OpAccess::NoMemAccess
+        )
     };
-    if info.used_memory().iter().any(|memory| writes(memory.access())) {
+    if info
+        .used_memory()
+        .iter()
+        .any(|memory| writes(memory.access()))
+    {
         return false;
     }
-    info.used_registers().iter().filter(|used| writes(used.access())).all(|used| {
-        let register = used.register().full_register();
-        // What was pushed comes back with its pop; nobody expects anything of r11.
-        undo.contains(&Undo::Pop(register)) || register == Register::R11
-    })
+    info.used_registers()
+        .iter()
+        .filter(|used| writes(used.access()))
+        .all(|used| {
+            let register = used.register().full_register();
+            // What was pushed comes back with its pop; nobody expects anything of r11.
+            undo.contains(&Undo::Pop(register)) || register == Register::R11
+        })
 }
 
 #[cfg(test)]

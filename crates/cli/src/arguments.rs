@@ -56,7 +56,9 @@ pub(crate) enum Command {
     #[command(after_help = "Example:\n  invivo diff base/redis-server fixed/redis-server")]
     Diff(Pair),
     /// Compare two builds and write a patch.
-    #[command(after_help = "Example:\n  invivo build base/redis-server fixed/redis-server -o fix.patch --label CVE-2024-31228")]
+    #[command(
+        after_help = "Example:\n  invivo build base/redis-server fixed/redis-server -o fix.patch --label CVE-2024-31228"
+    )]
     Build(Build),
     /// Show everything that is in a patch.
     #[command(after_help = "Example:\n  invivo inspect fix.patch")]
@@ -65,7 +67,9 @@ pub(crate) enum Command {
     #[command(after_help = "Example:\n  invivo plan fix.patch -p $(pidof redis-server)")]
     Plan(Plan),
     /// Make a patch live in running processes.
-    #[command(after_help = "Examples:\n  invivo apply fix.patch -p 1234\n  invivo apply fix.patch -p 1234 --consistency quiescent --timeout 30")]
+    #[command(
+        after_help = "Examples:\n  invivo apply fix.patch -p 1234\n  invivo apply fix.patch -p 1234 --consistency quiescent --timeout 30"
+    )]
     Apply(Apply),
     /// Take a patch back, byte for byte.
     #[command(after_help = "Examples:\n  invivo revert -p 1234\n  invivo revert my-fix -p 1234")]

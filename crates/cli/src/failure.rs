@@ -21,7 +21,11 @@ pub(crate) struct Failure {
 
 impl Failure {
     pub(crate) fn new(code: u8, text: impl Into<String>) -> Failure {
-        Failure { code, text: text.into(), hint: None }
+        Failure {
+            code,
+            text: text.into(),
+            hint: None,
+        }
     }
 
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Failure {
@@ -44,9 +48,12 @@ impl From<TargetError> for Failure {
             TargetError::Gone(_) => {
                 Failure::new(GONE, text).hint("list processes and their numbers with: ps -e")
             }
-            TargetError::NotPermitted { .. } => Failure::new(PERMISSION, text).hint(permission_hint()),
-            TargetError::Traced { tracer, .. } => Failure::new(NOT_NOW, text)
-                .hint(format!("detach the debugger or tracer (process {tracer}), then try again")),
+            TargetError::NotPermitted { .. } => {
+                Failure::new(PERMISSION, text).hint(permission_hint())
+            }
+            TargetError::Traced { tracer, .. } => Failure::new(NOT_NOW, text).hint(format!(
+                "detach the debugger or tracer (process {tracer}), then try again"
+            )),
             TargetError::NotNow(_) => Failure::new(NOT_NOW, text).hint("try again in a moment"),
             TargetError::Unsupported(_) => Failure::new(REFUSED, text),
             TargetError::Memory { .. } | TargetError::System { .. } => Failure::new(NOT_NOW, text),

@@ -22,7 +22,10 @@ pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>, Failure> {
     let fail = |error: std::io::Error| Failure::new(USAGE, format!("{}: {error}", path.display()));
     let size = std::fs::metadata(path).map_err(fail)?.len();
     if size > LARGEST {
-        return Err(Failure::new(USAGE, format!("{}: larger than 4 GiB", path.display())));
+        return Err(Failure::new(
+            USAGE,
+            format!("{}: larger than 4 GiB", path.display()),
+        ));
     }
     std::fs::read(path).map_err(fail)
 }
@@ -31,9 +34,9 @@ fn load(path: &Path, debug: Option<&Path>, option: &str) -> Result<Image, Failur
     let fail = |error: ImageError| {
         let failure = Failure::new(USAGE, format!("{}: {error}", path.display()));
         match error {
-            ImageError::ForeignDebugFile { .. } => {
-                failure.hint(format!("give the debug file of this very build with {option} FILE"))
-            }
+            ImageError::ForeignDebugFile { .. } => failure.hint(format!(
+                "give the debug file of this very build with {option} FILE"
+            )),
             _ => failure.hint("give two linked 64-bit x86 ELF programs or libraries"),
         }
     };
@@ -47,18 +50,31 @@ fn load(path: &Path, debug: Option<&Path>, option: &str) -> Result<Image, Failur
         None => installed_debug_file(&image),
     };
     let Some(found) = found else {
-        let id = image.build_id.as_ref().map_or("none".to_owned(), ToString::to_string);
+        let id = image
+            .build_id
+            .as_ref()
+            .map_or("none".to_owned(), ToString::to_string);
         return Err(Failure::new(
             REFUSED,
-            format!("{}: stripped, and its debug file was not found (build id {id})", path.display()),
+            format!(
+                "{}: stripped, and its debug file was not found (build id {id})",
+                path.display()
+            ),
         )
-        .hint(format!("install its debug package, or give the file with {option} FILE")));
+        .hint(format!(
+            "install its debug package, or give the file with {option} FILE"
+        )));
     };
     let debug = read_file(&found)?;
     let image = Image::parse(file, Some(&debug)).map_err(fail)?;
     if !image.has_symbols {
-        return Err(Failure::new(REFUSED, format!("{}: holds no symbol table", found.display()))
-            .hint(format!("give the debug file of this very build with {option} FILE")));
+        return Err(Failure::new(
+            REFUSED,
+            format!("{}: holds no symbol table", found.display()),
+        )
+        .hint(format!(
+            "give the debug file of this very build with {option} FILE"
+        )));
     }
     Ok(image)
 }

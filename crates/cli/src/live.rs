@@ -85,12 +85,19 @@ impl Run {
             let wall = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
             match result {
                 Ok(outcomes) => {
-                    processes.extend(outcomes.into_iter().map(|outcome| done(*pid, outcome, wall)));
+                    processes.extend(
+                        outcomes
+                            .into_iter()
+                            .map(|outcome| done(*pid, outcome, wall)),
+                    );
                 }
                 Err(mut failure) => {
-                    if failure.code == crate::failure::NOT_NOW && self.interrupted.load(Ordering::Relaxed) {
+                    if failure.code == crate::failure::NOT_NOW
+                        && self.interrupted.load(Ordering::Relaxed)
+                    {
                         failure.code = INTERRUPTED;
-                        failure.text = format!("interrupted; process {pid} is as it was: {}", failure.text);
+                        failure.text =
+                            format!("interrupted; process {pid} is as it was: {}", failure.text);
                     }
                     processes.push(failed(*pid, &failure, wall));
                     failures.push(failure);
@@ -100,12 +107,19 @@ impl Run {
                 break;
             }
         }
-        let outcomes = Outcomes { schema: "invivo.outcome/1", processes };
+        let outcomes = Outcomes {
+            schema: "invivo.outcome/1",
+            processes,
+        };
         output.data(&outcomes, || outcomes.processes.iter().for_each(print))?;
         for failure in &failures {
             failure.print();
         }
-        Ok(failures.iter().map(|failure| failure.code).max().unwrap_or(0))
+        Ok(failures
+            .iter()
+            .map(|failure| failure.code)
+            .max()
+            .unwrap_or(0))
     }
 }
 
@@ -160,7 +174,11 @@ fn print(outcome: &ProcessOutcome) {
         return;
     }
     let patch = outcome.patch.as_deref().unwrap_or("no live patch");
-    let functions = if outcome.hooks == 1 { "function" } else { "functions" };
+    let functions = if outcome.hooks == 1 {
+        "function"
+    } else {
+        "functions"
+    };
     let how = match outcome.switch {
         None => String::new(),
         Some(invivo_apply::SwitchKind::PageSwap) => {
@@ -178,8 +196,15 @@ fn print(outcome: &ProcessOutcome) {
             )
         }
     };
-    let how = if outcome.state == "reverted" { how.replace("hooked", "restored") } else { how };
-    let replaced = outcome.replaced.as_ref().map_or(String::new(), |old| format!(", replacing {old}"));
+    let how = if outcome.state == "reverted" {
+        how.replace("hooked", "restored")
+    } else {
+        how
+    };
+    let replaced = outcome
+        .replaced
+        .as_ref()
+        .map_or(String::new(), |old| format!(", replacing {old}"));
     anstream::println!(
         "process {}: {} {patch}{replaced}{how} ({})",
         outcome.pid,

@@ -25,7 +25,11 @@ fn main() -> ExitCode {
         Err(error) => {
             // Help and version are no errors; clap prints each where it belongs.
             let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { failure::USAGE } else { 0 });
+            return ExitCode::from(if error.use_stderr() {
+                failure::USAGE
+            } else {
+                0
+            });
         }
     };
     let output = Output::new(&arguments);

@@ -26,8 +26,13 @@ impl Output {
             Color::Never => anstream::ColorChoice::Never,
         };
         choice.write_global();
-        let progress = !arguments.no_progress && !arguments.quiet && std::io::stderr().is_terminal();
-        Output { json: arguments.json, quiet: arguments.quiet, progress }
+        let progress =
+            !arguments.no_progress && !arguments.quiet && std::io::stderr().is_terminal();
+        Output {
+            json: arguments.json,
+            quiet: arguments.quiet,
+            progress,
+        }
     }
 
     /// Prints `value` as JSON, or calls `text`.

@@ -31,7 +31,11 @@ pub(crate) fn load(path: &Path) -> Result<PatchFile, Failure> {
             _ => Failure::new(REFUSED, text),
         }
     })?;
-    Ok(PatchFile { patch, id: Hex(Sha256::digest(&bytes).to_vec()), size: bytes.len() })
+    Ok(PatchFile {
+        patch,
+        id: Hex(Sha256::digest(&bytes).to_vec()),
+        size: bytes.len(),
+    })
 }
 
 /// Writes `bytes` to `path`: whole, or not at all.

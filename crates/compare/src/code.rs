@@ -38,13 +38,23 @@ impl<'a> Body<'a> {
             }
             lines.push(kept);
         }
-        Some(Body { image, usage, lines, index })
+        Some(Body {
+            image,
+            usage,
+            lines,
+            index,
+        })
     }
 
     fn table(&self, part: usize, line: usize, at: LinkAddr) -> Option<Vec<TableEntry>> {
-        jump_table(self.image, self.usage, &self.lines[part], line, at, &|target| {
-            self.index.contains_key(&target)
-        })
+        jump_table(
+            self.image,
+            self.usage,
+            &self.lines[part],
+            line,
+            at,
+            &|target| self.index.contains_key(&target),
+        )
     }
 }
 
@@ -62,8 +72,15 @@ impl Meaning<'_, '_> {
                 let entity = image.entity(id);
                 image.bytes(entity.addr, entity.size).map(<[u8]>::to_vec)
             };
-            let same = base.ids().zip(fixed.ids()).all(|(a, b)| bytes(c.base, a) == bytes(c.fixed, b));
-            return if same { Vec::new() } else { vec![Difference::Undecoded] };
+            let same = base
+                .ids()
+                .zip(fixed.ids())
+                .all(|(a, b)| bytes(c.base, a) == bytes(c.fixed, b));
+            return if same {
+                Vec::new()
+            } else {
+                vec![Difference::Undecoded]
+            };
         };
         let mut found = Vec::new();
         for part in 0..one.lines.len() {
@@ -124,13 +141,27 @@ impl Meaning<'_, '_> {
                 (Some(here), Some(there)) if here == there => continue,
                 (Some(_), Some(_)) => found.push(Difference::Instructions),
                 _ => {
-                    let tables = base.table(part, index, from).zip(fixed.table(part, index, to));
+                    let tables = base
+                        .table(part, index, from)
+                        .zip(fixed.table(part, index, to));
                     let result = match tables {
                         Some((one, other)) => same_tables(base, &one, fixed, &other),
-                        None => self.same(
-                            Referred { at: from, line: Some(a) },
-                            Referred { at: to, line: Some(b) },
-                        ),
+                        None => {
+                            let numbers =
+                                numbers_around(&base.lines[part], &fixed.lines[part], index);
+                            self.same(
+                                Referred {
+                                    at: from,
+                                    line: Some(a),
+                                    numbers: &numbers,
+                                },
+                                Referred {
+                                    at: to,
+                                    line: Some(b),
+                                    numbers: &numbers,
+                                },
+                            )
+                        }
                     };
                     found.extend(result.err());
                 }
@@ -149,17 +180,36 @@ impl Meaning<'_, '_> {
             match (lsda(c.base, a), lsda(c.fixed, b)) {
                 (None, None) => true,
                 (Some(Ok(one)), Some(Ok(other))) => {
-                    let place = |at: LinkAddr| Referred { at, line: None };
+                    let place = Referred::pointer;
                     one.landing_pads == other.landing_pads
                         && one.types.len() == other.types.len()
-                        && one.types.iter().zip(&other.types).all(|(x, y)| {
-                            x.1 == y.1 && self.same(place(x.2), place(y.2)).is_ok()
-                        })
+                        && one
+                            .types
+                            .iter()
+                            .zip(&other.types)
+                            .all(|(x, y)| x.1 == y.1 && self.same(place(x.2), place(y.2)).is_ok())
                 }
                 _ => false,
             }
         })
     }
+}
+
+/// Numbers that instructions around `index` load, where both sides load the same.
+fn numbers_around(base: &[Line], fixed: &[Line], index: usize) -> Vec<u64> {
+    const AROUND: usize = 4;
+    let end = (index + AROUND + 1).min(base.len()).min(fixed.len());
+    (index.saturating_sub(AROUND)..end)
+        .filter_map(|near| {
+            let load = |line: &Line| {
+                let instruction = line.instruction;
+                let plain = instruction.mnemonic() == iced_x86::Mnemonic::Mov
+                    && is_immediate(instruction.op1_kind());
+                plain.then(|| instruction.immediate(1))
+            };
+            load(&base[near]).filter(|number| load(&fixed[near]) == Some(*number))
+        })
+        .collect()
 }
 
 fn same_tables(
@@ -169,8 +219,15 @@ fn same_tables(
     other: &[TableEntry],
 ) -> Result<(), Difference> {
     let same = one.len() == other.len()
-        && one.iter().zip(other).all(|(a, b)| base.index.get(&a.target) == fixed.index.get(&b.target));
-    if same { Ok(()) } else { Err(Difference::Instructions) }
+        && one
+            .iter()
+            .zip(other)
+            .all(|(a, b)| base.index.get(&a.target) == fixed.index.get(&b.target));
+    if same {
+        Ok(())
+    } else {
+        Err(Difference::Instructions)
+    }
 }
 
 /// True if two instructions differ at most in numbers and in what they refer to.
@@ -191,5 +248,10 @@ fn same_shape(a: &Instruction, b: &Instruction) -> bool {
 }
 
 fn prefixes(i: &Instruction) -> [bool; 4] {
-    [i.has_lock_prefix(), i.has_rep_prefix(), i.has_repne_prefix(), i.op_mask() != Register::None]
+    [
+        i.has_lock_prefix(),
+        i.has_rep_prefix(),
+        i.has_repne_prefix(),
+        i.op_mask() != Register::None,
+    ]
 }

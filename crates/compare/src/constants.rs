@@ -39,7 +39,10 @@ impl Extent {
 pub fn extent(image: &Image, usage: &Usage, line: &Line, at: LinkAddr) -> Option<Extent> {
     let end = image.section_at(at)?.range.end;
     let room = end.0 - at.0;
-    let next = usage.next_boundary(at).map_or(room, |next| next.0 - at.0).min(room);
+    let next = usage
+        .next_boundary(at)
+        .map_or(room, |next| next.0 - at.0)
+        .min(room);
     let operand = line.instruction.memory_size().size() as u64;
     let plain = line.instruction.memory_index() == Register::None
         && line.instruction.mnemonic() != Mnemonic::Lea
@@ -60,7 +63,10 @@ pub fn extent(image: &Image, usage: &Usage, line: &Line, at: LinkAddr) -> Option
         if let (true, "", Some(following)) = (by_code, text, whole.get(1..).and_then(self::text)) {
             size += following.len() as u64 + 1;
         }
-        if bytes.get(text.len()..).is_none_or(|rest| rest.iter().all(|byte| *byte == 0)) {
+        if bytes
+            .get(text.len()..)
+            .is_none_or(|rest| rest.iter().all(|byte| *byte == 0))
+        {
             return Some(Extent::Text(size));
         }
     }
@@ -71,7 +77,8 @@ pub fn extent(image: &Image, usage: &Usage, line: &Line, at: LinkAddr) -> Option
 fn text(bytes: &[u8]) -> Option<&str> {
     let end = bytes.iter().position(|byte| *byte == 0)?;
     let text = std::str::from_utf8(&bytes[..end]).ok()?;
-    let printable = |c: char| !c.is_control() || matches!(c, '\n' | '\t' | '\r' | '\x1b' | '\x07' | '\x08');
+    let printable =
+        |c: char| !c.is_control() || matches!(c, '\n' | '\t' | '\r' | '\x1b' | '\x07' | '\x08');
     text.chars().all(printable).then_some(text)
 }
 
@@ -104,7 +111,10 @@ pub fn jump_table(
     let line = lines.get(index)?;
     let has_jump = lines.iter().any(|line| {
         line.instruction.mnemonic() == Mnemonic::Jmp
-            && matches!(line.instruction.op0_kind(), OpKind::Register | OpKind::Memory)
+            && matches!(
+                line.instruction.op0_kind(),
+                OpKind::Register | OpKind::Memory
+            )
     });
     if !has_jump {
         return None;
@@ -118,7 +128,10 @@ pub fn jump_table(
         return None;
     }
     let room = image.section_at(at)?.range.end.0 - at.0;
-    let next = usage.next_boundary(at).map_or(room, |next| next.0 - at.0).min(room);
+    let next = usage
+        .next_boundary(at)
+        .map_or(room, |next| next.0 - at.0)
+        .min(room);
     let target_of = |entry: u64| {
         let place = at.checked_add(entry * u64::from(width))?;
         let raw = image.bytes(place, u64::from(width))?;
@@ -131,7 +144,11 @@ pub fn jump_table(
                 None => LinkAddr(u64::from_le_bytes(raw.try_into().ok()?)),
             }
         };
-        is_inside(target).then_some(TableEntry { at: place, width, target })
+        is_inside(target).then_some(TableEntry {
+            at: place,
+            width,
+            target,
+        })
     };
     let entries: Vec<_> = (0..next / u64::from(width)).map_while(target_of).collect();
     // A table that its own guard says is longer than what could be read is not understood.
@@ -165,7 +182,9 @@ pub fn is_relative_table(lines: &[Line], index: usize) -> bool {
 fn guard(lines: &[Line], index: usize) -> Option<u64> {
     const LOOK_BACK: usize = 8;
     let before = &lines[index.saturating_sub(LOOK_BACK)..index];
-    let jump = before.iter().rposition(|line| line.instruction.mnemonic() == Mnemonic::Ja)?;
+    let jump = before
+        .iter()
+        .rposition(|line| line.instruction.mnemonic() == Mnemonic::Ja)?;
     let compare = &before[..jump].last()?.instruction;
     let indexed = index_register(lines, index)?;
     let compared = compare.op0_register();

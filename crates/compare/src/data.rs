@@ -1,9 +1,9 @@
 //! Comparison of data by meaning: bytes are equal, pointers mean the same.
 
-use invivo_image::{Image, LinkAddr, Link};
+use invivo_image::{Image, Link, LinkAddr};
 
-use crate::meaning::{Meaning, Referred};
 use crate::Comparison;
+use crate::meaning::{Meaning, Referred};
 
 impl Meaning<'_, '_> {
     /// True if `size` bytes at `base` and `fixed` hold the same.
@@ -14,7 +14,8 @@ impl Meaning<'_, '_> {
             // Neither has bytes in the file (`.bss`): both are zero.
             return one.is_none() && other.is_none();
         };
-        let (Some(slots), Some(others)) = (slots(c.base, base, size), slots(c.fixed, fixed, size)) else {
+        let (Some(slots), Some(others)) = (slots(c.base, base, size), slots(c.fixed, fixed, size))
+        else {
             return false;
         };
         if slots.len() != others.len() {
@@ -40,24 +41,30 @@ impl Meaning<'_, '_> {
     /// Words of an image with fixed addresses: equal numbers, or addresses that mean the same.
     fn same_words(&self, base: LinkAddr, one: &[u8], fixed: LinkAddr, other: &[u8]) -> bool {
         let c = self.comparison();
-        let lead = usize::try_from(base.0.wrapping_neg() & 7).expect("less than 8").min(one.len());
+        let lead = usize::try_from(base.0.wrapping_neg() & 7)
+            .expect("less than 8")
+            .min(one.len());
         // A word is only a pointer where it is aligned, which differs for constants that moved.
         if (base.0 ^ fixed.0) & 7 != 0 {
             return one == other;
         }
         one[..lead] == other[..lead]
-            && one[lead..].chunks(8).zip(other[lead..].chunks(8)).all(|(a, b)| {
-                if let (Ok(x), Ok(y)) = (a.try_into(), b.try_into()) {
-                    let at = |bytes| LinkAddr(u64::from_le_bytes(bytes));
-                    let (x, y): (LinkAddr, LinkAddr) = (at(x), at(y));
-                    let pointers = c.base.section_at(x).is_some() && c.fixed.section_at(y).is_some();
-                    let place = |at| Referred { at, line: None };
-                    if pointers {
-                        return self.same(place(x), place(y)).is_ok();
+            && one[lead..]
+                .chunks(8)
+                .zip(other[lead..].chunks(8))
+                .all(|(a, b)| {
+                    if let (Ok(x), Ok(y)) = (a.try_into(), b.try_into()) {
+                        let at = |bytes| LinkAddr(u64::from_le_bytes(bytes));
+                        let (x, y): (LinkAddr, LinkAddr) = (at(x), at(y));
+                        let pointers =
+                            c.base.section_at(x).is_some() && c.fixed.section_at(y).is_some();
+                        let place = Referred::pointer;
+                        if pointers {
+                            return self.same(place(x), place(y)).is_ok();
+                        }
                     }
-                }
-                a == b
-            })
+                    a == b
+                })
     }
 
     /// Tables of 32-bit distances from their own start, as compilers make of
@@ -78,8 +85,12 @@ impl Meaning<'_, '_> {
         let Some((one, other)) = entries(c.base, base).zip(entries(c.fixed, fixed)) else {
             return false;
         };
-        let place = |at: &LinkAddr| Referred { at: *at, line: None };
-        !one.is_empty() && one.iter().zip(&other).all(|(a, b)| self.same(place(a), place(b)).is_ok())
+        let place = |at: &LinkAddr| Referred::pointer(*at);
+        !one.is_empty()
+            && one
+                .iter()
+                .zip(&other)
+                .all(|(a, b)| self.same(place(a), place(b)).is_ok())
     }
 }
 
@@ -87,5 +98,7 @@ impl Meaning<'_, '_> {
 fn slots(image: &Image, at: LinkAddr, size: u64) -> Option<Vec<(u64, invivo_image::Slot)>> {
     let end = at.checked_add(size)?;
     let inside = image.slots.range(at..end);
-    inside.map(|(place, slot)| (place.0 + 8 <= end.0).then(|| (place.0 - at.0, slot.clone()))).collect()
+    inside
+        .map(|(place, slot)| (place.0 + 8 <= end.0).then(|| (place.0 - at.0, slot.clone())))
+        .collect()
 }

@@ -80,20 +80,30 @@ impl Reason {
             let like_lines = differences.iter().all(|difference| {
                 matches!(difference, Difference::Number { base, fixed } if base.max(fixed) < &1_000_000)
             });
-            let together = rest.iter().all(|number| number == first) && first.unsigned_abs() < 2_000;
+            let together =
+                rest.iter().all(|number| number == first) && first.unsigned_abs() < 2_000;
             if together && like_lines {
-                say(ReasonKind::Numbers, format!(
-                    "only numbers differ, {times} of them by {first:+}, as line numbers do"
-                ));
+                say(
+                    ReasonKind::Numbers,
+                    format!(
+                        "only numbers differ, {times} of them by {first:+}, as line numbers do"
+                    ),
+                );
             } else {
-                say(ReasonKind::Code, format!("{times} numbers in its instructions differ"));
+                say(
+                    ReasonKind::Code,
+                    format!("{times} numbers in its instructions differ"),
+                );
             }
             return reasons;
         }
         for difference in differences {
             match difference {
                 Difference::Reference { base, fixed } => {
-                    say(ReasonKind::Reference, format!("refers to {fixed}, was {base}"));
+                    say(
+                        ReasonKind::Reference,
+                        format!("refers to {fixed}, was {base}"),
+                    );
                 }
                 Difference::Constant { base, fixed } => {
                     say(ReasonKind::Constant, format!("reads {fixed}, was {base}"));
@@ -102,10 +112,16 @@ impl Reason {
                     say(ReasonKind::Code, "its instructions differ".to_owned());
                 }
                 Difference::Undecoded => {
-                    say(ReasonKind::Code, "its bytes differ and are not all instructions".to_owned());
+                    say(
+                        ReasonKind::Code,
+                        "its bytes differ and are not all instructions".to_owned(),
+                    );
                 }
                 Difference::ColdPart => {
-                    say(ReasonKind::Code, "its cold part appeared or vanished".to_owned());
+                    say(
+                        ReasonKind::Code,
+                        "its cold part appeared or vanished".to_owned(),
+                    );
                 }
                 Difference::ExceptionTable => {
                     say(ReasonKind::Code, "its exception table differs".to_owned());

@@ -91,13 +91,21 @@ impl Finding {
     /// A finding that forbids the patch.
     #[must_use]
     pub fn refuse(rule: Rule, subject: impl Into<String>, text: impl Into<String>) -> Finding {
-        Finding { rule, severity: Severity::Refuse, subject: subject.into(), text: text.into() }
+        Finding {
+            rule,
+            severity: Severity::Refuse,
+            subject: subject.into(),
+            text: text.into(),
+        }
     }
 
     /// A finding that a person should know.
     #[must_use]
     pub fn note(rule: Rule, subject: impl Into<String>, text: impl Into<String>) -> Finding {
-        Finding { severity: Severity::Note, ..Finding::refuse(rule, subject, text) }
+        Finding {
+            severity: Severity::Note,
+            ..Finding::refuse(rule, subject, text)
+        }
     }
 }
 
@@ -111,7 +119,9 @@ pub(crate) fn find(c: &Comparison<'_>) -> Vec<Finding> {
     scale(c, &mut findings);
     crate::layouts::types(c, &mut findings);
     crate::layouts::stays(c, &mut findings);
-    findings.sort_by(|a, b| (a.severity, a.rule.id(), &a.subject).cmp(&(b.severity, b.rule.id(), &b.subject)));
+    findings.sort_by(|a, b| {
+        (a.severity, a.rule.id(), &a.subject).cmp(&(b.severity, b.rule.id(), &b.subject))
+    });
     findings
 }
 
@@ -134,7 +144,9 @@ fn symbols(c: &Comparison<'_>, findings: &mut Vec<Finding>) {
 fn is_variable(image: &Image, entity: &invivo_image::Entity) -> bool {
     entity.kind == EntityKind::Object
         && entity.size > 0
-        && image.section_at(entity.addr).is_some_and(|s| s.kind == SectionKind::Data)
+        && image
+            .section_at(entity.addr)
+            .is_some_and(|s| s.kind == SectionKind::Data)
 }
 
 fn variables(c: &Comparison<'_>, findings: &mut Vec<Finding>) {
@@ -187,7 +199,9 @@ fn thread_locals(c: &Comparison<'_>, findings: &mut Vec<Finding>) {
     }
     let bytes = |image: &Image| {
         let sections = image.sections.iter().filter(|s| s.kind == SectionKind::Tls);
-        sections.flat_map(|s| image.section_bytes(s).to_vec()).collect::<Vec<u8>>()
+        sections
+            .flat_map(|s| image.section_bytes(s).to_vec())
+            .collect::<Vec<u8>>()
     };
     if base == fixed && (c.base.tls_block != c.fixed.tls_block || bytes(c.base) != bytes(c.fixed)) {
         findings.push(Finding::refuse(
@@ -200,7 +214,13 @@ fn thread_locals(c: &Comparison<'_>, findings: &mut Vec<Finding>) {
 
 fn start(c: &Comparison<'_>, findings: &mut Vec<Finding>) {
     let meaning = Meaning::new(c);
-    for name in [".preinit_array", ".init_array", ".fini_array", ".ctors", ".dtors"] {
+    for name in [
+        ".preinit_array",
+        ".init_array",
+        ".fini_array",
+        ".ctors",
+        ".dtors",
+    ] {
         let (one, other) = (c.base.section_named(name), c.fixed.section_named(name));
         let same = match (one, other) {
             (None, None) => true,
@@ -222,7 +242,12 @@ fn start(c: &Comparison<'_>, findings: &mut Vec<Finding>) {
 }
 
 fn libraries(c: &Comparison<'_>, findings: &mut Vec<Finding>) {
-    for library in c.fixed.needed.iter().filter(|library| !c.base.needed.contains(library)) {
+    for library in c
+        .fixed
+        .needed
+        .iter()
+        .filter(|library| !c.base.needed.contains(library))
+    {
         findings.push(Finding::refuse(
             Rule::Library,
             library.as_str(),
@@ -233,7 +258,12 @@ fn libraries(c: &Comparison<'_>, findings: &mut Vec<Finding>) {
 
 /// A hot set that is far too large has another cause than the fix.
 fn scale(c: &Comparison<'_>, findings: &mut Vec<Finding>) {
-    let functions = c.base.entities.iter().filter(|e| e.kind == EntityKind::Function).count();
+    let functions = c
+        .base
+        .entities
+        .iter()
+        .filter(|e| e.kind == EntityKind::Function)
+        .count();
     if c.hot.len() > 50 && c.hot.len() * 3 > functions {
         findings.push(Finding::note(
             Rule::Build,

@@ -28,7 +28,9 @@ impl Parts {
         let is_cold = |name: &str| {
             name.strip_prefix(&wanted).is_some_and(|rest| {
                 rest.is_empty()
-                    || rest.strip_prefix('.').is_some_and(|n| n.bytes().all(|b| b.is_ascii_digit()))
+                    || rest
+                        .strip_prefix('.')
+                        .is_some_and(|n| n.bytes().all(|b| b.is_ascii_digit()))
             })
         };
         let candidates = image
@@ -67,7 +69,10 @@ pub struct Hot {
 /// True for `name.cold`: part of another function.
 fn is_cold_part(name: &str) -> bool {
     name.rsplit_once(".cold").is_some_and(|(_, rest)| {
-        rest.is_empty() || rest.strip_prefix('.').is_some_and(|n| n.bytes().all(|b| b.is_ascii_digit()))
+        rest.is_empty()
+            || rest
+                .strip_prefix('.')
+                .is_some_and(|n| n.bytes().all(|b| b.is_ascii_digit()))
     })
 }
 
@@ -76,7 +81,9 @@ pub(crate) fn find(c: &Comparison<'_>) -> (Vec<Hot>, Vec<EntityId>, Vec<EntityId
     let functions = |image: &Image| -> BTreeSet<EntityId> {
         image
             .entity_ids()
-            .filter(|(_, e)| e.kind == EntityKind::Function && e.size > 0 && !is_cold_part(e.name()))
+            .filter(|(_, e)| {
+                e.kind == EntityKind::Function && e.size > 0 && !is_cold_part(e.name())
+            })
             .map(|(id, _)| id)
             .collect()
     };
@@ -90,20 +97,31 @@ pub(crate) fn find(c: &Comparison<'_>) -> (Vec<Hot>, Vec<EntityId>, Vec<EntityId
         .collect();
     let hot = pairs
         .par_iter()
-        .map_init(|| Meaning::new(c), |meaning, (base, fixed)| {
-            let parts = (cold.parts(c.base, *base), fixed_cold.parts(c.fixed, *fixed));
-            let differences = meaning.differences(&parts.0, &parts.1);
-            (!differences.is_empty()).then(|| Hot {
-                name: demangle(c.base.entity(*base).name()),
-                base: parts.0,
-                fixed: parts.1,
-                reasons: Reason::of(&differences),
-            })
-        })
+        .map_init(
+            || Meaning::new(c),
+            |meaning, (base, fixed)| {
+                let parts = (cold.parts(c.base, *base), fixed_cold.parts(c.fixed, *fixed));
+                let differences = meaning.differences(&parts.0, &parts.1);
+                (!differences.is_empty()).then(|| Hot {
+                    name: demangle(c.base.entity(*base).name()),
+                    base: parts.0,
+                    fixed: parts.1,
+                    reasons: Reason::of(&differences),
+                })
+            },
+        )
         .flatten()
         .collect();
-    let added = in_fixed.iter().filter(|id| c.pairs.base_of(**id).is_none()).copied().collect();
-    let removed = in_base.iter().filter(|id| c.pairs.fixed_of(**id).is_none()).copied().collect();
+    let added = in_fixed
+        .iter()
+        .filter(|id| c.pairs.base_of(**id).is_none())
+        .copied()
+        .collect();
+    let removed = in_base
+        .iter()
+        .filter(|id| c.pairs.fixed_of(**id).is_none())
+        .copied()
+        .collect();
     (hot, added, removed)
 }
 
@@ -122,7 +140,10 @@ impl ColdParts {
         if self.0.contains(image.entity(main).name()) {
             Parts::of(image, main)
         } else {
-            Parts { main, cold: Vec::new() }
+            Parts {
+                main,
+                cold: Vec::new(),
+            }
         }
     }
 }

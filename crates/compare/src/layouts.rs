@@ -5,8 +5,8 @@ use iced_x86::FlowControl;
 use invivo_image::x86_64::{Line, ReferenceKind, decode};
 use invivo_image::{TypeLayout, demangle};
 
-use crate::findings::{Finding, Rule};
 use crate::Comparison;
+use crate::findings::{Finding, Rule};
 
 pub(crate) fn types(c: &Comparison<'_>, findings: &mut Vec<Finding>) {
     let (Some(base), Some(fixed)) = (&c.base_types, &c.fixed_types) else {
@@ -25,8 +25,13 @@ pub(crate) fn types(c: &Comparison<'_>, findings: &mut Vec<Finding>) {
         return;
     };
     for (name, before) in &base.types {
-        let Some(after) = fixed.types.get(name).filter(|after| *after != before) else { continue };
-        let change = before.difference(after).next().zip(after.difference(before).next());
+        let Some(after) = fixed.types.get(name).filter(|after| *after != before) else {
+            continue;
+        };
+        let change = before
+            .difference(after)
+            .next()
+            .zip(after.difference(before).next());
         let how = change.map_or_else(
             || "it has other layouts in other files".to_owned(),
             |(old, new)| first_change(old, new),
@@ -41,13 +46,17 @@ pub(crate) fn types(c: &Comparison<'_>, findings: &mut Vec<Finding>) {
 
 /// The first part in which two layouts differ.
 fn first_change(old: &TypeLayout, new: &TypeLayout) -> String {
-    let parts = |layout: &TypeLayout| -> Vec<String> {
-        layout.0.split("; ").map(str::to_owned).collect()
-    };
+    let parts =
+        |layout: &TypeLayout| -> Vec<String> { layout.0.split("; ").map(str::to_owned).collect() };
     let (old, new) = (parts(old), parts(new));
     // The first part is the size, which follows from the others.
     let differ = (1..old.len().max(new.len())).find(|index| old.get(*index) != new.get(*index));
-    let show = |parts: &[String], index: usize| parts.get(index).cloned().unwrap_or_else(|| "nothing".to_owned());
+    let show = |parts: &[String], index: usize| {
+        parts
+            .get(index)
+            .cloned()
+            .unwrap_or_else(|| "nothing".to_owned())
+    };
     let index = differ.unwrap_or(0);
     format!("{} became {}", show(&old, index), show(&new, index))
 }

@@ -82,7 +82,9 @@ impl<'a> Comparison<'a> {
     /// True if some finding forbids a patch.
     #[must_use]
     pub fn is_refused(&self) -> bool {
-        self.findings.iter().any(|finding| finding.severity == Severity::Refuse)
+        self.findings
+            .iter()
+            .any(|finding| finding.severity == Severity::Refuse)
     }
 
     /// True if both objects hold the same, pointers compared by what they mean.

@@ -10,9 +10,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use iced_x86::{OpKind, Register};
 use invivo_image::x86_64::decode;
-use invivo_image::{
-    Binding, Entity, EntityId, EntityKind, Image, Place, Symbol, stem,
-};
+use invivo_image::{Binding, Entity, EntityId, EntityKind, Image, Place, Symbol, stem};
 
 use crate::Usage;
 
@@ -53,7 +51,11 @@ impl Pairs {
             |s| (s.binding == Binding::Global).then(|| Key::of(&s.name, None)),
             |s| s.file.as_deref().map(|file| Key::of(&s.name, Some(file))),
             |s| Some(Key::of(&s.name, None)),
-            |s| s.file.as_deref().map(|file| Key::of(stem(&s.name), Some(file))),
+            |s| {
+                s.file
+                    .as_deref()
+                    .map(|file| Key::of(stem(&s.name), Some(file)))
+            },
             |s| Some(Key::of(stem(&s.name), None)),
         ];
         for key in keys {
@@ -65,15 +67,13 @@ impl Pairs {
 
     /// Pairs what has the same key, where both sides have just one bearer;
     /// with `usage`, where both have just one of the same [`distinction`].
-    fn pass(
-        &mut self,
-        base: &Image,
-        fixed: &Image,
-        key: KeyOf,
-        usage: Option<(&Usage, &Usage)>,
-    ) {
-        let left = bearers(base, key, usage.map(|u| u.0), |id| self.to_fixed.contains_key(&id));
-        let right = bearers(fixed, key, usage.map(|u| u.1), |id| self.to_base.contains_key(&id));
+    fn pass(&mut self, base: &Image, fixed: &Image, key: KeyOf, usage: Option<(&Usage, &Usage)>) {
+        let left = bearers(base, key, usage.map(|u| u.0), |id| {
+            self.to_fixed.contains_key(&id)
+        });
+        let right = bearers(fixed, key, usage.map(|u| u.1), |id| {
+            self.to_base.contains_key(&id)
+        });
         for (name, ids) in left {
             if let ([one], Some([other])) = (&ids[..], right.get(&name).map(Vec::as_slice))
                 && !self.to_fixed.contains_key(one)
@@ -101,7 +101,8 @@ fn bearers<'a>(
             // The number in `counter.3` is given anew in each build: today's
             // `counter.3` may be what another function called `counter` yesterday.
             let numbered = entity.kind == EntityKind::Object && is_numbered(&symbol.name);
-            if numbered && (usage.is_none() || key(symbol).is_none_or(|k| k.name == &*symbol.name)) {
+            if numbered && (usage.is_none() || key(symbol).is_none_or(|k| k.name == &*symbol.name))
+            {
                 continue;
             }
             if let Some(key) = key(symbol) {
@@ -132,7 +133,10 @@ fn is_numbered(name: &str) -> bool {
 /// Names that belong to the entity: a mark of the linker (`__bss_start`) that
 /// happens to have the same address does not.
 fn own_names(entity: &Entity) -> impl Iterator<Item = &Symbol> {
-    entity.names.iter().filter(|symbol| entity.size == 0 || symbol.size > 0)
+    entity
+        .names
+        .iter()
+        .filter(|symbol| entity.size == 0 || symbol.size > 0)
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -170,14 +174,22 @@ fn distinction(image: &Image, usage: &Usage, id: EntityId) -> u64 {
             .get(&id)
             .into_iter()
             .flatten()
-            .filter_map(|at| image.entity_at(*at).map(|holder| (image.entity(holder), *at)))
+            .filter_map(|at| {
+                image
+                    .entity_at(*at)
+                    .map(|holder| (image.entity(holder), *at))
+            })
             .map(|(holder, at)| (stem(holder.name()), at.0 - holder.addr.0))
             .collect();
         holders.sort_unstable();
         holders.hash(&mut hash);
         return hash.finish();
     }
-    for line in decode(image, entity).into_iter().flatten().filter(|line| !line.is_padding()) {
+    for line in decode(image, entity)
+        .into_iter()
+        .flatten()
+        .filter(|line| !line.is_padding())
+    {
         let instruction = &line.instruction;
         instruction.code().as_near_branch().hash(&mut hash);
         for op in 0..instruction.op_count() {

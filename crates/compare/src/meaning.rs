@@ -14,6 +14,19 @@ use crate::{Comparison, Difference, Extent, extent};
 pub(crate) struct Referred<'l> {
     pub(crate) at: LinkAddr,
     pub(crate) line: Option<&'l Line>,
+    /// Numbers in the instructions around it, equal on both sides.
+    pub(crate) numbers: &'l [u64],
+}
+
+impl Referred<'_> {
+    /// A pointer in data.
+    pub(crate) fn pointer(at: LinkAddr) -> Self {
+        Referred {
+            at,
+            line: None,
+            numbers: &[],
+        }
+    }
 }
 
 /// Answers, remembering what it found out about objects. One thread's own: an
@@ -37,7 +50,10 @@ struct Objects {
 
 impl<'c, 'a> Meaning<'c, 'a> {
     pub(crate) fn new(comparison: &'c Comparison<'a>) -> Self {
-        Meaning { comparison, objects: RefCell::default() }
+        Meaning {
+            comparison,
+            objects: RefCell::default(),
+        }
     }
 
     pub(crate) fn comparison(&self) -> &'c Comparison<'a> {
@@ -60,12 +76,12 @@ impl<'c, 'a> Meaning<'c, 'a> {
                 self.same_slot(a, b)
             }
             (Place::Constant(a), Place::Constant(b)) => {
-                return self.same_constant((*a, base.line), (*b, fixed.line));
+                return self.same_constant(*a, *b, base, fixed);
             }
             (Place::Outside(a), Place::Outside(b)) => {
                 match (c.base.just_before(*a), c.fixed.just_before(*b)) {
                     (Some((one, x)), Some((other, y))) if x == y => {
-                        return self.same_constant((one, base.line), (other, fixed.line));
+                        return self.same_constant(one, other, base, fixed);
                     }
                     _ => same_edge(c.base, *a, c.fixed, *b),
                 }
@@ -126,7 +142,7 @@ impl<'c, 'a> Meaning<'c, 'a> {
     }
 
     pub(crate) fn same_slot(&self, base: &Slot, fixed: &Slot) -> bool {
-        let place = |at: &LinkAddr| Referred { at: *at, line: None };
+        let place = |at: &LinkAddr| Referred::pointer(*at);
         match (base, fixed) {
             (Slot::Pointer(a), Slot::Pointer(b)) | (Slot::Resolved(a), Slot::Resolved(b)) => {
                 self.same(place(a), place(b)).is_ok()
@@ -138,29 +154,42 @@ impl<'c, 'a> Meaning<'c, 'a> {
 
     fn same_constant(
         &self,
-        base: (LinkAddr, Option<&Line>),
-        fixed: (LinkAddr, Option<&Line>),
+        a: LinkAddr,
+        b: LinkAddr,
+        base: Referred<'_>,
+        fixed: Referred<'_>,
     ) -> Result<(), Difference> {
         let c = self.comparison;
-        let (a, b) = (base.0, fixed.0);
-        let sizes = match (base.1, fixed.1) {
+        let sizes = match (base.line, fixed.line) {
             (Some(one), Some(other)) => {
                 extent(c.base, &c.base_usage, one, a).zip(extent(c.fixed, &c.fixed_usage, other, b))
             }
             // A pointer in data: the same rules as for `lea`.
             _ => {
-                let lea = Line { instruction: Default::default(), address: None, immediate: None };
+                let lea = Line {
+                    instruction: Default::default(),
+                    address: None,
+                    immediate: None,
+                };
                 extent(c.base, &c.base_usage, &lea, a).zip(extent(c.fixed, &c.fixed_usage, &lea, b))
             }
         };
         let same = match sizes {
-            Some((Extent::Text(x), Extent::Text(y))) => x == y && c.base.bytes(a, x) == c.fixed.bytes(b, y),
+            Some((Extent::Text(x), Extent::Text(y))) => {
+                x == y && c.base.bytes(a, x) == c.fixed.bytes(b, y)
+            }
             Some((one, other)) => {
                 // Between two constants lies padding, whose length depends on what follows.
                 let least = one.size().min(other.size());
+                // Rust's texts have no NUL but a length, which stands beside the address;
+                // `fmt::Arguments` keeps twice the length plus one.
+                let lengths = [least, 2 * least + 1];
+                let told = one.size() != other.size()
+                    && base.numbers.iter().any(|number| lengths.contains(number));
                 self.same_data(a, b, least)
-                    && is_padding(c.base, a, least, one.size())
-                    && is_padding(c.fixed, b, least, other.size())
+                    && (told
+                        || is_padding(c.base, a, least, one.size())
+                            && is_padding(c.fixed, b, least, other.size()))
             }
             None => false,
         };
@@ -168,10 +197,15 @@ impl<'c, 'a> Meaning<'c, 'a> {
             return Ok(());
         }
         let show = |image: &Image, at, extent: Option<Extent>| {
-            extent.map_or("nothing".to_owned(), |extent| show_constant(image, at, extent))
+            extent.map_or("nothing".to_owned(), |extent| {
+                show_constant(image, at, extent)
+            })
         };
         let (one, other) = sizes.unzip();
-        Err(Difference::Constant { base: show(c.base, a, one), fixed: show(c.fixed, b, other) })
+        Err(Difference::Constant {
+            base: show(c.base, a, one),
+            fixed: show(c.fixed, b, other),
+        })
     }
 }
 
@@ -190,16 +224,28 @@ fn is_padding(image: &Image, at: LinkAddr, from: u64, to: u64) -> bool {
 /// name, or are the same place of the headers (also the zero of a weak symbol that
 /// nobody defines).
 fn same_edge(base: &Image, a: LinkAddr, fixed: &Image, b: LinkAddr) -> bool {
-    let first = |image: &Image| image.sections.first().map_or(LinkAddr(0), |s| s.range.start);
+    let first = |image: &Image| {
+        image
+            .sections
+            .first()
+            .map_or(LinkAddr(0), |s| s.range.start)
+    };
     if a == b && base.base == fixed.base && a < first(base) && b < first(fixed) {
         return true;
     }
     let names = |image: &Image, at: LinkAddr| image.edges.get(&at).cloned().unwrap_or_default();
-    if names(base, a).iter().any(|name| names(fixed, b).contains(name)) {
+    if names(base, a)
+        .iter()
+        .any(|name| names(fixed, b).contains(name))
+    {
         return true;
     }
     let ends = |image: &Image, at: LinkAddr| {
-        image.sections.iter().find(|s| s.range.end == at || s.range.start == at).map(|s| s.name.clone())
+        image
+            .sections
+            .iter()
+            .find(|s| s.range.end == at || s.range.start == at)
+            .map(|s| s.name.clone())
     };
     let name = ends(base, a);
     name.is_some() && name == ends(fixed, b)
@@ -216,8 +262,16 @@ fn show_constant(image: &Image, at: LinkAddr, extent: Extent) -> String {
             format!("{short:?}{more}")
         }
         Extent::Operand(_) | Extent::UpToNext(_) => {
-            let hex: String = bytes.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
-            format!("{} bytes {hex}{}", bytes.len(), if bytes.len() > 16 { "…" } else { "" })
+            let hex: String = bytes
+                .iter()
+                .take(16)
+                .map(|byte| format!("{byte:02x}"))
+                .collect();
+            format!(
+                "{} bytes {hex}{}",
+                bytes.len(),
+                if bytes.len() > 16 { "…" } else { "" }
+            )
         }
     }
 }
@@ -231,6 +285,7 @@ pub(crate) fn describe(image: &Image, at: LinkAddr) -> String {
         Slot::TlsModule(name) | Slot::TlsOffset(name, _) | Slot::TlsFromThreadPointer(name, _) => {
             format!("thread-local {name}")
         }
+        Slot::Number(number) => format!("the number {number:#x}"),
         Slot::Unknown(kind) => format!("a slot with relocation {kind}"),
     };
     match image.place(at) {
@@ -243,8 +298,13 @@ fn short(image: &Image, at: LinkAddr) -> String {
     match image.place(at) {
         Place::In(id, 0) => invivo_image::demangle(image.entity(id).name()),
         Place::In(id, offset) => {
-            format!("{}+{offset:#x}", invivo_image::demangle(image.entity(id).name()))
+            format!(
+                "{}+{offset:#x}",
+                invivo_image::demangle(image.entity(id).name())
+            )
         }
-        _ => image.section_at(at).map_or_else(|| at.to_string(), |s| format!("{} at {at}", s.name)),
+        _ => image
+            .section_at(at)
+            .map_or_else(|| at.to_string(), |s| format!("{} at {at}", s.name)),
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use invivo_image::x86_64::{Reference, ReferenceKind, decode};
-use invivo_image::{EntityId, EntityKind, Image, LinkAddr, Link, Place, SectionKind, Slot};
+use invivo_image::{EntityId, EntityKind, Image, Link, LinkAddr, Place, SectionKind, Slot};
 use rayon::prelude::*;
 
 /// One function's reference to an entity.
@@ -96,7 +96,10 @@ impl Usage {
     #[must_use]
     pub fn address_is_taken(&self, id: EntityId) -> bool {
         self.pointed.contains_key(&id)
-            || self.uses.get(&id).is_some_and(|uses| uses.iter().any(|u| !u.branch))
+            || self
+                .uses
+                .get(&id)
+                .is_some_and(|uses| uses.iter().any(|u| !u.branch))
     }
 }
 
@@ -120,7 +123,10 @@ fn pointers(image: &Image) -> Vec<(LinkAddr, LinkAddr)> {
                 continue;
             }
             for (index, word) in image.section_bytes(section).chunks_exact(8).enumerate() {
-                let value = word.iter().rev().fold(0u64, |value, byte| value << 8 | u64::from(*byte));
+                let value = word
+                    .iter()
+                    .rev()
+                    .fold(0u64, |value, byte| value << 8 | u64::from(*byte));
                 let place = LinkAddr(section.range.start.0 + index as u64 * 8);
                 if image.section_at(LinkAddr(value)).is_some() {
                     found.push((place, LinkAddr(value)));

@@ -41,21 +41,32 @@ impl Image {
         })?;
         if header.e_machine(LE) != elf::EM_X86_64 {
             let machine = header.e_machine(LE).0;
-            return Err(ImageError::Unsupported(format!("machine {machine} (x86-64 is 62)")));
+            return Err(ImageError::Unsupported(format!(
+                "machine {machine} (x86-64 is 62)"
+            )));
         }
         let link = match header.e_type(LE) {
             elf::ET_EXEC => Link::Fixed,
             elf::ET_DYN => Link::PositionIndependent,
             elf::ET_REL => {
-                return Err(ImageError::Unsupported("an object file that is not linked".to_owned()));
+                return Err(ImageError::Unsupported(
+                    "an object file that is not linked".to_owned(),
+                ));
             }
-            other => return Err(ImageError::Unsupported(format!("an ELF file of type {}", other.0))),
+            other => {
+                return Err(ImageError::Unsupported(format!(
+                    "an ELF file of type {}",
+                    other.0
+                )));
+            }
         };
         let segments = read_segments(header, data)?;
         let Some(first) = segments.iter().map(|s| s.range.start.0).min() else {
             return Err(ImageError::Inconsistent("no PT_LOAD segment".to_owned()));
         };
-        let table = header.sections(LE, data).map_err(broken("section headers"))?;
+        let table = header
+            .sections(LE, data)
+            .map_err(broken("section headers"))?;
         let mut image = Image {
             file: Arc::clone(&file),
             debug_file: debug.map(Arc::from),
@@ -100,14 +111,19 @@ fn attach_debug(image: &mut Image, debug: &[u8]) -> Result<(), ImageError> {
             found: show(&found),
         });
     }
-    let table = header.sections(LE, debug).map_err(broken("debug file's section headers"))?;
+    let table = header
+        .sections(LE, debug)
+        .map_err(broken("debug file's section headers"))?;
     symbols::read(image, debug, &table)?;
     Ok(())
 }
 
 fn read_segments(header: &Elf, data: &[u8]) -> Result<Vec<Segment>, ImageError> {
     let mut segments = Vec::new();
-    for program in header.program_headers(LE, data).map_err(broken("program headers"))? {
+    for program in header
+        .program_headers(LE, data)
+        .map_err(broken("program headers"))?
+    {
         if program.p_type(LE) != elf::PT_LOAD {
             continue;
         }
@@ -132,7 +148,9 @@ fn read_segments(header: &Elf, data: &[u8]) -> Result<Vec<Segment>, ImageError> 
 
 /// The distance from the start of a thread's block to its thread pointer.
 fn tls_block(header: &Elf, data: &[u8]) -> Result<u64, ImageError> {
-    let programs = header.program_headers(LE, data).map_err(broken("program headers"))?;
+    let programs = header
+        .program_headers(LE, data)
+        .map_err(broken("program headers"))?;
     let Some(tls) = programs.iter().find(|p| p.p_type(LE) == elf::PT_TLS) else {
         return Ok(0);
     };
@@ -142,18 +160,27 @@ fn tls_block(header: &Elf, data: &[u8]) -> Result<u64, ImageError> {
 }
 
 fn read_build_id(header: &Elf, data: &[u8]) -> Result<Option<BuildId>, ImageError> {
-    for program in header.program_headers(LE, data).map_err(broken("program headers"))? {
+    for program in header
+        .program_headers(LE, data)
+        .map_err(broken("program headers"))?
+    {
         // A debug file keeps the headers of segments whose bytes it does not hold.
-        let Ok(Some(mut notes)) = program.notes(LE, data) else { continue };
+        let Ok(Some(mut notes)) = program.notes(LE, data) else {
+            continue;
+        };
         while let Ok(Some(note)) = notes.next() {
             if note.name() == elf::ELF_NOTE_GNU && note.n_type(LE) == elf::NT_GNU_BUILD_ID {
                 return Ok(Some(BuildId(note.desc().to_vec())));
             }
         }
     }
-    let table = header.sections(LE, data).map_err(broken("section headers"))?;
+    let table = header
+        .sections(LE, data)
+        .map_err(broken("section headers"))?;
     for section in table.iter() {
-        let Ok(Some(mut notes)) = section.notes(LE, data) else { continue };
+        let Ok(Some(mut notes)) = section.notes(LE, data) else {
+            continue;
+        };
         while let Ok(Some(note)) = notes.next() {
             if note.name() == elf::ELF_NOTE_GNU && note.n_type(LE) == elf::NT_GNU_BUILD_ID {
                 return Ok(Some(BuildId(note.desc().to_vec())));
@@ -184,7 +211,9 @@ fn read_sections(table: &SectionTable<'_, Elf>) -> Result<Vec<Section>, ImageErr
         if index == SectionIndex(0) || !header.sh_flags(LE).contains(elf::SHF_ALLOC) {
             continue;
         }
-        let name = table.section_name(LE, header).map_err(broken("section name"))?;
+        let name = table
+            .section_name(LE, header)
+            .map_err(broken("section name"))?;
         let name = String::from_utf8_lossy(name).into_owned();
         let start = LinkAddr(header.sh_addr(LE));
         let end = start
@@ -200,14 +229,26 @@ fn read_sections(table: &SectionTable<'_, Elf>) -> Result<Vec<Section>, ImageErr
             None => 0..0,
             Some((offset, size)) => usize::try_from(offset)
                 .ok()
-                .zip(offset.checked_add(size).and_then(|end| usize::try_from(end).ok()))
+                .zip(
+                    offset
+                        .checked_add(size)
+                        .and_then(|end| usize::try_from(end).ok()),
+                )
                 .map(|(start, end)| start..end)
                 .ok_or_else(|| ImageError::Inconsistent(format!("section {name} wraps around")))?,
         };
-        sections.push(Section { kind: section_kind(&name, flags), name, range: start..end, bytes });
+        sections.push(Section {
+            kind: section_kind(&name, flags),
+            name,
+            range: start..end,
+            bytes,
+        });
     }
     sections.sort_by_key(|s| s.range.start);
-    if let Some(pair) = sections.windows(2).find(|pair| pair[0].range.end > pair[1].range.start) {
+    if let Some(pair) = sections
+        .windows(2)
+        .find(|pair| pair[0].range.end > pair[1].range.start)
+    {
         let text = format!("sections {} and {} overlap", pair[0].name, pair[1].name);
         return Err(ImageError::Inconsistent(text));
     }

@@ -192,6 +192,9 @@ pub enum Slot {
     TlsOffset(Arc<str>, i64),
     /// An offset from the thread pointer.
     TlsFromThreadPointer(Arc<str>, i64),
+    /// A number that the linker filled in for good: zero for a weak symbol that nobody
+    /// defines, an absolute symbol, a thread-local's offset in a static program.
+    Number(u64),
     /// A relocation that is not understood; never equal to anything.
     Unknown(u32),
 }

@@ -10,7 +10,10 @@ pub fn stem(name: &str) -> &str {
     let mut rest = name;
     while let Some((head, tail)) = rest.rsplit_once('.') {
         let digits = !tail.is_empty() && tail.bytes().all(|b| b.is_ascii_digit());
-        let clone = matches!(tail, "cold" | "isra" | "part" | "constprop" | "llvm" | "lto_priv");
+        let clone = matches!(
+            tail,
+            "cold" | "isra" | "part" | "constprop" | "llvm" | "lto_priv"
+        );
         if head.is_empty() || !(digits || clone) {
             break;
         }
@@ -33,6 +36,9 @@ pub fn demangle(name: &str) -> String {
     const LONGEST: usize = 4096;
     if name.len() > LONGEST {
         return name.to_owned();
+    }
+    if let Ok(rust) = rustc_demangle::try_demangle(name) {
+        return format!("{rust:#}");
     }
     let (mangled, suffix) = match name.find('.') {
         Some(dot) if dot > 0 => name.split_at(dot),
@@ -66,7 +72,10 @@ mod tests {
 
     #[test]
     fn a_stem_has_no_clone_suffix_and_no_number() {
-        assert_eq!(stem("stringmatchlen_impl.constprop.0"), "stringmatchlen_impl");
+        assert_eq!(
+            stem("stringmatchlen_impl.constprop.0"),
+            "stringmatchlen_impl"
+        );
         assert_eq!(stem("f.isra.0.part.1.cold"), "f");
         assert_eq!(stem("counter.1234"), "counter");
         assert_eq!(stem(".LC7"), ".LC7");

@@ -61,7 +61,9 @@ impl Image {
     pub fn just_before(&self, at: LinkAddr) -> Option<(LinkAddr, u64)> {
         const FARTHEST: u64 = 16;
         let section = self.sections.iter().find(|s| {
-            s.kind == SectionKind::ReadOnly && s.range.start > at && s.range.start.0 - at.0 <= FARTHEST
+            s.kind == SectionKind::ReadOnly
+                && s.range.start > at
+                && s.range.start.0 - at.0 <= FARTHEST
         })?;
         Some((section.range.start, section.range.start.0 - at.0))
     }
@@ -69,12 +71,12 @@ impl Image {
     /// A slot that the linker filled for good, as it does in images with fixed addresses.
     fn static_slot(&self, at: LinkAddr) -> Option<Slot> {
         let bytes: [u8; 8] = self.bytes(at, 8)?.try_into().ok()?;
-        let value = i64::from_le_bytes(bytes);
-        if value < 0 && value.unsigned_abs() <= self.tls_block {
-            return Some(Slot::TlsFromThreadPointer("".into(), value));
-        }
-        let target = LinkAddr(u64::from_le_bytes(bytes));
-        // Zero stands for a weak symbol that nobody defines.
-        (target.0 == 0 || self.section_at(target).is_some()).then_some(Slot::Pointer(target))
+        let value = u64::from_le_bytes(bytes);
+        let is_place = self.section_at(LinkAddr(value)).is_some();
+        Some(if is_place {
+            Slot::Pointer(LinkAddr(value))
+        } else {
+            Slot::Number(value)
+        })
     }
 }

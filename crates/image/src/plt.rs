@@ -13,10 +13,13 @@ use crate::{Image, LinkAddr};
 /// Stub address → slot address.
 pub(crate) fn find_stubs(image: &Image) -> BTreeMap<LinkAddr, LinkAddr> {
     let mut stubs = BTreeMap::new();
-    for section in image.sections.iter().filter(|s| s.name.starts_with(".plt") || s.name == ".iplt") {
+    for section in image
+        .sections
+        .iter()
+        .filter(|s| s.name.starts_with(".plt") || s.name == ".iplt")
+    {
         let bytes = image.section_bytes(section);
-        let mut decoder =
-            Decoder::with_ip(64, bytes, section.range.start.0, DecoderOptions::NONE);
+        let mut decoder = Decoder::with_ip(64, bytes, section.range.start.0, DecoderOptions::NONE);
         let mut start = None;
         for instruction in &mut decoder {
             let ip = instruction.ip();

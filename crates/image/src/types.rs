@@ -8,7 +8,10 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use gimli::{AttributeValue, DwAt, DwTag, Dwarf, EndianSlice, LittleEndian, Unit, UnitHeader, constants as dw};
+use gimli::{
+    AttributeValue, DwAt, DwTag, Dwarf, EndianSlice, LittleEndian, Unit, UnitHeader,
+    constants as dw,
+};
 use object::{Object, ObjectSection};
 use rayon::prelude::*;
 
@@ -39,7 +42,9 @@ impl Image {
         for file in files {
             let file = object::File::parse(&file[..]).map_err(|e| e.to_string())?;
             if file.section_by_name(".debug_info").is_some() {
-                return read(&file).map(Some).map_err(|e| format!("debug data: {e}"));
+                return read(&file)
+                    .map(Some)
+                    .map_err(|e| format!("debug data: {e}"));
             }
         }
         Ok(None)
@@ -59,8 +64,10 @@ fn read(file: &object::File<'_>) -> Result<TypeLayouts, gimli::Error> {
     while let Some(header) = units.next()? {
         headers.push(header);
     }
-    let parts: Vec<TypeLayouts> =
-        headers.into_par_iter().map(|header| read_unit(&dwarf, header)).collect::<Result<_, _>>()?;
+    let parts: Vec<TypeLayouts> = headers
+        .into_par_iter()
+        .map(|header| read_unit(&dwarf, header))
+        .collect::<Result<_, _>>()?;
     let mut all = TypeLayouts::default();
     for part in parts {
         for (name, layouts) in part.types {
@@ -96,7 +103,10 @@ struct Entries {
     by_offset: HashMap<usize, usize>,
 }
 
-fn read_unit(dwarf: &Dwarf<Bytes<'_>>, header: UnitHeader<Bytes<'_>>) -> Result<TypeLayouts, gimli::Error> {
+fn read_unit(
+    dwarf: &Dwarf<Bytes<'_>>,
+    header: UnitHeader<Bytes<'_>>,
+) -> Result<TypeLayouts, gimli::Error> {
     let unit = dwarf.unit(header)?;
     let entries = Entries::read(dwarf, &unit)?;
     let mut layouts = TypeLayouts::default();
@@ -109,21 +119,35 @@ fn read_unit(dwarf: &Dwarf<Bytes<'_>>, header: UnitHeader<Bytes<'_>>) -> Result<
                 if !entry.declaration && entry.name.is_some() =>
             {
                 let layout = TypeLayout(entries.layout(index, 0));
-                layouts.types.entry(entries.qualified_name(index)).or_default().insert(layout);
+                layouts
+                    .types
+                    .entry(entries.qualified_name(index))
+                    .or_default()
+                    .insert(layout);
             }
             // An unnamed structure is known by the name that is given to it.
             dw::DW_TAG_typedef => {
-                let Some(target) = entries.target(entry) else { continue };
+                let Some(target) = entries.target(entry) else {
+                    continue;
+                };
                 let unnamed = entries.all[target].name.is_none() && entries.is_composite(target);
                 if unnamed {
                     let layout = TypeLayout(entries.layout(target, 0));
-                    layouts.types.entry(entries.qualified_name(index)).or_default().insert(layout);
+                    layouts
+                        .types
+                        .entry(entries.qualified_name(index))
+                        .or_default()
+                        .insert(layout);
                 }
             }
             dw::DW_TAG_subprogram if !entry.declaration => {
                 if let Some(name) = entry.linkage_name.as_ref().or(entry.name.as_ref()) {
                     let prototype = entries.prototype(index);
-                    layouts.prototypes.entry(name.clone()).or_default().insert(prototype);
+                    layouts
+                        .prototypes
+                        .entry(name.clone())
+                        .or_default()
+                        .insert(prototype);
                 }
             }
             _ => {}
@@ -134,11 +158,17 @@ fn read_unit(dwarf: &Dwarf<Bytes<'_>>, header: UnitHeader<Bytes<'_>>) -> Result<
 
 impl Entries {
     fn read(dwarf: &Dwarf<Bytes<'_>>, unit: &Unit<Bytes<'_>>) -> Result<Entries, gimli::Error> {
-        let mut entries = Entries { all: Vec::new(), by_offset: HashMap::new() };
+        let mut entries = Entries {
+            all: Vec::new(),
+            by_offset: HashMap::new(),
+        };
         let mut parents: Vec<(isize, usize)> = Vec::new();
         let mut cursor = unit.entries();
         while let Some(entry) = cursor.next_dfs()? {
-            while parents.last().is_some_and(|(depth, _)| *depth >= entry.depth()) {
+            while parents
+                .last()
+                .is_some_and(|(depth, _)| *depth >= entry.depth())
+            {
                 parents.pop();
             }
             let text = |name: DwAt| {
@@ -167,8 +197,11 @@ impl Entries {
                 size: number(dw::DW_AT_byte_size),
                 place: number(dw::DW_AT_data_member_location).or(number(dw::DW_AT_data_bit_offset)),
                 bits: number(dw::DW_AT_bit_size),
-                value: entry.attr_value(dw::DW_AT_const_value).and_then(|value| value.sdata_value()),
-                count: number(dw::DW_AT_count).or(number(dw::DW_AT_upper_bound).map(|n| n.wrapping_add(1))),
+                value: entry
+                    .attr_value(dw::DW_AT_const_value)
+                    .and_then(|value| value.sdata_value()),
+                count: number(dw::DW_AT_count)
+                    .or(number(dw::DW_AT_upper_bound).map(|n| n.wrapping_add(1))),
                 encoding: match entry.attr_value(dw::DW_AT_encoding) {
                     Some(AttributeValue::Encoding(encoding)) => Some(u64::from(encoding.0)),
                     _ => None,
@@ -185,8 +218,13 @@ impl Entries {
 
     fn is_composite(&self, index: usize) -> bool {
         let tag = self.all[index].tag;
-        [dw::DW_TAG_structure_type, dw::DW_TAG_class_type, dw::DW_TAG_union_type, dw::DW_TAG_enumeration_type]
-            .contains(&tag)
+        [
+            dw::DW_TAG_structure_type,
+            dw::DW_TAG_class_type,
+            dw::DW_TAG_union_type,
+            dw::DW_TAG_enumeration_type,
+        ]
+        .contains(&tag)
     }
 
     fn qualified_name(&self, index: usize) -> String {
@@ -213,11 +251,17 @@ impl Entries {
         }
         for child in entry.children.iter().map(|child| &self.all[*child]) {
             let name = child.name.as_deref().unwrap_or("");
-            let of = || self.target(child).map_or("void".to_owned(), |of| self.describe(of, depth + 1));
+            let of = || {
+                self.target(child)
+                    .map_or("void".to_owned(), |of| self.describe(of, depth + 1))
+            };
             let part = match child.tag {
                 dw::DW_TAG_member | dw::DW_TAG_inheritance => {
                     // A static member has no place in the object.
-                    let Some(place) = child.place.or((entry.tag == dw::DW_TAG_union_type).then_some(0)) else {
+                    let Some(place) = child
+                        .place
+                        .or((entry.tag == dw::DW_TAG_union_type).then_some(0))
+                    else {
                         continue;
                     };
                     let bits = child.bits.map_or(String::new(), |bits| format!(":{bits}"));
@@ -241,7 +285,9 @@ impl Entries {
     fn variant(&self, index: usize, depth: usize) -> String {
         const DEEPEST: usize = 16;
         let entry = &self.all[index];
-        let of = self.target(entry).map_or(String::new(), |of| self.describe(of, depth));
+        let of = self
+            .target(entry)
+            .map_or(String::new(), |of| self.describe(of, depth));
         let name = entry.name.as_deref().unwrap_or("");
         let mut text = format!("{name}@{} {of}", entry.place.unwrap_or(0));
         if depth < DEEPEST {
@@ -259,7 +305,10 @@ impl Entries {
         if depth > DEEPEST {
             return "…".to_owned();
         }
-        let inner = || self.target(entry).map_or("void".to_owned(), |of| self.describe(of, depth + 1));
+        let inner = || {
+            self.target(entry)
+                .map_or("void".to_owned(), |of| self.describe(of, depth + 1))
+        };
         match entry.tag {
             dw::DW_TAG_pointer_type
             | dw::DW_TAG_reference_type
@@ -268,11 +317,17 @@ impl Entries {
             dw::DW_TAG_array_type => {
                 let ranges = entry.children.iter().map(|child| &self.all[*child]);
                 let counts = ranges.filter(|child| child.tag == dw::DW_TAG_subrange_type);
-                let counts: Vec<_> = counts.map(|range| format!("[{}]", range.count.unwrap_or(0))).collect();
+                let counts: Vec<_> = counts
+                    .map(|range| format!("[{}]", range.count.unwrap_or(0)))
+                    .collect();
                 format!("{}{}", inner(), counts.join(""))
             }
             dw::DW_TAG_base_type => {
-                format!("{}-byte {}", entry.size.unwrap_or(0), entry.encoding.unwrap_or(0))
+                format!(
+                    "{}-byte {}",
+                    entry.size.unwrap_or(0),
+                    entry.encoding.unwrap_or(0)
+                )
             }
             _ if self.is_composite(index) => match &entry.name {
                 // A named part has a layout of its own, compared under its own name.
@@ -287,7 +342,10 @@ impl Entries {
     /// How a function is called.
     fn prototype(&self, index: usize) -> String {
         let entry = &self.all[index];
-        let of = |entry: &Entry| self.target(entry).map_or("void".to_owned(), |of| self.describe(of, 1));
+        let of = |entry: &Entry| {
+            self.target(entry)
+                .map_or("void".to_owned(), |of| self.describe(of, 1))
+        };
         let parameters = entry.children.iter().map(|child| &self.all[*child]);
         let parameters: Vec<String> = parameters
             .filter_map(|child| match child.tag {

@@ -3,7 +3,9 @@
 
 use std::ops::Range;
 
-use gimli::{BaseAddresses, CieOrFde, EhFrame, EndianSlice, LittleEndian, Pointer, Reader, UnwindSection};
+use gimli::{
+    BaseAddresses, CieOrFde, EhFrame, EndianSlice, LittleEndian, Pointer, Reader, UnwindSection,
+};
 
 use crate::{Image, ImageError, LinkAddr};
 
@@ -86,7 +88,9 @@ impl UnwindTable {
         let mut entries = frame.entries(&bases);
         let fail = |error: gimli::Error| ImageError::Inconsistent(format!(".eh_frame: {error}"));
         while let Some(entry) = entries.next().map_err(fail)? {
-            let CieOrFde::Fde(partial) = entry else { continue };
+            let CieOrFde::Fde(partial) = entry else {
+                continue;
+            };
             let fde = partial.parse(EhFrame::cie_from_offset).map_err(fail)?;
             let cie = fde.cie();
             let index = match known.iter().find(|(offset, _)| *offset == cie.offset()) {
@@ -112,7 +116,10 @@ impl UnwindTable {
             let end = start.checked_add(fde.len()).ok_or_else(|| {
                 ImageError::Inconsistent(".eh_frame: a range wraps around".to_owned())
             })?;
-            let width = fde.cie().fde_address_encoding().map_or(8, |e| if e.0 & 7 == 3 { 4 } else { 8 });
+            let width = fde
+                .cie()
+                .fde_address_encoding()
+                .map_or(8, |e| if e.0 & 7 == 3 { 4 } else { 8 });
             let augmented = fde.cie().augmentation().is_some();
             let instructions = tail(bytes, fde.offset(), fde.entry_len(), |body| {
                 body.skip(2 * width)?;
@@ -126,7 +133,10 @@ impl UnwindTable {
                 range: start..end,
                 cie: index,
                 instructions: instructions.map_err(fail)?,
-                lsda: fde.lsda().map(|pointer| place(pointer).0).filter(|at| at.0 != 0),
+                lsda: fde
+                    .lsda()
+                    .map(|pointer| place(pointer).0)
+                    .filter(|at| at.0 != 0),
             });
         }
         table.fdes.sort_by_key(|fde| fde.range.start);
@@ -164,7 +174,9 @@ fn tail(
     // Four bytes of length, four of CIE id or pointer; the 64-bit form is not used by any compiler.
     let end = offset.checked_add(4).and_then(|at| at.checked_add(length));
     let end = end.ok_or(gimli::Error::UnsupportedOffset)?;
-    let body = section.get(offset + 8..end).ok_or(gimli::Error::UnsupportedOffset)?;
+    let body = section
+        .get(offset + 8..end)
+        .ok_or(gimli::Error::UnsupportedOffset)?;
     let mut rest = EndianSlice::new(body, LittleEndian);
     skip(&mut rest)?;
     Ok(end - rest.len()..end)
@@ -193,10 +205,19 @@ impl Lsda {
     /// # Errors
     /// A text that says what is broken or not understood.
     pub fn parse(image: &Image, at: LinkAddr) -> Result<Lsda, String> {
-        let section = image.section_at(at).ok_or("the LSDA lies outside the image")?;
-        let next = image.unwind.lsdas.iter().find(|other| **other > at).copied();
+        let section = image
+            .section_at(at)
+            .ok_or("the LSDA lies outside the image")?;
+        let next = image
+            .unwind
+            .lsdas
+            .iter()
+            .find(|other| **other > at)
+            .copied();
         let end = next.unwrap_or(section.range.end).min(section.range.end);
-        let bytes = image.bytes(at, end.0 - at.0).ok_or("the LSDA has no bytes")?;
+        let bytes = image
+            .bytes(at, end.0 - at.0)
+            .ok_or("the LSDA has no bytes")?;
         Self::parse_bytes(at, end, bytes).map_err(|error| format!("broken LSDA at {at}: {error}"))
     }
 
@@ -211,7 +232,11 @@ impl Lsda {
         if type_encoding != encoding::OMIT {
             let offset = rest.read_uleb128().map_err(broken)?;
             let offset = usize::try_from(offset).map_err(|_| "type table is too far away")?;
-            type_base = Some((bytes.len() - rest.len()).checked_add(offset).ok_or("type table wraps")?);
+            type_base = Some(
+                (bytes.len() - rest.len())
+                    .checked_add(offset)
+                    .ok_or("type table wraps")?,
+            );
         }
         let site_encoding = rest.read_u8().map_err(broken)?;
         let sites = rest.read_uleb128().map_err(broken)?;
@@ -248,7 +273,10 @@ impl Lsda {
                 let place = LinkAddr(at.0 + start as u64);
                 let value = match raw {
                     [a, b, c, d] => i64::from(i32::from_le_bytes([*a, *b, *c, *d])),
-                    _ => raw.try_into().map(i64::from_le_bytes).map_err(|_| "broken type entry")?,
+                    _ => raw
+                        .try_into()
+                        .map(i64::from_le_bytes)
+                        .map_err(|_| "broken type entry")?,
                 };
                 if value == 0 {
                     continue;
@@ -261,7 +289,11 @@ impl Lsda {
                 types.push((place, type_encoding, target));
             }
         }
-        Ok(Lsda { range: at..end, landing_pads, types })
+        Ok(Lsda {
+            range: at..end,
+            landing_pads,
+            types,
+        })
     }
 }
 
@@ -274,11 +306,16 @@ fn largest_filter(
 ) -> Result<usize, String> {
     let mut largest = 0;
     for action in actions {
-        let mut at = usize::try_from(*action - 1).ok().and_then(|a| a.checked_add(table));
+        let mut at = usize::try_from(*action - 1)
+            .ok()
+            .and_then(|a| a.checked_add(table));
         // A chain of actions cannot be longer than the table has bytes.
         for _ in 0..=bytes.len() {
             let Some(here) = at else { break };
-            let mut rest = EndianSlice::new(bytes.get(here..).ok_or("an action lies outside")?, LittleEndian);
+            let mut rest = EndianSlice::new(
+                bytes.get(here..).ok_or("an action lies outside")?,
+                LittleEndian,
+            );
             let filter = rest.read_sleb128().map_err(|e| e.to_string())?;
             let link = bytes.len() - rest.len();
             let next = rest.read_sleb128().map_err(|e| e.to_string())?;
@@ -289,7 +326,9 @@ fn largest_filter(
             at = if next == 0 {
                 None
             } else {
-                isize::try_from(next).ok().and_then(|next| link.checked_add_signed(next))
+                isize::try_from(next)
+                    .ok()
+                    .and_then(|next| link.checked_add_signed(next))
             };
         }
     }
@@ -301,13 +340,17 @@ fn largest_filter(
 fn largest_specified(bytes: &[u8], type_base: Option<usize>, filter: i64) -> Result<usize, String> {
     let offset = usize::try_from(-1 - filter).map_err(|_| "a filter is too large")?;
     let at = type_base.and_then(|base| base.checked_add(offset));
-    let list = at.and_then(|at| bytes.get(at..)).ok_or("a list of types lies outside")?;
+    let list = at
+        .and_then(|at| bytes.get(at..))
+        .ok_or("a list of types lies outside")?;
     let mut rest = EndianSlice::new(list, LittleEndian);
     let mut largest = 0;
     loop {
         match rest.read_uleb128().map_err(|e| e.to_string())? {
             0 => return Ok(largest),
-            index => largest = largest.max(usize::try_from(index).map_err(|_| "a type is too far")?),
+            index => {
+                largest = largest.max(usize::try_from(index).map_err(|_| "a type is too far")?)
+            }
         }
     }
 }

@@ -1,8 +1,10 @@
 //! x86-64 code: instructions, and what each one refers to.
 
-use iced_x86::{Code, ConstantOffsets, Decoder, DecoderOptions, FlowControl, Instruction, OpKind, Register};
+use iced_x86::{
+    Code, ConstantOffsets, Decoder, DecoderOptions, FlowControl, Instruction, OpKind, Register,
+};
 
-use crate::{Entity, Image, LinkAddr, Link, SectionKind};
+use crate::{Entity, Image, Link, LinkAddr, SectionKind};
 
 /// How an instruction refers to another place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -106,7 +108,11 @@ pub fn decode_bytes(image: &Image, at: LinkAddr, bytes: &[u8]) -> Vec<Line> {
         let address = branch(&instruction, &offsets)
             .or_else(|| relative(&instruction, &offsets))
             .or_else(|| absolute_displacement(image, &instruction, &offsets));
-        lines.push(Line { instruction, address, immediate });
+        lines.push(Line {
+            instruction,
+            address,
+            immediate,
+        });
     }
     lines
 }
@@ -121,7 +127,11 @@ fn branch(instruction: &Instruction, offsets: &ConstantOffsets) -> Option<Refere
     }
     let call = instruction.flow_control() == FlowControl::Call;
     Some(Reference {
-        kind: if call { ReferenceKind::Call } else { ReferenceKind::Jump },
+        kind: if call {
+            ReferenceKind::Call
+        } else {
+            ReferenceKind::Jump
+        },
         offset: byte(offsets.immediate_offset()),
         width: byte(offsets.immediate_size()),
         target: LinkAddr(instruction.near_branch64()),
@@ -148,13 +158,15 @@ fn may_be_address(image: &Image, place: LinkAddr, value: u64) -> bool {
     // Headers, notes and symbol tables are loaded too, but code does not refer to
     // them by number: 0x400000 is the ELF header of most such programs, and a
     // plain four mebibytes in all of them.
-    image.section_at(LinkAddr(value)).is_some_and(|section| match section.kind {
-        SectionKind::Tls => false,
-        SectionKind::ReadOnly => {
-            [".rodata", ".data.rel.ro", ".lrodata"].iter().any(|p| section.name.starts_with(p))
-        }
-        SectionKind::Text | SectionKind::Data | SectionKind::Got => true,
-    })
+    image
+        .section_at(LinkAddr(value))
+        .is_some_and(|section| match section.kind {
+            SectionKind::Tls => false,
+            SectionKind::ReadOnly => [".rodata", ".data.rel.ro", ".lrodata"]
+                .iter()
+                .any(|p| section.name.starts_with(p)),
+            SectionKind::Text | SectionKind::Data | SectionKind::Got => true,
+        })
 }
 
 fn absolute_displacement(
@@ -165,7 +177,9 @@ fn absolute_displacement(
     if offsets.displacement_size() != 4 || instruction.segment_prefix() != Register::None {
         return None;
     }
-    let place = instruction.ip().checked_add(offsets.displacement_offset() as u64)?;
+    let place = instruction
+        .ip()
+        .checked_add(offsets.displacement_offset() as u64)?;
     let value = instruction.memory_displacement64();
     may_be_address(image, LinkAddr(place), value).then(|| Reference {
         kind: ReferenceKind::Absolute,
@@ -190,7 +204,9 @@ fn absolute_immediate(
         }
         _ => None,
     })?;
-    let place = instruction.ip().checked_add(offsets.immediate_offset() as u64)?;
+    let place = instruction
+        .ip()
+        .checked_add(offsets.immediate_offset() as u64)?;
     may_be_address(image, LinkAddr(place), value).then(|| Reference {
         kind: ReferenceKind::Absolute,
         offset: byte(offsets.immediate_offset()),

@@ -15,7 +15,7 @@ use crate::ptrace::{Standing, interrupt, seize, wait_standing};
 use crate::signal_frame::SignalFrame;
 
 /// How long a thread may take to stop before another one is asked.
-const PATIENCE: Duration = Duration::from_millis(200);
+const PATIENCE: Duration = Duration::from_secs(1);
 /// How long a function of the target may take that we call.
 const CALL_PATIENCE: Duration = Duration::from_secs(5);
 /// `MAP_FIXED_NOREPLACE`.
@@ -76,8 +76,10 @@ impl Process {
     fn find_gadgets(&self) -> Result<Option<Gadgets>, TargetError> {
         const SYSCALL_RET: &[u8] = &[0x0f, 0x05, 0xc3];
         // mov rax, 15; syscall — and the form with eax.
-        const RESTORER: [&[u8]; 2] =
-            [&[0x48, 0xc7, 0xc0, 15, 0, 0, 0, 0x0f, 0x05], &[0xb8, 15, 0, 0, 0, 0x0f, 0x05]];
+        const RESTORER: [&[u8]; 2] = [
+            &[0x48, 0xc7, 0xc0, 15, 0, 0, 0, 0x0f, 0x05],
+            &[0xb8, 15, 0, 0, 0, 0x0f, 0x05],
+        ];
         const LARGEST: u64 = 64 << 20;
         const POP_RAX_RET: &[u8] = &[0x58, 0xc3];
         let (mut syscall, mut restorer, mut pop) = (None, None, None);
@@ -88,7 +90,9 @@ impl Process {
             _ => true,
         });
         for map in maps {
-            let text = map.perms.contains(MMPermissions::READ | MMPermissions::EXECUTE);
+            let text = map
+                .perms
+                .contains(MMPermissions::READ | MMPermissions::EXECUTE);
             if !text || !matches!(map.pathname, MMapPath::Path(_)) {
                 continue;
             }
@@ -100,26 +104,39 @@ impl Process {
             restorer = restorer.or_else(|| RESTORER.into_iter().find_map(find));
             pop = pop.or_else(|| find(POP_RAX_RET));
             if let (Some(syscall), Some(restorer)) = (syscall, restorer) {
-                return Ok(Some(Gadgets { syscall, way_back: WayBack::Restorer(restorer) }));
+                return Ok(Some(Gadgets {
+                    syscall,
+                    way_back: WayBack::Restorer(restorer),
+                }));
             }
         }
         let way_back = restorer.map(WayBack::Restorer).or(pop.map(WayBack::PopRax));
-        Ok(syscall.zip(way_back).map(|(syscall, way_back)| Gadgets { syscall, way_back }))
+        Ok(syscall
+            .zip(way_back)
+            .map(|(syscall, way_back)| Gadgets { syscall, way_back }))
     }
 
     /// Threads in the order in which they should be asked: those first that wait in a
     /// call which the kernel resumes by itself, those last that are running.
     fn candidates(&self) -> Result<Vec<i32>, TargetError> {
-        let mut tids: Vec<(u8, i32)> =
-            self.tids()?.into_iter().map(|tid| (self.cost(tid), tid)).collect();
+        let mut tids: Vec<(u8, i32)> = self
+            .tids()?
+            .into_iter()
+            .map(|tid| (self.cost(tid), tid))
+            .collect();
         tids.sort_unstable();
         Ok(tids.into_iter().map(|(_, tid)| tid).collect())
     }
 
     fn cost(&self, tid: i32) -> u8 {
         let path = format!("/proc/{}/task/{tid}/syscall", self.pid);
-        let Ok(text) = std::fs::read_to_string(path) else { return 3 };
-        let number = text.split(' ').next().and_then(|word| word.trim().parse::<i64>().ok());
+        let Ok(text) = std::fs::read_to_string(path) else {
+            return 3;
+        };
+        let number = text
+            .split(' ')
+            .next()
+            .and_then(|word| word.trim().parse::<i64>().ok());
         match number {
             Some(libc::SYS_futex | libc::SYS_poll | libc::SYS_ppoll | libc::SYS_read) => 0,
             Some(libc::SYS_nanosleep | libc::SYS_clock_nanosleep | libc::SYS_accept) => 0,
@@ -187,16 +204,30 @@ impl<'p> Carrier<'p> {
         };
         let frame = SignalFrame::new(&registers, &extended, mask, &way_back);
         let frame = frame.ok_or_else(|| {
-            TargetError::NotNow(format!("thread {} has a state that cannot be kept", thread.tid()))
+            TargetError::NotNow(format!(
+                "thread {} has a state that cannot be kept",
+                thread.tid()
+            ))
         })?;
         // Reading first: a stack that ends here is not made longer by our write.
         let mut there = vec![0; frame.bytes.len()];
         process.memory.read(LiveAddr(frame.at), &mut there)?;
         let mut one_page_more = [0; 8];
-        process.memory.read(LiveAddr(frame.at.saturating_sub(0x1000)), &mut one_page_more)?;
+        process.memory.read(
+            LiveAddr(frame.at.saturating_sub(0x1000)),
+            &mut one_page_more,
+        )?;
         process.memory.write(LiveAddr(frame.at), &frame.bytes)?;
         let memory = &process.memory;
-        Ok(Carrier { memory, thread, registers, mask, frame, gadgets, away: false })
+        Ok(Carrier {
+            memory,
+            thread,
+            registers,
+            mask,
+            frame,
+            gadgets,
+            away: false,
+        })
     }
 
     fn start(&mut self, rip: u64, rax: u64, arguments: [u64; 6]) -> Result<(), TargetError> {
@@ -205,7 +236,14 @@ impl<'p> Carrier<'p> {
         registers.rip = rip;
         registers.rsp = self.frame.at;
         registers.rax = rax;
-        [registers.rdi, registers.rsi, registers.rdx, registers.r10, registers.r8, registers.r9] = arguments;
+        [
+            registers.rdi,
+            registers.rsi,
+            registers.rdx,
+            registers.r10,
+            registers.r8,
+            registers.r9,
+        ] = arguments;
         // Neither a direction flag nor a trap flag of the thread may reach the call.
         registers.eflags &= !0x500;
         self.thread.set_registers(&registers)?;
@@ -218,7 +256,12 @@ impl<'p> Carrier<'p> {
         Ok(())
     }
 
-    fn system_call(&mut self, what: &str, number: i64, arguments: [u64; 6]) -> Result<u64, TargetError> {
+    fn system_call(
+        &mut self,
+        what: &str,
+        number: i64,
+        arguments: [u64; 6],
+    ) -> Result<u64, TargetError> {
         // The registers' true meaning is in the frame, so each call may begin anew.
         self.start(self.gadgets.syscall, number.cast_unsigned(), arguments)?;
         self.thread.to_system_call(PATIENCE)?;
@@ -269,14 +312,17 @@ impl Visit for Carrier<'_> {
         if made != at {
             // A kernel without MAP_FIXED_NOREPLACE takes the address as a hint.
             self.system_call("munmap", libc::SYS_munmap, [made, size, 0, 0, 0, 0])?;
-            return Err(TargetError::NotNow(format!("the memory at {at:#x} is in use")));
+            return Err(TargetError::NotNow(format!(
+                "the memory at {at:#x} is in use"
+            )));
         }
         Ok(())
     }
 
     fn unmap(&mut self, range: Range<LiveAddr>) -> Result<(), TargetError> {
         let (at, size) = arguments(&range);
-        self.system_call("munmap", libc::SYS_munmap, [at, size, 0, 0, 0, 0]).map(|_| ())
+        self.system_call("munmap", libc::SYS_munmap, [at, size, 0, 0, 0, 0])
+            .map(|_| ())
     }
 
     fn lift(&mut self, range: Range<LiveAddr>, to: LiveAddr) -> Result<(), TargetError> {
@@ -284,14 +330,16 @@ impl Visit for Carrier<'_> {
         // Fixed, so that the journal can name the place before the pages are there.
         let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED | DONT_UNMAP;
         let call = [at, size, size, flag(flags), to.0, 0];
-        self.system_call("mremap of text", libc::SYS_mremap, call).map(|_| ())
+        self.system_call("mremap of text", libc::SYS_mremap, call)
+            .map(|_| ())
     }
 
     fn lower(&mut self, from: LiveAddr, range: Range<LiveAddr>) -> Result<(), TargetError> {
         let (at, size) = arguments(&range);
         let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
         let call = [from.0, size, size, flag(flags), at, 0];
-        self.system_call("mremap of text", libc::SYS_mremap, call).map(|_| ())
+        self.system_call("mremap of text", libc::SYS_mremap, call)
+            .map(|_| ())
     }
 
     fn write(&mut self, at: LiveAddr, bytes: &[u8]) -> Result<(), TargetError> {

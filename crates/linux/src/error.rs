@@ -27,13 +27,16 @@ pub(crate) fn traced(pid: i32, what: &str, error: Errno) -> TargetError {
 pub(crate) fn proc_error(pid: i32, error: procfs::ProcError) -> TargetError {
     match error {
         procfs::ProcError::NotFound(_) => TargetError::Gone(pid),
-        procfs::ProcError::PermissionDenied(_) => {
-            TargetError::NotPermitted { what: format!("look at process {pid}") }
-        }
+        procfs::ProcError::PermissionDenied(_) => TargetError::NotPermitted {
+            what: format!("look at process {pid}"),
+        },
         procfs::ProcError::Io(source, _) => match source.raw_os_error() {
             Some(libc::ESRCH) => TargetError::Gone(pid),
             _ => system(format!("look at process {pid}"), source),
         },
-        other => system(format!("look at process {pid}"), io::Error::other(other.to_string())),
+        other => system(
+            format!("look at process {pid}"),
+            io::Error::other(other.to_string()),
+        ),
     }
 }

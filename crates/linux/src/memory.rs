@@ -29,7 +29,9 @@ impl Memory {
 
     pub(crate) fn read(&self, at: LiveAddr, bytes: &mut [u8]) -> Result<(), TargetError> {
         let size = bytes.len();
-        self.file.read_exact_at(bytes, at.0).map_err(|source| self.error("read", at, size, source))
+        self.file
+            .read_exact_at(bytes, at.0)
+            .map_err(|source| self.error("read", at, size, source))
     }
 
     /// Reads as much as there is from `at` on.
@@ -49,16 +51,29 @@ impl Memory {
     /// Writes, also where the process itself may not: the kernel makes the page private.
     pub(crate) fn write(&self, at: LiveAddr, bytes: &[u8]) -> Result<(), TargetError> {
         let size = bytes.len();
-        self.file.write_all_at(bytes, at.0).map_err(|source| self.error("write", at, size, source))
+        self.file
+            .write_all_at(bytes, at.0)
+            .map_err(|source| self.error("write", at, size, source))
     }
 
-    fn error(&self, action: &'static str, at: LiveAddr, size: usize, source: io::Error) -> TargetError {
+    fn error(
+        &self,
+        action: &'static str,
+        at: LiveAddr,
+        size: usize,
+        source: io::Error,
+    ) -> TargetError {
         // The memory of a process that has ended reads as empty.
         let ended = source.kind() == io::ErrorKind::UnexpectedEof
             || source.raw_os_error() == Some(libc::ESRCH);
         if ended && !std::path::Path::new(&format!("/proc/{}/exe", self.pid)).exists() {
             return TargetError::Gone(self.pid);
         }
-        TargetError::Memory { action, at, size, source }
+        TargetError::Memory {
+            action,
+            at,
+            size,
+            source,
+        }
     }
 }

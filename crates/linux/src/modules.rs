@@ -59,11 +59,20 @@ impl Process {
         let first = loads().map(|p| p.p_vaddr(LE)).min()? & !0xfff;
         let bias = start.wrapping_sub(first);
         let live = |at: u64| LiveAddr(at.wrapping_add(bias));
-        let last = loads().filter_map(|p| p.p_vaddr(LE).checked_add(p.p_memsz(LE))).max()?;
-        let of_type = |kind| programs.iter().find(move |p: &&ProgramHeader64<_>| p.p_type(LE) == kind);
-        let eh_frame_hdr = of_type(elf::PT_GNU_EH_FRAME).map(|p| (live(p.p_vaddr(LE)), p.p_memsz(LE)));
+        let last = loads()
+            .filter_map(|p| p.p_vaddr(LE).checked_add(p.p_memsz(LE)))
+            .max()?;
+        let of_type = |kind| {
+            programs
+                .iter()
+                .find(move |p: &&ProgramHeader64<_>| p.p_type(LE) == kind)
+        };
+        let eh_frame_hdr =
+            of_type(elf::PT_GNU_EH_FRAME).map(|p| (live(p.p_vaddr(LE)), p.p_memsz(LE)));
         let notes = programs.iter().filter(|p| p.p_type(LE) == elf::PT_NOTE);
-        let build_id = notes.filter_map(|p| self.build_id(live(p.p_vaddr(LE)), p)).next();
+        let build_id = notes
+            .filter_map(|p| self.build_id(live(p.p_vaddr(LE)), p))
+            .next();
         Some(Loaded {
             bias,
             first,

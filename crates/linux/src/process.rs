@@ -46,7 +46,9 @@ impl Process {
         let info = procfs::process::Process::new(pid).map_err(|e| proc_error(pid, e))?;
         let stat = info.stat().map_err(|e| proc_error(pid, e))?;
         if matches!(stat.state, 'Z' | 'X') {
-            return Err(TargetError::Unsupported(format!("process {pid} has ended (it is a zombie)")));
+            return Err(TargetError::Unsupported(format!(
+                "process {pid} has ended (it is a zombie)"
+            )));
         }
         if stat.vsize == 0 {
             let text = format!("process {pid} ({}) is a thread of the kernel", stat.comm);
@@ -68,7 +70,14 @@ impl Process {
         }
         is_64_bit(pid, &memory, &info)?;
         let gadgets = OnceCell::new();
-        Ok(Process { pid, memory, info, gadgets, name: stat.comm, _lock: lock })
+        Ok(Process {
+            pid,
+            memory,
+            info,
+            gadgets,
+            name: stat.comm,
+            _lock: lock,
+        })
     }
 
     /// The process's number.
@@ -110,7 +119,8 @@ impl Process {
 
     pub(crate) fn thread_name(&self, tid: i32) -> String {
         let path = format!("/proc/{}/task/{tid}/comm", self.pid);
-        std::fs::read_to_string(path).map_or_else(|_| "?".to_owned(), |name| name.trim_end().to_owned())
+        std::fs::read_to_string(path)
+            .map_or_else(|_| "?".to_owned(), |name| name.trim_end().to_owned())
     }
 }
 
@@ -139,7 +149,9 @@ fn lock(pid: i32) -> Result<File, TargetError> {
             Ok(()) => return Ok(file),
             Err(std::fs::TryLockError::Error(error)) => return Err(system(what(), error)),
             Err(std::fs::TryLockError::WouldBlock) if Instant::now() >= deadline => {
-                return Err(TargetError::NotNow(format!("another invivo works on process {pid}")));
+                return Err(TargetError::NotNow(format!(
+                    "another invivo works on process {pid}"
+                )));
             }
             Err(std::fs::TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(5)),
         }
@@ -154,11 +166,18 @@ fn may_be_traced(pid: i32, info: &procfs::process::Process) -> Result<(), Target
     }
 }
 
-fn is_64_bit(pid: i32, memory: &Memory, info: &procfs::process::Process) -> Result<(), TargetError> {
+fn is_64_bit(
+    pid: i32,
+    memory: &Memory,
+    info: &procfs::process::Process,
+) -> Result<(), TargetError> {
     const ELF_CLASS: usize = 4;
     const CLASS_64: u8 = 2;
     let maps = info.maps().map_err(|e| proc_error(pid, e))?;
-    let programs = maps.0.iter().filter(|map| map.offset == 0 && matches!(map.pathname, MMapPath::Path(_)));
+    let programs = maps
+        .0
+        .iter()
+        .filter(|map| map.offset == 0 && matches!(map.pathname, MMapPath::Path(_)));
     for map in programs.filter(|map| map.perms.contains(MMPermissions::READ)) {
         let mut head = [0; 5];
         memory.read(invivo_image::LiveAddr(map.address.0), &mut head)?;
@@ -166,7 +185,9 @@ fn is_64_bit(pid: i32, memory: &Memory, info: &procfs::process::Process) -> Resu
             return if head[ELF_CLASS] == CLASS_64 {
                 Ok(())
             } else {
-                Err(TargetError::Unsupported(format!("process {pid} runs a 32-bit program")))
+                Err(TargetError::Unsupported(format!(
+                    "process {pid} runs a 32-bit program"
+                )))
             };
         }
     }

@@ -64,7 +64,9 @@ pub(crate) fn seize(pid: i32, tid: i32) -> Result<(), TargetError> {
             if is_dead(tid) {
                 return TargetError::Gone(pid);
             }
-            TargetError::NotPermitted { what: format!("trace process {pid}") }
+            TargetError::NotPermitted {
+                what: format!("trace process {pid}"),
+            }
         }
         other => traced(pid, "trace", other),
     })
@@ -81,8 +83,17 @@ pub(crate) fn interrupt(pid: i32, tid: i32) -> Result<(), TargetError> {
 }
 
 /// Waits until a thread that was interrupted stands.
-pub(crate) fn wait_standing(pid: i32, tid: i32, patience: Duration) -> Result<Standing, TargetError> {
-    let mut standing = Standing { tid: Pid::from_raw(tid), pid, gone: false, _same_thread: PhantomData };
+pub(crate) fn wait_standing(
+    pid: i32,
+    tid: i32,
+    patience: Duration,
+) -> Result<Standing, TargetError> {
+    let mut standing = Standing {
+        tid: Pid::from_raw(tid),
+        pid,
+        gone: false,
+        _same_thread: PhantomData,
+    };
     let deadline = Instant::now() + patience;
     loop {
         match standing.wait(deadline)? {
@@ -114,7 +125,9 @@ impl Standing {
         loop {
             match waitpid(self.tid, Some(flags)) {
                 Ok(WaitStatus::StillAlive) | Err(Errno::EINTR) => {}
-                Ok(WaitStatus::PtraceEvent(_, Signal::SIGTRAP, EVENT_STOP)) => return Ok(Stop::Event),
+                Ok(WaitStatus::PtraceEvent(_, Signal::SIGTRAP, EVENT_STOP)) => {
+                    return Ok(Stop::Event);
+                }
                 Ok(WaitStatus::PtraceEvent(_, _, EVENT_STOP)) => return Ok(Stop::Group),
                 Ok(WaitStatus::PtraceSyscall(_)) => return Ok(Stop::SystemCall),
                 Ok(WaitStatus::Stopped(_, signal)) => return Ok(Stop::Signal(signal)),
@@ -145,17 +158,26 @@ impl Standing {
     }
 
     pub(crate) fn set_registers(&self, registers: &user_regs_struct) -> Result<(), TargetError> {
-        ptrace::setregs(self.tid, *registers).map_err(|e| traced(self.pid, "set the registers of", e))
+        ptrace::setregs(self.tid, *registers)
+            .map_err(|e| traced(self.pid, "set the registers of", e))
     }
 
     /// The extended state, in the layout of XSAVE.
     pub(crate) fn extended_state(&self) -> Result<Vec<u8>, TargetError> {
         let mut bytes = vec![0u8; LARGEST_XSTATE];
-        let mut vector = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
+        let mut vector = libc::iovec {
+            iov_base: bytes.as_mut_ptr().cast(),
+            iov_len: bytes.len(),
+        };
         // SAFETY: the kernel writes at most `iov_len` bytes to `iov_base`, which is
         // `bytes`, and updates `iov_len`; both outlive the call.
         let result = unsafe {
-            libc::ptrace(libc::PTRACE_GETREGSET, self.tid.as_raw(), XSTATE, &raw mut vector)
+            libc::ptrace(
+                libc::PTRACE_GETREGSET,
+                self.tid.as_raw(),
+                XSTATE,
+                &raw mut vector,
+            )
         };
         Errno::result(result).map_err(|e| traced(self.pid, "read the extended state of", e))?;
         bytes.truncate(vector.iov_len);
@@ -167,7 +189,12 @@ impl Standing {
         // SAFETY: the kernel writes the eight bytes that the third argument names to
         // the fourth, which is a `u64`.
         let result = unsafe {
-            libc::ptrace(GET_SIGNAL_MASK, self.tid.as_raw(), size_of::<u64>(), &raw mut mask)
+            libc::ptrace(
+                GET_SIGNAL_MASK,
+                self.tid.as_raw(),
+                size_of::<u64>(),
+                &raw mut mask,
+            )
         };
         Errno::result(result).map_err(|e| traced(self.pid, "read the signal mask of", e))?;
         Ok(mask)
@@ -177,7 +204,12 @@ impl Standing {
         // SAFETY: the kernel reads the eight bytes that the third argument names from
         // the fourth, which is a `u64`.
         let result = unsafe {
-            libc::ptrace(SET_SIGNAL_MASK, self.tid.as_raw(), size_of::<u64>(), &raw const mask)
+            libc::ptrace(
+                SET_SIGNAL_MASK,
+                self.tid.as_raw(),
+                size_of::<u64>(),
+                &raw const mask,
+            )
         };
         Errno::result(result).map_err(|e| traced(self.pid, "set the signal mask of", e))?;
         Ok(())
@@ -219,7 +251,8 @@ impl Standing {
     /// although no signal came; those are restarted here.
     pub(crate) fn untouched(&self, registers: &user_regs_struct) -> user_regs_struct {
         let mut registers = *registers;
-        let interrupted = registers.rax == negative(libc::EINTR) && registers.orig_rax.cast_signed() >= 0;
+        let interrupted =
+            registers.rax == negative(libc::EINTR) && registers.orig_rax.cast_signed() >= 0;
         if interrupted && !self.has_signal() {
             restart(&mut registers);
         }
@@ -229,7 +262,9 @@ impl Standing {
     /// True if a signal waits that the thread will take.
     fn has_signal(&self) -> bool {
         let task = procfs::process::Process::new(self.tid.as_raw());
-        let Ok(status) = task.and_then(|task| task.status()) else { return true };
+        let Ok(status) = task.and_then(|task| task.status()) else {
+            return true;
+        };
         (status.sigpnd | status.shdpnd) & !(status.sigblk | status.sigign) != 0
     }
 

@@ -50,7 +50,10 @@ impl SignalFrame {
         let (extended, features) = usual_state(extended)?;
         let mut registers = *registers;
         let in_call = registers.orig_rax.cast_signed() >= 0;
-        let interrupted = RESTART.iter().chain(&[libc::EINTR]).any(|e| registers.rax == negative(*e));
+        let interrupted = RESTART
+            .iter()
+            .chain(&[libc::EINTR])
+            .any(|e| registers.rax == negative(*e));
         if in_call && interrupted {
             restart(&mut registers);
         }
@@ -69,8 +72,8 @@ impl SignalFrame {
         (0..3).for_each(|_| word(0));
         let r = &registers;
         let general = [
-            r.r8, r.r9, r.r10, r.r11, r.r12, r.r13, r.r14, r.r15, r.rdi, r.rsi, r.rbp, r.rbx, r.rdx,
-            r.rax, r.rcx, r.rsp, r.rip, r.eflags,
+            r.r8, r.r9, r.r10, r.r11, r.r12, r.r13, r.r14, r.r15, r.rdi, r.rsi, r.rbp, r.rbx,
+            r.rdx, r.rax, r.rcx, r.rsp, r.rip, r.eflags,
         ];
         general.into_iter().for_each(&mut word);
         // cs, gs, fs, ss as four 16-bit values.
@@ -89,7 +92,11 @@ impl SignalFrame {
         bytes[notes + 8..notes + 16].copy_from_slice(&features.to_le_bytes());
         bytes[notes + 16..notes + 20].copy_from_slice(&size.to_le_bytes());
         bytes.extend(MAGIC_2.to_le_bytes());
-        Some(SignalFrame { at, bytes, way_back: way_back.len() as u64 * RETURN as u64 })
+        Some(SignalFrame {
+            at,
+            bytes,
+            way_back: way_back.len() as u64 * RETURN as u64,
+        })
     }
 
     /// The stack pointer with which `rt_sigreturn` is called.
@@ -106,7 +113,11 @@ impl SignalFrame {
 fn usual_state(extended: &[u8]) -> Option<(&[u8], u64)> {
     const TILES: u64 = 1 << 17 | 1 << 18;
     const IN_USE: usize = 512;
-    let word = |at: usize| Some(u64::from_le_bytes(extended.get(at..at + 8)?.try_into().ok()?));
+    let word = |at: usize| {
+        Some(u64::from_le_bytes(
+            extended.get(at..at + 8)?.try_into().ok()?,
+        ))
+    };
     // ptrace leaves the processor's features at the start of the notes.
     let features = word(NOTES)?;
     if features & TILES == 0 {
@@ -117,7 +128,10 @@ fn usual_state(extended: &[u8]) -> Option<(&[u8], u64)> {
     }
     // CPUID leaf 0xd, sub-leaf 17: where the tiles' configuration starts.
     let end = std::arch::x86_64::__cpuid_count(0xd, 17).ebx;
-    Some((extended.get(..usize::try_from(end).ok()?)?, features & !TILES))
+    Some((
+        extended.get(..usize::try_from(end).ok()?)?,
+        features & !TILES,
+    ))
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use crate::ptrace::{Standing, interrupt, seize, wait_standing};
 use crate::unwind::Unwinder;
 
 /// How long a thread may take to stop.
-const PATIENCE: Duration = Duration::from_millis(500);
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Every thread of a process, standing.
 pub(crate) struct AllStopped<'p> {
@@ -22,22 +22,35 @@ pub(crate) struct AllStopped<'p> {
 
 impl<'p> AllStopped<'p> {
     /// Stops all threads, those too that are born meanwhile.
-    pub(crate) fn new(process: &'p Process, unwinder: &'p mut Unwinder) -> Result<Self, TargetError> {
-        let mut all = AllStopped { process, unwinder, threads: Vec::new() };
+    pub(crate) fn new(
+        process: &'p Process,
+        unwinder: &'p mut Unwinder,
+    ) -> Result<Self, TargetError> {
+        let mut all = AllStopped {
+            process,
+            unwinder,
+            threads: Vec::new(),
+        };
         let mut known = BTreeSet::new();
         loop {
-            let mut new: Vec<i32> = process.tids()?.into_iter().filter(|tid| known.insert(*tid)).collect();
+            let mut new: Vec<i32> = process
+                .tids()?
+                .into_iter()
+                .filter(|tid| known.insert(*tid))
+                .collect();
             if new.is_empty() {
                 break;
             }
             // All are asked before any is waited for.
             let mut refused = None;
-            new.retain(|tid| match seize(process.pid, *tid).and_then(|()| interrupt(process.pid, *tid)) {
-                Ok(()) => true,
-                Err(TargetError::Gone(_)) => false,
-                Err(error) => {
-                    refused = Some(error);
-                    false
+            new.retain(|tid| {
+                match seize(process.pid, *tid).and_then(|()| interrupt(process.pid, *tid)) {
+                    Ok(()) => true,
+                    Err(TargetError::Gone(_)) => false,
+                    Err(error) => {
+                        refused = Some(error);
+                        false
+                    }
                 }
             });
             for tid in new {
@@ -61,7 +74,11 @@ impl<'p> AllStopped<'p> {
         for thread in self.threads {
             let resumed = thread.registers().and_then(|registers| {
                 let untouched = thread.untouched(&registers);
-                if untouched.rip != registers.rip { thread.set_registers(&untouched) } else { Ok(()) }
+                if untouched.rip != registers.rip {
+                    thread.set_registers(&untouched)
+                } else {
+                    Ok(())
+                }
             });
             let let_go = thread.let_go();
             match resumed.and(let_go) {
@@ -81,8 +98,16 @@ impl Stopped for AllStopped<'_> {
             let registers = thread.registers()?;
             let (frames, unknown) = self.unwinder.walk(&self.process.memory, &registers);
             let name = self.process.thread_name(thread.tid());
-            let thread = Thread { tid: thread.tid(), name };
-            stacks.push(Stack { thread, frames, unknown, handlers });
+            let thread = Thread {
+                tid: thread.tid(),
+                name,
+            };
+            stacks.push(Stack {
+                thread,
+                frames,
+                unknown,
+                handlers,
+            });
         }
         Ok(stacks)
     }

@@ -52,12 +52,17 @@ impl Target for Process {
     }
 
     fn original(&self, range: Range<LiveAddr>) -> Result<Option<Vec<u8>>, TargetError> {
-        let map = self.maps()?.into_iter().find(|map| {
-            map.address.0 <= range.start.0 && range.end.0 <= map.address.1
-        });
+        let map = self
+            .maps()?
+            .into_iter()
+            .find(|map| map.address.0 <= range.start.0 && range.end.0 <= map.address.1);
         let Some(map) = map else { return Ok(None) };
-        let Some(file) = self.open_mapped(&map) else { return Ok(None) };
-        let Ok(size) = usize::try_from(range.end.0 - range.start.0) else { return Ok(None) };
+        let Some(file) = self.open_mapped(&map) else {
+            return Ok(None);
+        };
+        let Ok(size) = usize::try_from(range.end.0 - range.start.0) else {
+            return Ok(None);
+        };
         let mut bytes = vec![0; size];
         let offset = map.offset + (range.start.0 - map.address.0);
         // The last page of a file shows zeros behind its end.
@@ -110,9 +115,13 @@ impl Target for Process {
             let map = maps.iter().find(|map| {
                 map.offset == 0 && map.address.0 == loaded.first.wrapping_add(loaded.bias)
             });
-            let Some(mut file) = map.and_then(|map| self.open_mapped(map)) else { continue };
+            let Some(mut file) = map.and_then(|map| self.open_mapped(map)) else {
+                continue;
+            };
             let is_runtime = loaded.path.contains("libgcc_s");
-            let is_program = self.exe().is_some_and(|exe| exe.to_string_lossy() == loaded.path);
+            let is_program = self
+                .exe()
+                .is_some_and(|exe| exe.to_string_lossy() == loaded.path);
             if !is_runtime && !is_program {
                 continue;
             }
@@ -131,7 +140,9 @@ impl Target for Process {
 impl Process {
     /// The file behind a mapping, if it is still the one that was mapped.
     fn open_mapped(&self, map: &MemoryMap) -> Option<File> {
-        let MMapPath::Path(path) = &map.pathname else { return None };
+        let MMapPath::Path(path) = &map.pathname else {
+            return None;
+        };
         let root = PathBuf::from(format!("/proc/{}/root", self.pid));
         let inside = root.join(path.strip_prefix("/").ok()?);
         let exe = PathBuf::from(format!("/proc/{}/exe", self.pid));
@@ -148,15 +159,18 @@ fn find_symbol(bytes: &[u8], wanted: &[u8]) -> Option<u64> {
     let endian = object::LittleEndian;
     let header = elf::FileHeader64::<object::LittleEndian>::parse(bytes).ok()?;
     let table = header.sections(endian, bytes).ok()?;
-    [elf::SHT_DYNSYM, elf::SHT_SYMTAB].into_iter().find_map(|kind| {
-        let symbols = table.symbols(endian, bytes, kind).ok()?;
-        symbols
-            .iter()
-            .find(|symbol| {
-                !symbol.is_undefined(endian) && symbols.symbol_name(endian, symbol) == Ok(wanted)
-            })
-            .map(|symbol| symbol.st_value(endian))
-    })
+    [elf::SHT_DYNSYM, elf::SHT_SYMTAB]
+        .into_iter()
+        .find_map(|kind| {
+            let symbols = table.symbols(endian, bytes, kind).ok()?;
+            symbols
+                .iter()
+                .find(|symbol| {
+                    !symbol.is_undefined(endian)
+                        && symbols.symbol_name(endian, symbol) == Ok(wanted)
+                })
+                .map(|symbol| symbol.st_value(endian))
+        })
 }
 
 /// Calls in which a thread waits for others.
@@ -205,17 +219,25 @@ fn is_outside_runtime(process: &Process, thread: &Standing) -> Result<(), Target
     }
     let maps = process.maps()?;
     let file_of = |pc: &LiveAddr| {
-        let map = maps.iter().find(|map| map.address.0 <= pc.0 && pc.0 < map.address.1);
+        let map = maps
+            .iter()
+            .find(|map| map.address.0 <= pc.0 && pc.0 < map.address.1);
         map.map(|map| match &map.pathname {
             MMapPath::Path(path) => path.to_string_lossy().into_owned(),
             other => format!("{other:?}"),
         })
     };
     let files: Option<Vec<String>> = frames.iter().map(file_of).collect();
-    let Some(files) = files else { return busy("a frame is in no file") };
+    let Some(files) = files else {
+        return busy("a frame is in no file");
+    };
     let name = |path: &String| path.rsplit('/').next().unwrap_or_default().to_owned();
-    let in_libc = |path: &String| name(path).starts_with("libc.so") || name(path).starts_with("libc-");
-    if files.iter().any(|path| name(path).starts_with("ld-") || name(path).starts_with("libgcc")) {
+    let in_libc =
+        |path: &String| name(path).starts_with("libc.so") || name(path).starts_with("libc-");
+    if files
+        .iter()
+        .any(|path| name(path).starts_with("ld-") || name(path).starts_with("libgcc"))
+    {
         return busy("it is inside the loader or the unwinder");
     }
     let inner = files.iter().take_while(|path| in_libc(path)).count();

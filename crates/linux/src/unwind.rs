@@ -66,7 +66,10 @@ impl Unwinder {
                 name: loaded.path,
             });
         }
-        Ok(Unwinder { modules, context: UnwindContext::new() })
+        Ok(Unwinder {
+            modules,
+            context: UnwindContext::new(),
+        })
     }
 
     /// The frames of a thread, innermost first, and why they end if not at the start
@@ -78,8 +81,8 @@ impl Unwinder {
     ) -> (Vec<LiveAddr>, Option<String>) {
         let r = thread;
         let mut registers: Registers = [
-            r.rax, r.rdx, r.rcx, r.rbx, r.rsi, r.rdi, r.rbp, r.rsp, r.r8, r.r9, r.r10, r.r11, r.r12,
-            r.r13, r.r14, r.r15, r.rip,
+            r.rax, r.rdx, r.rcx, r.rbx, r.rsi, r.rdi, r.rbp, r.rsp, r.r8, r.r9, r.r10, r.r11,
+            r.r12, r.r13, r.r14, r.r15, r.rip,
         ]
         .map(Some);
         let mut stack = StackCache::new(memory, r.rsp);
@@ -114,7 +117,10 @@ impl Unwinder {
         exact: &mut bool,
     ) -> Result<bool, String> {
         let at = if *exact { rip } else { rip.wrapping_sub(1) };
-        let module = self.modules.iter().find(|module| module.range.contains(&at));
+        let module = self
+            .modules
+            .iter()
+            .find(|module| module.range.contains(&at));
         let module = module.ok_or_else(|| format!("{rip:#x} is in no module"))?;
         let tables = module.tables.as_ref();
         let tables = tables.ok_or_else(|| format!("{} has no unwind data", module.name))?;
@@ -134,13 +140,15 @@ impl Unwinder {
         let row = fde
             .unwind_info_for_address(&tables.frames, &tables.bases, &mut self.context, at)
             .map_err(fail)?;
-        let evaluate = |expression: Expression<Bytes>, start: Option<u64>, stack: &mut StackCache<'_>| {
-            evaluate(expression, encoding, start, registers, stack)
-        };
+        let evaluate =
+            |expression: Expression<Bytes>, start: Option<u64>, stack: &mut StackCache<'_>| {
+                evaluate(expression, encoding, start, registers, stack)
+            };
         let cfa = match row.cfa() {
             CfaRule::RegisterAndOffset { register, offset } => {
                 let base = registers.get(usize::from(register.0)).copied().flatten();
-                base.ok_or("the frame's register is not known")?.wrapping_add_signed(*offset)
+                base.ok_or("the frame's register is not known")?
+                    .wrapping_add_signed(*offset)
             }
             CfaRule::Expression(expression) => {
                 let expression = expression.get(&tables.frames).map_err(fail)?;
@@ -158,7 +166,9 @@ impl Unwinder {
                 Some(RegisterRule::Undefined) if number == RIP => return Ok(false),
                 Some(RegisterRule::Undefined) => None,
                 Some(RegisterRule::SameValue) => old,
-                Some(RegisterRule::Offset(offset)) => Some(stack.word(cfa.wrapping_add_signed(offset))?),
+                Some(RegisterRule::Offset(offset)) => {
+                    Some(stack.word(cfa.wrapping_add_signed(offset))?)
+                }
                 Some(RegisterRule::ValOffset(offset)) => Some(cfa.wrapping_add_signed(offset)),
                 Some(RegisterRule::Register(other)) => {
                     registers.get(usize::from(other.0)).copied().flatten()
@@ -188,12 +198,24 @@ impl Tables {
         let bases = BaseAddresses::default().set_eh_frame_hdr(at.0);
         let reader = EndianRcSlice::new(Rc::from(header_bytes), LittleEndian);
         let header = EhFrameHdr::from(reader).parse(&bases, 8).ok()?;
-        let gimli::Pointer::Direct(start) = header.eh_frame_ptr() else { return None };
-        let (_, end) = loaded.segments.iter().find(|(from, to)| from.0 <= start && start < to.0)?;
-        let frames = memory.read_some(LiveAddr(start), usize::try_from((end.0 - start).min(LARGEST)).ok()?);
+        let gimli::Pointer::Direct(start) = header.eh_frame_ptr() else {
+            return None;
+        };
+        let (_, end) = loaded
+            .segments
+            .iter()
+            .find(|(from, to)| from.0 <= start && start < to.0)?;
+        let frames = memory.read_some(
+            LiveAddr(start),
+            usize::try_from((end.0 - start).min(LARGEST)).ok()?,
+        );
         let frames = EhFrame::from(EndianRcSlice::new(Rc::from(frames), LittleEndian));
         // Text-relative pointers are not used on x86-64.
-        Some(Tables { header, frames, bases: bases.set_eh_frame(start) })
+        Some(Tables {
+            header,
+            frames,
+            bases: bases.set_eh_frame(start),
+        })
     }
 }
 
@@ -217,17 +239,28 @@ fn evaluate(
             EvaluationResult::RequiresRegister { register, .. } => {
                 let value = registers.get(usize::from(register.0)).copied().flatten();
                 let value = value.ok_or("an unwind expression needs a lost register")?;
-                evaluation.resume_with_register(Value::Generic(value)).map_err(fail)?
+                evaluation
+                    .resume_with_register(Value::Generic(value))
+                    .map_err(fail)?
             }
-            EvaluationResult::RequiresMemory { address, size: 8, .. } => {
+            EvaluationResult::RequiresMemory {
+                address, size: 8, ..
+            } => {
                 let value = stack.word(address)?;
-                evaluation.resume_with_memory(Value::Generic(value)).map_err(fail)?
+                evaluation
+                    .resume_with_memory(Value::Generic(value))
+                    .map_err(fail)?
             }
             _ => return Err("an unwind expression needs what is not there".to_owned()),
         };
     }
     match evaluation.result()[..] {
-        [gimli::Piece { location: Location::Address { address }, .. }] => Ok(address),
+        [
+            gimli::Piece {
+                location: Location::Address { address },
+                ..
+            },
+        ] => Ok(address),
         _ => Err("an unwind expression yields no address".to_owned()),
     }
 }
@@ -242,7 +275,10 @@ impl<'m> StackCache<'m> {
     const PIECE: u64 = 0x4000;
 
     fn new(memory: &'m Memory, rsp: u64) -> Self {
-        let mut cache = StackCache { memory, pieces: HashMap::new() };
+        let mut cache = StackCache {
+            memory,
+            pieces: HashMap::new(),
+        };
         cache.fill(rsp & !(Self::PIECE - 1));
         cache
     }
@@ -253,7 +289,11 @@ impl<'m> StackCache<'m> {
             // The piece may begin below the stack, where nothing can be read.
             let size = usize::try_from(Self::PIECE).expect("a small number");
             let bytes = memory.read_some(LiveAddr(start), size);
-            if bytes.len() == size { bytes } else { Vec::new() }
+            if bytes.len() == size {
+                bytes
+            } else {
+                Vec::new()
+            }
         })
     }
 

@@ -23,13 +23,24 @@ const DEEPEST: u32 = 12;
 pub(crate) fn is_kept(c: &Comparison<'_>, hot: &Hot) -> bool {
     let (old, new) = (c.base.entity(hot.base.main), c.fixed.entity(hot.fixed.main));
     // Compilers change how a clone is called as they like.
-    let clone = |name: &str| [".isra", ".constprop", ".part"].iter().any(|c| name.contains(c));
+    let clone = |name: &str| {
+        [".isra", ".constprop", ".part"]
+            .iter()
+            .any(|c| name.contains(c))
+    };
     if clone(old.name()) || clone(new.name()) {
         return false;
     }
-    let (Some(base), Some(fixed)) = (&c.base_types, &c.fixed_types) else { return false };
-    let prototypes = (base.prototypes.get(old.name()), fixed.prototypes.get(new.name()));
-    let (Some(before), Some(after)) = prototypes else { return false };
+    let (Some(base), Some(fixed)) = (&c.base_types, &c.fixed_types) else {
+        return false;
+    };
+    let prototypes = (
+        base.prototypes.get(old.name()),
+        fixed.prototypes.get(new.name()),
+    );
+    let (Some(before), Some(after)) = prototypes else {
+        return false;
+    };
     let kept = clobbers(c.base, &hot.base, Bound::Lower, DEEPEST);
     let changed = clobbers(c.fixed, &hot.fixed, Bound::Upper, DEEPEST);
     before == after && changed & !kept == 0
@@ -53,25 +64,37 @@ fn clobbers(image: &Image, parts: &Parts, bound: Bound, depth: u32) -> Clobbers 
     let mut found = 0;
     for part in parts.ids() {
         let entity = image.entity(part);
-        let Some(lines) = decode(image, entity) else { return unknown };
+        let Some(lines) = decode(image, entity) else {
+            return unknown;
+        };
         for line in &lines {
             let info = factory.info(&line.instruction);
             let writes = |access: OpAccess| {
-                !matches!(access, OpAccess::None | OpAccess::Read | OpAccess::CondRead | OpAccess::NoMemAccess)
+                !matches!(
+                    access,
+                    OpAccess::None | OpAccess::Read | OpAccess::CondRead | OpAccess::NoMemAccess
+                )
             };
-            let written = info.used_registers().iter().filter(|used| writes(used.access()));
-            found |= written.map(|used| bit(used.register())).fold(0, |all, bit| all | bit);
+            let written = info
+                .used_registers()
+                .iter()
+                .filter(|used| writes(used.access()));
+            found |= written
+                .map(|used| bit(used.register()))
+                .fold(0, |all, bit| all | bit);
             let leaves = line.address.filter(|r| {
                 let branch = matches!(r.kind, ReferenceKind::Call | ReferenceKind::Jump);
                 branch && (r.target < entity.addr || r.target >= entity.end())
             });
             match (line.instruction.flow_control(), leaves) {
-                (_, Some(reference)) => found |= match image.place(reference.target) {
-                    Place::In(id, _) if parts.ids().any(|part| part == id) => 0,
-                    Place::In(id, 0) => callee(image, id, bound, depth),
-                    // Another image's function: every compiler assumes the worst.
-                    _ => ALL,
-                },
+                (_, Some(reference)) => {
+                    found |= match image.place(reference.target) {
+                        Place::In(id, _) if parts.ids().any(|part| part == id) => 0,
+                        Place::In(id, 0) => callee(image, id, bound, depth),
+                        // Another image's function: every compiler assumes the worst.
+                        _ => ALL,
+                    }
+                }
                 (FlowControl::IndirectCall, _) => return ALL,
                 // A jump table, or a call at the end through a pointer.
                 (FlowControl::IndirectBranch, _) => found |= unknown,
@@ -87,17 +110,36 @@ fn clobbers(image: &Image, parts: &Parts, bound: Bound, depth: u32) -> Clobbers 
 
 fn callee(image: &Image, id: EntityId, bound: Bound, depth: u32) -> Clobbers {
     // A cold part of the callee is reached by a jump of it and followed there.
-    clobbers(image, &Parts { main: id, cold: Vec::new() }, bound, depth - 1)
+    clobbers(
+        image,
+        &Parts {
+            main: id,
+            cold: Vec::new(),
+        },
+        bound,
+        depth - 1,
+    )
 }
 
 fn bit(register: Register) -> Clobbers {
     let general = [
-        Register::RAX, Register::RCX, Register::RDX, Register::RSI, Register::RDI, Register::R8,
-        Register::R9, Register::R10, Register::R11,
+        Register::RAX,
+        Register::RCX,
+        Register::RDX,
+        Register::RSI,
+        Register::RDI,
+        Register::R8,
+        Register::R9,
+        Register::R10,
+        Register::R11,
     ];
     let full = register.full_register();
     if let Some(index) = general.iter().position(|r| *r == full) {
         return 1 << index;
     }
-    if register.is_vector_register() && full.number() < 16 { 1 << (9 + full.number()) } else { 0 }
+    if register.is_vector_register() && full.number() < 16 {
+        1 << (9 + full.number())
+    } else {
+        0
+    }
 }

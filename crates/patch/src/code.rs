@@ -33,7 +33,11 @@ pub(crate) struct Code {
 
 impl Code {
     pub(crate) fn new(bytes: &[u8]) -> Code {
-        Code { bytes: bytes.to_vec(), relocations: Vec::new(), islands: Vec::new() }
+        Code {
+            bytes: bytes.to_vec(),
+            relocations: Vec::new(),
+            islands: Vec::new(),
+        }
     }
 
     /// Makes the instruction `line`, which is at `offset`, refer to `target`.
@@ -61,12 +65,18 @@ impl Code {
                 return self.islands_are_near();
             }
             (_, 4) => {
-                let rest = i64::try_from(length).map_err(|e| e.to_string())? - i64::from(reference.offset);
+                let rest =
+                    i64::try_from(length).map_err(|e| e.to_string())? - i64::from(reference.offset);
                 (RelocationKind::Relative32, addend - rest)
             }
             _ => return Err(format!("the operand at {} cannot be bound", line.at())),
         };
-        self.relocations.push(Relocation { offset: place, kind, symbol, addend });
+        self.relocations.push(Relocation {
+            offset: place,
+            kind,
+            symbol,
+            addend,
+        });
         Ok(())
     }
 
@@ -97,10 +107,16 @@ impl Code {
 
     fn islands_are_near(&self) -> Result<(), String> {
         let room = self.room_before();
-        let near = self.islands.iter().zip(self.places()).all(|(island, place)| {
-            distance(place, room + island.next).is_some()
-        });
-        if near { Ok(()) } else { Err("too many short jumps leave it".to_owned()) }
+        let near = self
+            .islands
+            .iter()
+            .zip(self.places())
+            .all(|(island, place)| distance(place, room + island.next).is_some());
+        if near {
+            Ok(())
+        } else {
+            Err("too many short jumps leave it".to_owned())
+        }
     }
 
     /// Puts the code into its section.
@@ -125,7 +141,12 @@ impl Code {
             bytes[place + 1..place + JUMP].fill(0);
             let (symbol, addend) = island.target;
             let (offset, kind) = (place as u64 + 1, RelocationKind::Relative32);
-            self.relocations.push(Relocation { offset, kind, symbol, addend: addend - 4 });
+            self.relocations.push(Relocation {
+                offset,
+                kind,
+                symbol,
+                addend: addend - 4,
+            });
         }
         section.bytes = bytes;
         section.relocations = self.relocations;

@@ -2,7 +2,7 @@
 
 use invivo_compare::{Extent, Parts, extent, is_relative_table, jump_table};
 use invivo_image::x86_64::Line;
-use invivo_image::{EntityId, Image, LinkAddr, Link, SectionKind as ImageSection, Slot};
+use invivo_image::{EntityId, Image, Link, LinkAddr, SectionKind as ImageSection, Slot};
 
 use crate::model::{Relocation, RelocationKind, Section, SectionKind, SymbolPlace};
 use crate::planner::{Placed, Planner};
@@ -13,7 +13,11 @@ type User<'u> = (&'u Parts, &'u [Line], usize);
 
 impl Planner<'_, '_> {
     /// A copy of the unnamed constant at `at`.
-    pub(crate) fn bind_constant(&mut self, user: Option<User<'_>>, at: LinkAddr) -> Result<Target, String> {
+    pub(crate) fn bind_constant(
+        &mut self,
+        user: Option<User<'_>>,
+        at: LinkAddr,
+    ) -> Result<Target, String> {
         let c = self.c;
         if let Some((parts, lines, index)) = user {
             let inside = |target: LinkAddr| {
@@ -23,14 +27,21 @@ impl Planner<'_, '_> {
                 })
             };
             if let Some(entries) = jump_table(c.fixed, &c.fixed_usage, lines, index, at, &inside) {
-                let targets = entries.iter().map(|entry| (entry.width, entry.target)).collect();
+                let targets = entries
+                    .iter()
+                    .map(|entry| (entry.width, entry.target))
+                    .collect();
                 return self.copy_table(at, targets);
             }
             if is_relative_table(lines, index) {
                 return self.copy_relative_table(at);
             }
         }
-        let pointer = Line { instruction: Default::default(), address: None, immediate: None };
+        let pointer = Line {
+            instruction: Default::default(),
+            address: None,
+            immediate: None,
+        };
         let line = user.map_or(&pointer, |(_, lines, index)| &lines[index]);
         let size = extent(c.fixed, &c.fixed_usage, line, at)
             .ok_or_else(|| format!("the constant at {at} has no end"))?;
@@ -45,11 +56,22 @@ impl Planner<'_, '_> {
         if let Some(symbol) = self.placed.get(&key) {
             return Ok((*symbol, 0));
         }
-        let bytes = c.fixed.bytes(at, size.size()).ok_or("a constant without bytes")?.to_vec();
+        let bytes = c
+            .fixed
+            .bytes(at, size.size())
+            .ok_or("a constant without bytes")?
+            .to_vec();
         // Vector instructions fault on a constant that lost its alignment.
         let align = 1u64 << at.0.trailing_zeros().min(6);
         let number = self.contents.sections.len();
-        let symbol = self.place_data(format!(".rodata.{number}"), String::new(), SectionKind::ReadOnly, align, bytes, key);
+        let symbol = self.place_data(
+            format!(".rodata.{number}"),
+            String::new(),
+            SectionKind::ReadOnly,
+            align,
+            bytes,
+            key,
+        );
         self.relocate_data(symbol, at, size.size())?;
         Ok((symbol, 0))
     }
@@ -64,9 +86,21 @@ impl Planner<'_, '_> {
         key: Placed,
     ) -> u32 {
         let size = bytes.len() as u64;
-        let section =
-            self.add_section(Section { name: section, kind, align, bytes, relocations: Vec::new() });
-        let symbol = self.add_symbol(name, SymbolPlace::Patch { section, offset: 0, size });
+        let section = self.add_section(Section {
+            name: section,
+            kind,
+            align,
+            bytes,
+            relocations: Vec::new(),
+        });
+        let symbol = self.add_symbol(
+            name,
+            SymbolPlace::Patch {
+                section,
+                offset: 0,
+                size,
+            },
+        );
         self.placed.insert(key, symbol);
         symbol
     }
@@ -81,16 +115,34 @@ impl Planner<'_, '_> {
         }
         let number = self.contents.sections.len();
         let bytes = vec![0; usize::try_from(size).map_err(|e| e.to_string())?];
-        let symbol = self.place_data(format!(".rodata.{number}"), String::new(), SectionKind::ReadOnly, u64::from(width), bytes, key);
+        let symbol = self.place_data(
+            format!(".rodata.{number}"),
+            String::new(),
+            SectionKind::ReadOnly,
+            u64::from(width),
+            bytes,
+            key,
+        );
         let mut relocations = Vec::new();
-        for ((_, target), offset) in entries.into_iter().zip((0u64..).step_by(usize::from(width))) {
+        for ((_, target), offset) in entries
+            .into_iter()
+            .zip((0u64..).step_by(usize::from(width)))
+        {
             let (symbol, addend) = self.bind_table_entry(target)?;
             // A distance counts from the table's start, a relocation from its own place.
             let (kind, addend) = match width {
-                4 => (RelocationKind::Relative32, addend + i64::try_from(offset).map_err(|_| "a table that is too long")?),
+                4 => (
+                    RelocationKind::Relative32,
+                    addend + i64::try_from(offset).map_err(|_| "a table that is too long")?,
+                ),
                 _ => (RelocationKind::Absolute64, addend),
             };
-            relocations.push(Relocation { offset, kind, symbol, addend });
+            relocations.push(Relocation {
+                offset,
+                kind,
+                symbol,
+                addend,
+            });
         }
         self.set_relocations(symbol, relocations);
         Ok((symbol, 0))
@@ -100,7 +152,10 @@ impl Planner<'_, '_> {
         if let invivo_image::Place::In(id, offset) = self.c.fixed.place(target)
             && (self.hot.contains_key(&id) || self.cold.contains_key(&id))
         {
-            return Ok((self.copied(id), i64::try_from(offset).map_err(|e| e.to_string())?));
+            return Ok((
+                self.copied(id),
+                i64::try_from(offset).map_err(|e| e.to_string())?,
+            ));
         }
         self.bind_pointer(target)
     }
@@ -108,15 +163,25 @@ impl Planner<'_, '_> {
     /// A table of distances to constants, as `switch` statements that yield texts become.
     fn copy_relative_table(&mut self, at: LinkAddr) -> Result<Target, String> {
         let image = self.c.fixed;
-        let end = image.section_at(at).ok_or("a table outside the image")?.range.end;
+        let end = image
+            .section_at(at)
+            .ok_or("a table outside the image")?
+            .range
+            .end;
         let next = self.c.fixed_usage.next_boundary(at).unwrap_or(end).min(end);
-        let bytes = image.bytes(at, next.0 - at.0).ok_or("a table without bytes")?;
+        let bytes = image
+            .bytes(at, next.0 - at.0)
+            .ok_or("a table without bytes")?;
         let mut entries = Vec::new();
         for raw in bytes.chunks_exact(4) {
             let distance = i32::from_le_bytes(raw.try_into().expect("chunks of four bytes"));
             let target = at.checked_offset(i64::from(distance));
-            let target = target.filter(|target| distance != 0 && image.section_at(*target).is_some());
-            entries.push((4, target.ok_or_else(|| format!("the table at {at} is not understood"))?));
+            let target =
+                target.filter(|target| distance != 0 && image.section_at(*target).is_some());
+            entries.push((
+                4,
+                target.ok_or_else(|| format!("the table at {at} is not understood"))?,
+            ));
         }
         if entries.is_empty() {
             return Err(format!("the table at {at} is not understood"));
@@ -132,16 +197,27 @@ impl Planner<'_, '_> {
         }
         let image = self.c.fixed;
         let entity = image.entity(id);
-        let section = image.section_at(entity.addr).ok_or("an object outside the image")?;
+        let section = image
+            .section_at(entity.addr)
+            .ok_or("an object outside the image")?;
         let (prefix, kind) = match section.kind {
             ImageSection::ReadOnly => (".rodata", SectionKind::ReadOnly),
             ImageSection::Data => (".data", SectionKind::Data),
-            _ => return Err(format!("{} is no data", invivo_image::demangle(entity.name()))),
+            _ => {
+                return Err(format!(
+                    "{} is no data",
+                    invivo_image::demangle(entity.name())
+                ));
+            }
         };
         const LARGEST: u64 = 1 << 30;
-        let size = usize::try_from(entity.size).ok().filter(|_| entity.size <= LARGEST);
+        let size = usize::try_from(entity.size)
+            .ok()
+            .filter(|_| entity.size <= LARGEST);
         let size = size.ok_or_else(|| format!("{} is too large", entity.name()))?;
-        let bytes = image.bytes(entity.addr, entity.size).map_or_else(|| vec![0; size], <[u8]>::to_vec);
+        let bytes = image
+            .bytes(entity.addr, entity.size)
+            .map_or_else(|| vec![0; size], <[u8]>::to_vec);
         let align = 1u64 << entity.addr.0.trailing_zeros().min(6);
         let name = entity.name().to_owned();
         let symbol = self.place_data(format!("{prefix}.{name}"), name, kind, align, bytes, key);
@@ -158,7 +234,10 @@ impl Planner<'_, '_> {
             match slot {
                 Slot::Pointer(target) => pointers.push((*place, *target)),
                 Slot::Import(name, addend) => {
-                    let own = image.entities.iter().find(|e| e.names.iter().any(|s| s.name == *name));
+                    let own = image
+                        .entities
+                        .iter()
+                        .find(|e| e.names.iter().any(|s| s.name == *name));
                     let own = own.and_then(|entity| entity.addr.checked_offset(*addend));
                     let target = own.ok_or_else(|| format!("new data needs the import {name}"))?;
                     pointers.push((*place, target));
@@ -173,7 +252,12 @@ impl Planner<'_, '_> {
         for (place, target) in pointers {
             let (symbol, addend) = self.bind_pointer(target)?;
             let kind = RelocationKind::Absolute64;
-            relocations.push(Relocation { offset: place.0 - at.0, kind, symbol, addend });
+            relocations.push(Relocation {
+                offset: place.0 - at.0,
+                kind,
+                symbol,
+                addend,
+            });
         }
         self.set_relocations(symbol, relocations);
         Ok(())
@@ -186,10 +270,25 @@ impl Planner<'_, '_> {
             return Ok((*symbol, 0));
         }
         let number = self.contents.sections.len();
-        let symbol = self.place_data(format!(".rodata.{number}"), String::new(), SectionKind::ReadOnly, 8, vec![0; 8], key);
+        let symbol = self.place_data(
+            format!(".rodata.{number}"),
+            String::new(),
+            SectionKind::ReadOnly,
+            8,
+            vec![0; 8],
+            key,
+        );
         let (to, addend) = self.bind_pointer(target)?;
         let kind = RelocationKind::Absolute64;
-        self.set_relocations(symbol, vec![Relocation { offset: 0, kind, symbol: to, addend }]);
+        self.set_relocations(
+            symbol,
+            vec![Relocation {
+                offset: 0,
+                kind,
+                symbol: to,
+                addend,
+            }],
+        );
         Ok((symbol, 0))
     }
 

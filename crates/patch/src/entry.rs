@@ -21,8 +21,10 @@ pub(crate) struct Entry {
 pub(crate) fn examine(c: &Comparison<'_>, parts: &Parts) -> Option<Entry> {
     let image = c.base;
     let main = image.entity(parts.main);
-    let bodies: Vec<Vec<Line>> =
-        parts.ids().map(|id| decode(image, image.entity(id))).collect::<Option<_>>()?;
+    let bodies: Vec<Vec<Line>> = parts
+        .ids()
+        .map(|id| decode(image, image.entity(id)))
+        .collect::<Option<_>>()?;
     let inside = |at: LinkAddr| main.addr <= at && at < main.end();
     let mut clear = main.size;
     let mut lands = |at: LinkAddr| {
@@ -30,15 +32,20 @@ pub(crate) fn examine(c: &Comparison<'_>, parts: &Parts) -> Option<Entry> {
             clear = clear.min(at.0 - main.addr.0);
         }
     };
-    let starts: std::collections::HashSet<LinkAddr> = bodies.iter().flatten().map(Line::at).collect();
+    let starts: std::collections::HashSet<LinkAddr> =
+        bodies.iter().flatten().map(Line::at).collect();
     for body in &bodies {
         for (index, line) in body.iter().enumerate() {
             for reference in line.references() {
                 lands(reference.target);
-                let table = jump_table(image, &c.base_usage, body, index, reference.target, &|at| {
-                    starts.contains(&at)
-                });
-                table.into_iter().flatten().for_each(|entry| lands(entry.target));
+                let table =
+                    jump_table(image, &c.base_usage, body, index, reference.target, &|at| {
+                        starts.contains(&at)
+                    });
+                table
+                    .into_iter()
+                    .flatten()
+                    .for_each(|entry| lands(entry.target));
             }
         }
     }
@@ -46,7 +53,10 @@ pub(crate) fn examine(c: &Comparison<'_>, parts: &Parts) -> Option<Entry> {
         let at = image.entity(id).addr;
         if let Some(lsda) = image.unwind.fde_at(at).and_then(|fde| fde.lsda) {
             let lsda = Lsda::parse(image, lsda).ok()?;
-            lsda.landing_pads.iter().filter_map(|pad| at.checked_add(*pad)).for_each(&mut lands);
+            lsda.landing_pads
+                .iter()
+                .filter_map(|pad| at.checked_add(*pad))
+                .for_each(&mut lands);
         }
     }
     // Other functions do not jump into this one, but a second entry point may exist.
@@ -63,11 +73,16 @@ pub(crate) fn examine(c: &Comparison<'_>, parts: &Parts) -> Option<Entry> {
 /// Padding that a short jump from the entry can reach.
 fn pads(image: &Image, entry: LinkAddr) -> Vec<(i64, u32)> {
     const REACH: u64 = 128 + LONGEST_PADDING;
-    let from = image.entities.partition_point(|entity| entity.addr.0 + REACH < entry.0);
-    let near = image.entities[from..].iter().take_while(|entity| entity.addr.0 < entry.0 + REACH);
+    let from = image
+        .entities
+        .partition_point(|entity| entity.addr.0 + REACH < entry.0);
+    let near = image.entities[from..]
+        .iter()
+        .take_while(|entity| entity.addr.0 < entry.0 + REACH);
     near.filter_map(|entity| {
         let size = padding(image, entity.addr);
-        let at = i64::try_from(entity.addr.0).ok()? - i64::from(size) - i64::try_from(entry.0).ok()?;
+        let at =
+            i64::try_from(entity.addr.0).ok()? - i64::from(size) - i64::try_from(entry.0).ok()?;
         (size > 0).then_some((at, size))
     })
     .collect()
@@ -83,9 +98,13 @@ fn next_entity(image: &Image, at: LinkAddr) -> Option<LinkAddr> {
 
 /// How many bytes before `at` are padding that control never reaches.
 fn padding(image: &Image, at: LinkAddr) -> u32 {
-    let Some(before) = at.checked_offset(-1) else { return 0 };
+    let Some(before) = at.checked_offset(-1) else {
+        return 0;
+    };
     let after = image.entities.partition_point(|entity| entity.addr < at);
-    let Some(previous) = image.entities[..after].last() else { return 0 };
+    let Some(previous) = image.entities[..after].last() else {
+        return 0;
+    };
     // What ends behind `before` is no padding but code, and what has no size may go on.
     if previous.size == 0 || previous.end() > before || at.0 - previous.end().0 > LONGEST_PADDING {
         return 0;

@@ -22,7 +22,9 @@ pub(crate) fn section(planner: &mut Planner<'_, '_>) -> Option<Section> {
         })
         .filter(|id| {
             let at = image.entity(*id).addr;
-            image.section_at(at).is_some_and(|s| s.kind == ImageSection::Text)
+            image
+                .section_at(at)
+                .is_some_and(|s| s.kind == ImageSection::Text)
         })
         .collect();
     parts.sort();
@@ -46,7 +48,10 @@ impl Writer {
     fn add(&mut self, planner: &mut Planner<'_, '_>, part: EntityId) -> Result<(), String> {
         let image = planner.c.fixed;
         let entity = image.entity(part);
-        let fde = image.unwind.fde_at(entity.addr).ok_or("it has no unwind data")?;
+        let fde = image
+            .unwind
+            .fde_at(entity.addr)
+            .ok_or("it has no unwind data")?;
         if fde.range.start != entity.addr || fde.range.end < entity.end() {
             return Err("its unwind data describe other bounds".to_owned());
         }
@@ -83,21 +88,34 @@ impl Writer {
         self.word(0);
         self.bytes.push(1);
         self.bytes.push(b'z');
-        let flags = [(cie.personality.is_some(), b'P'), (cie.has_lsda, b'L'), (true, b'R'), (cie.signal, b'S')];
-        self.bytes.extend(flags.iter().filter(|(present, _)| *present).map(|(_, letter)| *letter));
+        let flags = [
+            (cie.personality.is_some(), b'P'),
+            (cie.has_lsda, b'L'),
+            (true, b'R'),
+            (cie.signal, b'S'),
+        ];
+        self.bytes.extend(
+            flags
+                .iter()
+                .filter(|(present, _)| *present)
+                .map(|(_, letter)| *letter),
+        );
         self.bytes.push(0);
         let (code, data) = (cie.code_align, cie.data_align);
         // LEB128 of small numbers is one byte; compilers use 1 and −8.
         let (0..=0x3f, -0x40..=0x3f, 0..=0x7f) = (code, data, cie.return_register) else {
             return Err("its unwind data use unusual units".to_owned());
         };
-        self.bytes.push(u8::try_from(code).map_err(|e| e.to_string())?);
+        self.bytes
+            .push(u8::try_from(code).map_err(|e| e.to_string())?);
         self.bytes.push(data.to_le_bytes()[0] & 0x7f);
-        self.bytes.push(u8::try_from(cie.return_register).map_err(|e| e.to_string())?);
+        self.bytes
+            .push(u8::try_from(cie.return_register).map_err(|e| e.to_string())?);
         let size = if cie.personality.is_some() { 5 } else { 0 } + u8::from(cie.has_lsda) + 1;
         self.bytes.push(size);
         if let Some((at, indirect)) = cie.personality {
-            self.bytes.push(encoding::PCREL_SDATA4 | if indirect { encoding::INDIRECT } else { 0 });
+            self.bytes
+                .push(encoding::PCREL_SDATA4 | if indirect { encoding::INDIRECT } else { 0 });
             let (symbol, addend) = planner.bind_pointer(at)?;
             self.pointer(symbol, addend);
         }
@@ -116,14 +134,27 @@ impl Writer {
 
     fn pointer(&mut self, symbol: u32, addend: i64) {
         let offset = self.bytes.len() as u64;
-        self.relocations.push(Relocation { offset, kind: RelocationKind::Relative32, symbol, addend });
+        self.relocations.push(Relocation {
+            offset,
+            kind: RelocationKind::Relative32,
+            symbol,
+            addend,
+        });
         self.word(0);
     }
 
     /// Adds the instructions, pads with `DW_CFA_nop`, and fills in the length.
-    fn end(&mut self, image: &Image, start: usize, instructions: std::ops::Range<usize>) -> Result<(), String> {
+    fn end(
+        &mut self,
+        image: &Image,
+        start: usize,
+        instructions: std::ops::Range<usize>,
+    ) -> Result<(), String> {
         let section = image.section_named(".eh_frame").ok_or("no .eh_frame")?;
-        let instructions = image.section_bytes(section).get(instructions).ok_or("broken .eh_frame")?;
+        let instructions = image
+            .section_bytes(section)
+            .get(instructions)
+            .ok_or("broken .eh_frame")?;
         self.bytes.extend(instructions);
         self.bytes.resize(self.bytes.len().next_multiple_of(8), 0);
         let length = u32::try_from(self.bytes.len() - start - 4).map_err(|e| e.to_string())?;
@@ -151,7 +182,10 @@ fn copy_lsda(planner: &mut Planner<'_, '_>, part: EntityId, lsda: &Lsda) -> Resu
     let image = planner.c.fixed;
     let start = lsda.range.start;
     let size = lsda.range.end.0 - start.0;
-    let bytes = image.bytes(start, size).ok_or("its LSDA has no bytes")?.to_vec();
+    let bytes = image
+        .bytes(start, size)
+        .ok_or("its LSDA has no bytes")?
+        .to_vec();
     let mut relocations = Vec::new();
     for (place, encoding, target) in &lsda.types {
         let (symbol, addend) = planner.bind_pointer(*target)?;
@@ -161,11 +195,29 @@ fn copy_lsda(planner: &mut Planner<'_, '_>, part: EntityId, lsda: &Lsda) -> Resu
             0x00 => RelocationKind::Absolute64,
             other => return Err(format!("its LSDA has types in encoding {other:#x}")),
         };
-        relocations.push(Relocation { offset: place.0 - start.0, kind, symbol, addend });
+        relocations.push(Relocation {
+            offset: place.0 - start.0,
+            kind,
+            symbol,
+            addend,
+        });
     }
     let name = format!(".gcc_except_table.{}", image.entity(part).name());
-    let section = Section { name, kind: SectionKind::ReadOnly, align: 4, bytes, relocations };
+    let section = Section {
+        name,
+        kind: SectionKind::ReadOnly,
+        align: 4,
+        bytes,
+        relocations,
+    };
     planner.contents.sections.push(section);
     let section = index(planner.contents.sections.len() - 1);
-    Ok(planner.add_symbol("", SymbolPlace::Patch { section, offset: 0, size }))
+    Ok(planner.add_symbol(
+        "",
+        SymbolPlace::Patch {
+            section,
+            offset: 0,
+            size,
+        },
+    ))
 }

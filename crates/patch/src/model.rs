@@ -36,7 +36,10 @@ impl<'de> Deserialize<'de> for Hex {
             .collect();
         let digits = digits.filter(|digits| digits.len().is_multiple_of(2));
         let digits = digits.ok_or_else(|| serde::de::Error::custom("not hexadecimal text"))?;
-        Ok(Hex(digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect()))
+        Ok(Hex(digits
+            .chunks_exact(2)
+            .map(|pair| pair[0] << 4 | pair[1])
+            .collect()))
     }
 }
 
@@ -178,7 +181,11 @@ impl RelocationKind {
     /// Bytes that are written.
     #[must_use]
     pub fn width(self) -> usize {
-        if self == RelocationKind::Absolute64 { 8 } else { 4 }
+        if self == RelocationKind::Absolute64 {
+            8
+        } else {
+            4
+        }
     }
 }
 
@@ -249,9 +256,15 @@ pub struct Patch {
 impl Patch {
     /// Places of the base that it refers to.
     pub fn bindings(&self) -> impl Iterator<Item = Bound> {
-        self.contents.symbols.iter().filter_map(|symbol| match symbol.place {
-            SymbolPlace::Base(at) => Some(Bound { name: symbol.name.clone(), at }),
-            SymbolPlace::Patch { .. } => None,
-        })
+        self.contents
+            .symbols
+            .iter()
+            .filter_map(|symbol| match symbol.place {
+                SymbolPlace::Base(at) => Some(Bound {
+                    name: symbol.name.clone(),
+                    at,
+                }),
+                SymbolPlace::Patch { .. } => None,
+            })
     }
 }

@@ -46,7 +46,11 @@ pub enum Refused {
 }
 
 fn count(things: usize) -> String {
-    if things == 1 { "1 thing stands".to_owned() } else { format!("{things} things stand") }
+    if things == 1 {
+        "1 thing stands".to_owned()
+    } else {
+        format!("{things} things stand")
+    }
 }
 
 /// What has a symbol in the patch already.
@@ -84,8 +88,12 @@ pub(crate) struct Planner<'c, 'a> {
 /// When there is nothing to patch or when something is not proved safe; every
 /// reason is in the error, not just the first.
 pub fn plan(c: &Comparison<'_>, options: &Options) -> Result<Patch, Refused> {
-    let in_the_way: Vec<Finding> =
-        c.findings.iter().filter(|f| f.severity == Severity::Refuse).cloned().collect();
+    let in_the_way: Vec<Finding> = c
+        .findings
+        .iter()
+        .filter(|f| f.severity == Severity::Refuse)
+        .cloned()
+        .collect();
     if !in_the_way.is_empty() {
         return Err(Refused::Findings(in_the_way));
     }
@@ -98,7 +106,9 @@ pub fn plan(c: &Comparison<'_>, options: &Options) -> Result<Patch, Refused> {
     let frames = frames::section(&mut planner);
     let redirects = planner.redirects();
     if !planner.refused.is_empty() {
-        planner.refused.dedup_by(|a, b| a.subject == b.subject && a.text == b.text);
+        planner
+            .refused
+            .dedup_by(|a, b| a.subject == b.subject && a.text == b.text);
         return Err(Refused::Findings(planner.refused));
     }
     planner.contents.sections.extend(frames);
@@ -115,7 +125,9 @@ pub fn plan(c: &Comparison<'_>, options: &Options) -> Result<Patch, Refused> {
             machine: c.base.machine,
             base: c.base.base,
         },
-        order: Order { sequence: options.sequence },
+        order: Order {
+            sequence: options.sequence,
+        },
         checks,
         redirects,
         contents: planner.contents,
@@ -133,8 +145,10 @@ fn bindings_last(patch: &mut Patch) {
     for (new, old) in (0u32..).zip(&order) {
         now_at[*old as usize] = new;
     }
-    patch.contents.symbols =
-        order.iter().map(|old| patch.contents.symbols[*old as usize].clone()).collect();
+    patch.contents.symbols = order
+        .iter()
+        .map(|old| patch.contents.symbols[*old as usize].clone())
+        .collect();
     for section in &mut patch.contents.sections {
         for relocation in &mut section.relocations {
             relocation.symbol = now_at[relocation.symbol as usize];
@@ -151,15 +165,26 @@ impl<'c, 'a> Planner<'c, 'a> {
         let mut cold = HashMap::new();
         for function in &c.hot {
             hot.insert(function.fixed.main, function.fixed.clone());
-            cold.extend(function.fixed.cold.iter().map(|part| (*part, function.fixed.main)));
+            cold.extend(
+                function
+                    .fixed
+                    .cold
+                    .iter()
+                    .map(|part| (*part, function.fixed.main)),
+            );
         }
         let stubs = c.base.stubs.iter();
-        let base_stubs = stubs.filter_map(|(stub, slot)| Some((c.base.slots.get(slot)?.clone(), *stub)));
+        let base_stubs =
+            stubs.filter_map(|(stub, slot)| Some((c.base.slots.get(slot)?.clone(), *stub)));
         Planner {
             c,
             contents: Contents::default(),
             placed: HashMap::new(),
-            waiting: c.hot.iter().map(|function| function.fixed.clone()).collect(),
+            waiting: c
+                .hot
+                .iter()
+                .map(|function| function.fixed.clone())
+                .collect(),
             hot,
             cold,
             refused: Vec::new(),
@@ -180,7 +205,10 @@ impl<'c, 'a> Planner<'c, 'a> {
     }
 
     pub(crate) fn add_symbol(&mut self, name: impl Into<String>, place: SymbolPlace) -> u32 {
-        self.contents.symbols.push(Symbol { name: name.into(), place });
+        self.contents.symbols.push(Symbol {
+            name: name.into(),
+            place,
+        });
         index(self.contents.symbols.len() - 1)
     }
 
@@ -192,7 +220,8 @@ impl<'c, 'a> Planner<'c, 'a> {
         let main = self.cold.get(&function).copied().unwrap_or(function);
         let parts = self.hot.get(&main).cloned().unwrap_or_else(|| {
             let parts = Parts::of(self.c.fixed, main);
-            self.cold.extend(parts.cold.iter().map(|part| (*part, main)));
+            self.cold
+                .extend(parts.cold.iter().map(|part| (*part, main)));
             self.hot.insert(main, parts.clone());
             self.waiting.push_back(parts.clone());
             parts
@@ -206,7 +235,11 @@ impl<'c, 'a> Planner<'c, 'a> {
                 bytes: Vec::new(),
                 relocations: Vec::new(),
             });
-            let place = SymbolPlace::Patch { section, offset: 0, size: entity.size };
+            let place = SymbolPlace::Patch {
+                section,
+                offset: 0,
+                size: entity.size,
+            };
             let symbol = self.add_symbol(entity.name(), place);
             self.placed.insert(Placed::Copy(part), symbol);
         }
@@ -231,7 +264,11 @@ impl<'c, 'a> Planner<'c, 'a> {
             let entity = c.base.entity(function.base.main);
             let rva = |id| place_of(c.base, id);
             let Some(entry) = entry::examine(c, &function.base) else {
-                self.refuse(Rule::Binding, function.fixed.main, "its code in the base is not all instructions");
+                self.refuse(
+                    Rule::Binding,
+                    function.fixed.main,
+                    "its code in the base is not all instructions",
+                );
                 continue;
             };
             redirects.push(Redirect {
@@ -239,7 +276,8 @@ impl<'c, 'a> Planner<'c, 'a> {
                 function: entity.name().to_owned(),
                 at: rva(function.base.main).0,
                 size: entity.size,
-                hooked: self.is_entered(function.base.main, &hot) || agreement::is_kept(c, function),
+                hooked: self.is_entered(function.base.main, &hot)
+                    || agreement::is_kept(c, function),
                 clear: entry.clear,
                 pads: entry.pads,
                 tail: entry.tail,
@@ -253,10 +291,17 @@ impl<'c, 'a> Planner<'c, 'a> {
     /// True if anything but the functions of the hot set can enter `function`.
     fn is_entered(&self, function: EntityId, hot: &HashSet<EntityId>) -> bool {
         let usage = &self.c.base_usage;
-        let exported = self.c.base.entity(function).names.iter().any(|symbol| symbol.exported);
-        let called = usage.uses.get(&function).is_some_and(|uses| {
-            uses.iter().any(|u| !hot.contains(&u.by))
-        });
+        let exported = self
+            .c
+            .base
+            .entity(function)
+            .names
+            .iter()
+            .any(|symbol| symbol.exported);
+        let called = usage
+            .uses
+            .get(&function)
+            .is_some_and(|uses| uses.iter().any(|u| !hot.contains(&u.by)));
         // A function that no code refers to is reached in a way that was not seen.
         let unseen = !usage.uses.contains_key(&function) && !usage.pointed.contains_key(&function);
         exported || called || unseen || usage.address_is_taken(function)
@@ -280,7 +325,11 @@ impl<'c, 'a> Planner<'c, 'a> {
             .into_iter()
             .filter_map(|(at, size)| {
                 let sha256 = Hex(Sha256::digest(base.bytes(at, size)?).to_vec());
-                Some(Check { at: base.rva(at)?, size, sha256 })
+                Some(Check {
+                    at: base.rva(at)?,
+                    size,
+                    sha256,
+                })
             })
             .collect()
     }
@@ -289,21 +338,33 @@ impl<'c, 'a> Planner<'c, 'a> {
 /// Every slot of an image by what it holds: those that the loader fills, and those
 /// that the linker filled for good.
 fn slots(image: &Image) -> HashMap<Slot, LinkAddr> {
-    let got = image.sections.iter().filter(|section| section.kind == invivo_image::SectionKind::Got);
+    let got = image
+        .sections
+        .iter()
+        .filter(|section| section.kind == invivo_image::SectionKind::Got);
     let filled = got.flat_map(|section| {
-        let places = (section.range.start.0..section.range.end.0).step_by(8).map(LinkAddr);
+        let places = (section.range.start.0..section.range.end.0)
+            .step_by(8)
+            .map(LinkAddr);
         places.filter_map(|at| match image.place(at) {
             Place::Slot(slot) => Some((slot, at)),
             _ => None,
         })
     });
-    filled.chain(image.slots.iter().map(|(at, slot)| (slot.clone(), *at))).collect()
+    filled
+        .chain(image.slots.iter().map(|(at, slot)| (slot.clone(), *at)))
+        .collect()
 }
 
 /// Where an entity is, relative to its image.
 fn place_of(image: &Image, id: EntityId) -> (invivo_image::Rva, u64) {
     let entity = image.entity(id);
-    (image.rva(entity.addr).expect("entities lie in sections, sections behind the base"), entity.size)
+    (
+        image
+            .rva(entity.addr)
+            .expect("entities lie in sections, sections behind the base"),
+        entity.size,
+    )
 }
 
 pub(crate) fn index(value: usize) -> u32 {

@@ -41,7 +41,10 @@ impl Planner<'_, '_> {
             }
             let symbol = self.copied(part);
             let place = &mut self.contents.symbols[symbol as usize].place;
-            if let SymbolPlace::Patch { section, offset, .. } = place {
+            if let SymbolPlace::Patch {
+                section, offset, ..
+            } = place
+            {
                 *offset = code.start();
                 code.store(&mut self.contents.sections[*section as usize]);
             }
@@ -64,7 +67,10 @@ impl Planner<'_, '_> {
             Place::Outside(_) if self.c.fixed.just_before(at).is_some() => {
                 let (start, before) = self.c.fixed.just_before(at).ok_or("no constant follows")?;
                 let (symbol, addend) = self.bind_constant(Some((parts, lines, index)), start)?;
-                Ok((symbol, addend - i64::try_from(before).map_err(|e| e.to_string())?))
+                Ok((
+                    symbol,
+                    addend - i64::try_from(before).map_err(|e| e.to_string())?,
+                ))
             }
             _ => self.bind_pointer(at),
         }
@@ -95,15 +101,23 @@ impl Planner<'_, '_> {
         match self.c.fixed.place(at) {
             Place::In(id, offset) => match self.c.fixed.entity(id).kind {
                 EntityKind::Object => self.bind_object(id, offset),
-                _ if self.c.pairs.base_of(id).is_some() && offset == 0 => self.bind_base_entity(id, 0),
+                _ if self.c.pairs.base_of(id).is_some() && offset == 0 => {
+                    self.bind_base_entity(id, 0)
+                }
                 _ => self.bind_call(id, offset),
             },
             Place::Stub(slot) => self.bind_stub(&slot),
             Place::Slot(slot) => self.bind_slot(&slot),
             Place::Constant(at) => self.bind_constant(None, at),
             Place::Unnamed(at) | Place::Outside(at) => {
-                let section = self.c.fixed.section_at(at).map_or("no section", |s| &s.name);
-                Err(format!("it refers to {at} in {section}, which has no symbol"))
+                let section = self
+                    .c
+                    .fixed
+                    .section_at(at)
+                    .map_or("no section", |s| &s.name);
+                Err(format!(
+                    "it refers to {at} in {section}, which has no symbol"
+                ))
             }
         }
     }
@@ -111,7 +125,10 @@ impl Planner<'_, '_> {
     fn bind_base_entity(&mut self, fixed: EntityId, offset: u64) -> Result<Target, String> {
         let entity = self.c.fixed.entity(fixed);
         let base = self.c.pairs.base_of(fixed).ok_or_else(|| {
-            format!("{} has no counterpart in the base", invivo_image::demangle(entity.name()))
+            format!(
+                "{} has no counterpart in the base",
+                invivo_image::demangle(entity.name())
+            )
         })?;
         let base = self.c.base.entity(base);
         let symbol = self.base_symbol(base.name(), base.addr)?;
@@ -132,7 +149,10 @@ impl Planner<'_, '_> {
         let c = self.c;
         let entity = c.fixed.entity(id);
         let name = invivo_image::demangle(entity.name());
-        let constant = c.fixed.section_at(entity.addr).is_some_and(|s| s.kind == SectionKind::ReadOnly);
+        let constant = c
+            .fixed
+            .section_at(entity.addr)
+            .is_some_and(|s| s.kind == SectionKind::ReadOnly);
         if let Some(base) = c.pairs.base_of(id) {
             if !constant || c.same_object(base, id) {
                 if c.base.entity(base).size != entity.size {
@@ -176,7 +196,10 @@ impl Planner<'_, '_> {
 
     fn stub_of(&mut self, slot: &Slot) -> Result<Target, String> {
         let at = *self.base_stubs.get(slot).ok_or_else(|| missing(slot))?;
-        Ok((self.base_symbol(&format!("{}@plt", slot_name(slot)), at)?, 0))
+        Ok((
+            self.base_symbol(&format!("{}@plt", slot_name(slot)), at)?,
+            0,
+        ))
     }
 
     /// What a slot of the fixed image would be in the base.
@@ -184,7 +207,12 @@ impl Planner<'_, '_> {
         let moved = |at: &LinkAddr| match self.c.fixed.place(*at) {
             Place::In(id, offset) => {
                 let base = self.c.pairs.base_of(id).ok_or("its target is new")?;
-                self.c.base.entity(base).addr.checked_add(offset).ok_or("its target wraps")
+                self.c
+                    .base
+                    .entity(base)
+                    .addr
+                    .checked_add(offset)
+                    .ok_or("its target wraps")
             }
             _ => Err("its target has no symbol"),
         };
@@ -198,10 +226,16 @@ impl Planner<'_, '_> {
     /// The slot in the base that holds the same; a pointer into the image gets a
     /// slot of its own where the base has none.
     fn bind_slot(&mut self, slot: &Slot) -> Result<Target, String> {
-        let in_base = self.slot_in_base(slot).ok().and_then(|slot| self.base_slots.get(&slot));
+        let in_base = self
+            .slot_in_base(slot)
+            .ok()
+            .and_then(|slot| self.base_slots.get(&slot));
         if let Some(at) = in_base {
             let at = *at;
-            return Ok((self.base_symbol(&format!("{}@got", slot_name(slot)), at)?, 0));
+            return Ok((
+                self.base_symbol(&format!("{}@got", slot_name(slot)), at)?,
+                0,
+            ));
         }
         match slot {
             Slot::Pointer(target) => self.own_slot(slot, *target),
@@ -217,12 +251,16 @@ fn slot_name(slot: &Slot) -> String {
             format!("{name}@tls")
         }
         Slot::Pointer(at) | Slot::Resolved(at) => format!("{at}"),
+        Slot::Number(number) => format!("{number:#x}"),
         Slot::Unknown(kind) => format!("relocation {kind}"),
     }
 }
 
 fn missing(slot: &Slot) -> String {
-    format!("it needs {}, which the running image does not import", slot_name(slot))
+    format!(
+        "it needs {}, which the running image does not import",
+        slot_name(slot)
+    )
 }
 
 /// True for branches within a function and for the addresses of its own labels. Its

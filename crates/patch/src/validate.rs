@@ -34,28 +34,52 @@ impl Patch {
         for (number, section) in contents.sections.iter().enumerate() {
             let name = &section.name;
             if !section.align.is_power_of_two() || section.align > 4096 {
-                return fail(format!("section {number} {name}: alignment {}", section.align));
+                return fail(format!(
+                    "section {number} {name}: alignment {}",
+                    section.align
+                ));
             }
-            total = total.saturating_add(section.bytes.len() as u64).saturating_add(section.align);
+            total = total
+                .saturating_add(section.bytes.len() as u64)
+                .saturating_add(section.align);
             for relocation in &section.relocations {
-                let end = relocation.offset.checked_add(relocation.kind.width() as u64);
+                let end = relocation
+                    .offset
+                    .checked_add(relocation.kind.width() as u64);
                 if end.is_none_or(|end| end > section.bytes.len() as u64) {
-                    return fail(format!("section {number} {name}: relocation behind its end"));
+                    return fail(format!(
+                        "section {number} {name}: relocation behind its end"
+                    ));
                 }
                 if contents.symbols.get(relocation.symbol as usize).is_none() {
-                    return fail(format!("section {number} {name}: relocation without a symbol"));
+                    return fail(format!(
+                        "section {number} {name}: relocation without a symbol"
+                    ));
                 }
             }
         }
         if total > LARGEST {
-            return fail(format!("{total} bytes of contents, at most {LARGEST} are accepted"));
+            return fail(format!(
+                "{total} bytes of contents, at most {LARGEST} are accepted"
+            ));
         }
         for (number, symbol) in contents.symbols.iter().enumerate() {
-            if let SymbolPlace::Patch { section, offset, size } = symbol.place {
-                let room = contents.sections.get(section as usize).map(|s| s.bytes.len() as u64);
+            if let SymbolPlace::Patch {
+                section,
+                offset,
+                size,
+            } = symbol.place
+            {
+                let room = contents
+                    .sections
+                    .get(section as usize)
+                    .map(|s| s.bytes.len() as u64);
                 let end = offset.checked_add(size);
                 if room.zip(end).is_none_or(|(room, end)| end > room) {
-                    return fail(format!("symbol {number} {} lies outside its section", symbol.name));
+                    return fail(format!(
+                        "symbol {number} {} lies outside its section",
+                        symbol.name
+                    ));
                 }
             }
         }
@@ -70,7 +94,9 @@ impl Patch {
         for redirect in &self.redirects {
             let name = &redirect.function;
             if redirect.direction != Direction::Forward {
-                return fail(format!("redirect of {name}: this carrier has forward ones only"));
+                return fail(format!(
+                    "redirect of {name}: this carrier has forward ones only"
+                ));
             }
             if !places.insert(redirect.at) {
                 return fail(format!("redirect of {name}: its entry is redirected twice"));
@@ -79,21 +105,30 @@ impl Patch {
                 return fail(format!("redirect of {name}: size {}", redirect.size));
             }
             let far = |(at, size): &(i64, u32)| at.unsigned_abs() > 4096 || *size > 4096;
-            if u64::from(redirect.clear) > redirect.size || redirect.tail > 4096 || redirect.pads.iter().any(far) {
-                return fail(format!("redirect of {name}: more room than the function has"));
+            if u64::from(redirect.clear) > redirect.size
+                || redirect.tail > 4096
+                || redirect.pads.iter().any(far)
+            {
+                return fail(format!(
+                    "redirect of {name}: more room than the function has"
+                ));
             }
-            let code = contents.symbols.get(redirect.replacement as usize).and_then(|symbol| {
-                match symbol.place {
+            let code = contents
+                .symbols
+                .get(redirect.replacement as usize)
+                .and_then(|symbol| match symbol.place {
                     SymbolPlace::Patch { section, .. } => contents.sections.get(section as usize),
                     SymbolPlace::Base(_) => None,
-                }
-            });
+                });
             if code.is_none_or(|section| section.kind != SectionKind::Text) {
-                return fail(format!("redirect of {name}: its replacement is no code of the patch"));
+                return fail(format!(
+                    "redirect of {name}: its replacement is no code of the patch"
+                ));
             }
-            let checked = self.checks.iter().any(|check| {
-                check.at == redirect.at && check.size == redirect.size
-            });
+            let checked = self
+                .checks
+                .iter()
+                .any(|check| check.at == redirect.at && check.size == redirect.size);
             if !checked {
                 return fail(format!("redirect of {name}: no check covers its bytes"));
             }

@@ -29,11 +29,20 @@ pub fn round_trip(source: &str) -> Result<()> {
 ///
 /// As [`round_trip`].
 pub fn round_trip_as(source: &str, build: Build<'_>) -> Result<()> {
+    round_trip_with(source, build, &CONSISTENCIES)
+}
+
+/// The same with only some of the promises about the moment of the switch.
+///
+/// # Errors
+///
+/// As [`round_trip`].
+pub fn round_trip_with(source: &str, build: Build<'_>, consistencies: &[&str]) -> Result<()> {
     in_workdir(source, |dir| {
         let pair = Pair::build(dir, source, build)?;
         let mut target = pair.start()?;
         let patch = pair.patch()?;
-        there_and_back(&pair, &patch, &mut target)
+        there_and_back_with(&pair, &patch, &mut target, consistencies)
     })
 }
 
@@ -43,6 +52,15 @@ pub fn round_trip_as(source: &str, build: Build<'_>) -> Result<()> {
 ///
 /// As [`round_trip`].
 pub fn there_and_back(pair: &Pair, patch: &Path, target: &mut Target) -> Result<()> {
+    there_and_back_with(pair, patch, target, &CONSISTENCIES)
+}
+
+fn there_and_back_with(
+    pair: &Pair,
+    patch: &Path,
+    target: &mut Target,
+    consistencies: &[&str],
+) -> Result<()> {
     ensure!(
         !pair.fixture.once,
         "{} needs a scenario of its own",
@@ -53,7 +71,7 @@ pub fn there_and_back(pair: &Pair, patch: &Path, target: &mut Target) -> Result<
         .expect_all(asks, Side::Old)
         .context("before the apply")?;
     let before = Snapshot::of(target.pid())?;
-    for consistency in CONSISTENCIES {
+    for consistency in consistencies.iter().copied() {
         let outcome =
             apply(patch, target.pid(), &["--consistency", consistency])?.expect_state("applied")?;
         ensure!(

@@ -5,8 +5,9 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use live_tests::compile::{Build, tool};
 use live_tests::invivo;
+use live_tests::invivo::apply;
 use live_tests::pair::Pair;
-use live_tests::round_trip::{round_trip, round_trip_as, there_and_back};
+use live_tests::round_trip::{round_trip, round_trip_as, round_trip_with, there_and_back};
 use live_tests::target::{Side, Target};
 use live_tests::workdir::in_workdir;
 
@@ -72,10 +73,26 @@ fn statically_linked_position_independent() -> Result<()> {
     round_trip_as("greeting.c", STATIC_PIE)
 }
 
-/// Another libc: other start code, other thread-locals, other system call stubs.
+/// Another libc: other start code, other thread-locals, and in a static program
+/// without handlers no code that returns from signals.
 #[test]
 fn musl() -> Result<()> {
-    round_trip_as("greeting.c", MUSL)
+    round_trip_with("greeting.c", MUSL, &["entry"])
+}
+
+/// A static musl program has no unwind data: whether a thread is inside the old code
+/// cannot be proved there, and what is not proved is refused.
+#[test]
+fn quiescence_without_unwind_data() -> Result<()> {
+    in_workdir("unproved", |dir| {
+        let pair = Pair::build(dir, "greeting.c", MUSL)?;
+        let mut target = pair.start()?;
+        let patch = pair.patch()?;
+        let arguments = ["--consistency", "quiescent", "--timeout", "1"];
+        let refused = apply(&patch, target.pid(), &arguments)?;
+        refused.expect_failure(3, &["not proved"])?;
+        target.expect_all(&pair.fixture.asks, Side::Old)
+    })
 }
 
 /// Read-only relocations, stack protector and stack clash probes, as distributions build.

@@ -54,9 +54,11 @@ fn pushes_before_the_hook_are_undone_in_reverse() {
     let code = [0x41, 0x54, 0x53, 0x48, 0x83, 0xec, 8, 0xb8, 1, 0, 0, 0];
     let hook = choice(&code, 0);
     assert_eq!((hook.form, hook.offset), (Form::LateJump, 7));
-    let stub = hook.landing_stub(LiveAddr(0x1000), LiveAddr(0x1010)).unwrap();
+    let stub = hook
+        .landing_stub(LiveAddr(0x1000), LiveAddr(0x1010))
+        .unwrap();
     let expected = [
-        0x48, 0x8d, 0xa4, 0x24, 8, 0, 0, 0, // lea rsp, [rsp+8]
+        0x48, 0x8d, 0xa4, 0x24, 8, 0, 0, 0,    // lea rsp, [rsp+8]
         0x5b, // pop rbx
         0x41, 0x5c, // pop r12
         0xe9, 0x00, 0, 0, 0, // jmp 0x1010
@@ -109,7 +111,10 @@ fn two_functions_do_not_share_a_pad() {
     let mut taken = Vec::new();
     let mut first = redirect(&code, 0);
     first.pads = vec![(-13, 13)];
-    let second = Redirect { pads: vec![(-29, 13)], ..first.clone() };
+    let second = Redirect {
+        pads: vec![(-29, 13)],
+        ..first.clone()
+    };
     let hook = choose(&first, ENTRY, &code, &mut taken).unwrap();
     assert_eq!(hook.pad, Some(-5));
     // The second function starts 16 bytes on and sees the same padding.

@@ -23,6 +23,11 @@ pub(crate) fn run(apply: &Apply, output: &Output) -> Result<u8, Failure> {
     let _busy = output.busy("applying");
     run.each(&apply.processes.pid, output, |pid| {
         let mut process = Process::open(pid, Access::Write)?;
-        Ok(vec![invivo_apply::apply(&mut process, &file.patch, &file.id, &options)?])
+        Ok(vec![invivo_apply::apply(
+            &mut process,
+            &file.patch,
+            &file.id,
+            &options,
+        )?])
     })
 }

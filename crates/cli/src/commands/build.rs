@@ -40,11 +40,20 @@ pub(crate) fn run(build: &Build, output: &Output) -> Result<u8, Failure> {
     let comparison = Comparison::new(&base, &fixed);
     drop(busy);
     let file_name = |path: &std::path::Path| {
-        path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+        path.file_name()
+            .map(|name| name.to_string_lossy().into_owned())
+            .unwrap_or_default()
     };
-    let stem = build.output.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+    let stem = build
+        .output
+        .file_stem()
+        .map(|stem| stem.to_string_lossy().into_owned());
     let options = Options {
-        name: build.name.clone().or(stem).unwrap_or_else(|| "patch".to_owned()),
+        name: build
+            .name
+            .clone()
+            .or(stem)
+            .unwrap_or_else(|| "patch".to_owned()),
         labels: build.label.clone(),
         creator: format!("invivo {}", env!("CARGO_PKG_VERSION")),
         file_name: file_name(&build.pair.base),
@@ -62,11 +71,19 @@ pub(crate) fn run(build: &Build, output: &Output) -> Result<u8, Failure> {
         name: Some(options.name),
         id: Some(invivo_patch::Hex(Sha256::digest(&bytes).to_vec()).to_string()),
         size: Some(bytes.len()),
-        functions: patch.redirects.iter().map(|r| invivo_image::demangle(&r.function)).collect(),
+        functions: patch
+            .redirects
+            .iter()
+            .map(|r| invivo_image::demangle(&r.function))
+            .collect(),
         findings: comparison.findings.clone(),
     };
     output.data(&built, || {
-        let hooked = patch.redirects.iter().filter(|redirect| redirect.hooked).count();
+        let hooked = patch
+            .redirects
+            .iter()
+            .filter(|redirect| redirect.hooked)
+            .count();
         anstream::println!(
             "{}: {} bytes, replaces {} functions of {} ({hooked} hooked, the others are reached \
              through them)",
@@ -98,10 +115,17 @@ fn refused(error: &Refused, output: &Output) -> Result<u8, Failure> {
             };
             output.data(&built, || {})?;
             let reasons = findings.iter().map(|finding| {
-                format!("\n  {} {} {}", finding.rule.id(), finding.subject, finding.text)
+                format!(
+                    "\n  {} {} {}",
+                    finding.rule.id(),
+                    finding.subject,
+                    finding.text
+                )
             });
-            Err(Failure::new(REFUSED, format!("{error}:{}", reasons.collect::<String>()))
-                .hint("see what changed, and why, with: invivo diff BASE FIXED"))
+            Err(
+                Failure::new(REFUSED, format!("{error}:{}", reasons.collect::<String>()))
+                    .hint("see what changed, and why, with: invivo diff BASE FIXED"),
+            )
         }
     }
 }

@@ -49,17 +49,31 @@ pub(crate) fn run(pair: &Pair, output: &Output) -> Result<u8, Failure> {
 }
 
 fn describe(c: &Comparison<'_>) -> Diff {
-    let count = |image: &Image| image.entities.iter().filter(|e| e.kind == EntityKind::Function).count();
+    let count = |image: &Image| {
+        image
+            .entities
+            .iter()
+            .filter(|e| e.kind == EntityKind::Function)
+            .count()
+    };
     let names = |image: &Image, ids: &[invivo_image::EntityId]| {
-        ids.iter().map(|id| demangle(image.entity(*id).name())).collect()
+        ids.iter()
+            .map(|id| demangle(image.entity(*id).name()))
+            .collect()
     };
     Diff {
         schema: "invivo.diff/1",
-        functions: Functions { base: count(c.base), fixed: count(c.fixed) },
+        functions: Functions {
+            base: count(c.base),
+            fixed: count(c.fixed),
+        },
         hot: c
             .hot
             .iter()
-            .map(|hot| HotFunction { name: hot.name.clone(), reasons: hot.reasons.clone() })
+            .map(|hot| HotFunction {
+                name: hot.name.clone(),
+                reasons: hot.reasons.clone(),
+            })
             .collect(),
         added: names(c.fixed, &c.added),
         removed: names(c.base, &c.removed),
@@ -82,7 +96,10 @@ fn print(diff: &Diff) {
             anstream::println!("      {}", reason.text);
         }
         if hot.reasons.len() > SHOWN {
-            anstream::println!("      and {} more (--json shows all)", hot.reasons.len() - SHOWN);
+            anstream::println!(
+                "      and {} more (--json shows all)",
+                hot.reasons.len() - SHOWN
+            );
         }
     }
     for (title, names) in [("added", &diff.added), ("removed", &diff.removed)] {
@@ -92,7 +109,10 @@ fn print(diff: &Diff) {
     }
     anstream::println!();
     print_findings(&diff.findings);
-    let refused = diff.findings.iter().any(|finding| finding.severity == Severity::Refuse);
+    let refused = diff
+        .findings
+        .iter()
+        .any(|finding| finding.severity == Severity::Refuse);
     if diff.hot.is_empty() && !refused {
         anstream::println!("nothing to patch: the two builds do not differ in anything that runs");
     } else if refused {
@@ -106,7 +126,9 @@ pub(crate) fn print_findings(findings: &[Finding]) {
     for finding in findings {
         let rule = finding.rule.id();
         match finding.severity {
-            Severity::Refuse => anstream::println!("{} {}", rule.red().bold(), finding.subject.bold()),
+            Severity::Refuse => {
+                anstream::println!("{} {}", rule.red().bold(), finding.subject.bold())
+            }
             Severity::Note => anstream::println!("{} {}", rule.yellow(), finding.subject.bold()),
         }
         anstream::println!("      {}\n", finding.text);

@@ -68,7 +68,9 @@ fn dump(file: &PatchFile) -> Dump {
     let name_of = |number: u32| {
         let symbol = &contents.symbols[number as usize];
         match (&symbol.place, symbol.name.is_empty()) {
-            (SymbolPlace::Patch { section, .. }, true) => contents.sections[*section as usize].name.clone(),
+            (SymbolPlace::Patch { section, .. }, true) => {
+                contents.sections[*section as usize].name.clone()
+            }
             _ => symbol.name.clone(),
         }
     };
@@ -109,9 +111,11 @@ fn dump(file: &PatchFile) -> Dump {
                     place: "patch",
                     at: contents.sections[*section as usize].name.clone(),
                 },
-                SymbolPlace::Base(at) => {
-                    SymbolDump { name: symbol.name.clone(), place: "base", at: at.to_string() }
-                }
+                SymbolPlace::Base(at) => SymbolDump {
+                    name: symbol.name.clone(),
+                    place: "base",
+                    at: at.to_string(),
+                },
             })
             .collect(),
     }
@@ -123,22 +127,44 @@ fn print(dump: &Dump) {
     field("id", &dump.id);
     field("fixes", &dump.identity.labels.join(", "));
     field("made by", &dump.identity.creator);
-    field("for", &format!("{} (build id {})", dump.target.file_name, dump.target.build_id));
+    field(
+        "for",
+        &format!(
+            "{} (build id {})",
+            dump.target.file_name, dump.target.build_id
+        ),
+    );
     field("sequence", &dump.order.sequence.to_string());
     field("size", &format!("{} bytes", dump.size));
     anstream::println!("\nredirects (base → patch)");
     for redirect in &dump.redirects {
         let name = invivo_image::demangle(&redirect.function);
-        let hook = if redirect.hooked { "hooked" } else { "reached through others" };
-        anstream::println!("  {:<12} {:>6} bytes  {name}, {hook}", redirect.at.to_string(), redirect.size);
+        let hook = if redirect.hooked {
+            "hooked"
+        } else {
+            "reached through others"
+        };
+        anstream::println!(
+            "  {:<12} {:>6} bytes  {name}, {hook}",
+            redirect.at.to_string(),
+            redirect.size
+        );
     }
     anstream::println!("\nbindings (patch → base)");
     for symbol in dump.symbols.iter().filter(|symbol| symbol.place == "base") {
-        anstream::println!("  {:<12} {}", symbol.at, invivo_image::demangle(&symbol.name));
+        anstream::println!(
+            "  {:<12} {}",
+            symbol.at,
+            invivo_image::demangle(&symbol.name)
+        );
     }
     anstream::println!("\nsections");
     for section in &dump.sections {
         let relocations = section.relocations.len();
-        anstream::println!("  {:>6} bytes  {} ({relocations} relocations)", section.size, section.name);
+        anstream::println!(
+            "  {:>6} bytes  {} ({relocations} relocations)",
+            section.size,
+            section.name
+        );
     }
 }

@@ -39,25 +39,41 @@ pub(crate) fn run(list: &List, output: &Output) -> Result<u8, Failure> {
             Err(error) => return Err(error.into()),
         }
     }
-    let listing = Listing { schema: "invivo.list/1", processes: found };
+    let listing = Listing {
+        schema: "invivo.list/1",
+        processes: found,
+    };
     output.data(&listing, || print(&listing, unread))?;
     Ok(0)
 }
 
 fn look(pid: i32) -> Result<ProcessPatches, TargetError> {
     let process = Process::open(pid, Access::Read)?;
-    let exe = process.exe().map_or_else(|| process.name().to_owned(), |exe| exe.display().to_string());
-    Ok(ProcessPatches { pid, exe, patches: invivo_apply::list(&process)? })
+    let exe = process.exe().map_or_else(
+        || process.name().to_owned(),
+        |exe| exe.display().to_string(),
+    );
+    Ok(ProcessPatches {
+        pid,
+        exe,
+        patches: invivo_apply::list(&process)?,
+    })
 }
 
 fn print(listing: &Listing, unread: usize) {
-    if listing.processes.iter().all(|process| process.patches.is_empty()) {
+    if listing
+        .processes
+        .iter()
+        .all(|process| process.patches.is_empty())
+    {
         anstream::println!("no patch is live");
     }
     for process in &listing.processes {
         for patch in &process.patches {
             let state = serde_json::to_value(patch.state).ok();
-            let state = state.and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default();
+            let state = state
+                .and_then(|value| value.as_str().map(str::to_owned))
+                .unwrap_or_default();
             anstream::println!(
                 "{} {}: {} {state} [{}]",
                 process.pid,

@@ -74,10 +74,17 @@ pub(crate) fn show(file: &PatchFile, pids: &[i32], output: &Output) -> Result<u8
             }
         }
     }
-    let plans = Plans { schema: "invivo.plan/1", processes };
+    let plans = Plans {
+        schema: "invivo.plan/1",
+        processes,
+    };
     output.data(&plans, || plans.processes.iter().for_each(print))?;
     failures.iter().for_each(Failure::print);
-    Ok(failures.iter().map(|failure| failure.code).max().unwrap_or(0))
+    Ok(failures
+        .iter()
+        .map(|failure| failure.code)
+        .max()
+        .unwrap_or(0))
 }
 
 fn describe(pid: i32, preflight: &Preflight) -> ProcessPlan {
@@ -85,7 +92,11 @@ fn describe(pid: i32, preflight: &Preflight) -> ProcessPlan {
     let new = layout.data.end.0 - layout.region.start.0;
     ProcessPlan {
         pid,
-        state: if preflight.is_applied { "nothing to do" } else { "ready" },
+        state: if preflight.is_applied {
+            "nothing to do"
+        } else {
+            "ready"
+        },
         image: Some(preflight.module.path.clone()),
         hooks: preflight
             .hooks
@@ -97,9 +108,16 @@ fn describe(pid: i32, preflight: &Preflight) -> ProcessPlan {
                 leads_to: hook.destination.to_string(),
             })
             .collect(),
-        memory: if preflight.kept.is_some() || preflight.is_applied { 0 } else { new },
+        memory: if preflight.kept.is_some() || preflight.is_applied {
+            0
+        } else {
+            new
+        },
         needs_stop: preflight.needs_proof() || preflight.previous.is_some(),
-        replaces: preflight.previous.as_ref().map(|record| record.name.clone()),
+        replaces: preflight
+            .previous
+            .as_ref()
+            .map(|record| record.name.clone()),
         reason: None,
     }
 }
@@ -111,13 +129,23 @@ fn print(plan: &ProcessPlan) {
     let image = plan.image.as_deref().unwrap_or("?");
     anstream::println!("process {}, {image}: {}", plan.pid, plan.state);
     for hook in &plan.hooks {
-        anstream::println!("  {} {}: {} to {}", hook.at, hook.function, hook.form, hook.leads_to);
+        anstream::println!(
+            "  {} {}: {} to {}",
+            hook.at,
+            hook.function,
+            hook.form,
+            hook.leads_to
+        );
     }
     if let Some(old) = &plan.replaces {
         anstream::println!("  replaces {old}");
     }
     if plan.state == "ready" {
-        let stop = if plan.needs_stop { "all threads for a moment" } else { "no thread" };
+        let stop = if plan.needs_stop {
+            "all threads for a moment"
+        } else {
+            "no thread"
+        };
         anstream::println!("  {} bytes of new memory; stops {stop}", plan.memory);
     }
 }

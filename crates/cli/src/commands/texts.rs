@@ -16,7 +16,8 @@ pub(crate) fn completions(shell: clap_complete::Shell) -> Result<u8, Failure> {
 pub(crate) fn man() -> Result<u8, Failure> {
     let mut text = Vec::new();
     let page = clap_mangen::Man::new(Arguments::command());
-    page.render(&mut text).map_err(|error| Failure::new(70, error.to_string()))?;
+    page.render(&mut text)
+        .map_err(|error| Failure::new(70, error.to_string()))?;
     print(&text)
 }
 

@@ -54,15 +54,18 @@ pub fn read(file: &[u8]) -> Result<Patch, PatchError> {
         checks: manifest.checks,
         contents,
     };
-    patch.validate().map_err(|error| PatchError::Broken(error.to_string()))?;
+    patch
+        .validate()
+        .map_err(|error| PatchError::Broken(error.to_string()))?;
     Ok(patch)
 }
 
 fn sections(file: &[u8]) -> Result<SectionTable<'_, Elf>, PatchError> {
-    let header = Elf::parse(file)
-        .map_err(|error| PatchError::NotAPatch(error.to_string()))?;
+    let header = Elf::parse(file).map_err(|error| PatchError::NotAPatch(error.to_string()))?;
     if header.e_type(LE) != elf::ET_REL {
-        return Err(PatchError::NotAPatch("it is an ELF file, but not a relocatable one".to_owned()));
+        return Err(PatchError::NotAPatch(
+            "it is an ELF file, but not a relocatable one".to_owned(),
+        ));
     }
     if header.e_machine(LE) != elf::EM_X86_64 {
         return Err(PatchError::Machine(header.e_machine(LE).0));
@@ -74,10 +77,15 @@ fn sections(file: &[u8]) -> Result<SectionTable<'_, Elf>, PatchError> {
 pub(super) fn digest_range(file: &[u8]) -> Result<Range<usize>, PatchError> {
     let table = sections(file)?;
     let missing = || PatchError::NotAPatch(format!("it has no section {DIGEST}"));
-    let (_, header) = table.section_by_name(LE, DIGEST.as_bytes()).ok_or_else(missing)?;
+    let (_, header) = table
+        .section_by_name(LE, DIGEST.as_bytes())
+        .ok_or_else(missing)?;
     let (start, size) = header.file_range(LE).ok_or_else(missing)?;
     let start = usize::try_from(start).map_err(|_| missing())?;
-    let end = start.checked_add(DIGEST_SIZE).filter(|end| *end <= file.len()).ok_or_else(missing)?;
+    let end = start
+        .checked_add(DIGEST_SIZE)
+        .filter(|end| *end <= file.len())
+        .ok_or_else(missing)?;
     if size != DIGEST_SIZE as u64 {
         return Err(missing());
     }
@@ -86,7 +94,9 @@ pub(super) fn digest_range(file: &[u8]) -> Result<Range<usize>, PatchError> {
 
 fn read_manifest(table: &SectionTable<'_, Elf>, file: &[u8]) -> Result<Manifest, PatchError> {
     let missing = || PatchError::NotAPatch(format!("it has no section {MANIFEST}"));
-    let (_, header) = table.section_by_name(LE, MANIFEST.as_bytes()).ok_or_else(missing)?;
+    let (_, header) = table
+        .section_by_name(LE, MANIFEST.as_bytes())
+        .ok_or_else(missing)?;
     let bytes = header.data(LE, file).map_err(broken("manifest"))?;
     let json = |error: serde_json::Error| PatchError::Broken(format!("manifest: {error}"));
     let form: Form = serde_json::from_slice(bytes).map_err(json)?;
@@ -109,7 +119,9 @@ fn read_sections(
         if index == SectionIndex(0) || !flags.contains(elf::SHF_ALLOC) {
             continue;
         }
-        let name = table.section_name(LE, header).map_err(broken("section name"))?;
+        let name = table
+            .section_name(LE, header)
+            .map_err(broken("section name"))?;
         let name = String::from_utf8(name.to_vec())
             .map_err(|_| PatchError::Broken(format!("the name of section {}", index.0)))?;
         let kind = if flags.contains(elf::SHF_EXECINSTR) {
@@ -122,12 +134,23 @@ fn read_sections(
             SectionKind::ReadOnly
         };
         if header.sh_type(LE) != elf::SHT_PROGBITS {
-            return Err(PatchError::Broken(format!("section {name} has an unexpected type")));
+            return Err(PatchError::Broken(format!(
+                "section {name} has an unexpected type"
+            )));
         }
-        let bytes = header.data(LE, file).map_err(broken("section data"))?.to_vec();
+        let bytes = header
+            .data(LE, file)
+            .map_err(broken("section data"))?
+            .to_vec();
         numbers.insert(index, number(sections.len())?);
         let align = header.sh_addralign(LE).max(1);
-        sections.push(Section { name, kind, align, bytes, relocations: Vec::new() });
+        sections.push(Section {
+            name,
+            kind,
+            align,
+            bytes,
+            relocations: Vec::new(),
+        });
     }
     Ok((sections, numbers))
 }
@@ -143,12 +166,16 @@ fn read_symbols(
     numbers: &Numbers,
     manifest: &Manifest,
 ) -> Result<(Vec<Symbol>, usize), PatchError> {
-    let symbols = table.symbols(LE, file, elf::SHT_SYMTAB).map_err(broken("symbol table"))?;
+    let symbols = table
+        .symbols(LE, file, elf::SHT_SYMTAB)
+        .map_err(broken("symbol table"))?;
     let mut bindings = manifest.bindings.iter();
     let mut read = Vec::new();
     const FIRST: usize = 1;
     for (index, symbol) in symbols.enumerate().skip(FIRST) {
-        let name = symbols.symbol_name(LE, symbol).map_err(broken("symbol name"))?;
+        let name = symbols
+            .symbol_name(LE, symbol)
+            .map_err(broken("symbol name"))?;
         let name = String::from_utf8(name.to_vec())
             .map_err(|_| PatchError::Broken(format!("the name of symbol {}", index.0)))?;
         let place = if symbol.is_undefined(LE) {
@@ -157,7 +184,9 @@ fn read_symbols(
                 PatchError::Broken(format!("symbol {name} has no place in the base"))
             })?)
         } else {
-            let section = symbols.symbol_section(LE, symbol, index).map_err(broken("symbol"))?;
+            let section = symbols
+                .symbol_section(LE, symbol, index)
+                .map_err(broken("symbol"))?;
             let section = section.and_then(|section| numbers.get(&section)).copied();
             SymbolPlace::Patch {
                 section: section.ok_or_else(|| {
@@ -170,7 +199,9 @@ fn read_symbols(
         read.push(Symbol { name, place });
     }
     if bindings.next().is_some() {
-        return Err(PatchError::Broken("more bindings than undefined symbols".to_owned()));
+        return Err(PatchError::Broken(
+            "more bindings than undefined symbols".to_owned(),
+        ));
     }
     Ok((read, FIRST))
 }
@@ -202,9 +233,14 @@ fn read_relocations(
                     return Err(PatchError::Broken(text));
                 }
             };
-            let symbol = relocation.symbol().and_then(|symbol| symbol.0.checked_sub(first));
+            let symbol = relocation
+                .symbol()
+                .and_then(|symbol| symbol.0.checked_sub(first));
             let symbol = symbol.ok_or_else(|| {
-                PatchError::Broken(format!("section {}: relocation without a symbol", section.name))
+                PatchError::Broken(format!(
+                    "section {}: relocation without a symbol",
+                    section.name
+                ))
             })?;
             section.relocations.push(Relocation {
                 offset: relocation.r_offset,

@@ -3,8 +3,8 @@
 use invivo_patch::{Patch, RelocationKind, SectionKind, SymbolPlace};
 use object::write::{Object, Relocation, SectionId, Symbol, SymbolSection};
 use object::{
-    Architecture, BinaryFormat, Endianness, RelocationFlags, SectionFlags, SymbolFlags,
-    SymbolKind, SymbolScope, elf,
+    Architecture, BinaryFormat, Endianness, RelocationFlags, SectionFlags, SymbolFlags, SymbolKind,
+    SymbolScope, elf,
 };
 use sha2::{Digest as _, Sha256};
 
@@ -17,7 +17,9 @@ use super::{DIGEST, DIGEST_SIZE, MANIFEST, PatchError};
 /// When the model breaks one of its invariants.
 pub fn write(patch: &Patch) -> Result<Vec<u8>, PatchError> {
     let broken = |text: String| PatchError::Broken(text);
-    patch.validate().map_err(|error| broken(error.to_string()))?;
+    patch
+        .validate()
+        .map_err(|error| broken(error.to_string()))?;
     let mut object = Object::new(BinaryFormat::Elf, Architecture::X86_64, Endianness::Little);
     let sections = add_sections(&mut object, patch);
     let bindings = patch.bindings().map(|bound| bound.at).collect();
@@ -25,19 +27,36 @@ pub fn write(patch: &Patch) -> Result<Vec<u8>, PatchError> {
     for symbol in &patch.contents.symbols {
         let (section, value, size, code) = match symbol.place {
             SymbolPlace::Base(_) => (SymbolSection::Undefined, 0, 0, false),
-            SymbolPlace::Patch { section, offset, size } => {
+            SymbolPlace::Patch {
+                section,
+                offset,
+                size,
+            } => {
                 let code = patch.contents.sections[section as usize].kind == SectionKind::Text;
-                (SymbolSection::Section(sections[section as usize]), offset, size, code)
+                (
+                    SymbolSection::Section(sections[section as usize]),
+                    offset,
+                    size,
+                    code,
+                )
             }
         };
         let own = section != SymbolSection::Undefined;
-        let kind = if code { SymbolKind::Text } else { SymbolKind::Data };
+        let kind = if code {
+            SymbolKind::Text
+        } else {
+            SymbolKind::Data
+        };
         symbols.push(object.add_symbol(Symbol {
             name: symbol.name.clone().into_bytes(),
             value,
             size,
             kind: if own { kind } else { SymbolKind::Unknown },
-            scope: if own { SymbolScope::Compilation } else { SymbolScope::Unknown },
+            scope: if own {
+                SymbolScope::Compilation
+            } else {
+                SymbolScope::Unknown
+            },
             weak: false,
             section,
             flags: SymbolFlags::None,
@@ -49,9 +68,13 @@ pub fn write(patch: &Patch) -> Result<Vec<u8>, PatchError> {
                 offset: relocation.offset,
                 symbol: symbols[relocation.symbol as usize],
                 addend: relocation.addend,
-                flags: RelocationFlags::Elf { r_type: elf_type(relocation.kind) },
+                flags: RelocationFlags::Elf {
+                    r_type: elf_type(relocation.kind),
+                },
             };
-            object.add_relocation(*id, relocation).map_err(|error| broken(error.to_string()))?;
+            object
+                .add_relocation(*id, relocation)
+                .map_err(|error| broken(error.to_string()))?;
         }
     }
     let manifest = Manifest {
@@ -79,15 +102,20 @@ fn add_sections(object: &mut Object<'_>, patch: &Patch) -> Vec<SectionId> {
     sections
         .map(|section| {
             let (kind, flags) = match section.kind {
-                SectionKind::Text => (object::SectionKind::Text, elf::SHF_ALLOC | elf::SHF_EXECINSTR),
+                SectionKind::Text => (
+                    object::SectionKind::Text,
+                    elf::SHF_ALLOC | elf::SHF_EXECINSTR,
+                ),
                 SectionKind::ReadOnly | SectionKind::Unwind => {
                     (object::SectionKind::ReadOnlyData, elf::SHF_ALLOC)
                 }
                 SectionKind::Data => (object::SectionKind::Data, elf::SHF_ALLOC | elf::SHF_WRITE),
             };
             let id = object.add_section(Vec::new(), section.name.clone().into_bytes(), kind);
-            object.section_mut(id).flags =
-                SectionFlags::Elf { sh_type: elf::SHT_PROGBITS, sh_flags: flags };
+            object.section_mut(id).flags = SectionFlags::Elf {
+                sh_type: elf::SHT_PROGBITS,
+                sh_flags: flags,
+            };
             object.append_section_data(id, &section.bytes, section.align);
             id
         })

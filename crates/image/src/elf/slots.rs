@@ -19,7 +19,9 @@ pub(super) fn read(
         let allocated = header.sh_flags(LE).contains(elf::SHF_ALLOC);
         if let Some((relocations, link)) = header.rela(LE, data).map_err(broken("relocations"))? {
             // Static programs have IRELATIVE relocations and no symbol table for them.
-            let symbols = table.symbol_table_by_index(LE, data, link).unwrap_or_default();
+            let symbols = table
+                .symbol_table_by_index(LE, data, link)
+                .unwrap_or_default();
             for relocation in relocations {
                 let relocation = Crel::from_rela(relocation, LE, false);
                 if allocated {
@@ -30,7 +32,10 @@ pub(super) fn read(
                 }
             }
         }
-        if let Some(relocations) = header.relr(LE, data).map_err(broken("packed relocations"))? {
+        if let Some(relocations) = header
+            .relr(LE, data)
+            .map_err(broken("packed relocations"))?
+        {
             for place in relocations {
                 let place = LinkAddr(place);
                 let value = image
@@ -48,7 +53,9 @@ pub(super) fn read(
                     .ok()
                     .and_then(|at| strings.get(at).ok())
                     .ok_or_else(|| ImageError::Inconsistent("DT_NEEDED has no name".to_owned()))?;
-                image.needed.push(String::from_utf8_lossy(name).into_owned());
+                image
+                    .needed
+                    .push(String::from_utf8_lossy(name).into_owned());
             }
         }
     }
@@ -64,14 +71,22 @@ fn slot(relocation: &Crel, symbols: &SymbolTable<'_, Elf>) -> Result<Slot, Image
     let symbol = match relocation.symbol() {
         None => None,
         Some(index) => {
-            let symbol = symbols.symbol(index).map_err(broken("relocation's symbol"))?;
-            let name = symbols.symbol_name(LE, symbol).map_err(broken("symbol name"))?;
+            let symbol = symbols
+                .symbol(index)
+                .map_err(broken("relocation's symbol"))?;
+            let name = symbols
+                .symbol_name(LE, symbol)
+                .map_err(broken("symbol name"))?;
             let name: Arc<str> = String::from_utf8_lossy(name).into();
             let defined = (!symbol.is_undefined(LE)).then(|| symbol.st_value(LE));
             Some((name, defined))
         }
     };
-    let name = || symbol.as_ref().map_or_else(|| "".into(), |(name, _)| Arc::clone(name));
+    let name = || {
+        symbol
+            .as_ref()
+            .map_or_else(|| "".into(), |(name, _)| Arc::clone(name))
+    };
     let to_place = |value: u64| LinkAddr(value.wrapping_add_signed(addend));
     let kind = relocation.r_type;
     Ok(match kind {
@@ -98,12 +113,18 @@ fn slot(relocation: &Crel, symbols: &SymbolTable<'_, Elf>) -> Result<Slot, Image
 /// instruction itself.
 fn keep_code_relocation(image: &mut Image, relocation: &Crel, symbols: &SymbolTable<'_, Elf>) {
     let place = LinkAddr(relocation.r_offset);
-    if image.section_at(place).is_none_or(|s| s.kind != SectionKind::Text) {
+    if image
+        .section_at(place)
+        .is_none_or(|s| s.kind != SectionKind::Text)
+    {
         return;
     }
     image.relocations_kept = true;
     let kind = relocation.r_type;
-    if !matches!(kind, elf::R_X86_64_32 | elf::R_X86_64_32S | elf::R_X86_64_64) {
+    if !matches!(
+        kind,
+        elf::R_X86_64_32 | elf::R_X86_64_32S | elf::R_X86_64_64
+    ) {
         return;
     }
     let value = relocation

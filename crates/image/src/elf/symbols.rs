@@ -17,8 +17,12 @@ pub(super) fn read(
     data: &[u8],
     table: &SectionTable<'_, Elf>,
 ) -> Result<bool, ImageError> {
-    let full = table.symbols(LE, data, elf::SHT_SYMTAB).map_err(broken("symbol table"))?;
-    let dynamic = table.symbols(LE, data, elf::SHT_DYNSYM).map_err(broken("dynamic symbols"))?;
+    let full = table
+        .symbols(LE, data, elf::SHT_SYMTAB)
+        .map_err(broken("symbol table"))?;
+    let dynamic = table
+        .symbols(LE, data, elf::SHT_DYNSYM)
+        .map_err(broken("dynamic symbols"))?;
     let mut symbols = Vec::new();
     collect(image, &dynamic, true, &mut symbols)?;
     collect(image, &full, false, &mut symbols)?;
@@ -31,11 +35,18 @@ pub(super) fn read(
     image.names_locals |= symbols.iter().any(|(symbol, _)| {
         symbol.kind == SymbolKind::Object && symbol.binding == Binding::Local && symbol.size > 0
     });
-    for (symbol, _) in symbols.iter().filter(|(s, _)| s.kind == SymbolKind::ThreadLocal) {
+    for (symbol, _) in symbols
+        .iter()
+        .filter(|(s, _)| s.kind == SymbolKind::ThreadLocal)
+    {
         image.thread_locals.push(symbol.clone());
     }
-    image.thread_locals.sort_by(|a, b| (a.addr, &a.name).cmp(&(b.addr, &b.name)));
-    image.thread_locals.dedup_by(|a, b| a.addr == b.addr && a.name == b.name);
+    image
+        .thread_locals
+        .sort_by(|a, b| (a.addr, &a.name).cmp(&(b.addr, &b.name)));
+    image
+        .thread_locals
+        .dedup_by(|a, b| a.addr == b.addr && a.name == b.name);
     gather(image, symbols.into_iter().map(|(symbol, _)| symbol));
     Ok(!full.is_empty())
 }
@@ -48,15 +59,21 @@ fn collect(
 ) -> Result<(), ImageError> {
     let mut file: Option<Arc<str>> = None;
     for (index, symbol) in table.enumerate() {
-        let name = table.symbol_name(LE, symbol).map_err(broken("symbol name"))?;
+        let name = table
+            .symbol_name(LE, symbol)
+            .map_err(broken("symbol name"))?;
         let name = String::from_utf8_lossy(name);
         if symbol.st_type() == elf::STT_FILE {
             // An empty file name ends the symbols of a file: what follows is the linker's own.
             file = (!name.is_empty()).then(|| name.into());
             continue;
         }
-        let section = table.symbol_section(LE, symbol, index).map_err(broken("symbol section"))?;
-        let Some(SectionIndex(section)) = section else { continue };
+        let section = table
+            .symbol_section(LE, symbol, index)
+            .map_err(broken("symbol section"))?;
+        let Some(SectionIndex(section)) = section else {
+            continue;
+        };
         let addr = LinkAddr(symbol.st_value(LE));
         if symbol.is_undefined(LE) || name.is_empty() {
             continue;
@@ -81,7 +98,11 @@ fn collect(
                 addr,
                 size: symbol.st_size(LE),
                 kind,
-                binding: if local { Binding::Local } else { Binding::Global },
+                binding: if local {
+                    Binding::Local
+                } else {
+                    Binding::Global
+                },
                 file: file.clone().filter(|_| local),
                 exported,
             },
@@ -105,7 +126,11 @@ fn gather(image: &mut Image, symbols: impl Iterator<Item = Symbol>) {
         // but only code that asks for them by address can see them: they stay
         // entities of size zero.
         if image.section_at(symbol.addr).is_none() {
-            image.edges.entry(symbol.addr).or_default().push(symbol.name);
+            image
+                .edges
+                .entry(symbol.addr)
+                .or_default()
+                .push(symbol.name);
         } else {
             places.entry((symbol.addr, kind)).or_default().push(symbol);
         }
@@ -115,11 +140,20 @@ fn gather(image: &mut Image, symbols: impl Iterator<Item = Symbol>) {
         .map(|((addr, kind), mut names)| {
             names.sort_by(|a, b| {
                 let sized = |s: &Symbol| s.size == 0;
-                (sized(a), a.binding, a.name.len(), &a.name)
-                    .cmp(&(sized(b), b.binding, b.name.len(), &b.name))
+                (sized(a), a.binding, a.name.len(), &a.name).cmp(&(
+                    sized(b),
+                    b.binding,
+                    b.name.len(),
+                    &b.name,
+                ))
             });
             let size = names.iter().map(|s| s.size).max().unwrap_or(0);
-            Entity { addr, size, kind, names }
+            Entity {
+                addr,
+                size,
+                kind,
+                names,
+            }
         })
         .collect();
 }
