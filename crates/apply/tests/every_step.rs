@@ -28,7 +28,7 @@ fn die_at_every_step(
             return;
         }
     }
-    panic!("the command never finished");
+    unreachable!("the command never finished");
 }
 
 fn apply_it(

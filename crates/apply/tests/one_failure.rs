@@ -12,7 +12,7 @@ use invivo_apply::{
     TargetError, Visit, apply, list, revert,
 };
 use invivo_image::LiveAddr;
-use scene::{FAR, Made, ONE, TORN, TWO, bytes_of, options, patch, target};
+use scene::{FAR, Made, ONE, TORN, TWO, applied, bytes_of, must_apply, options, patch, target};
 
 /// Lets the step with this number fail, once.
 struct OneFailure {
@@ -166,19 +166,19 @@ fn fail_each_step(
             return;
         }
     }
-    panic!("the command has no end");
+    unreachable!("the command has no end");
 }
 
 /// Every hook of the image leads into memory that is there.
 fn hooks_lead_somewhere(step: usize, target: &MemoryTarget) {
     let bytes = bytes_of(target);
     for function in [ONE, TWO, TORN, FAR] {
-        let offset = usize::try_from(function.at).unwrap();
+        let offset = usize::try_from(function.at).expect("small");
         let jump = |at: usize| {
-            let raw: [u8; 4] = bytes[at + 1..at + 5].try_into().unwrap();
+            let raw: [u8; 4] = bytes[at + 1..at + 5].try_into().expect("four bytes");
             let next = scene::START.0 + at as u64 + 5;
             next.checked_add_signed(i64::from(i32::from_le_bytes(raw)))
-                .unwrap()
+                .expect("a jump inside the address space")
         };
         let leads = match bytes[offset] {
             0xe9 => jump(offset),
@@ -209,6 +209,8 @@ fn kinds() -> Vec<(Made, Consistency)> {
 fn a_failed_step_of_an_apply_is_put_back() {
     for (made, consistency) in kinds() {
         let clean = bytes_of(&target());
+        let (live, _) = applied(&made);
+        hooks_lead_somewhere(0, &live);
         fail_each_step(
             &target(),
             |target| apply(target, &made.patch, &made.id, &options(consistency)).map(|_| ()),
@@ -221,6 +223,8 @@ fn a_failed_step_of_an_apply_is_put_back() {
                 }
                 revert(&mut left, None, &options(Consistency::Entry)).unwrap();
                 assert!(bytes_of(&left) == clean, "step {step}: not as before");
+                must_apply(&mut left, &made);
+                hooks_lead_somewhere(step, &left);
             },
         );
     }

@@ -3,13 +3,29 @@
 mod scene;
 
 use invivo_apply::{
-    ApplyError, Consistency, MemoryTarget, OutcomeState, Preflight, State, SwitchKind, Target,
-    apply, list, revert,
+    ApplyError, Consistency, MemoryTarget, OutcomeState, Preflight, Stack, State, SwitchKind,
+    Target, Thread, apply, list, revert,
 };
 use invivo_image::LiveAddr;
 use scene::{
-    FAR, Made, ONE, START, TORN, TWO, applied, bytes_of, must_apply, options, patch, stack, target,
+    FAR, Made, ONE, START, TORN, TWO, applied, bytes_of, must_apply, options, patch, target,
 };
+
+/// A stopped thread with these frames.
+fn stack(frames: &[u64], unknown: Option<&str>) -> Stack {
+    Stack {
+        thread: Thread {
+            tid: 7,
+            name: "worker".to_owned(),
+        },
+        frames: frames
+            .iter()
+            .map(|offset| LiveAddr(START.0.wrapping_add(*offset)))
+            .collect(),
+        unknown: unknown.map(str::to_owned),
+        handlers: false,
+    }
+}
 
 fn entry(target: &mut MemoryTarget, made: &Made) -> Result<OutcomeState, ApplyError> {
     apply(target, &made.patch, &made.id, &options(Consistency::Entry)).map(|outcome| outcome.state)

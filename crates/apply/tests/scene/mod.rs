@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use invivo_apply::{Consistency, MemoryTarget, Options, Outcome, Stack, Target, Thread, apply};
+use invivo_apply::{Consistency, MemoryTarget, Options, Outcome, Target, apply};
 use invivo_image::{LinkAddr, LiveAddr, Machine, Rva};
 use invivo_patch::{
     Check, Contents, Direction, Hex, Identity, Order, Patch, Redirect, Section, SectionKind,
@@ -168,20 +168,4 @@ pub(crate) fn applied(made: &Made) -> (MemoryTarget, Vec<u8>) {
     must_apply(&mut target, made);
     let bytes = bytes_of(&target);
     (target, bytes)
-}
-
-/// A stopped thread with these frames.
-pub(crate) fn stack(frames: &[u64], unknown: Option<&str>) -> Stack {
-    Stack {
-        thread: Thread {
-            tid: 7,
-            name: "worker".to_owned(),
-        },
-        frames: frames
-            .iter()
-            .map(|offset| LiveAddr(START.0.wrapping_add(*offset)))
-            .collect(),
-        unknown: unknown.map(str::to_owned),
-        handlers: false,
-    }
 }
