@@ -305,3 +305,15 @@ fn a_program_with_exceptions_is_equal_to_itself() {
     assert!(c.hot.is_empty(), "{:?}", c.hot);
     assert!(c.is_unchanged(), "{:?}", c.findings);
 }
+
+/// This test itself: Rust, with names, tables and constants of all kinds.
+#[test]
+fn a_rust_program_is_equal_to_itself() {
+    let own = std::env::current_exe().expect("the test has a file");
+    let bytes: Arc<[u8]> = std::fs::read(own).expect("which can be read").into();
+    let image = Image::parse(bytes, None).expect("an image");
+    let c = Comparison::new(&image, &image);
+    let names: Vec<&str> = c.hot.iter().map(|hot| hot.name.as_str()).collect();
+    assert_eq!(names, Vec::<&str>::new());
+    assert!(c.is_unchanged(), "{:?}", c.findings);
+}
