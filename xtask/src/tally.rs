@@ -29,14 +29,14 @@ impl Tally {
     }
 
     /// Adds a line of a test program's output when it holds a result, such as
-    /// `test result: ok. 3 passed; 0 failed; 0 ignored; …`.
-    pub(crate) fn read_line(&mut self, line: &str) {
+    /// `test result: ok. 3 passed; 0 failed; 0 ignored; …`; says whether it did.
+    pub(crate) fn read_line(&mut self, line: &str) -> bool {
         let Some((_, numbers)) = line
             .trim_start()
             .strip_prefix("test result: ")
             .and_then(|rest| rest.split_once(". "))
         else {
-            return;
+            return false;
         };
         for part in numbers.split("; ") {
             match part
@@ -49,6 +49,7 @@ impl Tally {
                 _ => (),
             }
         }
+        true
     }
 }
 
@@ -65,11 +66,11 @@ mod tests {
     #[test]
     fn results_are_read() {
         let mut tally = Tally::default();
+        assert!(!tally.read_line("test a::b ... ok"));
         tally.read_line("test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s");
         tally.read_line(
             "test result: FAILED. 3 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out",
         );
-        tally.read_line("test a::b ... ok");
         assert_eq!(
             tally,
             Tally {

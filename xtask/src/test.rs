@@ -72,7 +72,7 @@ pub(crate) fn everything(workspace: &Workspace) -> Tally {
 
 /// Runs test programs, passes on what they print and counts their results. A
 /// program that fails without a failed test, because it does not compile or
-/// dies, is one failure; so is one that has no tests.
+/// dies, is one failure; so is one that ends without a result.
 fn counted(command: &mut Command) -> Result<Tally> {
     let mut child = command
         // The errors of the live scenarios tell a whole story already.
@@ -83,20 +83,19 @@ fn counted(command: &mut Command) -> Result<Tally> {
         .context("cannot start the tests")?;
     let output = child.stdout.take().context("the tests have no output")?;
     let reader = thread::spawn(move || {
-        let mut tally = Tally::default();
+        let (mut tally, mut has_result) = (Tally::default(), false);
         for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
             let line = String::from_utf8_lossy(&line);
             println!("{line}");
-            tally.read_line(&line);
+            has_result |= tally.read_line(&line);
         }
-        tally
+        (tally, has_result)
     });
     let status = process::wait(&mut child, LIMIT, command)?;
-    let Ok(mut tally) = reader.join() else {
+    let Ok((mut tally, has_result)) = reader.join() else {
         bail!("what the tests print cannot be read");
     };
-    let nothing = tally.passed == 0 && tally.failed == 0;
-    if nothing || (!status.success() && tally.failed == 0) {
+    if !has_result || (!status.success() && tally.failed == 0) {
         tally.check(false);
     }
     Ok(tally)
