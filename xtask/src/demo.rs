@@ -46,6 +46,8 @@ pub(crate) fn run(workspace: &Workspace) -> Result<bool> {
     let port = process::free_port()?;
     let log = workspace.target.join("demo/log");
     let mut server = Server::start(Command::new(&base).arg(port.to_string()), port, &log)?;
+    // Once it has answered, its threads are all there.
+    let taste = client::taste(port)?;
     println!(
         "  process {}, {} threads, {CONNECTIONS} connections; every second heartbeat lies about its length",
         server.pid(),
@@ -53,7 +55,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<bool> {
     );
     println!(
         "  the server answers such a heartbeat: {}\n",
-        paint::bad(client::taste(port)?)
+        paint::bad(taste)
     );
 
     let board = Arc::new(Board::default());
