@@ -23,7 +23,7 @@ use crate::{corpus, install, paint};
 use report::Story;
 
 /// The cases that `cargo xtask test` runs.
-pub(crate) const TESTED: &[&str] = &["redis", "memcached", "expat", "sqlite"];
+pub(crate) const TESTED: &[&str] = &["redis", "memcached", "expat"];
 
 /// Which program answers, seen from outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,14 +1,13 @@
 //! Revert: the base's bytes come back, all of them, together.
 
-use std::time::Duration;
-
 use invivo_image::LiveAddr;
 
 use crate::record::{Record, State, read_all, write_record};
 use crate::settle::settle;
 use crate::switch::{Change, Job, switch};
-use crate::transaction::release;
-use crate::{ApplyError, Consistency, Options, Outcome, OutcomeState, Target, refused};
+use crate::{
+    ApplyError, Consistency, Options, Outcome, OutcomeState, Target, TargetError, refused,
+};
 
 /// Takes the live patch called `name` back, or every live patch where no name is given.
 ///
@@ -117,25 +116,29 @@ fn revert_one(
     let switched = match switched {
         Ok(switched) => switched,
         Err(error) => {
-            if !matches!(error, ApplyError::Inconsistent(_)) {
+            let live = record.hooks.iter().all(|hook| {
+                let mut now = vec![0; hook.new.0.len()];
+                target.read(hook.at, &mut now).is_ok() && now == hook.new.0
+            });
+            let unfinished = matches!(error, ApplyError::Target(TargetError::Unfinished(_)));
+            // Where it is not as before, the next command finishes it.
+            if live && !unfinished {
                 write_record(target, record, State::Applied)?;
             }
             return Err(error);
         }
     };
     write_record(target, record, State::Reverted)?;
-    let mut visited = switched.visited;
-    // A quiet moment proved that no thread is inside, and nothing leads there any more.
-    if record.quiescent && !record.registered {
-        visited += release(target, record).unwrap_or(Duration::ZERO);
-    }
+    // The patch's memory stays, even if no thread is inside: new code may have left
+    // pointers to its constants, variables and functions in the base's data (a text
+    // in a global, say), and nobody knows where. The next apply of it uses it again.
     Ok(Outcome {
         state: OutcomeState::Reverted,
         patch: record.name.clone(),
         consistency,
         hooks: record.hooks.iter().filter(|hook| !hook.pad).count(),
         switch: switched.kind,
-        visited,
+        visited: switched.visited,
         stopped: switched.stopped,
         replaced: None,
     })

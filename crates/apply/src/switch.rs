@@ -41,6 +41,10 @@ pub(crate) struct Job<'j> {
     pub(crate) options: &'j Options<'j>,
 }
 
+/// Notes in the target where text pages are moved to, and how many bytes of them.
+pub(crate) type Journal<'j> =
+    dyn FnMut(&mut dyn Target, (LiveAddr, u64)) -> Result<(), TargetError> + 'j;
+
 /// How it went.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Switched {
@@ -54,7 +58,7 @@ pub(crate) struct Switched {
 pub(crate) fn switch(
     target: &mut dyn Target,
     job: &Job<'_>,
-    journal: &mut dyn FnMut(&mut dyn Target, (LiveAddr, u64)) -> Result<(), TargetError>,
+    journal: &mut Journal<'_>,
 ) -> Result<Switched, ApplyError> {
     let quiet = job.options.consistency == Consistency::Entry && job.torn.is_empty();
     let way = if quiet {
@@ -111,7 +115,7 @@ fn move_pages(
     changes: &[Change],
     range: Range<LiveAddr>,
     drop: bool,
-    journal: &mut dyn FnMut(&mut dyn Target, (LiveAddr, u64)) -> Result<(), TargetError>,
+    journal: &mut Journal<'_>,
 ) -> Result<Switched, ApplyError> {
     let size = range.end.0 - range.start.0;
     let scratch = find::anywhere(&target.regions()?, size)?;
@@ -131,7 +135,9 @@ fn move_pages(
             }
         }
         visit.lower(scratch, range.clone()).or_else(|error| {
-            visit.unmap(aside.clone())?;
+            if !matches!(error, TargetError::Unfinished(_)) {
+                visit.unmap(aside.clone())?;
+            }
             Err(error)
         })
     })?;
@@ -148,7 +154,7 @@ fn stopped(target: &mut dyn Target, job: &Job<'_>) -> Result<Switched, ApplyErro
     let mut looks = 0;
     loop {
         let mut in_the_way = Vec::new();
-        let stopped = target.stop(&mut |all| {
+        let result = target.stop(&mut |all| {
             in_the_way = threads_in_the_way(all, job)?;
             if in_the_way.is_empty() {
                 for (done, change) in job.changes.iter().enumerate() {
@@ -161,7 +167,12 @@ fn stopped(target: &mut dyn Target, job: &Job<'_>) -> Result<Switched, ApplyErro
                 }
             }
             Ok(())
-        })?;
+        });
+        let stopped = match result {
+            // A thread that gets no processor does not stop either.
+            Err(TargetError::NotNow(_)) if Instant::now() < deadline => continue,
+            other => other?,
+        };
         if in_the_way.is_empty() {
             let kind = Some(SwitchKind::Stopped);
             return Ok(Switched {

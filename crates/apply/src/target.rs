@@ -33,6 +33,10 @@ pub enum TargetError {
     /// It cannot be done at the moment.
     #[error("{0}")]
     NotNow(String),
+    /// A call that a thread of the target makes for us has not returned in time. It may
+    /// still be made, so nothing that depends on it may be undone now.
+    #[error("{0}")]
+    Unfinished(String),
     /// It is of a kind that is not handled.
     #[error("{0}")]
     Unsupported(String),

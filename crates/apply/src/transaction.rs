@@ -316,16 +316,22 @@ fn take_down(
     plan: &Preflight,
     error: ApplyError,
 ) -> ApplyError {
-    if matches!(error, ApplyError::Inconsistent(_)) {
+    let open = matches!(
+        error,
+        ApplyError::Inconsistent(_) | ApplyError::Target(TargetError::Unfinished(_))
+    );
+    if open {
         return error;
     }
-    let untouched = plan.previous.is_some()
-        || plan.writes().all(|write| {
-            let mut now = vec![0; write.old.0.len()];
-            target.read(write.at, &mut now).is_ok() && now == write.old.0
+    let untouched = changes(plan.previous.as_ref(), &record.hooks)
+        .iter()
+        .all(|change| {
+            let mut now = vec![0; change.from.len()];
+            target.read(change.at, &mut now).is_ok() && now == change.from
         });
     if !untouched {
-        return ApplyError::Inconsistent(format!("{error}; some hooks are written"));
+        // Hooks lead to the new code: it stays, and the next command settles the rest.
+        return ApplyError::Inconsistent(format!("{error}; hooks are written"));
     }
     if record.registered || plan.kept.is_some() {
         // The language's runtime points into this memory: it stays, unused.
@@ -346,7 +352,7 @@ fn unmap(target: &mut dyn Target, record: &Record, error: ApplyError) -> ApplyEr
 }
 
 /// Gives a patch's memory back.
-pub(crate) fn release(target: &mut dyn Target, record: &Record) -> Result<Duration, TargetError> {
+fn release(target: &mut dyn Target, record: &Record) -> Result<Duration, TargetError> {
     target.visit(&mut |visit| {
         let range = |(start, size): (LiveAddr, u64)| start..LiveAddr(start.0 + size);
         visit.unmap(range(record.region))?;

@@ -166,10 +166,10 @@ pub fn choose(
         } else {
             length
         };
-        let pad = if room >= NEAR_JUMP || room < SHORT_JUMP {
-            None
-        } else {
+        let pad = if (SHORT_JUMP..NEAR_JUMP).contains(&room) {
             free_pad(redirect, entry, offset, taken)
+        } else {
+            None
         };
         if room >= NEAR_JUMP || pad.is_some() {
             taken.extend(pad.and_then(|pad| entry.checked_offset(pad)));

@@ -173,12 +173,12 @@ fn fail_each_step(
 fn hooks_lead_somewhere(step: usize, target: &MemoryTarget) {
     let bytes = bytes_of(target);
     for function in [ONE, TWO, TORN, FAR] {
-        let offset = usize::try_from(function.at).expect("small");
+        let offset = usize::try_from(function.at).expect("a small offset");
         let jump = |at: usize| {
             let raw: [u8; 4] = bytes[at + 1..at + 5].try_into().expect("four bytes");
             let next = scene::START.0 + at as u64 + 5;
             next.checked_add_signed(i64::from(i32::from_le_bytes(raw)))
-                .expect("a jump inside the address space")
+                .expect("an address")
         };
         let leads = match bytes[offset] {
             0xe9 => jump(offset),
@@ -209,8 +209,6 @@ fn kinds() -> Vec<(Made, Consistency)> {
 fn a_failed_step_of_an_apply_is_put_back() {
     for (made, consistency) in kinds() {
         let clean = bytes_of(&target());
-        let (live, _) = applied(&made);
-        hooks_lead_somewhere(0, &live);
         fail_each_step(
             &target(),
             |target| apply(target, &made.patch, &made.id, &options(consistency)).map(|_| ()),
@@ -223,9 +221,54 @@ fn a_failed_step_of_an_apply_is_put_back() {
                 }
                 revert(&mut left, None, &options(Consistency::Entry)).unwrap();
                 assert!(bytes_of(&left) == clean, "step {step}: not as before");
-                must_apply(&mut left, &made);
-                hooks_lead_somewhere(step, &left);
             },
         );
     }
+}
+
+#[test]
+fn a_failed_step_of_a_revert_is_put_back() {
+    for (made, consistency) in kinds() {
+        let clean = bytes_of(&target());
+        let mut live = target();
+        apply(&mut live, &made.patch, &made.id, &options(consistency)).unwrap();
+        fail_each_step(
+            &live,
+            |target| revert(target, None, &options(consistency)).map(|_| ()),
+            |step, result, mut left| {
+                hooks_lead_somewhere(step, &left);
+                if result.is_ok() {
+                    assert!(bytes_of(&left) == clean, "step {step}: not as before");
+                }
+                revert(&mut left, None, &options(Consistency::Entry))
+                    .unwrap_or_else(|error| panic!("step {step}: {error}"));
+                assert!(bytes_of(&left) == clean, "step {step}: not as before");
+                assert!(list(&left).unwrap().is_empty(), "step {step}");
+            },
+        );
+    }
+}
+
+#[test]
+fn a_failed_step_of_a_replacement_leaves_one_patch_that_works() {
+    let first = patch("p1", 1, &[ONE, TWO], 8);
+    let second = patch("p2", 2, &[ONE, FAR], 9);
+    let (live, _) = applied(&first);
+    let clean = bytes_of(&target());
+    fail_each_step(
+        &live,
+        |target| {
+            let options = options(Consistency::Entry);
+            apply(target, &second.patch, &second.id, &options).map(|_| ())
+        },
+        |step, _, mut left| {
+            hooks_lead_somewhere(step, &left);
+            must_apply(&mut left, &second);
+            hooks_lead_somewhere(step, &left);
+            let live = list(&left).unwrap();
+            assert_eq!(live.len(), 1, "step {step}: {live:?}");
+            revert(&mut left, None, &options(Consistency::Entry)).unwrap();
+            assert!(bytes_of(&left) == clean, "step {step}: not as before");
+        },
+    );
 }

@@ -54,6 +54,8 @@ impl From<TargetError> for Failure {
             TargetError::Traced { tracer, .. } => Failure::new(NOT_NOW, text).hint(format!(
                 "detach the debugger or tracer (process {tracer}), then try again"
             )),
+            TargetError::Unfinished(_) => Failure::new(INCONSISTENT, text)
+                .hint("give the command again: it begins with settling what is open"),
             TargetError::NotNow(_) => Failure::new(NOT_NOW, text).hint("try again in a moment"),
             TargetError::Unsupported(_) => Failure::new(REFUSED, text),
             TargetError::Memory { .. } | TargetError::System { .. } => Failure::new(NOT_NOW, text),

@@ -181,7 +181,7 @@ impl Meaning<'_, '_> {
                 (None, None) => true,
                 (Some(Ok(one)), Some(Ok(other))) => {
                     let place = Referred::pointer;
-                    one.landing_pads == other.landing_pads
+                    one.tables == other.tables
                         && one.types.len() == other.types.len()
                         && one
                             .types

@@ -317,3 +317,23 @@ fn a_rust_program_is_equal_to_itself() {
     assert_eq!(names, Vec::<&str>::new());
     assert!(c.is_unchanged(), "{:?}", c.findings);
 }
+
+/// The instructions are equal; only the table of what is caught where differs.
+#[test]
+fn a_call_that_moved_into_a_try_block_is_a_change() {
+    let text = |body: &str| {
+        source(&format!(
+            "N void g(int n) {{ if (n == 2) throw 1; }}\n\
+         N void h(int n) {{ if (n == 1) throw 2; }}\n\
+         N int f(int n) {{ {body} return 0; }}\n\
+         int main(int n, char **) {{ return f(n); }}\n"
+        ))
+    };
+    let base = text("try { g(n); } catch (int i) { return i; } h(n);");
+    let fixed = text("try { g(n); h(n); } catch (int i) { return i; }");
+    let base = compile_with("c++", "try", "base", &base, &[]);
+    let fixed = compile_with("c++", "try", "fixed", &fixed, &[]);
+    let c = Comparison::new(&base, &fixed);
+    let names: Vec<&str> = c.hot.iter().map(|hot| hot.name.as_str()).collect();
+    assert_eq!(names, ["f(int)"]);
+}

@@ -91,10 +91,10 @@ impl Image {
         };
         slots::read(&mut image, data, &table)?;
         image.stubs = find_stubs(&image);
-        if !symbols::read(&mut image, data, &table)? {
-            if let Some(debug) = debug {
-                attach_debug(&mut image, debug)?;
-            }
+        if !symbols::read(&mut image, data, &table)?
+            && let Some(debug) = debug
+        {
+            attach_debug(&mut image, debug)?;
         }
         image.unwind = UnwindTable::parse(&image)?;
         Ok(image)

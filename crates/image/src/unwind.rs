@@ -68,6 +68,8 @@ pub struct UnwindTable {
 pub struct Lsda {
     /// Where it is.
     pub range: Range<LinkAddr>,
+    /// Header, call sites and actions as they stand: everything but the types.
+    pub tables: Vec<u8>,
     /// Where control may land, relative to the start of the function.
     pub landing_pads: Vec<u64>,
     /// Entries of the type table: place, `DW_EH_PE` encoding, and what the pointer says
@@ -256,7 +258,7 @@ impl Lsda {
             let action = sites.read_uleb128().map_err(broken)?;
             actions.extend((action != 0).then_some(action));
         }
-        let largest = largest_filter(bytes, sites_end, type_base, &actions)?;
+        let (largest, actions_end) = largest_filter(bytes, sites_end, type_base, &actions)?;
         let mut types = Vec::new();
         if let Some(base) = type_base {
             let width = match type_encoding & 0x0f {
@@ -289,22 +291,25 @@ impl Lsda {
                 types.push((place, type_encoding, target));
             }
         }
+        let tables = bytes.get(..actions_end).ok_or("an action lies outside")?;
         Ok(Lsda {
             range: at..end,
+            tables: tables.to_vec(),
             landing_pads,
             types,
         })
     }
 }
 
-/// The largest index into the type table that any action uses.
+/// The largest index into the type table that any action uses, and where the actions end.
 fn largest_filter(
     bytes: &[u8],
     table: usize,
     type_base: Option<usize>,
     actions: &[u64],
-) -> Result<usize, String> {
+) -> Result<(usize, usize), String> {
     let mut largest = 0;
+    let mut end = table;
     for action in actions {
         let mut at = usize::try_from(*action - 1)
             .ok()
@@ -319,6 +324,7 @@ fn largest_filter(
             let filter = rest.read_sleb128().map_err(|e| e.to_string())?;
             let link = bytes.len() - rest.len();
             let next = rest.read_sleb128().map_err(|e| e.to_string())?;
+            end = end.max(bytes.len() - rest.len());
             largest = largest.max(match usize::try_from(filter) {
                 Ok(filter) => filter,
                 Err(_) => largest_specified(bytes, type_base, filter)?,
@@ -332,7 +338,7 @@ fn largest_filter(
             };
         }
     }
-    Ok(largest)
+    Ok((largest, end))
 }
 
 /// The largest index in a list of types that may pass (an exception specification;

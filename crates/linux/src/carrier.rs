@@ -1,7 +1,7 @@
 //! One thread of the process makes system calls for us and is itself again.
 
 use std::ops::Range;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use invivo_apply::{Protection, TargetError, Visit};
 use invivo_image::LiveAddr;
@@ -17,7 +17,9 @@ use crate::signal_frame::SignalFrame;
 /// How long a thread may take to stop before another one is asked.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// How long a function of the target may take that we call.
-const CALL_PATIENCE: Duration = Duration::from_secs(5);
+const CALL_PATIENCE: Duration = Duration::from_secs(30);
+/// How long to look for a thread that can be used.
+const SEARCH: Duration = Duration::from_secs(10);
 /// `MAP_FIXED_NOREPLACE`.
 const NO_REPLACE: i32 = 0x10_0000;
 /// `rt_sigreturn`.
@@ -158,6 +160,23 @@ impl Process {
         fits: impl Fn(&Process, &Standing) -> Result<(), TargetError>,
     ) -> Result<Carrier<'_>, TargetError> {
         let gadgets = self.gadgets()?;
+        let deadline = Instant::now() + SEARCH;
+        loop {
+            match self.hold_one(gadgets, &fits) {
+                // Threads may all be busy for a moment, or get no processor.
+                Err(TargetError::NotNow(_)) if Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                other => return other,
+            }
+        }
+    }
+
+    fn hold_one(
+        &self,
+        gadgets: Gadgets,
+        fits: &impl Fn(&Process, &Standing) -> Result<(), TargetError>,
+    ) -> Result<Carrier<'_>, TargetError> {
         let mut failure = TargetError::Gone(self.pid);
         for tid in self.candidates()? {
             let held = (|| {
@@ -264,8 +283,9 @@ impl<'p> Carrier<'p> {
     ) -> Result<u64, TargetError> {
         // The registers' true meaning is in the frame, so each call may begin anew.
         self.start(self.gadgets.syscall, number.cast_unsigned(), arguments)?;
-        self.thread.to_system_call(PATIENCE)?;
-        self.thread.to_system_call(CALL_PATIENCE)?;
+        // Under load the thread may get no processor for long, but it will make the call.
+        self.thread.run_to_system_call(CALL_PATIENCE)?;
+        self.thread.run_to_system_call(CALL_PATIENCE)?;
         let result = self.thread.registers()?.rax.cast_signed();
         if (-4095..0).contains(&result) {
             let errno = i32::try_from(-result).unwrap_or(0);
@@ -279,7 +299,7 @@ impl<'p> Carrier<'p> {
     /// Lets the thread go on as if nothing had happened.
     pub(crate) fn leave(mut self) -> Result<(), TargetError> {
         if self.away {
-            self.thread.to_edge(PATIENCE)?;
+            self.thread.run_to_edge(CALL_PATIENCE)?;
             // The mask first: should this program die between the two, the frame is
             // still the way back.
             self.thread.set_signal_mask(self.mask)?;
@@ -350,7 +370,7 @@ impl Visit for Carrier<'_> {
         let [first, second] = arguments;
         self.start(function.0, 0, [first, second, 0, 0, 0, 0])?;
         loop {
-            self.thread.to_system_call(CALL_PATIENCE)?;
+            self.thread.run_to_system_call(CALL_PATIENCE)?;
             let registers = self.thread.registers()?;
             // The function's own return leads to the restorer, whose call we stop at.
             if registers.orig_rax == flag(SIGRETURN) && registers.rsp == self.frame.frame_end() {

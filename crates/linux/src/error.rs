@@ -18,6 +18,10 @@ pub(crate) fn system(what: impl Into<String>, error: impl Into<io::Error>) -> Ta
 /// of the request.
 pub(crate) fn traced(pid: i32, what: &str, error: Errno) -> TargetError {
     match error {
+        // ptrace says the same of a thread that is not standing at the moment.
+        Errno::ESRCH if std::path::Path::new(&format!("/proc/{pid}/exe")).exists() => {
+            TargetError::NotNow(format!("a thread of process {pid} is gone or not standing"))
+        }
         Errno::ESRCH => TargetError::Gone(pid),
         other => system(format!("{what} process {pid}"), other),
     }

@@ -117,6 +117,10 @@ impl Process {
         self.info.status().map_or(true, |status| status.sigcgt != 0)
     }
 
+    pub(crate) fn has_thread(&self, tid: i32) -> bool {
+        std::path::Path::new(&format!("/proc/{}/task/{tid}", self.pid)).exists()
+    }
+
     pub(crate) fn thread_name(&self, tid: i32) -> String {
         let path = format!("/proc/{}/task/{tid}/comm", self.pid);
         std::fs::read_to_string(path)

@@ -51,24 +51,28 @@ enum Stop {
 /// Begins to trace a thread; it goes on running.
 pub(crate) fn seize(pid: i32, tid: i32) -> Result<(), TargetError> {
     let options = ptrace::Options::PTRACE_O_TRACESYSGOOD;
-    ptrace::seize(Pid::from_raw(tid), options).map_err(|error| match error {
+    ptrace::seize(Pid::from_raw(tid), options).or_else(|error| match error {
         Errno::EPERM => {
             let tracer = procfs::process::Process::new(tid)
                 .and_then(|task| task.status())
                 .map_or(0, |status| status.tracerpid);
+            // Left from an attempt at which it did not stop in time.
+            if tracer == std::process::id().cast_signed() {
+                return Ok(());
+            }
             if tracer != 0 {
-                return TargetError::Traced { pid, tracer };
+                return Err(TargetError::Traced { pid, tracer });
             }
             // A thread that is ending cannot be traced any more; a main thread may
             // have ended long before the others.
             if is_dead(tid) {
-                return TargetError::Gone(pid);
+                return Err(TargetError::Gone(pid));
             }
-            TargetError::NotPermitted {
+            Err(TargetError::NotPermitted {
                 what: format!("trace process {pid}"),
-            }
+            })
         }
-        other => traced(pid, "trace", other),
+        other => Err(traced(pid, "trace", other)),
     })
 }
 
@@ -216,12 +220,12 @@ impl Standing {
     }
 
     /// Lets it run to the next edge of a system call.
-    pub(crate) fn to_system_call(&mut self, patience: Duration) -> Result<(), TargetError> {
+    pub(crate) fn run_to_system_call(&mut self, patience: Duration) -> Result<(), TargetError> {
         let deadline = Instant::now() + patience;
         let mut signal = None;
         loop {
             ptrace::syscall(self.tid, signal).map_err(|e| traced(self.pid, "continue", e))?;
-            match self.wait(deadline)? {
+            match self.wait(deadline).map_err(unfinished)? {
                 Stop::SystemCall => return Ok(()),
                 Stop::Signal(other) => signal = Some(other),
                 Stop::Event | Stop::Group => signal = None,
@@ -230,13 +234,13 @@ impl Standing {
     }
 
     /// Lets it run to where it can be let go: inside the kernel, just before its own code.
-    pub(crate) fn to_edge(&mut self, patience: Duration) -> Result<(), TargetError> {
+    pub(crate) fn run_to_edge(&mut self, patience: Duration) -> Result<(), TargetError> {
         interrupt(self.pid, self.tid.as_raw())?;
         let deadline = Instant::now() + patience;
         let mut signal = None;
         loop {
             ptrace::cont(self.tid, signal).map_err(|e| traced(self.pid, "continue", e))?;
-            match self.wait(deadline)? {
+            match self.wait(deadline).map_err(unfinished)? {
                 Stop::Event | Stop::Group => return Ok(()),
                 Stop::Signal(other) => signal = Some(other),
                 Stop::SystemCall => signal = None,
@@ -287,6 +291,14 @@ impl Drop for Standing {
                 let _ = ptrace::detach(self.tid, None);
             }
         }
+    }
+}
+
+/// A wait that ended while the thread was on its way with a call of ours.
+fn unfinished(error: TargetError) -> TargetError {
+    match error {
+        TargetError::NotNow(text) => TargetError::Unfinished(text),
+        other => other,
     }
 }
 

@@ -47,6 +47,7 @@ impl<'p> AllStopped<'p> {
                 match seize(process.pid, *tid).and_then(|()| interrupt(process.pid, *tid)) {
                     Ok(()) => true,
                     Err(TargetError::Gone(_)) => false,
+                    Err(TargetError::NotNow(_)) if !process.has_thread(*tid) => false,
                     Err(error) => {
                         refused = Some(error);
                         false

@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 use invivo_apply::{Module, Region, Stopped, Target, TargetError, Visit};
 use invivo_image::LiveAddr;
 use object::elf;
-use object::read::elf::{FileHeader, Sym};
+use object::read::elf::{FileHeader, SectionHeader, Sym};
 use procfs::process::{MMPermissions, MMapPath, MemoryMap};
 
 use crate::Process;
+use crate::modules::Loaded;
 use crate::ptrace::Standing;
 use crate::unwind::Unwinder;
 
@@ -138,6 +139,20 @@ impl Target for Process {
 }
 
 impl Process {
+    /// Link address and size of a section of a loaded image, from its file.
+    pub(crate) fn section_of(&self, loaded: &Loaded, name: &str) -> Option<(u64, u64)> {
+        let start = loaded.first.wrapping_add(loaded.bias);
+        let mut maps = self.maps().ok()?.into_iter();
+        let map = maps.find(|map| map.offset == 0 && map.address.0 == start)?;
+        let mut bytes = Vec::new();
+        self.open_mapped(&map)?.read_to_end(&mut bytes).ok()?;
+        let endian = object::LittleEndian;
+        let header = elf::FileHeader64::<object::LittleEndian>::parse(&bytes[..]).ok()?;
+        let table = header.sections(endian, &bytes[..]).ok()?;
+        let (_, section) = table.section_by_name(endian, name.as_bytes())?;
+        Some((section.sh_addr(endian), section.sh_size(endian)))
+    }
+
     /// The file behind a mapping, if it is still the one that was mapped.
     fn open_mapped(&self, map: &MemoryMap) -> Option<File> {
         let MMapPath::Path(path) = &map.pathname else {

@@ -42,7 +42,8 @@ struct Module {
 }
 
 struct Tables {
-    header: ParsedEhFrameHdr<Bytes>,
+    /// The table for quick search; static programs may have none.
+    header: Option<ParsedEhFrameHdr<Bytes>>,
     frames: EhFrame<Bytes>,
     bases: BaseAddresses,
 }
@@ -62,7 +63,8 @@ impl Unwinder {
             let start = loaded.segments.first().map_or(0, |(start, _)| start.0);
             modules.push(Module {
                 range: start..loaded.end.0,
-                tables: Tables::read(&process.memory, &loaded),
+                tables: Tables::read(&process.memory, &loaded)
+                    .or_else(|| Tables::read_section(process, &loaded)),
                 name: loaded.path,
             });
         }
@@ -125,17 +127,18 @@ impl Unwinder {
         let tables = module.tables.as_ref();
         let tables = tables.ok_or_else(|| format!("{} has no unwind data", module.name))?;
         let fail = |error: gimli::Error| format!("{rip:#x} in {}: {error}", module.name);
-        let fde = tables
-            .header
-            .table()
-            .ok_or_else(|| format!("{} has no unwind table", module.name))?
-            .fde_for_address(&tables.frames, &tables.bases, at, EhFrame::cie_from_offset)
-            .map_err(|error| match error {
-                gimli::Error::NoUnwindInfoForAddress => {
-                    format!("{rip:#x} in {} has no unwind data", module.name)
-                }
-                other => fail(other),
-            })?;
+        let table = tables.header.as_ref().and_then(|header| header.table());
+        let cie = EhFrame::cie_from_offset;
+        let fde = match table {
+            Some(table) => table.fde_for_address(&tables.frames, &tables.bases, at, cie),
+            None => tables.frames.fde_for_address(&tables.bases, at, cie),
+        };
+        let fde = fde.map_err(|error| match error {
+            gimli::Error::NoUnwindInfoForAddress => {
+                format!("{rip:#x} in {} has no unwind data", module.name)
+            }
+            other => fail(other),
+        })?;
         let encoding = fde.cie().encoding();
         let row = fde
             .unwind_info_for_address(&tables.frames, &tables.bases, &mut self.context, at)
@@ -212,9 +215,24 @@ impl Tables {
         let frames = EhFrame::from(EndianRcSlice::new(Rc::from(frames), LittleEndian));
         // Text-relative pointers are not used on x86-64.
         Some(Tables {
-            header,
+            header: Some(header),
             frames,
             bases: bases.set_eh_frame(start),
+        })
+    }
+
+    /// The frames of a static program without a table for search: its file says where
+    /// they are.
+    fn read_section(process: &Process, loaded: &Loaded) -> Option<Tables> {
+        let (start, size) = process.section_of(loaded, ".eh_frame")?;
+        let start = start.wrapping_add(loaded.bias);
+        let size = usize::try_from(size.min(LARGEST)).ok()?;
+        let frames = process.memory.read_some(LiveAddr(start), size);
+        let frames = EhFrame::from(EndianRcSlice::new(Rc::from(frames), LittleEndian));
+        Some(Tables {
+            header: None,
+            frames,
+            bases: BaseAddresses::default().set_eh_frame(start),
         })
     }
 }

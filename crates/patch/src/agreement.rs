@@ -7,6 +7,8 @@
 //! more, or a register that the old one left alone (gcc's -fipa-ra keeps values
 //! there across the call).
 
+use std::collections::HashMap;
+
 use invivo_compare::{Comparison, Hot, Parts};
 use invivo_image::x86_64::{ReferenceKind, decode};
 use invivo_image::{EntityId, Image, Place};
@@ -41,8 +43,20 @@ pub(crate) fn is_kept(c: &Comparison<'_>, hot: &Hot) -> bool {
     let (Some(before), Some(after)) = prototypes else {
         return false;
     };
-    let kept = clobbers(c.base, &hot.base, Bound::Lower, DEEPEST);
-    let changed = clobbers(c.fixed, &hot.fixed, Bound::Upper, DEEPEST);
+    let kept = clobbers(
+        c.base,
+        &hot.base,
+        Bound::Lower,
+        DEEPEST,
+        &mut HashMap::new(),
+    );
+    let changed = clobbers(
+        c.fixed,
+        &hot.fixed,
+        Bound::Upper,
+        DEEPEST,
+        &mut HashMap::new(),
+    );
     before == after && changed & !kept == 0
 }
 
@@ -55,7 +69,11 @@ enum Bound {
     Upper,
 }
 
-fn clobbers(image: &Image, parts: &Parts, bound: Bound, depth: u32) -> Clobbers {
+/// What callees were found to change; a function that is being looked at stands here
+/// with what is assumed of it, so that recursion ends.
+type Known = HashMap<EntityId, Clobbers>;
+
+fn clobbers(image: &Image, parts: &Parts, bound: Bound, depth: u32, known: &mut Known) -> Clobbers {
     let unknown = if bound == Bound::Upper { ALL } else { 0 };
     if depth == 0 {
         return unknown;
@@ -90,7 +108,7 @@ fn clobbers(image: &Image, parts: &Parts, bound: Bound, depth: u32) -> Clobbers 
                 (_, Some(reference)) => {
                     found |= match image.place(reference.target) {
                         Place::In(id, _) if parts.ids().any(|part| part == id) => 0,
-                        Place::In(id, 0) => callee(image, id, bound, depth),
+                        Place::In(id, 0) => callee(image, id, bound, depth, known),
                         // Another image's function: every compiler assumes the worst.
                         _ => ALL,
                     }
@@ -108,17 +126,16 @@ fn clobbers(image: &Image, parts: &Parts, bound: Bound, depth: u32) -> Clobbers 
     found
 }
 
-fn callee(image: &Image, id: EntityId, bound: Bound, depth: u32) -> Clobbers {
+fn callee(image: &Image, id: EntityId, bound: Bound, depth: u32, known: &mut Known) -> Clobbers {
+    if let Some(found) = known.get(&id) {
+        return *found;
+    }
+    known.insert(id, if bound == Bound::Upper { ALL } else { 0 });
     // A cold part of the callee is reached by a jump of it and followed there.
-    clobbers(
-        image,
-        &Parts {
-            main: id,
-            cold: Vec::new(),
-        },
-        bound,
-        depth - 1,
-    )
+    let cold = Vec::new();
+    let found = clobbers(image, &Parts { main: id, cold }, bound, depth - 1, known);
+    known.insert(id, found);
+    found
 }
 
 fn bit(register: Register) -> Clobbers {
