@@ -79,7 +79,11 @@ impl Preflight {
         }
         let mut kept = records
             .iter()
-            .find(|(record, state)| *state == State::Reverted && record.id == *id)
+            .find(|(record, state)| {
+                *state == State::Reverted
+                    && record.id == *id
+                    && record.registering == record.registered
+            })
             .map(|(record, _)| record.clone());
         let mut entered = Vec::new();
         let mut pads = Vec::new();

@@ -93,6 +93,8 @@ pub struct Record {
     pub scratch: (LiveAddr, u64),
     /// The digest of the live patch that it replaces.
     pub replaces: Option<Hex>,
+    /// True from just before its unwind data are registered on: its memory stays then.
+    pub registering: bool,
     /// True if its unwind data are registered with the language's runtime, which
     /// keeps pointers into its memory.
     pub registered: bool,
@@ -111,7 +113,7 @@ impl Record {
     }
 
     /// The record as it stands in memory, in `state`; `None` if it outgrew its room.
-    fn to_bytes(&self, state: State) -> Option<Vec<u8>> {
+    pub(crate) fn to_bytes(&self, state: State) -> Option<Vec<u8>> {
         let room = usize::try_from(self.room).ok()?;
         let body = serde_json::to_vec(self).ok()?;
         let mut bytes = Vec::with_capacity(room);
@@ -214,6 +216,7 @@ pub(crate) fn sample() -> Record {
         variables: Vec::new(),
         scratch: (LiveAddr(0), 0),
         replaces: None,
+        registering: false,
         registered: false,
         quiescent: false,
     }

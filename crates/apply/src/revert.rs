@@ -5,6 +5,7 @@ use invivo_image::LiveAddr;
 use crate::record::{Record, State, read_all, write_record};
 use crate::settle::settle;
 use crate::switch::{Change, Job, switch};
+use crate::transaction::taken_back;
 use crate::{
     ApplyError, Consistency, Options, Outcome, OutcomeState, Target, TargetError, refused,
 };
@@ -58,15 +59,8 @@ fn revert_one(
         consistency,
         ..options.clone()
     };
-    let changes: Vec<Change> = record
-        .hooks
-        .iter()
-        .map(|hook| Change {
-            at: hook.at,
-            from: hook.new.0.clone(),
-            to: hook.old.0.clone(),
-        })
-        .collect();
+    let mut changes: Vec<Change> = record.hooks.iter().map(taken_back).collect();
+    changes.sort_by_key(|change| change.rank);
     let (start, size) = record.region;
     let busy = [(
         record.name.clone(),
@@ -99,12 +93,8 @@ fn revert_one(
     {
         // Where stacks cannot be proved at all, the padding stays as it is: nothing
         // leads there any more, and the next patch may use it again.
-        let entries: Vec<Change> = changes
-            .iter()
-            .zip(&record.hooks)
-            .filter(|(_, hook)| !hook.pad)
-            .map(|(c, _)| c.clone())
-            .collect();
+        let entries = record.hooks.iter().filter(|hook| !hook.pad);
+        let entries: Vec<Change> = entries.map(taken_back).collect();
         let job = Job {
             changes: &entries,
             busy: &[],

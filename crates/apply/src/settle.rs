@@ -125,8 +125,10 @@ fn write_all(
         if !in_the_way.is_empty() {
             return Ok(());
         }
+        // Backwards, as the order of writing is made for forwards.
         changes
             .iter()
+            .rev()
             .try_for_each(|change| all.write(change.at, side(change)))
     })?;
     if in_the_way.is_empty() {

@@ -29,6 +29,9 @@ pub(crate) struct Change {
     pub(crate) at: LiveAddr,
     pub(crate) from: Vec<u8>,
     pub(crate) to: Vec<u8>,
+    /// The order of writing: a long jump in padding is there before a short one leads
+    /// to it, and goes after. Should this program die in between, nobody falls into a gap.
+    pub(crate) rank: u8,
 }
 
 /// What the switch needs to know.
@@ -67,7 +70,11 @@ pub(crate) fn switch(
         None
     };
     let switched = match way {
-        Some((range, drop)) => move_pages(target, job.changes, range, drop, journal)?,
+        Some((range, drop)) => match move_pages(target, job.changes, range, drop, journal) {
+            // Kernels before 5.13 cannot move a file's pages so; nothing has changed then.
+            Err(ApplyError::Target(TargetError::System { .. })) => stopped(target, job)?,
+            other => other?,
+        },
         None => stopped(target, job)?,
     };
     verify(target, job.changes)?;
@@ -159,7 +166,7 @@ fn stopped(target: &mut dyn Target, job: &Job<'_>) -> Result<Switched, ApplyErro
             if in_the_way.is_empty() {
                 for (done, change) in job.changes.iter().enumerate() {
                     if let Err(error) = all.write(change.at, &change.to) {
-                        for change in &job.changes[..=done] {
+                        for change in job.changes[..=done].iter().rev() {
                             all.write(change.at, &change.from)?;
                         }
                         return Err(error);

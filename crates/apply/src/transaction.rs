@@ -137,11 +137,7 @@ pub fn apply(
             registrar,
             plan.layout.unwind,
         ) {
-            record.registered = true;
-            write_record(target, &record, State::Prepared)?;
-            let object = plan.layout.data.start;
-            outcome.visited += target
-                .visit_outside_runtime(&mut |visit| visit.call(registrar, [unwind.0, object.0]))?;
+            outcome.visited += register(target, &mut record, registrar, unwind)?;
         }
         go_live(target, &plan, &record, options)
     })();
@@ -194,9 +190,34 @@ fn record(plan: &Preflight, patch: &Patch, id: &Hex, options: &Options<'_>) -> R
             .collect(),
         scratch: (LiveAddr(0), 0),
         replaces: plan.previous.as_ref().map(|previous| previous.id.clone()),
+        registering: plan.kept.as_ref().is_some_and(|kept| kept.registering),
         registered: plan.kept.as_ref().is_some_and(|kept| kept.registered),
         quiescent: options.consistency == Consistency::Quiescent,
     }
+}
+
+/// Makes the patch's unwind data known to the language's runtime. The record says so
+/// before, for the memory, and after, for the next apply of the patch.
+fn register(
+    target: &mut dyn Target,
+    record: &mut Record,
+    registrar: LiveAddr,
+    unwind: LiveAddr,
+) -> Result<Duration, ApplyError> {
+    let object = record.data.0;
+    record.registering = true;
+    let bytes = record.to_bytes(State::Prepared);
+    let bytes = bytes.ok_or_else(|| ApplyError::Refused("the record is too long".to_owned()))?;
+    let mut started = false;
+    let called = target.visit_outside_runtime(&mut |visit| {
+        visit.write(record.region.0, &bytes)?;
+        started = true;
+        visit.call(registrar, [unwind.0, object.0])
+    });
+    record.registering = started;
+    let visited = called?;
+    record.registered = true;
+    Ok(visited)
 }
 
 /// Makes the patch's memory and fills it while the target runs.
@@ -238,6 +259,12 @@ fn go_live(
     options: &Options<'_>,
 ) -> Result<Switched, ApplyError> {
     let changes = changes(plan.previous.as_ref(), &record.hooks);
+    if overlap(&changes) {
+        return refused(
+            "the patch hooks a function in another way than the one that it would replace; \
+             revert that one first",
+        );
+    }
     let mut torn: Vec<_> = plan
         .hooks
         .iter()
@@ -289,24 +316,46 @@ pub(crate) fn changes(previous: Option<&Record>, next: &[HookRecord]) -> Vec<Cha
     let mut changes: Vec<Change> = previous
         .into_iter()
         .flat_map(|record| &record.hooks)
-        .map(|hook| Change {
-            at: hook.at,
-            from: hook.new.0.clone(),
-            to: hook.old.0.clone(),
-        })
+        .map(taken_back)
         .collect();
     for hook in next {
         let same = |c: &&mut Change| c.at == hook.at && c.to.len() == hook.new.0.len();
+        let rank = if hook.pad { 0 } else { 1 };
         match changes.iter_mut().find(same) {
-            Some(change) => change.to = hook.new.0.clone(),
+            Some(change) => {
+                change.to = hook.new.0.clone();
+                change.rank = rank;
+            }
             None => changes.push(Change {
                 at: hook.at,
                 from: hook.old.0.clone(),
                 to: hook.new.0.clone(),
+                rank,
             }),
         }
     }
+    changes.sort_by_key(|change| change.rank);
     changes
+}
+
+/// The change that takes a hook back.
+pub(crate) fn taken_back(hook: &HookRecord) -> Change {
+    Change {
+        at: hook.at,
+        from: hook.new.0.clone(),
+        to: hook.old.0.clone(),
+        rank: if hook.pad { 2 } else { 1 },
+    }
+}
+
+/// Two changes of the same bytes, as two patches with hooks of another form need them.
+fn overlap(changes: &[Change]) -> bool {
+    let mut places: Vec<(u64, u64)> = changes
+        .iter()
+        .map(|change| (change.at.0, change.at.0 + change.to.len() as u64))
+        .collect();
+    places.sort_unstable();
+    places.windows(2).any(|pair| pair[0].1 > pair[1].0)
 }
 
 /// Undoes what `prepare` did after a later step failed.
@@ -333,7 +382,7 @@ fn take_down(
         // Hooks lead to the new code: it stays, and the next command settles the rest.
         return ApplyError::Inconsistent(format!("{error}; hooks are written"));
     }
-    if record.registered || plan.kept.is_some() {
+    if record.registering || plan.kept.is_some() {
         // The language's runtime points into this memory: it stays, unused.
         let _ = set_state(target, record, State::Reverted);
         return error;

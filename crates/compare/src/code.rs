@@ -247,11 +247,13 @@ fn same_shape(a: &Instruction, b: &Instruction) -> bool {
         })
 }
 
-fn prefixes(i: &Instruction) -> [bool; 4] {
-    [
+fn prefixes(i: &Instruction) -> impl PartialEq + use<> {
+    let repeat = (
         i.has_lock_prefix(),
         i.has_rep_prefix(),
         i.has_repne_prefix(),
-        i.op_mask() != Register::None,
-    ]
+    );
+    let vector = (i.op_mask(), i.zeroing_masking(), i.is_broadcast());
+    let rounding = (i.rounding_control(), i.suppress_all_exceptions());
+    (repeat, vector, rounding)
 }

@@ -170,11 +170,32 @@ fn index_register(lines: &[Line], index: usize) -> Option<Register> {
     })
 }
 
-/// True if the instruction behind `lines[index]` treats what that one loaded the
-/// address of as a table of distances (`movsxd rax, [rdx+rax*4]`).
+/// True if the code behind `lines[index]` treats what that one loaded the address of as
+/// a table of distances from its own start: `movsxd rax, [rdx+rax*4]`, `add rax, rdx`.
+///
+/// The load alone says nothing: a table of plain numbers is read in the same way.
 #[must_use]
 pub fn is_relative_table(lines: &[Line], index: usize) -> bool {
-    lines[index].instruction.mnemonic() == Mnemonic::Lea && index_register(lines, index).is_some()
+    if lines[index].instruction.mnemonic() != Mnemonic::Lea {
+        return false;
+    }
+    let table = lines[index].instruction.op0_register();
+    let near = &lines[index + 1..lines.len().min(index + 16)];
+    let load = near.iter().position(|line| {
+        let load = &line.instruction;
+        load.mnemonic() == Mnemonic::Movsxd && load.memory_base() == table
+    });
+    let Some(load) = load else { return false };
+    let distance = near[load].instruction.op0_register();
+    near[load + 1..].iter().any(|line| {
+        let sum = &line.instruction;
+        let parts = match sum.mnemonic() {
+            Mnemonic::Add => (sum.op0_register(), sum.op1_register()),
+            Mnemonic::Lea => (sum.memory_base(), sum.memory_index()),
+            _ => return false,
+        };
+        parts == (distance, table) || parts == (table, distance)
+    })
 }
 
 /// The number of entries that the comparison before `lines[index]` allows, where

@@ -19,7 +19,7 @@ impl Meaning<'_, '_> {
             return false;
         };
         if slots.len() != others.len() {
-            return self.same_relative_table(base, fixed, size);
+            return false;
         }
         let mut pairs = slots.iter().zip(&others);
         if !pairs.all(|((at, slot), (there, other))| at == there && self.same_slot(slot, other)) {
@@ -35,7 +35,7 @@ impl Meaning<'_, '_> {
             let end = (at + 8).min(expected.len());
             expected[at..end].copy_from_slice(&other[at..end]);
         }
-        expected == other || self.same_relative_table(base, fixed, size)
+        expected == other
     }
 
     /// Words of an image with fixed addresses: equal numbers, or addresses that mean the same.
@@ -65,32 +65,6 @@ impl Meaning<'_, '_> {
                     }
                     a == b
                 })
-    }
-
-    /// Tables of 32-bit distances from their own start, as compilers make of
-    /// `switch` statements that yield pointers: equal if they lead to the same.
-    fn same_relative_table(&self, base: LinkAddr, fixed: LinkAddr, size: u64) -> bool {
-        let c = self.comparison();
-        let entries = |image: &Image, at: LinkAddr| -> Option<Vec<LinkAddr>> {
-            let bytes = image.bytes(at, size)?;
-            bytes
-                .chunks(4)
-                .map(|raw| {
-                    let distance = i32::from_le_bytes(raw.try_into().ok()?);
-                    let target = at.checked_offset(i64::from(distance))?;
-                    (distance != 0 && image.section_at(target).is_some()).then_some(target)
-                })
-                .collect()
-        };
-        let Some((one, other)) = entries(c.base, base).zip(entries(c.fixed, fixed)) else {
-            return false;
-        };
-        let place = |at: &LinkAddr| Referred::pointer(*at);
-        !one.is_empty()
-            && one
-                .iter()
-                .zip(&other)
-                .all(|(a, b)| self.same(place(a), place(b)).is_ok())
     }
 }
 

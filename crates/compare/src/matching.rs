@@ -78,11 +78,25 @@ impl Pairs {
             if let ([one], Some([other])) = (&ids[..], right.get(&name).map(Vec::as_slice))
                 && !self.to_fixed.contains_key(one)
                 && !self.to_base.contains_key(other)
+                && !of_other_files(base.entity(*one), fixed.entity(*other))
             {
                 self.insert(*one, *other);
             }
         }
     }
+}
+
+/// True for two variables of one name that belong to two source files: `ready` of `a.c`,
+/// which the fix removed, is not the `ready` that it added to `b.c`. A mangled name says
+/// where it belongs itself, and Rust moves such variables between files.
+fn of_other_files(base: &Entity, fixed: &Entity) -> bool {
+    let (one, other) = (base.symbol(), fixed.symbol());
+    let mangled = one.name.starts_with("_Z") || one.name.starts_with("_R");
+    base.kind == EntityKind::Object
+        && !mangled
+        && one.file.is_some()
+        && other.file.is_some()
+        && one.file != other.file
 }
 
 type KeyOf = fn(&Symbol) -> Option<Key<'_>>;

@@ -1,6 +1,6 @@
 //! Do two references, one in each image, mean the same?
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 
 use invivo_image::x86_64::Line;
@@ -34,6 +34,8 @@ impl Referred<'_> {
 pub(crate) struct Meaning<'c, 'a> {
     comparison: &'c Comparison<'a>,
     objects: RefCell<Objects>,
+    /// How many pointers deep the comparison is.
+    depth: Cell<u32>,
 }
 
 /// What is known about pairs of objects.
@@ -53,6 +55,7 @@ impl<'c, 'a> Meaning<'c, 'a> {
         Meaning {
             comparison,
             objects: RefCell::default(),
+            depth: Cell::new(0),
         }
     }
 
@@ -62,6 +65,20 @@ impl<'c, 'a> Meaning<'c, 'a> {
 
     /// `Ok` if both mean the same.
     pub(crate) fn same(&self, base: Referred<'_>, fixed: Referred<'_>) -> Result<(), Difference> {
+        // A list of unnamed constants, or a hostile one that leads to itself, would
+        // outlast the stack: what lies deeper counts as different.
+        const DEEPEST: u32 = 200;
+        let depth = self.depth.get();
+        if depth > DEEPEST {
+            return Err(Difference::Instructions);
+        }
+        self.depth.set(depth + 1);
+        let result = self.same_here(base, fixed);
+        self.depth.set(depth);
+        result
+    }
+
+    fn same_here(&self, base: Referred<'_>, fixed: Referred<'_>) -> Result<(), Difference> {
         let c = self.comparison;
         let (one, other) = (c.base.place(base.at), c.fixed.place(fixed.at));
         let differ = || {

@@ -7,11 +7,12 @@ use invivo_apply::{Protection, TargetError, Visit};
 use invivo_image::LiveAddr;
 use libc::user_regs_struct;
 use memchr::memmem;
-use procfs::process::{MMPermissions, MMapPath};
+use procfs::process::{MMPermissions, MMapPath, MemoryMap};
 
 use crate::Process;
 use crate::memory::Memory;
-use crate::ptrace::{Standing, interrupt, seize, wait_standing};
+use crate::priority::First;
+use crate::ptrace::{Standing, interrupt, negative, restart, seize, wait_standing};
 use crate::signal_frame::SignalFrame;
 
 /// How long a thread may take to stop before another one is asked.
@@ -22,6 +23,8 @@ const CALL_PATIENCE: Duration = Duration::from_secs(30);
 const SEARCH: Duration = Duration::from_secs(10);
 /// `MAP_FIXED_NOREPLACE`.
 const NO_REPLACE: i32 = 0x10_0000;
+/// `-ERESTART_RESTARTBLOCK`.
+const RESTART_BLOCK: i32 = 516;
 /// `rt_sigreturn`.
 const SIGRETURN: i32 = 15;
 /// `MREMAP_DONTUNMAP`.
@@ -55,6 +58,9 @@ pub(crate) struct Carrier<'p> {
     gadgets: Gadgets,
     /// True once the thread's registers point to the frame.
     away: bool,
+    /// True once the frame was used up by a function's return.
+    returned: bool,
+    _first: First,
 }
 
 impl Process {
@@ -178,14 +184,16 @@ impl Process {
         fits: &impl Fn(&Process, &Standing) -> Result<(), TargetError>,
     ) -> Result<Carrier<'_>, TargetError> {
         let mut failure = TargetError::Gone(self.pid);
+        let maps = self.maps()?;
         for tid in self.candidates()? {
             let held = (|| {
-                self.filters_allow(tid)?;
+                let first = First::new();
+                self.may_carry(tid)?;
                 seize(self.pid, tid)?;
                 interrupt(self.pid, tid)?;
                 let thread = wait_standing(self.pid, tid, PATIENCE)?;
                 fits(self, &thread)?;
-                Carrier::new(self, thread, gadgets)
+                Carrier::new(self, thread, gadgets, &maps, first)
             })();
             match held {
                 Ok(carrier) => return Ok(carrier),
@@ -198,22 +206,39 @@ impl Process {
         Err(failure)
     }
 
-    /// A system call filter of the target would judge our calls too, and may kill it.
-    fn filters_allow(&self, tid: i32) -> Result<(), TargetError> {
-        let task = procfs::process::Process::new(tid).and_then(|task| task.status());
-        match task.ok().and_then(|status| status.seccomp) {
-            Some(2) => Err(TargetError::Unsupported(format!(
-                "thread {tid} of process {} filters its system calls (seccomp); a call made \
-                 for the patch could end it",
-                self.pid
-            ))),
-            _ => Ok(()),
-        }
+    /// True unless the thread would be ended by a call that it did not make itself.
+    ///
+    /// A system call filter judges our calls too. A shadow stack holds no return
+    /// address for the way back.
+    fn may_carry(&self, tid: i32) -> Result<(), TargetError> {
+        let path = format!("/proc/{}/task/{tid}/status", self.pid);
+        let status = std::fs::read_to_string(path).unwrap_or_default();
+        let field = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            line.unwrap_or_default().trim()
+        };
+        let why = if field("Seccomp:") == "2" {
+            "filters its system calls (seccomp)"
+        } else if field("x86_Thread_features:").contains("shstk") {
+            "has a shadow stack"
+        } else {
+            return Ok(());
+        };
+        Err(TargetError::Unsupported(format!(
+            "thread {tid} of process {} {why}; a call made for the patch could end it",
+            self.pid
+        )))
     }
 }
 
 impl<'p> Carrier<'p> {
-    fn new(process: &'p Process, thread: Standing, gadgets: Gadgets) -> Result<Self, TargetError> {
+    fn new(
+        process: &'p Process,
+        thread: Standing,
+        gadgets: Gadgets,
+        maps: &[MemoryMap],
+        first: First,
+    ) -> Result<Self, TargetError> {
         let registers = thread.registers()?;
         let mask = thread.signal_mask()?;
         let extended = thread.extended_state()?;
@@ -228,14 +253,7 @@ impl<'p> Carrier<'p> {
                 thread.tid()
             ))
         })?;
-        // Reading first: a stack that ends here is not made longer by our write.
-        let mut there = vec![0; frame.bytes.len()];
-        process.memory.read(LiveAddr(frame.at), &mut there)?;
-        let mut one_page_more = [0; 8];
-        process.memory.read(
-            LiveAddr(frame.at.saturating_sub(0x1000)),
-            &mut one_page_more,
-        )?;
+        is_thread_stack(maps, &frame, registers.rsp)?;
         process.memory.write(LiveAddr(frame.at), &frame.bytes)?;
         let memory = &process.memory;
         Ok(Carrier {
@@ -246,6 +264,8 @@ impl<'p> Carrier<'p> {
             frame,
             gadgets,
             away: false,
+            returned: false,
+            _first: first,
         })
     }
 
@@ -304,10 +324,43 @@ impl<'p> Carrier<'p> {
             // still the way back.
             self.thread.set_signal_mask(self.mask)?;
         }
-        let registers = self.thread.untouched(&self.registers);
+        let mut registers = self.thread.untouched(&self.registers);
+        // A real return from a signal makes the kernel forget how to resume a call with
+        // a time-out, so that call is made anew.
+        if self.returned && registers.rax == negative(RESTART_BLOCK) {
+            restart(&mut registers);
+        }
         self.thread.set_registers(&registers)?;
         self.thread.let_go()
     }
+}
+
+/// `Ok` if there is room below `rsp` that belongs to the thread's stack and to nothing
+/// else: the main thread's, or one above a guard page. A stack that a program carved out
+/// of other memory (a coroutine's, an alternate one) may have a neighbour right below.
+fn is_thread_stack(maps: &[MemoryMap], frame: &SignalFrame, rsp: u64) -> Result<(), TargetError> {
+    /// What a function of the runtime may need below the frame.
+    const ROOM: u64 = 64 << 10;
+    let index = maps.partition_point(|map| map.address.1 <= rsp);
+    let stack = maps.get(index).filter(|map| map.address.0 <= rsp);
+    let guarded = |map: &MemoryMap| {
+        let below = index.checked_sub(1).and_then(|below| maps.get(below));
+        below.is_some_and(|below| {
+            let open = MMPermissions::READ | MMPermissions::WRITE | MMPermissions::EXECUTE;
+            below.address.1 == map.address.0 && !below.perms.intersects(open)
+        })
+    };
+    let fits = stack.is_some_and(|map| {
+        let main = matches!(map.pathname, MMapPath::Stack);
+        // The main stack grows when it is used.
+        main || (guarded(map) && frame.at >= map.address.0.saturating_add(ROOM))
+    });
+    if fits {
+        return Ok(());
+    }
+    Err(TargetError::NotNow(
+        "a thread's stack has no room that is known to be free".to_owned(),
+    ))
 }
 
 fn arguments(range: &Range<LiveAddr>) -> (u64, u64) {
@@ -374,6 +427,7 @@ impl Visit for Carrier<'_> {
             let registers = self.thread.registers()?;
             // The function's own return leads to the restorer, whose call we stop at.
             if registers.orig_rax == flag(SIGRETURN) && registers.rsp == self.frame.frame_end() {
+                self.returned = true;
                 return Ok(());
             }
         }

@@ -8,6 +8,7 @@ mod carrier;
 mod error;
 mod memory;
 mod modules;
+mod priority;
 mod process;
 mod ptrace;
 mod signal_frame;

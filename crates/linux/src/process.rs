@@ -65,9 +65,6 @@ impl Process {
             }
         }
         let memory = Memory::open(pid, writable)?;
-        if writable {
-            raise_priority();
-        }
         is_64_bit(pid, &memory, &info)?;
         let gadgets = OnceCell::new();
         Ok(Process {
@@ -135,13 +132,6 @@ impl Process {
 pub fn processes() -> Result<Vec<i32>, TargetError> {
     let all = procfs::process::all_processes().map_err(|e| proc_error(0, e))?;
     Ok(all.flatten().map(|process| process.pid).collect())
-}
-
-/// While a thread of the target waits for us, we should not wait for a processor. Only
-/// root may ask for that; everybody else goes on as before.
-fn raise_priority() {
-    // SAFETY: the call takes three numbers and changes only this program's priority.
-    let _ = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, -20) };
 }
 
 fn lock(pid: i32) -> Result<File, TargetError> {

@@ -7,6 +7,7 @@ use invivo_apply::{Stack, Stopped, TargetError, Thread};
 use invivo_image::LiveAddr;
 
 use crate::Process;
+use crate::priority::First;
 use crate::ptrace::{Standing, interrupt, seize, wait_standing};
 use crate::unwind::Unwinder;
 
@@ -18,6 +19,7 @@ pub(crate) struct AllStopped<'p> {
     process: &'p Process,
     unwinder: &'p mut Unwinder,
     threads: Vec<Standing>,
+    _first: First,
 }
 
 impl<'p> AllStopped<'p> {
@@ -30,6 +32,7 @@ impl<'p> AllStopped<'p> {
             process,
             unwinder,
             threads: Vec::new(),
+            _first: First::new(),
         };
         let mut known = BTreeSet::new();
         loop {

@@ -2,7 +2,7 @@
 
 use invivo_compare::{Extent, Parts, extent, is_relative_table, jump_table};
 use invivo_image::x86_64::Line;
-use invivo_image::{EntityId, Image, Link, LinkAddr, SectionKind as ImageSection, Slot};
+use invivo_image::{EntityId, Image, Link, LinkAddr, Place, SectionKind as ImageSection, Slot};
 
 use crate::model::{Relocation, RelocationKind, Section, SectionKind, SymbolPlace};
 use crate::planner::{Placed, Planner};
@@ -149,7 +149,7 @@ impl Planner<'_, '_> {
     }
 
     fn bind_table_entry(&mut self, target: LinkAddr) -> Result<Target, String> {
-        if let invivo_image::Place::In(id, offset) = self.c.fixed.place(target)
+        if let Place::In(id, offset) = self.c.fixed.place(target)
             && (self.hot.contains_key(&id) || self.cold.contains_key(&id))
         {
             return Ok((
@@ -246,7 +246,7 @@ impl Planner<'_, '_> {
             }
         }
         if image.link == Link::Fixed {
-            pointers.extend(fixed_pointers(image, at, end));
+            pointers.extend(fixed_pointers(image, at, end)?);
         }
         let mut relocations = Vec::new();
         for (place, target) in pointers {
@@ -310,14 +310,38 @@ fn is_indexed_elsewhere(lines: &[Line], index: usize) -> bool {
 }
 
 /// Aligned words of copied data that are addresses of an image with fixed addresses.
-fn fixed_pointers(image: &Image, at: LinkAddr, end: LinkAddr) -> Vec<(LinkAddr, LinkAddr)> {
+///
+/// Five million is also a place in a large program, so a word counts as an address only
+/// where something begins, and as a number only where nothing is.
+fn fixed_pointers(
+    image: &Image,
+    at: LinkAddr,
+    end: LinkAddr,
+) -> Result<Vec<(LinkAddr, LinkAddr)>, String> {
     let first = at.0.next_multiple_of(8);
-    (first..end.0.saturating_sub(7))
-        .step_by(8)
-        .filter_map(|place| {
-            let raw: [u8; 8] = image.bytes(LinkAddr(place), 8)?.try_into().ok()?;
-            let target = LinkAddr(u64::from_le_bytes(raw));
-            image.section_at(target).map(|_| (LinkAddr(place), target))
-        })
-        .collect()
+    let mut found = Vec::new();
+    for place in (first..end.0.saturating_sub(7)).step_by(8) {
+        let raw = image
+            .bytes(LinkAddr(place), 8)
+            .and_then(|raw| raw.try_into().ok());
+        let target = LinkAddr(raw.map_or(0, u64::from_le_bytes));
+        let begins = match image.place(target) {
+            Place::Outside(_) => continue,
+            Place::In(_, offset) => offset == 0,
+            Place::Stub(_) | Place::Slot(_) => true,
+            // A text begins behind the end of another one.
+            Place::Constant(text) => {
+                let before = text.checked_offset(-1).and_then(|at| image.bytes(at, 2));
+                before.is_some_and(|pair| pair[0] == 0 && pair[1] != 0)
+            }
+            Place::Unnamed(_) => false,
+        };
+        if !begins {
+            return Err(format!(
+                "new data hold {target}, which may be a number or an address"
+            ));
+        }
+        found.push((LinkAddr(place), target));
+    }
+    Ok(found)
 }

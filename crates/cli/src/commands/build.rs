@@ -79,17 +79,21 @@ pub(crate) fn run(build: &Build, output: &Output) -> Result<u8, Failure> {
         findings: comparison.findings.clone(),
     };
     output.data(&built, || {
+        let functions = patch.redirects.len();
         let hooked = patch
             .redirects
             .iter()
             .filter(|redirect| redirect.hooked)
             .count();
+        let plural = if functions == 1 { "" } else { "s" };
+        let unhooked = match functions - hooked {
+            0 => String::new(),
+            count => format!(" ({count} reached only through the others)"),
+        };
         anstream::println!(
-            "{}: {} bytes, replaces {} functions of {} ({hooked} hooked, the others are reached \
-             through them)",
+            "{}: {} bytes, replaces {functions} function{plural} of {}{unhooked}",
             build.output.display(),
             bytes.len(),
-            patch.redirects.len(),
             patch.target.file_name,
         );
         super::diff::print_findings(&built.findings);
