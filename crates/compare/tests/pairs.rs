@@ -337,3 +337,41 @@ fn a_call_that_moved_into_a_try_block_is_a_change() {
     let names: Vec<&str> = c.hot.iter().map(|hot| hot.name.as_str()).collect();
     assert_eq!(names, ["f(int)"]);
 }
+
+/// Two files have a variable of the same name; the fix removes the one and adds the other.
+/// They are two variables: the running value of the first is none of the second's business.
+#[test]
+fn a_variable_that_left_one_file_is_not_the_one_that_came_to_another() {
+    let source = "static int ready; __attribute__((noinline)) int go(int n) { ready += n; return ready; }\n\
+                  int main(int n, char **v) { (void)v; return go(n); }\n";
+    let one = compile_file("a.c", source);
+    let other = compile_file("b.c", source);
+    let id = |image: &Image| {
+        let found = image
+            .entity_ids()
+            .find(|(_, entity)| entity.name() == "ready");
+        found.map(|(id, _)| id).expect("the variable is there")
+    };
+    let c = Comparison::new(&one, &other);
+    assert_eq!(c.pairs.fixed_of(id(&one)), None);
+    let same = compile_file("a.c", source);
+    let c = Comparison::new(&one, &same);
+    assert_eq!(c.pairs.fixed_of(id(&one)), Some(id(&same)));
+}
+
+/// Compiles `source` as a file called `name`: symbols of one file carry its name.
+fn compile_file(name: &str, source: &str) -> Image {
+    let folder =
+        Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("file-{name}-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder for the test");
+    std::fs::write(folder.join(name), source).expect("the source can be written");
+    let done = Command::new("cc")
+        .current_dir(&folder)
+        .args(["-O2", "-g", "-o", "program", name])
+        .status()
+        .expect("the compiler is installed (apt-get install gcc)");
+    assert!(done.success(), "{name} does not compile");
+    let bytes = std::fs::read(folder.join("program")).expect("the program was made");
+    std::fs::remove_dir_all(&folder).expect("the folder is ours");
+    Image::parse(Arc::from(bytes), None).expect("an image")
+}
