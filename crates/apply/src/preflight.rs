@@ -277,8 +277,7 @@ impl CleanCode<'_> {
         self.target.read(at, &mut bytes)?;
         for hook in self.records.iter().flat_map(|record| &record.hooks) {
             // A patch that was taken back may have left padding (see `revert`).
-            let mut now = vec![0; hook.new.0.len()];
-            if self.target.read(hook.at, &mut now).is_err() || now != hook.new.0 {
+            if !self.target.holds(hook.at, &hook.new.0).unwrap_or(false) {
                 continue;
             }
             for (old, place) in hook.old.0.iter().zip(hook.at.0..) {
@@ -314,9 +313,8 @@ fn check_bytes(code: &CleanCode<'_>, patch: &Patch, module: &Module) -> Result<(
 /// True if the memory of a patch that was taken back still holds what `layout` would
 /// put there; its variables may have changed since.
 fn is_intact(target: &dyn Target, layout: &Layout) -> bool {
-    let mut bytes = vec![0; layout.contents.len()];
     let at = LiveAddr(layout.region.start.0 + layout.record);
-    target.read(at, &mut bytes).is_ok() && bytes == layout.contents
+    target.holds(at, &layout.contents).unwrap_or(false)
 }
 
 fn lay_out(

@@ -2,7 +2,7 @@
 
 use invivo_image::LiveAddr;
 
-use crate::record::{Record, State, read_all, write_record};
+use crate::record::{HookRecord, Record, State, read_all, write_record};
 use crate::settle::settle;
 use crate::switch::{Change, Job, switch};
 use crate::transaction::taken_back;
@@ -41,9 +41,7 @@ fn revert_one(
     options: &Options<'_>,
 ) -> Result<Outcome, ApplyError> {
     for hook in &record.hooks {
-        let mut now = vec![0; hook.new.0.len()];
-        target.read(hook.at, &mut now)?;
-        if now != hook.new.0 {
+        if !target.holds(hook.at, &hook.new.0)? {
             return refused(format!(
                 "the hook of {} at {} was changed by somebody else; it cannot be taken back",
                 record.name, hook.at
@@ -106,10 +104,8 @@ fn revert_one(
     let switched = match switched {
         Ok(switched) => switched,
         Err(error) => {
-            let live = record.hooks.iter().all(|hook| {
-                let mut now = vec![0; hook.new.0.len()];
-                target.read(hook.at, &mut now).is_ok() && now == hook.new.0
-            });
+            let holds = |hook: &HookRecord| target.holds(hook.at, &hook.new.0).unwrap_or(false);
+            let live = record.hooks.iter().all(holds);
             let unfinished = matches!(error, ApplyError::Target(TargetError::Unfinished(_)));
             // Where it is not as before, the next command finishes it.
             if live && !unfinished {

@@ -227,9 +227,7 @@ fn threads_in_the_way(
 /// the worst one to keep silent about.
 fn verify(target: &dyn Target, changes: &[Change]) -> Result<(), ApplyError> {
     for change in changes {
-        let mut now = vec![0; change.to.len()];
-        target.read(change.at, &mut now)?;
-        if now != change.to {
+        if !target.holds(change.at, &change.to)? {
             return Err(ApplyError::Inconsistent(format!(
                 "{} does not hold what was written",
                 change.at

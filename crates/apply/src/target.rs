@@ -149,6 +149,16 @@ pub trait Target {
     /// When not all of it can be read.
     fn read(&self, at: LiveAddr, bytes: &mut [u8]) -> Result<(), TargetError>;
 
+    /// True if exactly `bytes` are at `at`.
+    ///
+    /// # Errors
+    /// When not all of them can be read.
+    fn holds(&self, at: LiveAddr, bytes: &[u8]) -> Result<bool, TargetError> {
+        let mut now = vec![0; bytes.len()];
+        self.read(at, &mut now)?;
+        Ok(now == bytes)
+    }
+
     /// Writes, also where the target itself may not.
     ///
     /// # Errors

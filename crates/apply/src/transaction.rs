@@ -374,10 +374,7 @@ fn take_down(
     }
     let untouched = changes(plan.previous.as_ref(), &record.hooks)
         .iter()
-        .all(|change| {
-            let mut now = vec![0; change.from.len()];
-            target.read(change.at, &mut now).is_ok() && now == change.from
-        });
+        .all(|change| target.holds(change.at, &change.from).unwrap_or(false));
     if !untouched {
         // Hooks lead to the new code: it stays, and the next command settles the rest.
         return ApplyError::Inconsistent(format!("{error}; hooks are written"));

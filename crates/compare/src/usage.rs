@@ -106,13 +106,19 @@ impl Usage {
 /// Every pointer in data: from relocations, and in images with fixed addresses
 /// every word that could be one.
 fn pointers(image: &Image) -> Vec<(LinkAddr, LinkAddr)> {
+    let mut defined: HashMap<&str, LinkAddr> = HashMap::new();
+    for entity in &image.entities {
+        for symbol in &entity.names {
+            defined.entry(&symbol.name).or_insert(entity.addr);
+        }
+    }
     let mut found: Vec<(LinkAddr, LinkAddr)> = image
         .slots
         .iter()
         .filter_map(|(place, slot)| match slot {
             Slot::Pointer(target) | Slot::Resolved(target) => Some((*place, *target)),
             Slot::Import(name, 0) | Slot::LazyImport(name) => {
-                defined(image, name).map(|target| (*place, target))
+                defined.get(name.as_ref()).map(|target| (*place, *target))
             }
             _ => None,
         })
@@ -135,14 +141,4 @@ fn pointers(image: &Image) -> Vec<(LinkAddr, LinkAddr)> {
         }
     }
     found
-}
-
-fn defined(image: &Image, name: &str) -> Option<LinkAddr> {
-    // Only exported symbols appear by name in relocations, and there are few of
-    // those in slots of the image itself.
-    image
-        .entities
-        .iter()
-        .find(|entity| entity.names.iter().any(|symbol| &*symbol.name == name))
-        .map(|entity| entity.addr)
 }

@@ -155,13 +155,8 @@ impl Process {
         }
     }
 
-    /// Holds the first thread that can be used.
-    pub(crate) fn hold(&self) -> Result<Carrier<'_>, TargetError> {
-        self.hold_where(|_, _| Ok(()))
-    }
-
     /// Holds the first thread that can be used and that `fits`.
-    pub(crate) fn hold_where(
+    pub(crate) fn hold(
         &self,
         fits: impl Fn(&Process, &Standing) -> Result<(), TargetError>,
     ) -> Result<Carrier<'_>, TargetError> {

@@ -82,24 +82,14 @@ impl Target for Process {
         &mut self,
         calls: &mut dyn FnMut(&mut dyn Visit) -> Result<(), TargetError>,
     ) -> Result<Duration, TargetError> {
-        self.gadgets()?;
-        let start = Instant::now();
-        let mut carrier = self.hold()?;
-        let result = calls(&mut carrier);
-        carrier.leave()?;
-        result.map(|()| start.elapsed())
+        self.visit_where(|_, _| Ok(()), calls)
     }
 
     fn visit_outside_runtime(
         &mut self,
         calls: &mut dyn FnMut(&mut dyn Visit) -> Result<(), TargetError>,
     ) -> Result<Duration, TargetError> {
-        self.gadgets()?;
-        let start = Instant::now();
-        let mut carrier = self.hold_where(is_outside_runtime)?;
-        let result = calls(&mut carrier);
-        carrier.leave()?;
-        result.map(|()| start.elapsed())
+        self.visit_where(is_outside_runtime, calls)
     }
 
     fn stop(
@@ -139,6 +129,21 @@ impl Target for Process {
 }
 
 impl Process {
+    /// Makes `calls` on the first thread that can be used and that `fits`.
+    fn visit_where(
+        &self,
+        fits: impl Fn(&Process, &Standing) -> Result<(), TargetError>,
+        calls: &mut dyn FnMut(&mut dyn Visit) -> Result<(), TargetError>,
+    ) -> Result<Duration, TargetError> {
+        // Looked for before the clock starts: no thread is held for it.
+        self.gadgets()?;
+        let start = Instant::now();
+        let mut carrier = self.hold(fits)?;
+        let result = calls(&mut carrier);
+        carrier.leave()?;
+        result.map(|()| start.elapsed())
+    }
+
     /// Link address and size of a section of a loaded image, from its file.
     pub(crate) fn section_of(&self, loaded: &Loaded, name: &str) -> Option<(u64, u64)> {
         let start = loaded.first.wrapping_add(loaded.bias);

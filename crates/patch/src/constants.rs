@@ -46,7 +46,8 @@ impl Planner<'_, '_> {
         let size = extent(c.fixed, &c.fixed_usage, line, at)
             .ok_or_else(|| format!("the constant at {at} has no end"))?;
         if let Extent::UpToNext(size) = size
-            && user.is_some_and(|(_, lines, index)| is_indexed_elsewhere(lines, index))
+            && user.is_some()
+            && jumps_through(line)
             && c.fixed.link == Link::Fixed
             && size >= 8
         {
@@ -299,14 +300,10 @@ impl Planner<'_, '_> {
     }
 }
 
-/// True if the function makes an indirect jump through a table after `index`: a
-/// constant that is not proved to be something else may be that table.
-fn is_indexed_elsewhere(lines: &[Line], index: usize) -> bool {
-    let jump = |line: &Line| {
-        line.instruction.mnemonic() == iced_x86::Mnemonic::Jmp
-            && line.instruction.op0_kind() == iced_x86::OpKind::Memory
-    };
-    lines.get(index).is_some_and(jump)
+/// True for a jump through memory: what it reads is a table of places in code.
+fn jumps_through(line: &Line) -> bool {
+    line.instruction.mnemonic() == iced_x86::Mnemonic::Jmp
+        && line.instruction.op0_kind() == iced_x86::OpKind::Memory
 }
 
 /// Aligned words of copied data that are addresses of an image with fixed addresses.

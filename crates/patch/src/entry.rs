@@ -60,9 +60,11 @@ pub(crate) fn examine(c: &Comparison<'_>, parts: &Parts) -> Option<Entry> {
         }
     }
     // Other functions do not jump into this one, but a second entry point may exist.
-    for (_, other) in image.entity_ids().filter(|(id, _)| *id != parts.main) {
-        lands(other.addr);
-    }
+    let next = image
+        .entities
+        .partition_point(|other| other.addr <= main.addr);
+    let others = image.entities[next..].iter().map(|other| other.addr);
+    others.take_while(|at| inside(*at)).for_each(lands);
     Some(Entry {
         clear: u32::try_from(clear).ok()?,
         pads: pads(image, main.addr),
