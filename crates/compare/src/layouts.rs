@@ -6,7 +6,7 @@ use invivo_image::x86_64::{Line, ReferenceKind, decode};
 use invivo_image::{TypeLayout, demangle};
 
 use crate::Comparison;
-use crate::findings::{Finding, Rule};
+use crate::rules::{Finding, Rule};
 
 pub(crate) fn types(c: &Comparison<'_>, findings: &mut Vec<Finding>) {
     let (Some(base), Some(fixed)) = (&c.base_types, &c.fixed_types) else {

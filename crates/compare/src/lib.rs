@@ -10,18 +10,18 @@ mod code;
 mod constants;
 mod data;
 mod difference;
-mod findings;
 mod hot;
 mod layouts;
 mod matching;
 mod meaning;
+mod rules;
 mod usage;
 
 pub use constants::{Extent, TableEntry, extent, is_relative_table, jump_table};
 pub use difference::{Difference, Reason, ReasonKind};
-pub use findings::{Finding, Rule, Severity};
 pub use hot::{Hot, Parts};
 pub use matching::Pairs;
+pub use rules::{Finding, Rule, Severity};
 pub use usage::{Usage, Use};
 
 use invivo_image::{EntityId, Image, TypeLayouts};
@@ -75,7 +75,7 @@ impl<'a> Comparison<'a> {
         };
         let (hot, added, removed) = hot::find(&comparison);
         (comparison.hot, comparison.added, comparison.removed) = (hot, added, removed);
-        comparison.findings = findings::find(&comparison);
+        comparison.findings = rules::find(&comparison);
         comparison
     }
 
