@@ -101,6 +101,9 @@ pub(crate) struct Pair {
     /// The file with the fixed build's symbols, if it was stripped.
     #[arg(long, value_name = "FILE")]
     pub(crate) fixed_debug: Option<PathBuf>,
+    /// Where debug files are installed; may be given several times.
+    #[arg(long, value_name = "DIR", default_value = "/usr/lib/debug")]
+    pub(crate) debug_directory: Vec<PathBuf>,
 }
 
 #[derive(Debug, Args)]

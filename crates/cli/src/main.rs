@@ -5,6 +5,7 @@
 
 mod arguments;
 mod commands;
+mod debug_files;
 mod failure;
 mod images;
 mod live;

@@ -1,5 +1,6 @@
 //! Reading an ELF image into the view.
 
+pub(crate) mod debug_files;
 mod slots;
 mod symbols;
 
@@ -25,8 +26,7 @@ fn broken(what: &'static str) -> impl Fn(object::read::Error) -> ImageError {
 impl Image {
     /// Reads a linked x86-64 ELF program or library.
     ///
-    /// `debug` is the separate debug file that holds the symbol table, where
-    /// the image itself was stripped.
+    /// `debug` is its separate debug file (see [`Image::attach_debug`]).
     ///
     /// # Errors
     /// When the bytes are not such an image, are broken, or when `debug`
@@ -69,7 +69,9 @@ impl Image {
             .map_err(broken("section headers"))?;
         let mut image = Image {
             file: Arc::clone(&file),
-            debug_file: debug.map(Arc::from),
+            debug_file: None,
+            supplementary_file: None,
+            split_files: Vec::new(),
             machine: Machine::X86_64,
             link,
             build_id: read_build_id(header, data)?,
@@ -91,31 +93,13 @@ impl Image {
         };
         slots::read(&mut image, data, &table)?;
         image.stubs = find_stubs(&image);
-        if !symbols::read(&mut image, data, &table)?
-            && let Some(debug) = debug
-        {
-            attach_debug(&mut image, debug)?;
-        }
+        symbols::read(&mut image, (data, &table), (data, &table))?;
         image.unwind = UnwindTable::parse(&image)?;
+        if let Some(debug) = debug {
+            image.attach_debug(Arc::from(debug))?;
+        }
         Ok(image)
     }
-}
-
-fn attach_debug(image: &mut Image, debug: &[u8]) -> Result<(), ImageError> {
-    let header = Elf::parse(debug).map_err(broken("debug file"))?;
-    let found = read_build_id(header, debug)?;
-    if found != image.build_id || found.is_none() {
-        let show = |id: &Option<BuildId>| id.as_ref().map_or("none".to_owned(), BuildId::to_string);
-        return Err(ImageError::ForeignDebugFile {
-            expected: show(&image.build_id),
-            found: show(&found),
-        });
-    }
-    let table = header
-        .sections(LE, debug)
-        .map_err(broken("debug file's section headers"))?;
-    symbols::read(image, debug, &table)?;
-    Ok(())
 }
 
 fn read_segments(header: &Elf, data: &[u8]) -> Result<Vec<Segment>, ImageError> {

@@ -21,12 +21,14 @@ pub enum ImageError {
     /// A structure of the file contradicts another one.
     #[error("broken ELF file: {0}")]
     Inconsistent(String),
-    /// The debug file belongs to another build.
-    #[error("the debug file has build id {found}, the image has {expected}")]
-    ForeignDebugFile {
-        /// The image's build id, in hex.
+    /// A file with debug data or symbols belongs to another build.
+    #[error("the {what} has {found}, the image expects {expected}")]
+    ForeignFile {
+        /// Which file.
+        what: &'static str,
+        /// What identifies the right one: a build id, a checksum or a unit.
         expected: String,
-        /// The debug file's build id, in hex.
+        /// The same of the file.
         found: String,
     },
 }

@@ -16,6 +16,7 @@ mod unwind;
 pub mod x86_64;
 
 pub use addr::{FileOffset, LinkAddr, LiveAddr, Rva};
+pub use elf::debug_files::{DebugLink, SplitUnit, SupplementaryLink};
 pub use error::ImageError;
 pub use model::{
     Binding, BuildId, Entity, EntityId, EntityKind, Image, Link, Machine, Section, SectionKind,

@@ -204,6 +204,10 @@ pub enum Slot {
 pub struct Image {
     pub(crate) file: Arc<[u8]>,
     pub(crate) debug_file: Option<Arc<[u8]>>,
+    /// What `dwz` moved out of the debug data, to share it with other programs.
+    pub(crate) supplementary_file: Option<Arc<[u8]>>,
+    /// `.dwo` files or one `.dwp`: debug data that were left outside when it was linked.
+    pub(crate) split_files: Vec<Arc<[u8]>>,
     /// The instruction set.
     pub machine: Machine,
     /// How it was linked.

@@ -11,17 +11,21 @@ use super::{Elf, LE, broken};
 use crate::model::{Binding, Entity, EntityKind, Image, SectionKind, Symbol, SymbolKind};
 use crate::{ImageError, LinkAddr};
 
-/// Reads the symbols into entities; true if a full table was there.
+/// A file with its section headers.
+type File<'d, 't> = (&'d [u8], &'t SectionTable<'d, Elf>);
+
+/// Reads the symbols into entities: the exported ones from the image, all others from
+/// the file that has the full table, which is the image itself or its debug file.
 pub(super) fn read(
     image: &mut Image,
-    data: &[u8],
-    table: &SectionTable<'_, Elf>,
-) -> Result<bool, ImageError> {
-    let full = table
-        .symbols(LE, data, elf::SHT_SYMTAB)
+    (own, own_table): File<'_, '_>,
+    (named, named_table): File<'_, '_>,
+) -> Result<(), ImageError> {
+    let full = named_table
+        .symbols(LE, named, elf::SHT_SYMTAB)
         .map_err(broken("symbol table"))?;
-    let dynamic = table
-        .symbols(LE, data, elf::SHT_DYNSYM)
+    let dynamic = own_table
+        .symbols(LE, own, elf::SHT_DYNSYM)
         .map_err(broken("dynamic symbols"))?;
     let mut symbols = Vec::new();
     collect(image, &dynamic, true, &mut symbols)?;
@@ -31,10 +35,12 @@ pub(super) fn read(
     symbols.retain(|(symbol, section)| {
         seen.insert((Arc::clone(&symbol.name), symbol.addr, symbol.kind, *section))
     });
-    image.has_symbols |= !full.is_empty();
-    image.names_locals |= symbols.iter().any(|(symbol, _)| {
+    image.has_symbols = !full.is_empty();
+    image.names_locals = symbols.iter().any(|(symbol, _)| {
         symbol.kind == SymbolKind::Object && symbol.binding == Binding::Local && symbol.size > 0
     });
+    image.thread_locals.clear();
+    image.edges.clear();
     for (symbol, _) in symbols
         .iter()
         .filter(|(s, _)| s.kind == SymbolKind::ThreadLocal)
@@ -48,7 +54,7 @@ pub(super) fn read(
         .thread_locals
         .dedup_by(|a, b| a.addr == b.addr && a.name == b.name);
     gather(image, symbols.into_iter().map(|(symbol, _)| symbol));
-    Ok(!full.is_empty())
+    Ok(())
 }
 
 fn collect(
