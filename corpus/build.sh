@@ -38,7 +38,11 @@ flock 9
 
 # shellcheck source=/dev/null
 . "$recipe"
-stamp=$(cat "$recipe" "$here/lib.sh" "$here/build.sh" "$drivers"/* | sha256sum | cut -d' ' -f1)
+# A case is built again when its recipe, the steps or one of its own drivers changed, not for the drivers of others.
+stamp=$({
+  cat "$recipe" "$here/lib.sh" "$here/build.sh"
+  for name in "${uses[@]}"; do find "$drivers/$name" -type f -print0 | sort -z | xargs -0 cat; done
+} | sha256sum | cut -d' ' -f1)
 if is_built; then
   say "already built"
   exit 0

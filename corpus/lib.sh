@@ -4,12 +4,18 @@
 #   fix                the entries of debian/patches/series that make up the fix, in series order
 #   outputs            what to keep, relative to the source folder
 #   build              a function that builds it, called in the source folder
+#   uses               what it takes from the drivers' folder: files or folders; none where it is not set
 #
 # and may use $cflags, $jobs and $drivers.
 
 # What programs look like where nobody prepared them for patching: optimised, position independent, nothing else.
 cflags="-O2 -g -fPIE"
 jobs=${CORPUS_JOBS:-2}
+uses=()
+
+# Both halves of a case, and cases of one program, share nearly all of their objects. The key of a compiler cache holds
+# the compiler, its arguments, the folder and the whole preprocessed text, so what it gives is what would be compiled.
+export PATH=/usr/lib/ccache:$PATH CCACHE_DIR=$work/ccache
 
 # Builds must not depend on the day, the language or a repository around the work folder (redis and memcached ask git
 # for a version when they can find one).

@@ -6,6 +6,7 @@ package=expat
 version=2.5.0-1+deb12u2
 fix=(CVE-2024-45490.patch)
 outputs=(expat/lib/.libs/libexpat.so.1 expat/expatloop)
+uses=(expatloop.c loop.h)
 
 build() {
   cd expat

@@ -6,6 +6,7 @@ package=sqlite3
 version=3.40.1-2+deb12u2
 fix=(42-CVE-2025-6965.patch)
 outputs=(.libs/libsqlite3.so.0 sqlloop)
+uses=(sqlloop.c loop.h)
 
 build() {
   local features=(COLUMN_METADATA FTS3 RTREE)

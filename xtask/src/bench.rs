@@ -41,7 +41,7 @@ const QUICK: Effort = Effort {
 pub(crate) fn run(workspace: &Workspace, quick: bool) -> Result<bool> {
     install::ensure(install::BENCH)?;
     let effort = if quick { QUICK } else { USUAL };
-    let case = live::prepare(workspace, "redis")?;
+    let case = live::prepare(workspace, "redis-31228")?;
     let invivo = Invivo::build(workspace)?;
     let folder = workspace.fresh_folder("bench")?;
     let programs = workspace.corpus.join(case.name());

@@ -1,5 +1,5 @@
 //! The corpus: real programs, each built without and with a real security fix
-//! by the recipes in `corpus/`.
+//! by the recipes in `corpus/`, and repaired while they run.
 
 use std::process::Command;
 use std::sync::Mutex;
@@ -8,45 +8,61 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
+use crate::live::{self, Verdict};
+use crate::tally::Tally;
 use crate::workspace::Workspace;
 use crate::{install, process};
 
 /// No case takes longer than this, even on a slow machine and a slow line.
 const LIMIT: Duration = Duration::from_secs(1200);
 
-/// Builds the named cases, or all.
+/// Takes the named cases, or all, from their two builds to a verdict.
 pub(crate) fn run(workspace: &Workspace, names: &[&str]) -> Result<bool> {
-    let known = cases(workspace)?;
-    if let Some(unknown) = names
-        .iter()
-        .find(|name| !known.iter().any(|case| case == *name))
-    {
+    verdicts(workspace, names).map(|tally| tally.failed == 0)
+}
+
+/// Runs the named cases, or all, and prints one line for each. A case that fails
+/// does not keep the others from being run.
+pub(crate) fn verdicts(workspace: &Workspace, names: &[&str]) -> Result<Tally> {
+    let mut verdicts = Vec::new();
+    let mut tally = Tally::default();
+    for name in chosen(names)? {
+        let verdict = live::run(workspace, name);
+        let verdict = verdict.unwrap_or_else(|error| Verdict::failed(name, &error));
+        tally.check(verdict.holds);
+        verdicts.push(verdict);
+    }
+    live::print_verdicts(&verdicts);
+    Ok(tally)
+}
+
+/// Checks the probes and the loads of the named cases, or all.
+pub(crate) fn selftest(workspace: &Workspace, names: &[&str]) -> Result<bool> {
+    let mut good = true;
+    for name in chosen(names)? {
+        good &= live::selftest(workspace, name)?;
+    }
+    Ok(good)
+}
+
+/// The named cases, or all.
+fn chosen<'a>(names: &[&'a str]) -> Result<Vec<&'a str>> {
+    let known = live::names();
+    if let Some(unknown) = names.iter().find(|name| !known.contains(name)) {
         bail!("no case '{unknown}'; there are: {}", known.join(", "));
     }
-    let all: Vec<&str> = known.iter().map(String::as_str).collect();
-    build(workspace, if names.is_empty() { &all } else { names }).map(|()| true)
+    Ok(if names.is_empty() {
+        known
+    } else {
+        names.to_vec()
+    })
 }
 
-/// The names of all cases, from their recipes.
-fn cases(workspace: &Workspace) -> Result<Vec<String>> {
-    let recipes = workspace.root.join("corpus/recipes");
-    let entries = std::fs::read_dir(&recipes)
-        .with_context(|| format!("cannot read {}", recipes.display()))?;
-    let mut names: Vec<String> = entries
-        .flatten()
-        .filter_map(|entry| Some(entry.file_name().to_str()?.strip_suffix(".sh")?.to_owned()))
-        .collect();
-    names.sort();
-    Ok(names)
-}
-
-/// Builds cases, two at a time: configuring is idle time that another build can
-/// use.
+/// Builds the named cases, or all, two at a time: configuring is idle time that
+/// another build can use.
 pub(crate) fn build(workspace: &Workspace, names: &[&str]) -> Result<()> {
+    let waiting = chosen(names)?;
     install::ensure(install::CORPUS)?;
-    // The slow ones first, so that they do not end up alone.
-    let mut waiting = names.to_vec();
-    waiting.sort_by_key(|name| name.starts_with("sqlite"));
     let waiting = Mutex::new(waiting);
     let failed = Mutex::new(Vec::new());
     thread::scope(|scope| {

@@ -21,8 +21,15 @@ pub(crate) const CORPUS: &[&str] = &[
     "autoconf",
     "automake",
     "libtool",
+    "ccache",
+    "bison",
+    "flex",
     "libevent-dev",
+    "libexpat1-dev",
+    "libpcre2-dev",
     "libsasl2-dev",
+    "libssl-dev",
+    "zlib1g-dev",
     "tcl",
 ];
 

@@ -14,6 +14,9 @@ use crate::workspace::Workspace;
 const BUILD_LIMIT: Duration = Duration::from_secs(1200);
 const RUN_LIMIT: Duration = Duration::from_secs(120);
 
+/// The exit code of what is not safe.
+const REFUSED: i32 = 1;
+
 /// The release build of `invivo`.
 #[derive(Debug)]
 pub(crate) struct Invivo {
@@ -37,6 +40,27 @@ pub(crate) struct Outcome {
     pub(crate) stopped_us: u64,
     /// The run of the whole program, start included.
     pub(crate) program_us: u64,
+}
+
+/// What a comparison found.
+#[derive(Debug)]
+pub(crate) struct Diff {
+    /// The functions that have to be replaced.
+    pub(crate) hot: Vec<String>,
+    /// The functions that differ only by line numbers, and stay as they are.
+    pub(crate) left_out: Vec<String>,
+    /// What forbids a live patch.
+    pub(crate) refusals: Vec<Refusal>,
+}
+
+/// One reason not to patch.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    /// Such as `R-INIT`.
+    pub(crate) rule: String,
+    /// The function, variable or type.
+    pub(crate) subject: String,
+    pub(crate) text: String,
 }
 
 impl Invivo {
@@ -105,6 +129,54 @@ impl Invivo {
             label.as_ref(),
         ];
         self.succeed(&words).map(|_| ())
+    }
+
+    /// What changed between two images, and what forbids a live patch.
+    pub(crate) fn diff(&self, base: &Path, fixed: &Path) -> Result<Diff> {
+        let words: [&OsStr; 4] = [
+            "diff".as_ref(),
+            base.as_ref(),
+            fixed.as_ref(),
+            "--json".as_ref(),
+        ];
+        let output = self.run(&words)?;
+        // A pair that is not to be patched is an answer, too.
+        if !matches!(output.status.code(), Some(0 | REFUSED)) {
+            bail!(
+                "invivo diff ended with {}: {}",
+                output.status,
+                output.stderr
+            );
+        }
+        let value = json(&output)?;
+        let list = |name: &str| value[name].as_array().into_iter().flatten();
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let names = |name| list(name).map(|function| text(&function["name"])).collect();
+        let refusals = list("findings").filter(|finding| finding["severity"] == "refuse");
+        Ok(Diff {
+            hot: names("hot"),
+            left_out: names("left_out"),
+            refusals: refusals
+                .map(|finding| Refusal {
+                    rule: text(&finding["rule"]),
+                    subject: text(&finding["subject"]),
+                    text: text(&finding["text"]),
+                })
+                .collect(),
+        })
+    }
+
+    /// Whether `build` refuses to write a patch between two images, and writes none.
+    pub(crate) fn refuses(&self, base: &Path, fixed: &Path, patch: &Path) -> Result<bool> {
+        let words: [&OsStr; 5] = [
+            "build".as_ref(),
+            base.as_ref(),
+            fixed.as_ref(),
+            "-o".as_ref(),
+            patch.as_ref(),
+        ];
+        let output = self.run(&words)?;
+        Ok(output.status.code() == Some(REFUSED) && !patch.exists())
     }
 
     /// Makes a patch live in a process.

@@ -3,27 +3,33 @@
 //! The story is the same for all: the fix is not there, is made live, is taken
 //! back, is made live again, while clients check every answer.
 
+mod haproxy;
 mod library;
 mod memcached;
+mod nginx;
 mod redis;
 mod report;
+mod unbound;
+mod verdict;
 
 use std::path::Path;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
 use crate::claims::Claims;
-use crate::invivo::Invivo;
+use crate::invivo::{Diff, Invivo};
 use crate::load::Clients;
 use crate::process::Server;
 use crate::workspace::Workspace;
 use crate::{corpus, install, paint};
 use report::Story;
+use verdict::Seen;
+pub(crate) use verdict::{Verdict, print as print_verdicts};
 
 /// The cases that `cargo xtask test` runs.
-pub(crate) const TESTED: &[&str] = &["redis", "memcached", "expat"];
+pub(crate) const TESTED: &[&str] = &["redis-31228", "memcached-47783", "expat-45490"];
 
 /// Which program answers, seen from outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +40,20 @@ pub(crate) enum Answer {
     New,
 }
 
+/// What must come of a case.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Expectation {
+    /// The fix goes live, is taken back and goes live again.
+    Live,
+    /// No patch is written, because of this rule and something whose name holds
+    /// this text.
+    #[expect(dead_code, reason = "the cases that are refused come next")]
+    Refused {
+        rule: &'static str,
+        subject: &'static str,
+    },
+}
+
 /// One program of the corpus: how it is run, loaded and asked.
 pub(crate) trait Case {
     /// Its name in the corpus.
@@ -42,6 +62,18 @@ pub(crate) trait Case {
     fn label(&self) -> &'static str;
     /// The image that changes.
     fn image(&self) -> &'static str;
+    /// The functions that the source of the fix changes, as the compiler leaves
+    /// them: known from reading the fix, and none of them may be missed.
+    fn changed(&self) -> &'static [&'static str];
+    /// What must come of it.
+    fn expectation(&self) -> Expectation {
+        Expectation::Live
+    }
+    /// Whether old and new functions must never be mixed, so that the switch has
+    /// to wait for a moment when no thread is inside any of them.
+    fn quiescent(&self) -> bool {
+        false
+    }
     /// Starts the programs of a folder; `run` is for what they write.
     fn start(&self, programs: &Path, run: &Path) -> Result<Server>;
     /// Starts the clients.
@@ -52,16 +84,29 @@ pub(crate) trait Case {
     fn requests(&self) -> u64;
 }
 
-fn find(name: &str) -> Result<Box<dyn Case>> {
-    let cases: [Box<dyn Case>; 4] = [
-        Box::new(redis::Redis),
+/// All cases; each has a recipe of the same name.
+fn all() -> Vec<Box<dyn Case>> {
+    vec![
+        Box::new(redis::Redis::DeepPattern),
+        Box::new(redis::Redis::OutputLimit),
         Box::new(memcached::Memcached),
         Box::new(library::Expat),
         Box::new(library::Sqlite),
-    ];
-    let known: Vec<_> = cases.iter().map(|case| case.name()).collect();
-    let found = cases.into_iter().find(|case| case.name().starts_with(name));
-    found.with_context(|| format!("no live case '{name}'; there are: {}", known.join(", ")))
+        Box::new(haproxy::Haproxy::EmptyLength),
+        Box::new(haproxy::Haproxy::Fragment),
+        Box::new(unbound::Unbound),
+        Box::new(nginx::Nginx),
+    ]
+}
+
+/// The names of all cases.
+pub(crate) fn names() -> Vec<&'static str> {
+    all().iter().map(|case| case.name()).collect()
+}
+
+fn find(name: &str) -> Result<Box<dyn Case>> {
+    let found = all().into_iter().find(|case| case.name() == name);
+    found.with_context(|| format!("no case '{name}'; there are: {}", names().join(", ")))
 }
 
 /// Finds a case and builds it.
@@ -110,43 +155,96 @@ pub(crate) fn selftest(workspace: &Workspace, name: &str) -> Result<bool> {
     Ok(claims.hold())
 }
 
-/// Tells the whole story of a case; `true` when every claim was seen.
-pub(crate) fn run(workspace: &Workspace, name: &str) -> Result<bool> {
+/// Takes a case from its two builds to its end, whatever that is.
+pub(crate) fn run(workspace: &Workspace, name: &str) -> Result<Verdict> {
     let case = prepare(workspace, name)?;
     let invivo = Invivo::build(workspace)?;
-    let run = workspace.fresh_folder(&format!("live/{}", case.name()))?;
-    let programs = workspace.corpus.join(case.name());
+    let run = workspace.fresh_folder(&format!("live/{name}"))?;
+    let programs = workspace.corpus.join(name);
     let image = |variant: &str| programs.join(variant).join(case.image());
-    let patch = run.join("patch");
-    println!(
-        "\n{}",
-        paint::bold(format!("{} · {}", case.name(), case.label()))
-    );
+    let (base, fixed, patch) = (image("base"), image("fixed"), run.join("patch"));
+    println!("\n{}", paint::bold(format!("{name} · {}", case.label())));
 
-    let begun = Instant::now();
-    invivo.make_patch(
-        &image("base"),
-        &image("fixed"),
-        &patch,
-        case.name(),
-        case.label(),
-    )?;
-    println!(
-        "  the patch was made from two builds in {}",
-        paint::micros(begun.elapsed().as_micros() as u64)
+    let diff = invivo.diff(&base, &fixed)?;
+    let mut verdict = Verdict::new(case.as_ref(), &diff);
+    let mut claims = Claims::default();
+    let missed = missed(case.as_ref(), &diff);
+    claims.add(
+        format!("no function that the fix changes is missed{missed}"),
+        missed.is_empty(),
     );
+    match case.expectation() {
+        Expectation::Refused { rule, subject } => {
+            let named = diff
+                .refusals
+                .iter()
+                .find(|refusal| refusal.rule == rule && refusal.subject.contains(subject));
+            claims.add(format!("refused for {subject}, by {rule}"), named.is_some());
+            claims.add(
+                "no patch is written",
+                invivo.refuses(&base, &fixed, &patch)?,
+            );
+            verdict.said = match named.or(diff.refusals.first()) {
+                Some(refusal) => format!("refused: {} {}", refusal.rule, refusal.subject),
+                None => "not refused".to_owned(),
+            };
+        }
+        Expectation::Live if !diff.refusals.is_empty() => {
+            claims.add("nothing forbids to patch it live", false);
+            let rules: Vec<_> = diff.refusals.iter().map(|r| r.rule.as_str()).collect();
+            verdict.said = format!("refused: {}", rules.join(", "));
+        }
+        Expectation::Live => {
+            invivo.make_patch(&base, &fixed, &patch, name, case.label())?;
+            verdict.patch = Some(std::fs::metadata(&patch)?.len());
+            let server = case.start(&programs.join("base"), &run)?;
+            let seen = tell(case.as_ref(), server, &base, &invivo, &patch, &mut claims)?;
+            verdict.seen = Some(seen);
+            verdict.said = "live".to_owned();
+        }
+    }
+    for refusal in &diff.refusals {
+        println!("  {} {}: {}", refusal.rule, refusal.subject, refusal.text);
+    }
+    claims.print();
+    verdict.holds = claims.hold();
+    Ok(verdict)
+}
 
-    let server = case.start(&programs.join("base"), &run)?;
-    let mut story = Story::begin(case.as_ref(), server)?;
+/// The functions of the fix that are not replaced, in words.
+fn missed(case: &dyn Case, diff: &Diff) -> String {
+    let missed: Vec<_> = case
+        .changed()
+        .iter()
+        .copied()
+        .filter(|name| !diff.hot.iter().any(|hot| hot == name))
+        .collect();
+    if missed.is_empty() {
+        String::new()
+    } else {
+        format!(": {}", missed.join(", "))
+    }
+}
+
+/// Tells the story of a case that goes live.
+fn tell(
+    case: &dyn Case,
+    server: Server,
+    image: &Path,
+    invivo: &Invivo,
+    patch: &Path,
+    claims: &mut Claims,
+) -> Result<Seen> {
+    let mut story = Story::begin(case, server, image, claims)?;
     story.probe("before", Answer::Old)?;
     story.watch("before", Duration::from_secs(3))?;
-    story.apply(&invivo, &patch)?;
+    story.apply(invivo, patch)?;
     story.probe("after the apply", Answer::New)?;
     story.watch("patched", Duration::from_secs(3))?;
-    story.revert(&invivo)?;
+    story.revert(invivo)?;
     story.probe("after the revert", Answer::Old)?;
     story.watch("reverted", Duration::from_secs(2))?;
-    story.apply(&invivo, &patch)?;
+    story.apply(invivo, patch)?;
     story.probe("after the second apply", Answer::New)?;
     story.watch("patched", Duration::from_secs(2))?;
     story.finish()
@@ -158,4 +256,21 @@ fn ended(server: &mut Server, step: &str) -> Result<()> {
         return Ok(());
     }
     bail!("{} while {step}", server.fate());
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn each_case_has_a_recipe_and_each_recipe_a_case() {
+        let workspace = crate::workspace::Workspace::find().unwrap();
+        let recipes = std::fs::read_dir(workspace.root.join("corpus/recipes")).unwrap();
+        let mut recipes: Vec<_> = recipes
+            .map(|recipe| recipe.unwrap().file_name().into_string().unwrap())
+            .map(|recipe| recipe.trim_end_matches(".sh").to_owned())
+            .collect();
+        recipes.sort();
+        let mut cases = super::names();
+        cases.sort_unstable();
+        assert_eq!(recipes, cases);
+    }
 }

@@ -4,7 +4,9 @@
 //! request with the phase it was sent in, so that "every answer after the
 //! apply" is a statement about requests and not about when somebody looked.
 
+pub(crate) mod dns;
 mod histogram;
+pub(crate) mod http;
 pub(crate) mod library;
 pub(crate) mod memcached;
 pub(crate) mod redis;

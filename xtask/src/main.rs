@@ -32,8 +32,9 @@ usage: cargo xtask COMMAND
   test                     every test, live ones included, as root and as an ordinary user
   ci                       what must pass before a change is taken: style, docs, street, test
   bench [--quick]          measure what SPECIFICATION.md promises
-  corpus [CASE…]           build real programs without and with a real security fix
-  live CASE [--selftest]   repair such a program under load (--selftest: only check the probe)
+  corpus [CASE…]           repair real programs under load with their real security fixes
+  corpus --build [CASE…]   only build them
+  corpus --selftest CASE…  only check that the probe and the load tell the two builds apart
   street                   check that each crate imports only crates to its left
   install                  install the Debian packages that the chores need
 ";
@@ -67,9 +68,9 @@ fn run() -> Result<bool> {
         ["bench", "--quick"] => bench::run(&workspace, true),
         ["street"] => street::run(&workspace),
         ["install"] => install::ensure(&install::everything()).map(|()| true),
+        ["corpus", "--build", cases @ ..] => corpus::build(&workspace, cases).map(|()| true),
+        ["corpus", "--selftest", cases @ ..] => corpus::selftest(&workspace, cases),
         ["corpus", cases @ ..] => corpus::run(&workspace, cases),
-        ["live", case] => live::run(&workspace, case),
-        ["live", case, "--selftest"] => live::selftest(&workspace, case),
         [] | ["help" | "--help" | "-h"] => {
             print!("{USAGE}");
             Ok(true)

@@ -77,9 +77,9 @@ pub(crate) fn wait(child: &mut Child, limit: Duration, command: &Command) -> Res
     }
 }
 
-/// Ends a child and its descendants, which we started, and no one else.
-fn end_family(child: &mut Child) {
-    let mut family = vec![child.id()];
+/// A process and its descendants, parents before their children.
+fn family(pid: u32) -> Vec<u32> {
+    let mut family = vec![pid];
     let parents: Vec<(u32, u32)> = std::fs::read_dir("/proc")
         .into_iter()
         .flatten()
@@ -93,7 +93,13 @@ fn end_family(child: &mut Child) {
         family.extend(children.map(|(pid, _)| *pid));
         at += 1;
     }
-    for pid in family.into_iter().filter_map(|pid| i32::try_from(pid).ok()) {
+    family
+}
+
+/// Ends a child and its descendants, which we started, and no one else.
+fn end_family(child: &mut Child) {
+    let family = family(child.id()).into_iter();
+    for pid in family.filter_map(|pid| i32::try_from(pid).ok()) {
         // It may have ended by itself meanwhile, which is as good.
         let _ = nix::sys::signal::kill(
             nix::unistd::Pid::from_raw(pid),
@@ -155,6 +161,26 @@ impl Server {
         self.child.id()
     }
 
+    /// It and its descendants, as far as they run an image: a master and its
+    /// workers, say. Parents come first, so that a child that is born after its
+    /// parent was patched has the patch.
+    pub(crate) fn processes(&self, image: &Path) -> Result<Vec<u32>> {
+        let image =
+            std::fs::canonicalize(image).with_context(|| format!("no {}", image.display()))?;
+        let runs = |pid: &u32| {
+            // A process that ended meanwhile runs nothing.
+            let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
+            let path = |line: &str| Some(PathBuf::from(line.get(line.find('/')?..)?));
+            maps.lines().any(|line| path(line).as_ref() == Some(&image))
+        };
+        let mut processes = family(self.pid());
+        processes.retain(runs);
+        if processes.is_empty() {
+            bail!("no process of the program runs {}", image.display());
+        }
+        Ok(processes)
+    }
+
     /// How many threads it has now.
     pub(crate) fn threads(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/task", self.pid())).map_or(0, Iterator::count)
@@ -183,9 +209,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It may have ended by itself; the run has noticed that by then.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        end_family(&mut self.child);
     }
 }
 

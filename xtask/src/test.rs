@@ -42,10 +42,7 @@ pub(crate) fn everything(workspace: &Workspace) -> Tally {
         install::ensure(&install::everything()).map(none),
     );
     part("invivo", Invivo::build(workspace).map(|_| Tally::default()));
-    part(
-        "corpus",
-        corpus::run(workspace, &[]).map(|_| Tally::default()),
-    );
+    part("corpus", corpus::build(workspace, live::TESTED).map(none));
 
     let mut cargo = workspace.cargo();
     cargo
@@ -56,14 +53,7 @@ pub(crate) fn everything(workspace: &Workspace) -> Tally {
         println!("\nthe live scenarios again, as an ordinary user");
         part("ordinary user", ordinary::run(workspace));
     }
-    for case in live::TESTED {
-        let checked = |passed| {
-            let mut one = Tally::default();
-            one.check(passed);
-            one
-        };
-        part(case, live::run(workspace, case).map(checked));
-    }
+    part("corpus", corpus::verdicts(workspace, live::TESTED));
     if tally.ignored > 0 {
         println!("{} tests were left out", tally.ignored);
     }

@@ -43,6 +43,10 @@ impl Case for Expat {
         "libexpat.so.1"
     }
 
+    fn changed(&self) -> &'static [&'static str] {
+        &["XML_ParseBuffer"]
+    }
+
     fn start(&self, programs: &Path, run: &Path) -> Result<Server> {
         start("expatloop", programs, run)
     }
@@ -82,6 +86,10 @@ impl Case for Sqlite {
 
     fn image(&self) -> &'static str {
         "libsqlite3.so.0"
+    }
+
+    fn changed(&self) -> &'static [&'static str] {
+        &[]
     }
 
     fn start(&self, programs: &Path, run: &Path) -> Result<Server> {

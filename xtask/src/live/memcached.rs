@@ -28,6 +28,10 @@ impl Case for Memcached {
         "memcached"
     }
 
+    fn changed(&self) -> &'static [&'static str] {
+        &["sasl_server_userdb_checkpass"]
+    }
+
     fn start(&self, programs: &Path, run: &Path) -> Result<Server> {
         // SASL adds the host's name to the user's. One user has two lines: only
         // the fixed program reads on to the second.

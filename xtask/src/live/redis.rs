@@ -10,9 +10,14 @@ use crate::load::{Client, Clients, redis};
 use crate::paint;
 use crate::process::{self, Server};
 
-/// CVE-2024-31228: a pattern that nests too deep recursed without limit.
+/// One fix of it.
 #[derive(Debug)]
-pub(crate) struct Redis;
+pub(crate) enum Redis {
+    /// CVE-2024-31228: a pattern that nests too deep recursed without limit.
+    DeepPattern,
+    /// CVE-2025-21605: answers piled up for clients that had not logged in.
+    OutputLimit,
+}
 
 const CLIENTS: usize = 4;
 
@@ -21,15 +26,28 @@ const BATCH: u64 = 32;
 
 impl Case for Redis {
     fn name(&self) -> &'static str {
-        "redis-31228"
+        match self {
+            Self::DeepPattern => "redis-31228",
+            Self::OutputLimit => "redis-21605",
+        }
     }
 
     fn label(&self) -> &'static str {
-        "CVE-2024-31228"
+        match self {
+            Self::DeepPattern => "CVE-2024-31228",
+            Self::OutputLimit => "CVE-2025-21605",
+        }
     }
 
     fn image(&self) -> &'static str {
         "redis-server"
+    }
+
+    fn changed(&self) -> &'static [&'static str] {
+        match self {
+            Self::DeepPattern => &[],
+            Self::OutputLimit => &["checkClientOutputBufferLimits"],
+        }
     }
 
     fn start(&self, programs: &Path, run: &Path) -> Result<Server> {
@@ -47,6 +65,8 @@ impl Case for Redis {
                 "no",
                 "--io-threads",
                 "4",
+                "--requirepass",
+                redis::PASSWORD,
             ]);
         Server::start(&mut command, port, &run.join("log"))
     }
@@ -63,12 +83,19 @@ impl Case for Redis {
     }
 
     fn probe(&self, port: u16) -> Result<(Answer, String)> {
-        let found = redis::deep_pattern(port)?;
-        let answer = if found == 1 { Answer::Old } else { Answer::New };
-        Ok((
-            answer,
-            format!("a pattern 1500 deep finds {}", paint::of(found, "key")),
-        ))
+        let (old, seen) = match self {
+            Self::DeepPattern => {
+                let found = redis::deep_pattern(port)?;
+                let seen = format!("a pattern 1500 deep finds {}", paint::of(found, "key"));
+                (found == 1, seen)
+            }
+            Self::OutputLimit => {
+                let answers = redis::unread(port)?;
+                let seen = format!("a stranger gets {}", paint::of(answers, "answer"));
+                (answers == redis::UNREAD, seen)
+            }
+        };
+        Ok((if old { Answer::Old } else { Answer::New }, seen))
     }
 
     fn requests(&self) -> u64 {
@@ -94,6 +121,8 @@ fn benchmark(client: &mut Client, port: u16) -> Result<()> {
                 "8",
                 "-q",
                 "--csv",
+                "-a",
+                redis::PASSWORD,
             ])
             .args([
                 "-n",

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
+use super::verdict::Seen;
 use super::{Answer, Case, ended};
 use crate::claims::Claims;
 use crate::invivo::{Invivo, Outcome};
@@ -21,26 +22,37 @@ const ENOUGH_LIMIT: Duration = Duration::from_secs(180);
 pub(crate) struct Story<'a> {
     case: &'a dyn Case,
     server: Server,
+    /// The image that is patched; every process of the program that runs it is.
+    image: &'a Path,
     clients: Clients,
     begun: Instant,
     /// The name of each phase; several phases may share one.
     phases: Vec<&'static str>,
-    claims: Claims,
+    claims: &'a mut Claims,
+    /// The longest apply so far, in microseconds.
+    apply_us: u64,
 }
 
 impl<'a> Story<'a> {
     /// Starts the clients and lets them come up.
-    pub(crate) fn begin(case: &'a dyn Case, server: Server) -> Result<Self> {
+    pub(crate) fn begin(
+        case: &'a dyn Case,
+        server: Server,
+        image: &'a Path,
+        claims: &'a mut Claims,
+    ) -> Result<Self> {
         let mut clients = Clients::default();
         case.load(server.port, &mut clients)?;
         let phases = vec!["warming up"];
         let story = Self {
             case,
             server,
+            image,
             clients,
             begun: Instant::now(),
             phases,
-            claims: Claims::default(),
+            claims,
+            apply_us: 0,
         };
         thread::sleep(Duration::from_secs(1));
         story.tell(format!(
@@ -81,31 +93,48 @@ impl<'a> Story<'a> {
         ended(&mut self.server, phase)
     }
 
-    /// Makes the patch live.
+    /// Makes the patch live in every process.
     pub(crate) fn apply(&mut self, invivo: &Invivo, patch: &Path) -> Result<()> {
         self.enter("applying");
-        let outcome = invivo.apply(patch, self.server.pid());
-        let outcome = self.known(outcome)?;
-        self.event("applied", &outcome);
-        let listed = invivo.applied(self.server.pid())?;
-        let named = listed.iter().any(|name| name == self.case.name());
-        self.claims
-            .add("the process lists the patch once it is applied", named);
+        for pid in self.server.processes(self.image)? {
+            let outcome = if self.case.quiescent() {
+                invivo.apply_quiescent(patch, pid)
+            } else {
+                invivo.apply(patch, pid)
+            };
+            let outcome = self.known(outcome)?;
+            self.apply_us = self.apply_us.max(outcome.wall_us);
+            self.event("applied", pid, &outcome);
+        }
+        let name = self.case.name();
+        let listed = self.listed(invivo)?;
+        self.claims.add(
+            "each process lists the patch once it is applied",
+            listed.iter().all(|patches| patches == &[name]),
+        );
         ended(&mut self.server, "applying")
     }
 
     /// Takes it back.
     pub(crate) fn revert(&mut self, invivo: &Invivo) -> Result<()> {
         self.enter("reverting");
-        let outcome = invivo.revert(self.case.name(), self.server.pid());
-        let outcome = self.known(outcome)?;
-        self.event("reverted", &outcome);
-        let listed = invivo.applied(self.server.pid())?;
+        for pid in self.server.processes(self.image)? {
+            let outcome = invivo.revert(self.case.name(), pid);
+            let outcome = self.known(outcome)?;
+            self.event("reverted", pid, &outcome);
+        }
+        let listed = self.listed(invivo)?;
         self.claims.add(
-            "the process lists no patch once it is reverted",
-            listed.is_empty(),
+            "no process lists a patch once it is reverted",
+            listed.iter().all(Vec::is_empty),
         );
         ended(&mut self.server, "reverting")
+    }
+
+    /// The patches that each process lists.
+    fn listed(&self, invivo: &Invivo) -> Result<Vec<Vec<String>>> {
+        let processes = self.server.processes(self.image)?;
+        processes.iter().map(|pid| invivo.applied(*pid)).collect()
     }
 
     /// Adds to an error of the tool what became of the program.
@@ -117,7 +146,7 @@ impl<'a> Story<'a> {
         })
     }
 
-    fn event(&mut self, expected: &str, outcome: &Outcome) {
+    fn event(&mut self, expected: &str, pid: u32, outcome: &Outcome) {
         let Outcome {
             state,
             hooks,
@@ -128,7 +157,7 @@ impl<'a> Story<'a> {
             program_us,
         } = outcome;
         self.tell(paint::event(format!(
-            "{state} in {} ({}, {switch}; one thread visited for {}, all stopped for {}; program {})",
+            "process {pid} {state} in {} ({}, {switch}; one thread visited for {}, all stopped for {}; program {})",
             paint::micros(*wall_us),
             paint::of(*hooks, "function"),
             paint::micros(*visited_us),
@@ -139,9 +168,8 @@ impl<'a> Story<'a> {
             .add(format!("the tool says {expected}"), state == expected);
     }
 
-    /// Waits for enough requests, ends the clients, prints the report; `true`
-    /// when all of it was as it must be.
-    pub(crate) fn finish(mut self) -> Result<bool> {
+    /// Waits for enough requests, ends the clients, prints what they saw.
+    pub(crate) fn finish(mut self) -> Result<Seen> {
         let wanted = self.case.requests();
         let meter = std::sync::Arc::clone(&self.clients.meter);
         let end = Instant::now() + ENOUGH_LIMIT;
@@ -181,7 +209,7 @@ impl<'a> Story<'a> {
             .for_each(|error| println!("  {}", paint::bad(error)));
         let wrong: u64 = rows.iter().map(|row| row.2).sum();
         let total = meter.answers();
-        let mut claims = self.claims;
+        let claims = self.claims;
         claims.add(
             format!(
                 "{} requests were answered, {} asked for",
@@ -198,7 +226,12 @@ impl<'a> Story<'a> {
             wrong == 0 && errors.is_empty(),
         );
         claims.add("the program still runs, and was never restarted", alive);
-        claims.print();
-        Ok(claims.hold())
+        let stall = rows.iter().find(|row| row.0 == "applying");
+        Ok(Seen {
+            apply_us: self.apply_us,
+            stall_us: stall.map_or(0, |row| row.3.longest_us()),
+            requests: total,
+            errors: wrong + errors.len() as u64,
+        })
     }
 }

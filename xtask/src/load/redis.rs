@@ -14,6 +14,9 @@ use crate::process;
 
 const KEYS: u64 = 50;
 
+/// Who does not know it is a stranger, whom one of the fixes gives less room.
+pub(crate) const PASSWORD: &str = "pw";
+
 /// A connection to a Redis server.
 #[derive(Debug)]
 pub(crate) struct Connection {
@@ -21,7 +24,17 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
+    /// Connects and logs in.
     pub(crate) fn open(port: u16) -> Result<Self> {
+        let mut connection = Self::open_as_stranger(port)?;
+        let answer = connection.simple(&["AUTH", PASSWORD])?;
+        if answer != "+OK" {
+            bail!("the server refused the password: {answer}");
+        }
+        Ok(connection)
+    }
+
+    fn open_as_stranger(port: u16) -> Result<Self> {
         let stream = TcpStream::connect_timeout(&process::address(port), PATIENCE)
             .context("cannot connect")?;
         stream.set_read_timeout(Some(PATIENCE))?;
@@ -142,6 +155,44 @@ pub(crate) fn deep_pattern(port: u16) -> Result<u64> {
     let found = connection.keys(&"*a".repeat(PROBE_LENGTH))?;
     connection.simple(&["DEL", &key])?;
     Ok(found)
+}
+
+/// How many requests a stranger sends before it reads an answer: more than the
+/// server may keep answers for with the fix, and few enough for the buffers of a
+/// connection without it.
+pub(crate) const UNREAD: u64 = 20_000;
+
+/// Sends requests without having logged in and without reading an answer; returns
+/// how many answers came before the server closed the connection, or all.
+pub(crate) fn unread(port: u16) -> Result<u64> {
+    let mut connection = Connection::open_as_stranger(port)?;
+    let requests = command(&["GET", "x"]).repeat(usize::try_from(UNREAD)?);
+    let sent = connection.stream.get_mut().write_all(&requests);
+    if sent.is_err_and(|error| !closed(&error)) {
+        bail!("the requests of a stranger cannot be sent");
+    }
+    let mut answers = 0;
+    let mut line = String::new();
+    while answers < UNREAD {
+        line.clear();
+        match connection.stream.read_line(&mut line) {
+            Ok(0) => break,
+            Ok(_) if line.starts_with("-NOAUTH") => answers += 1,
+            Ok(_) => bail!("a stranger was answered {line}"),
+            Err(error) if closed(&error) => break,
+            Err(error) => return Err(error).context("no answer"),
+        }
+    }
+    Ok(answers)
+}
+
+/// Whether an error means that the other side closed the connection.
+fn closed(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
+    matches!(
+        error.kind(),
+        BrokenPipe | ConnectionReset | ConnectionAborted
+    )
 }
 
 /// How long one run of `redis-benchmark` may take.
