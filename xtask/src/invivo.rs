@@ -49,8 +49,6 @@ pub(crate) struct Diff {
     pub(crate) hot: Vec<String>,
     /// The functions that differ only by line numbers, and stay as they are.
     pub(crate) left_out: Vec<String>,
-    /// What forbids a live patch.
-    pub(crate) refusals: Vec<Refusal>,
 }
 
 /// One reason not to patch.
@@ -61,6 +59,12 @@ pub(crate) struct Refusal {
     /// The function, variable or type.
     pub(crate) subject: String,
     pub(crate) text: String,
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {} {}", self.rule, self.subject, self.text)
+    }
 }
 
 impl Invivo {
@@ -117,7 +121,23 @@ impl Invivo {
         name: &str,
         label: &str,
     ) -> Result<()> {
-        let words: [&OsStr; 9] = [
+        match self.try_patch(base, fixed, patch, name, label)?.first() {
+            Some(refusal) => bail!("no patch: {refusal}"),
+            None => Ok(()),
+        }
+    }
+
+    /// Compares two images and writes the patch between them, or says what
+    /// forbids it; then there is no patch.
+    pub(crate) fn try_patch(
+        &self,
+        base: &Path,
+        fixed: &Path,
+        patch: &Path,
+        name: &str,
+        label: &str,
+    ) -> Result<Vec<Refusal>> {
+        let words: [&OsStr; 10] = [
             "build".as_ref(),
             base.as_ref(),
             fixed.as_ref(),
@@ -127,11 +147,28 @@ impl Invivo {
             name.as_ref(),
             "--label".as_ref(),
             label.as_ref(),
+            "--json".as_ref(),
         ];
-        self.succeed(&words).map(|_| ())
+        let output = self.run(&words)?;
+        let refusals: Vec<Refusal> = match output.status.code() {
+            Some(0) => Vec::new(),
+            Some(REFUSED) => refusals(&json(&output)?),
+            _ => bail!(
+                "invivo build ended with {}: {}",
+                output.status,
+                output.stderr
+            ),
+        };
+        if patch.exists() != refusals.is_empty() {
+            bail!(
+                "invivo build ended with {}, which the patch contradicts",
+                output.status
+            );
+        }
+        Ok(refusals)
     }
 
-    /// What changed between two images, and what forbids a live patch.
+    /// Which functions differ between two images.
     pub(crate) fn diff(&self, base: &Path, fixed: &Path) -> Result<Diff> {
         let words: [&OsStr; 4] = [
             "diff".as_ref(),
@@ -149,34 +186,14 @@ impl Invivo {
             );
         }
         let value = json(&output)?;
-        let list = |name: &str| value[name].as_array().into_iter().flatten();
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let names = |name| list(name).map(|function| text(&function["name"])).collect();
-        let refusals = list("findings").filter(|finding| finding["severity"] == "refuse");
+        let names = |list: &str| {
+            let functions = value[list].as_array().into_iter().flatten();
+            functions.map(|function| text(&function["name"])).collect()
+        };
         Ok(Diff {
             hot: names("hot"),
             left_out: names("left_out"),
-            refusals: refusals
-                .map(|finding| Refusal {
-                    rule: text(&finding["rule"]),
-                    subject: text(&finding["subject"]),
-                    text: text(&finding["text"]),
-                })
-                .collect(),
         })
-    }
-
-    /// Whether `build` refuses to write a patch between two images, and writes none.
-    pub(crate) fn refuses(&self, base: &Path, fixed: &Path, patch: &Path) -> Result<bool> {
-        let words: [&OsStr; 5] = [
-            "build".as_ref(),
-            base.as_ref(),
-            fixed.as_ref(),
-            "-o".as_ref(),
-            patch.as_ref(),
-        ];
-        let output = self.run(&words)?;
-        Ok(output.status.code() == Some(REFUSED) && !patch.exists())
     }
 
     /// Makes a patch live in a process.
@@ -270,4 +287,21 @@ impl Invivo {
 fn json(output: &Output) -> Result<Value> {
     serde_json::from_str(&output.stdout)
         .with_context(|| format!("invivo did not print JSON: {}", output.stdout))
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+/// The findings that forbid a live patch.
+fn refusals(value: &Value) -> Vec<Refusal> {
+    let findings = value["findings"].as_array().into_iter().flatten();
+    findings
+        .filter(|finding| finding["severity"] == "refuse")
+        .map(|finding| Refusal {
+            rule: text(&finding["rule"]),
+            subject: text(&finding["subject"]),
+            text: text(&finding["text"]),
+        })
+        .collect()
 }
