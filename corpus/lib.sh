@@ -2,7 +2,7 @@
 #
 #   package, version   the Debian source package; a newer version will do as long as it still carries the fix
 #   fix                the entries of debian/patches/series that make up the fix, in series order
-#   outputs            what to keep, relative to the source folder
+#   outputs            what to keep, files or folders, relative to the source folder
 #   build              a function that builds it, called in the source folder
 #   uses               what it takes from the drivers' folder: files or folders; none where it is not set
 #
@@ -110,7 +110,7 @@ publish() {
   local file fresh=$home/work/$variant.new
   rm -rf "$fresh"
   mkdir -p "$fresh"
-  for file in "${outputs[@]}"; do cp -L "$tree/$file" "$fresh/"; done
+  for file in "${outputs[@]}"; do cp -rL "$tree/$file" "$fresh/"; done
   echo "recipe $stamp" >"$fresh/BUILT"
   rm -rf "$out"
   mv "$fresh" "$out"

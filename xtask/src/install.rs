@@ -34,7 +34,7 @@ pub(crate) const CORPUS: &[&str] = &[
 ];
 
 /// What runs and loads the servers of the corpus.
-pub(crate) const LIVE: &[&str] = &["redis-tools", "libsasl2-modules"];
+pub(crate) const LIVE: &[&str] = &["redis-tools", "libsasl2-modules", "openssh-client"];
 
 /// What measures.
 pub(crate) const BENCH: &[&str] = &["time"];

@@ -3,9 +3,13 @@
 //! The story is the same for all: the fix is not there, is made live, is taken
 //! back, is made live again, while clients check every answer.
 
+mod dnsmasq;
+mod dropbear;
 mod haproxy;
+mod hyper;
 mod library;
 mod memcached;
+mod mosquitto;
 mod nginx;
 mod redis;
 mod report;
@@ -47,7 +51,6 @@ pub(crate) enum Expectation {
     Live,
     /// No patch is written, because of this rule and something whose name holds
     /// this text.
-    #[expect(dead_code, reason = "the cases that are refused come next")]
     Refused {
         rule: &'static str,
         subject: &'static str,
@@ -96,6 +99,10 @@ fn all() -> Vec<Box<dyn Case>> {
         Box::new(haproxy::Haproxy::Fragment),
         Box::new(unbound::Unbound),
         Box::new(nginx::Nginx),
+        Box::new(hyper::Hyper),
+        Box::new(dnsmasq::Dnsmasq::default()),
+        Box::new(dropbear::Dropbear),
+        Box::new(mosquitto::Mosquitto),
     ]
 }
 

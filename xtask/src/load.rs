@@ -4,12 +4,15 @@
 //! request with the phase it was sent in, so that "every answer after the
 //! apply" is a statement about requests and not about when somebody looked.
 
+pub(crate) mod authority;
 pub(crate) mod dns;
 mod histogram;
 pub(crate) mod http;
 pub(crate) mod library;
 pub(crate) mod memcached;
+pub(crate) mod mqtt;
 pub(crate) mod redis;
+pub(crate) mod ssh;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};

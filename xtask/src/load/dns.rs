@@ -66,11 +66,26 @@ pub(crate) fn zone() -> String {
 const HOSTS: u8 = 50;
 const SERVERS: u16 = 300;
 
-/// Asks for addresses until the run ends.
-pub(crate) fn work(client: &mut Client, port: u16) -> Result<()> {
+/// A socket that asks one server.
+fn socket(port: u16) -> Result<UdpSocket> {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
     socket.connect(process::address(port))?;
     socket.set_read_timeout(Some(PATIENCE))?;
+    Ok(socket)
+}
+
+/// Asks for the addresses of a name by a datagram; returns how many there are.
+pub(crate) fn addresses(port: u16, name: &str) -> Result<u16> {
+    let (socket, query) = (socket(port)?, query(1, name, A));
+    socket.send(&query).context("cannot send")?;
+    let mut answer = [0; 512];
+    let length = socket.recv(&mut answer).context("no answer")?;
+    records(&query, answer.get(..length).context("a long answer")?)
+}
+
+/// Asks for addresses until the run ends.
+pub(crate) fn work(client: &mut Client, port: u16) -> Result<()> {
+    let socket = socket(port)?;
     let mut answer = [0; 512];
     let mut round = 0_u16;
     while client.goes_on() {

@@ -36,7 +36,19 @@ impl Connection {
     /// Gets a path, with more header lines if there are any, each with its line
     /// end.
     pub(crate) fn get(&mut self, path: &str, headers: &str) -> Result<Answer> {
-        let request = format!("GET {path} HTTP/1.1\r\nHost: corpus.test\r\n{headers}\r\n");
+        self.ask("GET", path, headers, "")
+    }
+
+    /// Sends a request of any kind; the header lines say how long the body is.
+    pub(crate) fn ask(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: &str,
+        body: &str,
+    ) -> Result<Answer> {
+        let request =
+            format!("{method} {path} HTTP/1.1\r\nHost: corpus.test\r\n{headers}\r\n{body}");
         self.0
             .get_mut()
             .write_all(request.as_bytes())
