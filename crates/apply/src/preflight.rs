@@ -165,7 +165,7 @@ impl Preflight {
     /// known to be elsewhere.
     #[must_use]
     pub fn needs_proof(&self) -> bool {
-        self.hooks.iter().any(|hook| hook.form == Form::Overwrite)
+        self.hooks.iter().any(|hook| hook.form.needs_stop())
     }
 
     /// All places that change.
@@ -197,7 +197,7 @@ fn choose_for(
     bytes: &[u8],
     pads: &mut Vec<LiveAddr>,
 ) -> Result<Choice, ApplyError> {
-    choose(redirect, entry, bytes, pads).map_err(|why| {
+    choose(&redirect.entry, entry, bytes, pads).map_err(|why| {
         let name = invivo_image::demangle(&redirect.function);
         ApplyError::Refused(format!("{name} cannot be hooked: {why}"))
     })

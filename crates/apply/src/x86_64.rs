@@ -9,7 +9,7 @@ use iced_x86::{
     Register,
 };
 use invivo_image::LiveAddr;
-use invivo_patch::Redirect;
+use invivo_patch::Entry;
 
 /// `jmp rel32`.
 const NEAR_JUMP: u64 = 5;
@@ -42,6 +42,13 @@ impl Form {
             Form::LateJump => "jump behind the prologue's start",
             Form::Overwrite => "jump over several instructions",
         }
+    }
+
+    /// True if all threads have to stop for a moment, whatever the consistency: one may
+    /// stand between the instructions that are replaced.
+    #[must_use]
+    pub fn needs_stop(self) -> bool {
+        self == Form::Overwrite
     }
 }
 
@@ -131,17 +138,19 @@ fn near_jump(at: LiveAddr, target: LiveAddr) -> Option<Vec<u8>> {
     Some(code)
 }
 
-/// Chooses the hook for the function at `entry`, whose unpatched code is `code`.
-/// `taken` holds padding that other hooks use; what this one uses is added.
+/// Chooses the hook for the function at `at`, whose unpatched code is `code` and whose
+/// entry leaves the room `entry`. `taken` holds padding that other hooks use; what this
+/// one uses is added.
 ///
 /// # Errors
 /// Why no hook fits.
 pub fn choose(
-    redirect: &Redirect,
-    entry: LiveAddr,
+    entry: &Entry,
+    at: LiveAddr,
     code: &[u8],
     taken: &mut Vec<LiveAddr>,
 ) -> Result<Choice, String> {
+    let size = code.len() as u64;
     let instructions = straight_line(code);
     let (skip, rest) = match instructions.first() {
         Some(first) if first.mnemonic() == Mnemonic::Endbr64 => (4, &instructions[1..]),
@@ -155,24 +164,24 @@ pub fn choose(
     let mut offset = skip;
     for instruction in rest {
         let length = instruction.len() as u64;
-        if offset + length > u64::from(redirect.clear) {
+        if offset + length > u64::from(entry.clear) {
             break;
         }
         // Behind the last instruction lies padding that nothing runs, so a hook on a
         // lone `ret` may reach into it.
-        let last = offset + length == redirect.size;
+        let last = offset + length == size;
         let room = if last {
-            length + u64::from(redirect.tail)
+            length + u64::from(entry.tail)
         } else {
             length
         };
         let pad = if (SHORT_JUMP..NEAR_JUMP).contains(&room) {
-            free_pad(redirect, entry, offset, taken)
+            free_pad(entry, at, offset, taken)
         } else {
             None
         };
         if room >= NEAR_JUMP || pad.is_some() {
-            taken.extend(pad.and_then(|pad| entry.checked_offset(pad)));
+            taken.extend(pad.and_then(|pad| at.checked_offset(pad)));
             let form = match pad {
                 Some(_) => Form::PadJump,
                 None if undo.is_empty() => Form::Jump,
@@ -192,20 +201,20 @@ pub fn choose(
         }
         offset += length;
     }
-    overwrite(skip, rest, redirect)
+    overwrite(skip, rest, size, entry)
 }
 
 /// Room for a long jump in padding that a short jump at `site` reaches.
-fn free_pad(redirect: &Redirect, entry: LiveAddr, site: u64, taken: &[LiveAddr]) -> Option<i64> {
+fn free_pad(entry: &Entry, at: LiveAddr, site: u64, taken: &[LiveAddr]) -> Option<i64> {
     let step = NEAR_JUMP.cast_signed();
     let free = |pad: &i64| {
-        entry.checked_offset(*pad).is_some_and(|at| {
+        at.checked_offset(*pad).is_some_and(|pad| {
             taken
                 .iter()
-                .all(|other| other.0.abs_diff(at.0) >= NEAR_JUMP)
+                .all(|other| other.0.abs_diff(pad.0) >= NEAR_JUMP)
         })
     };
-    redirect.pads.iter().find_map(|(start, size)| {
+    entry.pads.iter().find_map(|(start, size)| {
         // From the end on: the padding right before a function is where compilers that
         // plan for hooks leave it.
         let end = start + i64::from(*size);
@@ -215,7 +224,7 @@ fn free_pad(redirect: &Redirect, entry: LiveAddr, site: u64, taken: &[LiveAddr])
 }
 
 /// Several instructions, for a moment at which no thread is between them.
-fn overwrite(skip: u64, rest: &[Instruction], redirect: &Redirect) -> Result<Choice, String> {
+fn overwrite(skip: u64, rest: &[Instruction], size: u64, entry: &Entry) -> Result<Choice, String> {
     let mut length = 0;
     for instruction in rest {
         length += instruction.len() as u64;
@@ -224,18 +233,15 @@ fn overwrite(skip: u64, rest: &[Instruction], redirect: &Redirect) -> Result<Cho
         }
     }
     let end = skip + length;
-    let reach = if end == redirect.size {
-        u64::from(redirect.tail)
+    let reach = if end == size {
+        u64::from(entry.tail)
     } else {
         0
     };
     if length + reach < NEAR_JUMP {
-        return Err(format!(
-            "its {} bytes are too short for a hook",
-            redirect.size
-        ));
+        return Err(format!("its {size} bytes are too short for a hook"));
     }
-    if end > u64::from(redirect.clear) {
+    if end > u64::from(entry.clear) {
         return Err(
             "it has a loop that begins in its first bytes, and no padding before it".to_owned(),
         );

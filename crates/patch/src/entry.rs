@@ -1,25 +1,40 @@
 //! What the entry of a base function allows to a hook.
 
-use invivo_compare::{Comparison, Parts, jump_table};
+use std::collections::HashSet;
+
+use invivo_compare::{Parts, Usage, jump_table};
 use invivo_image::x86_64::{Line, decode, decode_bytes};
 use invivo_image::{Image, LinkAddr, Lsda};
+use serde::{Deserialize, Serialize};
 
 /// The longest padding that is looked at, in bytes.
 const LONGEST_PADDING: u64 = 64;
 
-/// Facts about an entry.
-pub(crate) struct Entry {
+/// The room that an entry leaves to a hook.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
     /// Bytes from the entry on which no branch leads to but to the first one.
-    pub(crate) clear: u32,
+    pub clear: u32,
     /// Padding near the entry that control never reaches: offset from the entry and size.
-    pub(crate) pads: Vec<(i64, u32)>,
+    pub pads: Vec<(i64, u32)>,
     /// Bytes of padding behind the function that control never reaches.
-    pub(crate) tail: u32,
+    pub tail: u32,
 }
 
-/// Looks at the entry of a function; `None` if its code cannot be decoded.
-pub(crate) fn examine(c: &Comparison<'_>, parts: &Parts) -> Option<Entry> {
-    let image = c.base;
+impl Entry {
+    /// Looks at the entry of a function; `None` if its code is not all instructions.
+    #[must_use]
+    pub fn of(image: &Image, usage: &Usage, parts: &Parts) -> Option<Entry> {
+        Some(Entry {
+            clear: clear(image, usage, parts)?,
+            pads: pads(image, image.entity(parts.main).addr),
+            tail: tail(image, image.entity(parts.main).end()),
+        })
+    }
+}
+
+/// Bytes from the entry on which nothing leads to but to the first one.
+fn clear(image: &Image, usage: &Usage, parts: &Parts) -> Option<u32> {
     let main = image.entity(parts.main);
     let bodies: Vec<Vec<Line>> = parts
         .ids()
@@ -32,16 +47,14 @@ pub(crate) fn examine(c: &Comparison<'_>, parts: &Parts) -> Option<Entry> {
             clear = clear.min(at.0 - main.addr.0);
         }
     };
-    let starts: std::collections::HashSet<LinkAddr> =
-        bodies.iter().flatten().map(Line::at).collect();
+    let starts: HashSet<LinkAddr> = bodies.iter().flatten().map(Line::at).collect();
     for body in &bodies {
         for (index, line) in body.iter().enumerate() {
             for reference in line.references() {
                 lands(reference.target);
-                let table =
-                    jump_table(image, &c.base_usage, body, index, reference.target, &|at| {
-                        starts.contains(&at)
-                    });
+                let table = jump_table(image, usage, body, index, reference.target, &|at| {
+                    starts.contains(&at)
+                });
                 table
                     .into_iter()
                     .flatten()
@@ -65,11 +78,7 @@ pub(crate) fn examine(c: &Comparison<'_>, parts: &Parts) -> Option<Entry> {
         .partition_point(|other| other.addr <= main.addr);
     let others = image.entities[next..].iter().map(|other| other.addr);
     others.take_while(|at| inside(*at)).for_each(lands);
-    Some(Entry {
-        clear: u32::try_from(clear).ok()?,
-        pads: pads(image, main.addr),
-        tail: next_entity(image, main.end()).map_or(0, |next| padding(image, next)),
-    })
+    u32::try_from(clear).ok()
 }
 
 /// Padding that a short jump from the entry can reach.
@@ -90,12 +99,14 @@ fn pads(image: &Image, entry: LinkAddr) -> Vec<(i64, u32)> {
     .collect()
 }
 
-/// Where the next function or object begins.
-fn next_entity(image: &Image, at: LinkAddr) -> Option<LinkAddr> {
-    let next = image.entities.partition_point(|entity| entity.addr < at);
-    let next = image.entities.get(next)?.addr;
+/// Padding from `end`, where a function ends, to the next function or object.
+fn tail(image: &Image, end: LinkAddr) -> u32 {
+    let next = image.entities.partition_point(|entity| entity.addr < end);
+    let next = image.entities.get(next).map(|entity| entity.addr);
     // A gap that is not all of one section is not padding between two functions.
-    (image.section_at(at)?.range.contains(&next)).then_some(next)
+    let section = image.section_at(end);
+    next.filter(|next| section.is_some_and(|section| section.range.contains(next)))
+        .map_or(0, |next| padding(image, next))
 }
 
 /// How many bytes before `at` are padding that control never reaches.

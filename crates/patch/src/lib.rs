@@ -14,6 +14,7 @@ mod planner;
 mod references;
 mod validate;
 
+pub use entry::Entry;
 pub use model::{
     Bound, Check, Contents, Digest, Direction, Hex, Identity, Order, Patch, Redirect, Relocation,
     RelocationKind, Section, SectionKind, Symbol, SymbolPlace, TargetImage,

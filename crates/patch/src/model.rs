@@ -5,6 +5,8 @@ use std::fmt;
 use invivo_image::{LinkAddr, Machine, Rva};
 use serde::{Deserialize, Serialize};
 
+use crate::Entry;
+
 /// Bytes that are written as hexadecimal text.
 #[derive(Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Hex(pub Vec<u8>);
@@ -103,12 +105,9 @@ pub struct Redirect {
     /// directly, and frames that are still inside old versions go on with the old one,
     /// whose arguments they know.
     pub hooked: bool,
-    /// Bytes from the entry on which no branch leads to but to the first one.
-    pub clear: u32,
-    /// Padding near the entry that control never reaches: offset from the entry and size.
-    pub pads: Vec<(i64, u32)>,
-    /// Bytes of padding behind the function that control never reaches.
-    pub tail: u32,
+    /// The room that its entry leaves to a hook.
+    #[serde(flatten)]
+    pub entry: Entry,
     /// The symbol of the new code, an index into [`Contents::symbols`].
     pub replacement: u32,
     /// Cold parts of the function in the base, start and size: code of it too.

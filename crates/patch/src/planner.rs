@@ -14,7 +14,7 @@ use crate::model::{
     Check, Contents, Direction, Hex, Identity, Order, Patch, Redirect, Section, SectionKind,
     Symbol, SymbolPlace, TargetImage,
 };
-use crate::{agreement, entry, frames};
+use crate::{Entry, agreement, frames};
 
 /// What a person says about a patch.
 #[derive(Clone, Debug, Default)]
@@ -263,7 +263,7 @@ impl<'c, 'a> Planner<'c, 'a> {
         for function in &c.hot {
             let entity = c.base.entity(function.base.main);
             let rva = |id| place_of(c.base, id);
-            let Some(entry) = entry::examine(c, &function.base) else {
+            let Some(entry) = Entry::of(c.base, &c.base_usage, &function.base) else {
                 self.refuse(
                     Rule::Binding,
                     function.fixed.main,
@@ -278,9 +278,7 @@ impl<'c, 'a> Planner<'c, 'a> {
                 size: entity.size,
                 hooked: self.is_entered(function.base.main, &hot)
                     || agreement::is_kept(c, function),
-                clear: entry.clear,
-                pads: entry.pads,
-                tail: entry.tail,
+                entry,
                 replacement: self.placed[&Placed::Copy(function.fixed.main)],
                 cold: function.base.cold.iter().map(|part| rva(*part)).collect(),
             });
@@ -315,7 +313,7 @@ impl<'c, 'a> Planner<'c, 'a> {
         let hooked = redirects.iter().filter(|redirect| redirect.hooked);
         let padding = hooked.flat_map(|redirect| {
             let entry = LinkAddr(base.base.0 + redirect.at.0);
-            let near = redirect.pads.iter();
+            let near = redirect.entry.pads.iter();
             near.filter_map(move |(at, size)| Some((entry.checked_offset(*at)?, u64::from(*size))))
         });
         let mut ranges: Vec<(LinkAddr, u64)> = code.chain(padding).collect();

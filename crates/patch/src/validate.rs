@@ -105,9 +105,9 @@ impl Patch {
                 return fail(format!("redirect of {name}: size {}", redirect.size));
             }
             let far = |(at, size): &(i64, u32)| at.unsigned_abs() > 4096 || *size > 4096;
-            if u64::from(redirect.clear) > redirect.size
-                || redirect.tail > 4096
-                || redirect.pads.iter().any(far)
+            if u64::from(redirect.entry.clear) > redirect.size
+                || redirect.entry.tail > 4096
+                || redirect.entry.pads.iter().any(far)
             {
                 return fail(format!(
                     "redirect of {name}: more room than the function has"

@@ -1,27 +1,20 @@
-use invivo_image::{LiveAddr, Rva};
-use invivo_patch::{Direction, Redirect};
+use invivo_image::LiveAddr;
+use invivo_patch::Entry;
 
 use super::{Choice, Form, choose};
 
 const ENTRY: LiveAddr = LiveAddr(0x1000);
 
-fn redirect(code: &[u8], padding: u32) -> Redirect {
-    Redirect {
-        direction: Direction::Forward,
-        function: "f".to_owned(),
-        at: Rva(0x1000),
-        size: code.len() as u64,
-        hooked: true,
+fn entry(code: &[u8], padding: u32) -> Entry {
+    Entry {
         clear: u32::try_from(code.len()).unwrap(),
         pads: vec![(-i64::from(padding), padding)],
         tail: 0,
-        replacement: 0,
-        cold: Vec::new(),
     }
 }
 
 fn choice(code: &[u8], padding: u32) -> Choice {
-    choose(&redirect(code, padding), ENTRY, code, &mut Vec::new()).unwrap()
+    choose(&entry(code, padding), ENTRY, code, &mut Vec::new()).unwrap()
 }
 
 #[test]
@@ -85,17 +78,17 @@ fn a_saved_register_may_be_overwritten() {
 fn a_loop_into_the_first_bytes_forbids_the_hook() {
     // push rbx; push rbp; dec ecx; jne (to the push rbp)
     let code = [0x53, 0x55, 0xff, 0xc9, 0x75, 0xfb, 0xc3];
-    let mut redirect = redirect(&code, 0);
-    redirect.clear = 1;
-    assert!(choose(&redirect, ENTRY, &code, &mut Vec::new()).is_err());
+    let mut entry = entry(&code, 0);
+    entry.clear = 1;
+    assert!(choose(&entry, ENTRY, &code, &mut Vec::new()).is_err());
 }
 
 #[test]
 fn a_lone_return_reaches_into_the_padding_behind_it() {
-    let mut redirect = redirect(&[0xc3], 0);
-    assert!(choose(&redirect, ENTRY, &[0xc3], &mut Vec::new()).is_err());
-    redirect.tail = 15;
-    let hook = choose(&redirect, ENTRY, &[0xc3], &mut Vec::new()).unwrap();
+    let mut entry = entry(&[0xc3], 0);
+    assert!(choose(&entry, ENTRY, &[0xc3], &mut Vec::new()).is_err());
+    entry.tail = 15;
+    let hook = choose(&entry, ENTRY, &[0xc3], &mut Vec::new()).unwrap();
     assert_eq!((hook.form, hook.length), (Form::Jump, 5));
 }
 
@@ -109,9 +102,9 @@ fn a_jump_that_is_too_far_is_no_jump() {
 fn two_functions_do_not_share_a_pad() {
     let code = [0x31, 0xc0, 0xc3];
     let mut taken = Vec::new();
-    let mut first = redirect(&code, 0);
+    let mut first = entry(&code, 0);
     first.pads = vec![(-13, 13)];
-    let second = Redirect {
+    let second = Entry {
         pads: vec![(-29, 13)],
         ..first.clone()
     };

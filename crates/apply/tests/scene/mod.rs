@@ -5,7 +5,7 @@ use std::time::Duration;
 use invivo_apply::{Consistency, MemoryTarget, Options, Outcome, Target, apply};
 use invivo_image::{LinkAddr, LiveAddr, Machine, Rva};
 use invivo_patch::{
-    Check, Contents, Direction, Hex, Identity, Order, Patch, Redirect, Section, SectionKind,
+    Check, Contents, Direction, Entry, Hex, Identity, Order, Patch, Redirect, Section, SectionKind,
     Symbol, SymbolPlace, TargetImage,
 };
 use sha2::{Digest as _, Sha256};
@@ -107,14 +107,16 @@ pub(crate) fn patch(name: &str, sequence: u32, functions: &[Function], answer: u
             at: Rva(function.at),
             size,
             hooked: true,
-            clear: u32::try_from(size).expect("small"),
-            // Only the function without a long instruction may use it.
-            pads: if function.name == TWO.name {
-                vec![(-16, 16)]
-            } else {
-                Vec::new()
+            entry: Entry {
+                clear: u32::try_from(size).expect("small"),
+                // Only the function without a long instruction may use it.
+                pads: if function.name == TWO.name {
+                    vec![(-16, 16)]
+                } else {
+                    Vec::new()
+                },
+                tail: 0,
             },
-            tail: 0,
             replacement: number,
             cold: Vec::new(),
         });

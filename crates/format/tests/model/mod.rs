@@ -2,8 +2,8 @@
 
 use invivo_image::{LinkAddr, Machine, Rva};
 use invivo_patch::{
-    Check, Contents, Direction, Hex, Identity, Order, Patch, Redirect, Relocation, RelocationKind,
-    Section, SectionKind, Symbol, SymbolPlace, TargetImage,
+    Check, Contents, Direction, Entry, Hex, Identity, Order, Patch, Redirect, Relocation,
+    RelocationKind, Section, SectionKind, Symbol, SymbolPlace, TargetImage,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -82,9 +82,11 @@ fn redirect() -> impl Strategy<Value = Redirect> {
             at: Rva(0),
             size,
             hooked,
-            clear: u32::try_from(clear).expect("small"),
-            pads,
-            tail,
+            entry: Entry {
+                clear: u32::try_from(clear).expect("small"),
+                pads,
+                tail,
+            },
             replacement: 0,
             cold,
         }
