@@ -33,6 +33,9 @@ pub enum Form {
 }
 
 impl Form {
+    /// All of them, from the best one on.
+    pub const ALL: [Form; 4] = [Form::Jump, Form::PadJump, Form::LateJump, Form::Overwrite];
+
     /// Its name, for people.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -204,6 +207,25 @@ pub fn choose(
     overwrite(skip, rest, size, entry)
 }
 
+/// True if the function was compiled to be patched while it runs, or happens to look so:
+/// room for a long jump right before it, and a first instruction (or one behind `endbr64`)
+/// that a short jump can replace.
+#[must_use]
+pub fn is_prepared(entry: &Entry, code: &[u8]) -> bool {
+    let instructions = straight_line(code);
+    let mut rest = instructions
+        .iter()
+        .skip_while(|instruction| instruction.mnemonic() == Mnemonic::Endbr64);
+    let long_enough = rest
+        .next()
+        .is_some_and(|first| first.len() as u64 >= SHORT_JUMP);
+    long_enough
+        && entry
+            .pads
+            .iter()
+            .any(|(start, size)| start + i64::from(*size) == 0 && u64::from(*size) >= NEAR_JUMP)
+}
+
 /// Room for a long jump in padding that a short jump at `site` reaches.
 fn free_pad(entry: &Entry, at: LiveAddr, site: u64, taken: &[LiveAddr]) -> Option<i64> {
     let step = NEAR_JUMP.cast_signed();
@@ -214,13 +236,22 @@ fn free_pad(entry: &Entry, at: LiveAddr, site: u64, taken: &[LiveAddr]) -> Optio
                 .all(|other| other.0.abs_diff(pad.0) >= NEAR_JUMP)
         })
     };
-    entry.pads.iter().find_map(|(start, size)| {
-        // From the end on: the padding right before a function is where compilers that
-        // plan for hooks leave it.
-        let end = start + i64::from(*size);
-        let mut places = (1..=i64::from(*size) / step).map(|n| end - n * step);
+    // What lies right before the entry comes first: where compilers plan for hooks, each
+    // function has its own room there, and what is farther away is another one's.
+    let own = |pad: &&(i64, u32)| is_right_before(pad);
+    let pads = entry.pads.iter().filter(own);
+    let pads = pads.chain(entry.pads.iter().filter(|pad| !own(pad)));
+    pads.copied().find_map(|(start, size)| {
+        // From the end on, so that as little as possible is cut off.
+        let end = start + i64::from(size);
+        let mut places = (1..=i64::from(size) / step).map(|n| end - n * step);
         places.find(|pad| short_distance(site, *pad).is_some() && free(pad))
     })
+}
+
+/// True for padding that ends where the function begins.
+fn is_right_before((start, size): &(i64, u32)) -> bool {
+    start + i64::from(*size) == 0
 }
 
 /// Several instructions, for a moment at which no thread is between them.

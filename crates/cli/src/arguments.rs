@@ -52,6 +52,11 @@ pub(crate) enum Color {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// How well can the functions of a program be hooked while it runs?
+    #[command(
+        after_help = "Examples:\n  invivo audit redis-server\n  invivo audit redis-server --name strlen"
+    )]
+    Audit(Audit),
     /// What changed between two builds, and may it be patched live?
     #[command(after_help = "Example:\n  invivo diff base/redis-server fixed/redis-server")]
     Diff(Pair),
@@ -86,6 +91,24 @@ pub(crate) enum Command {
     /// Print the manual page.
     #[command(after_help = "Example:\n  invivo man | man -l -")]
     Man,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Audit {
+    /// The program or library.
+    pub(crate) image: PathBuf,
+    /// The file with its symbols, if it was stripped.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) debug: Option<PathBuf>,
+    /// Where debug files are installed; may be given several times.
+    #[arg(long, value_name = "DIR", default_value = "/usr/lib/debug")]
+    pub(crate) debug_directory: Vec<PathBuf>,
+    /// List the functions, not only how many there are.
+    #[arg(long)]
+    pub(crate) functions: bool,
+    /// Only functions whose name contains this; lists them.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) name: Option<String>,
 }
 
 /// Two builds of one program.
@@ -194,6 +217,7 @@ pub(crate) struct List {
 /// What a schema describes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum SchemaOf {
+    Audit,
     Diff,
     Build,
     Inspect,

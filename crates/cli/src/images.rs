@@ -14,24 +14,29 @@ const LARGEST: u64 = 4 << 30;
 
 /// Reads both images of a pair.
 pub(crate) fn load_pair(pair: &Pair) -> Result<(Image, Image), Failure> {
-    let load = |program: &Path, debug: &Option<PathBuf>, option| -> Result<Image, Failure> {
-        let file: Arc<[u8]> = read_file(program)?.into();
-        let mut image = Image::parse(file, None).map_err(|error| {
-            Failure::new(USAGE, format!("{}: {error}", program.display()))
-                .hint("give two linked 64-bit x86 ELF programs or libraries")
-        })?;
-        let search = Search {
+    let load = |program: &Path, given: &Option<PathBuf>, option| {
+        load(&Search {
             program,
-            given: debug.as_deref(),
+            given: given.as_deref(),
             option,
             folders: &pair.debug_directory,
-        };
-        search.complete(&mut image)?;
-        Ok(image)
+        })
     };
     let base = load(&pair.base, &pair.base_debug, "--base-debug")?;
     let fixed = load(&pair.fixed, &pair.fixed_debug, "--fixed-debug")?;
     Ok((base, fixed))
+}
+
+/// Reads an image and the debug files that belong to it.
+pub(crate) fn load(search: &Search<'_>) -> Result<Image, Failure> {
+    let program = search.program;
+    let file: Arc<[u8]> = read_file(program)?.into();
+    let mut image = Image::parse(file, None).map_err(|error| {
+        Failure::new(USAGE, format!("{}: {error}", program.display()))
+            .hint("give a linked 64-bit x86 ELF program or library")
+    })?;
+    search.complete(&mut image)?;
+    Ok(image)
 }
 
 pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>, Failure> {

@@ -17,7 +17,9 @@ fn invivo(words: &[&str]) -> Ran {
 #[test]
 fn published_schemas_are_those_of_the_program() {
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/schema");
-    for name in ["diff", "build", "inspect", "plan", "outcome", "list"] {
+    for name in [
+        "audit", "diff", "build", "inspect", "plan", "outcome", "list",
+    ] {
         let ran = invivo(&["schema", name]);
         assert_eq!(ran.code, 0, "{}", ran.stderr);
         let schema: serde_json::Value =

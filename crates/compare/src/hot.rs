@@ -47,6 +47,16 @@ impl Parts {
         Parts { main, cold }
     }
 
+    /// Every function of an image with its cold parts, in order of address.
+    #[must_use]
+    pub fn all(image: &Image) -> Vec<Parts> {
+        let cold = ColdParts::of(image);
+        let functions = image.entity_ids().filter(|(_, entity)| {
+            entity.kind == EntityKind::Function && entity.size > 0 && !is_cold_part(entity.name())
+        });
+        functions.map(|(id, _)| cold.parts(image, id)).collect()
+    }
+
     /// All parts, the function first.
     pub fn ids(&self) -> impl Iterator<Item = EntityId> {
         std::iter::once(self.main).chain(self.cold.iter().copied())

@@ -1,7 +1,7 @@
 use invivo_image::LiveAddr;
 use invivo_patch::Entry;
 
-use super::{Choice, Form, choose};
+use super::{Choice, Form, choose, is_prepared};
 
 const ENTRY: LiveAddr = LiveAddr(0x1000);
 
@@ -113,4 +113,28 @@ fn two_functions_do_not_share_a_pad() {
     // The second function starts 16 bytes on and sees the same padding.
     let hook = choose(&second, LiveAddr(0x1010), &code, &mut taken).unwrap();
     assert_eq!(hook.pad, Some(-26));
+}
+
+#[test]
+fn a_pad_of_its_own_comes_before_a_neighbours() {
+    let code = [0x31, 0xc0, 0xc3];
+    let mut entry = entry(&code, 5);
+    entry.pads.insert(0, (-21, 5));
+    entry.pads.push((11, 5));
+    let mut taken = Vec::new();
+    let hook = choose(&entry, ENTRY, &code, &mut taken).unwrap();
+    assert_eq!(hook.pad, Some(-5));
+    assert!(is_prepared(&entry, &code));
+    // Where it is taken, any other will do.
+    let hook = choose(&entry, ENTRY, &code, &mut taken).unwrap();
+    assert_eq!(hook.pad, Some(-21));
+}
+
+#[test]
+fn prepared_is_room_before_and_two_bytes_to_replace() {
+    let pushes = [0x55, 0x31, 0xc0, 0xc3];
+    assert!(!is_prepared(&entry(&pushes, 5), &pushes));
+    let branch_target = [0xf3, 0x0f, 0x1e, 0xfa, 0x31, 0xc0, 0xc3];
+    assert!(is_prepared(&entry(&branch_target, 5), &branch_target));
+    assert!(!is_prepared(&entry(&branch_target, 4), &branch_target));
 }

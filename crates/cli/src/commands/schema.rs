@@ -3,12 +3,13 @@
 use schemars::schema_for;
 
 use crate::arguments::{Schema, SchemaOf};
-use crate::commands::{build, diff, inspect, list, plan};
+use crate::commands::{audit, build, diff, inspect, list, plan};
 use crate::failure::Failure;
 use crate::live::Outcomes;
 
 pub(crate) fn run(schema: &Schema) -> Result<u8, Failure> {
     let schema = match schema.of {
+        SchemaOf::Audit => schema_for!(audit::Audited),
         SchemaOf::Diff => schema_for!(diff::Diff),
         SchemaOf::Build => schema_for!(build::Built),
         SchemaOf::Inspect => schema_for!(inspect::Dump),
