@@ -5,17 +5,21 @@
 //! out of it is checked before it is used.
 
 mod addr;
+mod debug;
 mod elf;
 mod error;
 mod model;
 mod names;
 mod place;
 mod plt;
-mod types;
 mod unwind;
 pub mod x86_64;
 
 pub use addr::{FileOffset, LinkAddr, LiveAddr, Rva};
+pub use debug::{
+    DebugData, DebugError, DebugSections, Inlined, Member, SourceFunction, SourcePlace, TypeLayout,
+    UnitFacts, UsedType, UsedTypes,
+};
 pub use elf::debug_files::{DebugLink, SplitUnit, SupplementaryLink};
 pub use error::ImageError;
 pub use model::{
@@ -24,5 +28,4 @@ pub use model::{
 };
 pub use names::{demangle, source_name, stem};
 pub use place::Place;
-pub use types::{TypeLayout, TypeLayouts};
 pub use unwind::{Cie, Fde, Lsda, UnwindTable, encoding};

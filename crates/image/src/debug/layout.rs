@@ -1,0 +1,230 @@
+//! How data are laid out, and how functions are called.
+//!
+//! Two layouts are equal exactly when two programs lay data out in the same way: sizes,
+//! offsets, names and kinds of members, values of enumerators. What a pointer points to
+//! is no part of the layout; it is a type of its own.
+
+use gimli::constants as dw;
+
+use super::{DebugData, DebugEntry, Die};
+
+/// Deeper than this no description goes: a hostile file may nest without end.
+pub(super) const DEEPEST: usize = 16;
+
+/// How data of a type are laid out.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TypeLayout {
+    /// `struct`, `union`, `class`, `enum`.
+    pub kind: &'static str,
+    /// In bytes.
+    pub size: u64,
+    /// Fields, base classes, enumerators, in the order of the source.
+    pub members: Vec<Member>,
+}
+
+/// A part of a layout.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Member {
+    /// Its name; empty where it has none.
+    pub name: String,
+    /// Offset in bytes, in bits for a bit-field; the value of an enumerator.
+    pub at: i64,
+    /// Bits, for a bit-field.
+    pub bits: Option<u64>,
+    /// Its type, as far as it takes part in the layout.
+    pub shape: String,
+    /// Its type for a person.
+    pub text: String,
+}
+
+impl<'s> DebugData<'s> {
+    pub(super) fn layout(&self, die: Die, entry: &DebugEntry<'s>, depth: usize) -> TypeLayout {
+        let mut layout = TypeLayout {
+            kind: match entry.tag() {
+                dw::DW_TAG_union_type => "union",
+                dw::DW_TAG_enumeration_type => "enum",
+                dw::DW_TAG_class_type => "class",
+                _ => "struct",
+            },
+            size: number(entry, dw::DW_AT_byte_size).unwrap_or(0),
+            members: Vec::new(),
+        };
+        if depth < DEEPEST {
+            self.fill(die, depth, "", &mut layout);
+        }
+        layout
+    }
+
+    /// Adds the members below `die`; those of a Rust enumeration's variant get its name in front.
+    fn fill(&self, die: Die, depth: usize, prefix: &str, layout: &mut TypeLayout) {
+        for child in self.children(die) {
+            let at = Die {
+                unit: die.unit,
+                offset: child.offset(),
+            };
+            let name = self
+                .text(die.unit, &child, dw::DW_AT_name)
+                .unwrap_or_default();
+            let name = format!("{prefix}{name}");
+            let bits = number(&child, dw::DW_AT_bit_size);
+            match child.tag() {
+                dw::DW_TAG_member | dw::DW_TAG_inheritance => {
+                    let place = number(&child, dw::DW_AT_data_bit_offset)
+                        .or(number(&child, dw::DW_AT_data_member_location))
+                        .and_then(|place| i64::try_from(place).ok());
+                    // A member without a place is at the start of a union, or static.
+                    let static_member =
+                        child.has_attr(dw::DW_AT_declaration) || child.has_attr(dw::DW_AT_external);
+                    if static_member {
+                        continue;
+                    }
+                    let of = self.reference(die.unit, &child, dw::DW_AT_type);
+                    let (shape, text) = self.describe(of, depth + 1);
+                    layout.members.push(Member {
+                        name,
+                        at: place.unwrap_or(0),
+                        bits,
+                        shape,
+                        text,
+                    });
+                }
+                dw::DW_TAG_enumerator => layout.members.push(Member {
+                    name,
+                    at: child
+                        .attr_value(dw::DW_AT_const_value)
+                        .and_then(|value| {
+                            value
+                                .sdata_value()
+                                .or(value.udata_value().map(u64::cast_signed))
+                        })
+                        .unwrap_or(0),
+                    bits: None,
+                    shape: String::new(),
+                    text: String::new(),
+                }),
+                dw::DW_TAG_variant_part if depth < DEEPEST => {
+                    self.fill(at, depth + 1, prefix, layout);
+                }
+                dw::DW_TAG_variant if depth < DEEPEST => {
+                    let value = child.attr_value(dw::DW_AT_discr_value);
+                    let value = value.and_then(|value| value.udata_value());
+                    let tag = value.map_or("otherwise".to_owned(), |value| value.to_string());
+                    self.fill(at, depth + 1, &format!("{prefix}[{tag}] "), layout);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// A type as a part of another one: as far as it takes part in the layout, and for a person.
+    fn describe(&self, die: Option<Die>, depth: usize) -> (String, String) {
+        let Some((die, entry)) = die.and_then(|die| Some((die, self.entry(die)?))) else {
+            return ("void".to_owned(), "void".to_owned());
+        };
+        if depth > DEEPEST {
+            return ("…".to_owned(), "…".to_owned());
+        }
+        let inner = || {
+            let of = self.reference(die.unit, &entry, dw::DW_AT_type);
+            self.describe(of, depth + 1)
+        };
+        let size = number(&entry, dw::DW_AT_byte_size).unwrap_or(0);
+        match entry.tag() {
+            dw::DW_TAG_pointer_type
+            | dw::DW_TAG_reference_type
+            | dw::DW_TAG_rvalue_reference_type
+            | dw::DW_TAG_ptr_to_member_type => {
+                // Rust writes the names of its references and pointers itself.
+                let own = self.text(die.unit, &entry, dw::DW_AT_name);
+                let size = if size == 0 { 8 } else { size };
+                let text = own.unwrap_or_else(|| format!("{} *", inner().1));
+                (format!("pointer {size}"), text)
+            }
+            dw::DW_TAG_subroutine_type => ("function".to_owned(), self.prototype(die).1),
+            dw::DW_TAG_array_type => {
+                let counts = self.children(die);
+                let counts = counts
+                    .iter()
+                    .filter(|child| child.tag() == dw::DW_TAG_subrange_type);
+                let counts: String = counts
+                    .map(|range| {
+                        let above = number(range, dw::DW_AT_upper_bound);
+                        let count = number(range, dw::DW_AT_count)
+                            .or(above.map(|above| above.wrapping_add(1)));
+                        format!("[{}]", count.unwrap_or(0))
+                    })
+                    .collect();
+                let (shape, text) = inner();
+                (format!("{shape}{counts}"), format!("{text}{counts}"))
+            }
+            dw::DW_TAG_base_type => {
+                let encoding = match entry.attr_value(dw::DW_AT_encoding) {
+                    Some(gimli::AttributeValue::Encoding(encoding)) => u64::from(encoding.0),
+                    _ => 0,
+                };
+                let name = self.text(die.unit, &entry, dw::DW_AT_name);
+                let shape = format!("base {encoding} {size}");
+                (shape, name.unwrap_or_else(|| "number".to_owned()))
+            }
+            _ if is_composite(&entry) => match self.qualified_name(die) {
+                // A named part has a layout of its own, compared under its own name.
+                Some(name) => (format!("{name} {size}"), name),
+                None => {
+                    let layout = self.layout(die, &entry, depth + 1);
+                    (format!("{layout:?}"), format!("{} {{…}}", layout.kind))
+                }
+            },
+            dw::DW_TAG_typedef => {
+                let name = self.text(die.unit, &entry, dw::DW_AT_name);
+                let (shape, text) = inner();
+                (shape, name.unwrap_or(text))
+            }
+            // Qualifiers.
+            _ => inner(),
+        }
+    }
+
+    /// How the function, or type of a function, at `die` is called.
+    pub(super) fn prototype(&self, die: Die) -> (String, String) {
+        let of = |die: Die| self.describe(self.type_of(die), 1);
+        let result = of(die);
+        let mut shapes = Vec::new();
+        let mut texts = Vec::new();
+        for child in self.children(die) {
+            let at = Die {
+                unit: die.unit,
+                offset: child.offset(),
+            };
+            match child.tag() {
+                dw::DW_TAG_formal_parameter => {
+                    let (shape, text) = of(at);
+                    shapes.push(shape);
+                    texts.push(text);
+                }
+                dw::DW_TAG_unspecified_parameters => {
+                    shapes.push("…".to_owned());
+                    texts.push("…".to_owned());
+                }
+                _ => {}
+            }
+        }
+        (
+            format!("{}({})", result.0, shapes.join(", ")),
+            format!("{} ({})", result.1, texts.join(", ")),
+        )
+    }
+}
+
+fn number(entry: &DebugEntry<'_>, name: gimli::DwAt) -> Option<u64> {
+    entry.attr_value(name).and_then(|value| value.udata_value())
+}
+
+pub(super) fn is_composite(entry: &DebugEntry<'_>) -> bool {
+    matches!(
+        entry.tag(),
+        dw::DW_TAG_structure_type
+            | dw::DW_TAG_class_type
+            | dw::DW_TAG_union_type
+            | dw::DW_TAG_enumeration_type
+    )
+}

@@ -1,0 +1,207 @@
+//! Which types a function uses.
+//!
+//! One name may have several layouts, in several files, so a name has a set of them.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use gimli::constants as dw;
+
+use super::functions::SourceFunction;
+use super::layout::{DEEPEST, TypeLayout, is_composite};
+use super::lines::SourcePlace;
+use super::{DebugData, DebugEntry, Die};
+
+/// A type that functions use.
+#[derive(Clone, Debug, Default)]
+pub struct UsedType {
+    /// Its layouts; more than one where several files have types of one name.
+    pub layouts: BTreeSet<TypeLayout>,
+    /// Where the first of them is declared.
+    pub declared: Option<SourcePlace>,
+    /// The first function that uses it, by its place in the list that was asked for.
+    pub by: usize,
+}
+
+/// Types that functions use, by their qualified names.
+pub type UsedTypes = BTreeMap<String, UsedType>;
+
+impl<'s> DebugData<'s> {
+    /// All types that `functions` can get at: those of their parameters and variables, of
+    /// everything inlined in them, of the unit's variables that `names` lists for each, and
+    /// whatever can be reached from these by members and pointers.
+    #[must_use]
+    pub fn types_used(&self, functions: &[(&SourceFunction, BTreeSet<&str>)]) -> UsedTypes {
+        let mut found = UsedTypes::new();
+        let mut seen = HashSet::new();
+        for (by, (function, names)) in functions.iter().enumerate() {
+            let mut waiting: Vec<Die> = Vec::new();
+            for die in &function.dies {
+                self.variables_in(*die, &mut waiting);
+            }
+            if let Some(Die { unit, .. }) = function.dies.first().copied() {
+                for offset in self.variables_of(unit) {
+                    let die = Die {
+                        unit,
+                        offset: *offset,
+                    };
+                    let name = self.origin_text(die, dw::DW_AT_linkage_name);
+                    let name = name.or_else(|| self.origin_text(die, dw::DW_AT_name));
+                    if name.is_some_and(|name| names.contains(name.as_str())) {
+                        waiting.extend(self.type_of(die));
+                    }
+                }
+            }
+            while let Some(die) = waiting.pop() {
+                if seen.insert(die) {
+                    self.reach(die, by, &mut found, &mut waiting);
+                }
+            }
+        }
+        found
+    }
+
+    /// The layouts that types of these names have anywhere in the image.
+    #[must_use]
+    pub fn types_named(&self, names: &BTreeSet<&str>) -> UsedTypes {
+        let last = |name: &str| name.rsplit("::").next().unwrap_or(name).to_owned();
+        let wanted: HashSet<String> = names.iter().map(|name| last(name)).collect();
+        let mut found = UsedTypes::new();
+        for unit in 0..self.units.len() {
+            for die in self.type_entries(unit, &wanted) {
+                let mut ignored = Vec::new();
+                self.reach(die, 0, &mut found, &mut ignored);
+            }
+        }
+        found.retain(|name, _| names.contains(name.as_str()));
+        found
+    }
+
+    /// Entries of types in a unit whose own names are among `wanted`.
+    fn type_entries(&self, unit: usize, wanted: &HashSet<String>) -> Vec<Die> {
+        let mut found = Vec::new();
+        let dwarf = self.dwarf(unit);
+        // Not kept: a look through all units would keep the whole of the debug data.
+        let Ok(read) = dwarf.unit(self.units[unit].header.clone()) else {
+            return found;
+        };
+        let mut cursor = read.entries();
+        while let Ok(Some(entry)) = cursor.next_dfs() {
+            if !is_named_type(entry) {
+                continue;
+            }
+            let name = entry.attr_value(dw::DW_AT_name);
+            let name = name.and_then(|value| dwarf.attr_string(&read, value).ok());
+            let text = name.map(|name| String::from_utf8_lossy(name.slice()).into_owned());
+            if text.is_some_and(|text| wanted.contains(&text)) {
+                let offset = entry.offset();
+                found.push(Die { unit, offset });
+            }
+        }
+        found
+    }
+
+    /// Types of the parameters and variables below `die`, and of the same in what it is a
+    /// further description of: a variable without a place is only in the abstract one.
+    fn variables_in(&self, die: Die, into: &mut Vec<Die>) {
+        for (die, entry) in self.origins(die) {
+            into.extend(self.reference(die.unit, &entry, dw::DW_AT_type));
+            let Some(loaded) = self.unit(die.unit) else {
+                continue;
+            };
+            let Ok(mut cursor) = loaded.unit.entries_at_offset(die.offset) else {
+                continue;
+            };
+            let mut first = true;
+            while let Ok(Some(entry)) = cursor.next_dfs() {
+                if !std::mem::take(&mut first) && entry.depth() <= 0 {
+                    break;
+                }
+                let value = [dw::DW_TAG_formal_parameter, dw::DW_TAG_variable];
+                if value.contains(&entry.tag()) {
+                    into.extend(self.reference(die.unit, entry, dw::DW_AT_type));
+                }
+            }
+        }
+    }
+
+    pub(super) fn type_of(&self, die: Die) -> Option<Die> {
+        let origins = self.origins(die);
+        let mut types = origins.iter();
+        types.find_map(|(die, entry)| self.reference(die.unit, entry, dw::DW_AT_type))
+    }
+
+    /// Notes the layout at `die`, if it is one, and what can be reached from there.
+    fn reach(&self, die: Die, by: usize, found: &mut UsedTypes, waiting: &mut Vec<Die>) {
+        let Some(entry) = self.entry(die) else { return };
+        let target = || self.reference(die.unit, &entry, dw::DW_AT_type);
+        if is_composite(&entry) {
+            let declaration = entry.has_attr(dw::DW_AT_declaration);
+            if !declaration && let Some(name) = self.qualified_name(die) {
+                self.note(name, die, &entry, by, found);
+            }
+            self.members_of(die, waiting);
+            return;
+        }
+        if entry.tag() == dw::DW_TAG_typedef
+            && let Some(of) = target()
+            && let Some(inner) = self.entry(of)
+            && is_composite(&inner)
+            && inner.attr_value(dw::DW_AT_name).is_none()
+            && let Some(name) = self.qualified_name(die)
+        {
+            // An unnamed structure is known by the name that is given to it.
+            self.note(name, of, &inner, by, found);
+        }
+        waiting.extend(target());
+        if entry.tag() == dw::DW_TAG_subroutine_type {
+            let parameters = self.children(die);
+            waiting.extend(
+                parameters
+                    .iter()
+                    .filter_map(|p| self.reference(die.unit, p, dw::DW_AT_type)),
+            );
+        }
+    }
+
+    fn note(
+        &self,
+        name: String,
+        die: Die,
+        entry: &DebugEntry<'s>,
+        by: usize,
+        found: &mut UsedTypes,
+    ) {
+        let used = found.entry(name).or_insert_with(|| UsedType {
+            layouts: BTreeSet::new(),
+            declared: self.declared(die.unit, entry),
+            by,
+        });
+        used.layouts.insert(self.layout(die, entry, 0));
+    }
+
+    /// Types of the members below a composite.
+    fn members_of(&self, die: Die, into: &mut Vec<Die>) {
+        let mut waiting = vec![(die, 0)];
+        while let Some((die, depth)) = waiting.pop() {
+            for child in self.children(die) {
+                let at = Die {
+                    unit: die.unit,
+                    offset: child.offset(),
+                };
+                match child.tag() {
+                    dw::DW_TAG_member | dw::DW_TAG_inheritance => {
+                        into.extend(self.reference(die.unit, &child, dw::DW_AT_type));
+                    }
+                    dw::DW_TAG_variant_part | dw::DW_TAG_variant if depth < DEEPEST => {
+                        waiting.push((at, depth + 1));
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+}
+
+fn is_named_type(entry: &DebugEntry<'_>) -> bool {
+    is_composite(entry) || entry.tag() == dw::DW_TAG_typedef
+}
