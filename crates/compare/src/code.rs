@@ -9,10 +9,11 @@ use invivo_image::{EntityId, Image, LinkAddr};
 use crate::constants::{TableEntry, jump_table};
 use crate::matching::is_immediate;
 use crate::meaning::{Meaning, Referred};
-use crate::{Difference, Parts, Usage};
+use crate::{Difference, Differing, Parts, Usage};
 
-/// More differences than this say no more.
-const ENOUGH: usize = 64;
+/// More differences than this say no more. It has to be many: a function is left out of the
+/// patch only when all its differences are known to be line numbers.
+const ENOUGH: usize = 4096;
 
 /// A function with its cold parts, decoded, padding left out.
 struct Body<'a> {
@@ -60,10 +61,11 @@ impl<'a> Body<'a> {
 
 impl Meaning<'_, '_> {
     /// All that differs between two functions; empty if they do the same.
-    pub(crate) fn differences(&self, base: &Parts, fixed: &Parts) -> Vec<Difference> {
+    pub(crate) fn differences(&self, base: &Parts, fixed: &Parts) -> Vec<Differing> {
         let c = self.comparison();
+        let whole = |what| vec![Differing { what, at: None }];
         if base.cold.len() != fixed.cold.len() {
-            return vec![Difference::ColdPart];
+            return whole(Difference::ColdPart);
         }
         let one = Body::decode(c.base, &c.base_usage, base);
         let other = Body::decode(c.fixed, &c.fixed_usage, fixed);
@@ -79,23 +81,29 @@ impl Meaning<'_, '_> {
             return if same {
                 Vec::new()
             } else {
-                vec![Difference::Undecoded]
+                whole(Difference::Undecoded)
             };
         };
         let mut found = Vec::new();
-        for part in 0..one.lines.len() {
-            if one.lines[part].len() != other.lines[part].len() {
-                found.push(Difference::Instructions);
+        let mut here = Vec::new();
+        for (a, b) in one.lines.iter().zip(&other.lines) {
+            if a.len() != b.len() {
+                found.extend(whole(Difference::Instructions));
             }
-            for line in 0..one.lines[part].len().min(other.lines[part].len()) {
-                self.line(&one, &other, part, line, &mut found);
+        }
+        for part in 0..one.lines.len() {
+            for (index, (a, b)) in one.lines[part].iter().zip(&other.lines[part]).enumerate() {
+                self.line(&one, &other, part, index, &mut here);
+                let at = Some((a.at(), b.at()));
+                found.extend(here.drain(..).map(|what| Differing { what, at }));
                 if found.len() >= ENOUGH {
+                    found.extend(whole(Difference::Instructions));
                     return found;
                 }
             }
         }
-        if found.is_empty() && !self.same_exceptions(base, fixed) {
-            found.push(Difference::ExceptionTable);
+        if !self.same_exceptions(base, fixed) {
+            found.extend(whole(Difference::ExceptionTable));
         }
         found
     }

@@ -1,6 +1,17 @@
 //! How two functions differ, and why a function is hot.
 
+use invivo_image::LinkAddr;
 use serde::Serialize;
+
+/// A difference, and the two instructions that show it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Differing {
+    /// In what way they differ.
+    pub what: Difference,
+    /// The instruction in the base and its counterpart; none where the functions differ as a
+    /// whole.
+    pub at: Option<(LinkAddr, LinkAddr)>,
+}
 
 /// One way in which two functions differ.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +39,14 @@ pub enum Difference {
         /// In the fixed image, as text.
         fixed: String,
     },
+    /// A constant that the code reads differs in nothing but a number that may be a line: a
+    /// text such as `src/h1.c:612`, or the place that a panic of Rust reports.
+    Line {
+        /// In the base.
+        base: u64,
+        /// In the fixed image.
+        fixed: u64,
+    },
     /// One of them cannot be decoded, and their bytes differ.
     Undecoded,
     /// One has a cold part and the other has not.
@@ -37,21 +56,34 @@ pub enum Difference {
 }
 
 /// The sort of a [`Reason`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ReasonKind {
-    /// Its instructions differ.
+    /// It is called in another way than before.
+    Signature,
+    /// Its own source changed.
+    Source,
+    /// The source of a function changed that is inlined in it.
+    Inlined,
+    /// It calls a function that is called in another way than before.
+    Callee,
+    /// Its instructions differ, and no debug data say where they come from.
     Code,
-    /// Only numbers in its instructions differ, all by the same amount, as `__LINE__` does.
-    Numbers,
     /// It refers to something else.
     Reference,
     /// A constant that it reads differs.
     Constant,
+    /// Only numbers differ, all by the same amount, as `__LINE__` does; no debug data prove it.
+    Numbers,
+    /// Only line numbers differ, as the debug data show.
+    Lines,
+    /// The compiler chose other registers, another order or another clone; the source did not
+    /// change.
+    Compiler,
 }
 
 /// Why a function is in the hot set.
-#[derive(Clone, Debug, Serialize, schemars::JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 pub struct Reason {
     /// The sort.
     pub kind: ReasonKind,
@@ -60,26 +92,45 @@ pub struct Reason {
 }
 
 impl Reason {
-    /// What a list of differences comes to.
+    /// Nothing but line numbers differs, as the debug data show.
+    pub(crate) fn lines(differences: &[Differing]) -> Reason {
+        let numbers = differences.iter().filter_map(Differing::number);
+        let mut moved: Vec<i128> = numbers
+            .map(|(base, fixed)| i128::from(fixed) - i128::from(base))
+            .collect();
+        let times = moved.len();
+        moved.sort_unstable();
+        moved.dedup();
+        let moved: Vec<String> = moved.iter().map(|by| format!("{by:+}")).collect();
+        let plural = if times == 1 { "" } else { "s" };
+        Reason {
+            kind: ReasonKind::Lines,
+            text: format!(
+                "only {times} line number{plural} moved, by {}",
+                moved.join(" and ")
+            ),
+        }
+    }
+
+    /// What a list of differences comes to, where no debug data say more.
     #[must_use]
-    pub fn of(differences: &[Difference]) -> Vec<Reason> {
+    pub fn of(differences: &[Differing]) -> Vec<Reason> {
         let mut reasons = Vec::new();
         let mut say = |kind, text: String| reasons.push(Reason { kind, text });
         let numbers: Vec<i128> = differences
             .iter()
-            .map_while(|difference| match difference {
-                Difference::Number { base, fixed } => Some(i128::from(*fixed) - i128::from(*base)),
-                _ => None,
-            })
+            .map_while(|difference| difference.number())
+            .map(|(base, fixed)| i128::from(fixed) - i128::from(base))
             .collect();
         if let [first, rest @ ..] = &numbers[..]
             && numbers.len() == differences.len()
         {
             let times = numbers.len();
             // No file has a million lines, and no fix moves a line by thousands.
-            let like_lines = differences.iter().all(|difference| {
-                matches!(difference, Difference::Number { base, fixed } if base.max(fixed) < &1_000_000)
-            });
+            let like_lines = differences
+                .iter()
+                .filter_map(Differing::number)
+                .all(|(base, fixed)| base.max(fixed) < 1_000_000);
             let together =
                 rest.iter().all(|number| number == first) && first.unsigned_abs() < 2_000;
             if together && like_lines {
@@ -98,7 +149,7 @@ impl Reason {
             return reasons;
         }
         for difference in differences {
-            match difference {
+            match &difference.what {
                 Difference::Reference { base, fixed } => {
                     say(
                         ReasonKind::Reference,
@@ -108,7 +159,7 @@ impl Reason {
                 Difference::Constant { base, fixed } => {
                     say(ReasonKind::Constant, format!("reads {fixed}, was {base}"));
                 }
-                Difference::Instructions | Difference::Number { .. } => {
+                Difference::Instructions | Difference::Number { .. } | Difference::Line { .. } => {
                     say(ReasonKind::Code, "its instructions differ".to_owned());
                 }
                 Difference::Undecoded => {
@@ -128,8 +179,21 @@ impl Reason {
                 }
             }
         }
-        reasons.sort_by_key(|reason| reason.kind as u8);
+        reasons.sort_by_key(|reason| reason.kind);
         reasons.dedup_by(|a, b| a.text == b.text);
         reasons
+    }
+}
+
+impl Differing {
+    /// The two numbers, where nothing but a number differs.
+    #[must_use]
+    pub fn number(&self) -> Option<(u64, u64)> {
+        match self.what {
+            Difference::Number { base, fixed } | Difference::Line { base, fixed } => {
+                Some((base, fixed))
+            }
+            _ => None,
+        }
     }
 }

@@ -1,12 +1,12 @@
 //! The hot set: functions to replace, each with its reasons.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
-use invivo_image::{EntityId, EntityKind, Image, demangle};
+use invivo_image::{DebugData, EntityId, EntityKind, Image, SourceFunction, demangle};
 use rayon::prelude::*;
 
 use crate::meaning::Meaning;
-use crate::{Comparison, Reason};
+use crate::{Comparison, Reason, ReasonKind, line_numbers, reasons};
 
 /// A function together with the parts that the compiler moved away from it
 /// because they seldom run (`name.cold`).
@@ -19,40 +19,12 @@ pub struct Parts {
 }
 
 impl Parts {
-    /// The function with its cold parts.
-    #[must_use]
-    pub fn of(image: &Image, main: EntityId) -> Parts {
-        let entity = image.entity(main);
-        let wanted = format!("{}.cold", entity.name());
-        let file = entity.symbol().file.clone();
-        let is_cold = |name: &str| {
-            name.strip_prefix(&wanted).is_some_and(|rest| {
-                rest.is_empty()
-                    || rest
-                        .strip_prefix('.')
-                        .is_some_and(|n| n.bytes().all(|b| b.is_ascii_digit()))
-            })
-        };
-        let candidates = image
-            .entity_ids()
-            .filter(|(_, other)| other.kind == EntityKind::Function)
-            .filter(|(_, other)| other.names.iter().any(|symbol| is_cold(&symbol.name)));
-        // A global function's cold part is local to the file that has the function,
-        // and the symbol of a global function does not say which file that is: there
-        // is one file with such a part, or the part must be in the function's own file.
-        let mut cold: Vec<EntityId> = candidates.map(|(id, _)| id).collect();
-        if cold.len() > 1 && file.is_some() {
-            cold.retain(|id| image.entity(*id).symbol().file == file);
-        }
-        Parts { main, cold }
-    }
-
     /// Every function of an image with its cold parts, in order of address.
     #[must_use]
     pub fn all(image: &Image) -> Vec<Parts> {
         let cold = ColdParts::of(image);
-        let functions = image.entity_ids().filter(|(_, entity)| {
-            entity.kind == EntityKind::Function && entity.size > 0 && !is_cold_part(entity.name())
+        let functions = image.entity_ids().filter(|(id, entity)| {
+            entity.kind == EntityKind::Function && entity.size > 0 && !cold.all.contains(id)
         });
         functions.map(|(id, _)| cold.parts(image, id)).collect()
     }
@@ -72,88 +44,167 @@ pub struct Hot {
     pub fixed: Parts,
     /// Its name, for a person.
     pub name: String,
+    /// What the base's debug data say of it.
+    pub base_source: Option<SourceFunction>,
+    /// What the fixed image's debug data say of it.
+    pub fixed_source: Option<SourceFunction>,
     /// Why.
     pub reasons: Vec<Reason>,
 }
 
-/// True for `name.cold`: part of another function.
-fn is_cold_part(name: &str) -> bool {
-    name.rsplit_once(".cold").is_some_and(|(_, rest)| {
-        rest.is_empty()
-            || rest
-                .strip_prefix('.')
-                .is_some_and(|n| n.bytes().all(|b| b.is_ascii_digit()))
-    })
+impl Hot {
+    /// How it is called in the base and in the fixed image, for a person, if that differs.
+    #[must_use]
+    pub fn prototypes(&self) -> Option<(&str, &str)> {
+        let (before, after) = (self.base_source.as_ref()?, self.fixed_source.as_ref()?);
+        (before.prototype != after.prototype).then_some((
+            before.prototype_text.as_str(),
+            after.prototype_text.as_str(),
+        ))
+    }
 }
 
-/// Hot functions, added functions, removed functions.
-pub(crate) fn find(c: &Comparison<'_>) -> (Vec<Hot>, Vec<EntityId>, Vec<EntityId>) {
-    let functions = |image: &Image| -> BTreeSet<EntityId> {
+/// What differs between the functions of two images.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    /// Functions to replace.
+    pub(crate) hot: Vec<Hot>,
+    /// Functions in which nothing but line numbers differs.
+    pub(crate) left_out: Vec<Hot>,
+    pub(crate) added: Vec<EntityId>,
+    pub(crate) removed: Vec<EntityId>,
+}
+
+/// Functions that differ, that appeared and that vanished. Those in which only line numbers
+/// differ are left out of the hot set unless `keep_line_changes` says otherwise.
+pub(crate) fn find(
+    c: &Comparison<'_>,
+    base_debug: Option<&DebugData<'_>>,
+    fixed_debug: Option<&DebugData<'_>>,
+    keep_line_changes: bool,
+) -> Found {
+    let (cold, fixed_cold) = (&c.base_cold, &c.fixed_cold);
+    let functions = |image: &Image, cold: &ColdParts| -> BTreeSet<EntityId> {
         image
             .entity_ids()
-            .filter(|(_, e)| {
-                e.kind == EntityKind::Function && e.size > 0 && !is_cold_part(e.name())
+            .filter(|(id, e)| {
+                e.kind == EntityKind::Function && e.size > 0 && !cold.all.contains(id)
             })
             .map(|(id, _)| id)
             .collect()
     };
-    let cold = ColdParts::of(c.base);
-    let fixed_cold = ColdParts::of(c.fixed);
-    let (in_base, in_fixed) = (functions(c.base), functions(c.fixed));
+    let (in_base, in_fixed) = (functions(c.base, cold), functions(c.fixed, fixed_cold));
     let pairs: Vec<(EntityId, EntityId)> = in_base
         .iter()
         .filter_map(|base| c.pairs.fixed_of(*base).map(|fixed| (*base, fixed)))
         .filter(|(_, fixed)| in_fixed.contains(fixed))
         .collect();
-    let hot = pairs
+    let differ: Vec<Hot> = pairs
         .par_iter()
         .map_init(
             || Meaning::new(c),
             |meaning, (base, fixed)| {
                 let parts = (cold.parts(c.base, *base), fixed_cold.parts(c.fixed, *fixed));
                 let differences = meaning.differences(&parts.0, &parts.1);
-                (!differences.is_empty()).then(|| Hot {
+                if differences.is_empty() {
+                    return None;
+                }
+                let source = |debug: Option<&DebugData<'_>>, image: &Image, id| {
+                    debug.and_then(|debug| debug.function(image.entity(id).addr))
+                };
+                let base_source = source(base_debug, c.base, *base);
+                let fixed_source = source(fixed_debug, c.fixed, *fixed);
+                let sides = base_debug
+                    .zip(base_source.as_ref())
+                    .zip(fixed_debug.zip(fixed_source.as_ref()));
+                let reasons = match sides {
+                    Some((one, other)) if line_numbers::are_all(&differences, one, other) => {
+                        vec![Reason::lines(&differences)]
+                    }
+                    Some((one, other)) => reasons::of(c, &parts, one, other, &differences),
+                    None => Reason::of(&differences),
+                };
+                Some(Hot {
                     name: demangle(c.base.entity(*base).name()),
                     base: parts.0,
                     fixed: parts.1,
-                    reasons: Reason::of(&differences),
+                    base_source,
+                    fixed_source,
+                    reasons,
                 })
             },
         )
         .flatten()
         .collect();
-    let added = in_fixed
-        .iter()
-        .filter(|id| c.pairs.base_of(**id).is_none())
-        .copied()
-        .collect();
-    let removed = in_base
-        .iter()
-        .filter(|id| c.pairs.fixed_of(**id).is_none())
-        .copied()
-        .collect();
-    (hot, added, removed)
+    let only_lines = |hot: &Hot| hot.reasons.iter().all(|r| r.kind == ReasonKind::Lines);
+    let (left_out, hot) = differ
+        .into_iter()
+        .partition(|hot| !keep_line_changes && only_lines(hot));
+    let only_in = |ids: &BTreeSet<EntityId>, other: &dyn Fn(EntityId) -> Option<EntityId>| {
+        let alone = ids.iter().filter(|id| other(**id).is_none());
+        alone.copied().collect()
+    };
+    let mut found = Found {
+        hot,
+        left_out,
+        added: only_in(&in_fixed, &|id| c.pairs.base_of(id)),
+        removed: only_in(&in_base, &|id| c.pairs.fixed_of(id)),
+    };
+    reasons::add_signatures(c, &mut found.hot);
+    found
 }
 
-/// Names of functions that have a cold part: most have none, and looking
-/// through all symbols for each function would cost their square.
-struct ColdParts(BTreeSet<String>);
+/// The cold parts of an image, by the name of the function that they are part of.
+#[derive(Debug)]
+pub(crate) struct ColdParts {
+    by_name: HashMap<String, Vec<EntityId>>,
+    all: BTreeSet<EntityId>,
+}
 
 impl ColdParts {
-    fn of(image: &Image) -> Self {
-        let names = image.entities.iter().flat_map(|entity| &entity.names);
-        let cold = names.filter_map(|symbol| symbol.name.rsplit_once(".cold"));
-        ColdParts(cold.map(|(head, _)| head.to_owned()).collect())
-    }
-
-    fn parts(&self, image: &Image, main: EntityId) -> Parts {
-        if self.0.contains(image.entity(main).name()) {
-            Parts::of(image, main)
-        } else {
-            Parts {
-                main,
-                cold: Vec::new(),
+    pub(crate) fn of(image: &Image) -> Self {
+        let mut by_name: HashMap<String, Vec<EntityId>> = HashMap::new();
+        let mut all = BTreeSet::new();
+        for (id, entity) in image.entity_ids() {
+            if entity.kind != EntityKind::Function {
+                continue;
+            }
+            for symbol in &entity.names {
+                if let Some(function) = whole_of(&symbol.name) {
+                    let parts = by_name.entry(function.to_owned()).or_default();
+                    if parts.last() != Some(&id) {
+                        parts.push(id);
+                    }
+                }
+            }
+            if whole_of(entity.name()).is_some() {
+                all.insert(id);
             }
         }
+        ColdParts { by_name, all }
     }
+
+    pub(crate) fn parts(&self, image: &Image, main: EntityId) -> Parts {
+        let entity = image.entity(main);
+        let cold = self.by_name.get(entity.name());
+        let mut cold = cold.cloned().unwrap_or_default();
+        // A global function's cold part is local to the file that has the function, and
+        // the symbol of a global function does not say which file that is: there is one
+        // file with such a part, or the part must be in the function's own file.
+        let file = &entity.symbol().file;
+        if cold.len() > 1 && file.is_some() {
+            cold.retain(|id| image.entity(*id).symbol().file == *file);
+        }
+        Parts { main, cold }
+    }
+}
+
+/// The function that `name.cold` or `name.cold.3` is part of.
+fn whole_of(name: &str) -> Option<&str> {
+    let (function, rest) = name.rsplit_once(".cold")?;
+    let number = rest.strip_prefix('.').unwrap_or(rest);
+    number
+        .bytes()
+        .all(|b| b.is_ascii_digit())
+        .then_some(function)
 }

@@ -11,20 +11,33 @@ mod constants;
 mod data;
 mod difference;
 mod hot;
-mod layouts;
+mod line_numbers;
 mod matching;
 mod meaning;
+mod reasons;
 mod rules;
+mod source;
 mod usage;
 
 pub use constants::{Extent, TableEntry, extent, is_relative_table, jump_table};
-pub use difference::{Difference, Reason, ReasonKind};
+pub use difference::{Difference, Differing, Reason, ReasonKind};
 pub use hot::{Hot, Parts};
 pub use matching::Pairs;
 pub use rules::{Finding, Rule, Severity};
+pub use source::Source;
 pub use usage::{Usage, Use};
 
-use invivo_image::{EntityId, Image, TypeLayouts};
+use std::collections::BTreeSet;
+
+use hot::ColdParts;
+use invivo_image::{EntityId, Image, UsedTypes};
+
+/// What is compared, and how.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// Functions in which only line numbers differ are replaced, too.
+    pub keep_line_changes: bool,
+}
 
 /// Everything that is known about the way from the base to the fixed image.
 #[derive(Debug)]
@@ -39,26 +52,35 @@ pub struct Comparison<'a> {
     pub fixed_usage: Usage,
     /// Which entity of one is which of the other.
     pub pairs: Pairs,
-    /// Layouts of types and prototypes of functions in the base, from its debug data.
-    pub base_types: Option<TypeLayouts>,
+    /// What the base's debug data say; a text where there are none.
+    pub base_source: Result<Source, String>,
     /// The same of the fixed image.
-    pub fixed_types: Option<TypeLayouts>,
+    pub fixed_source: Result<Source, String>,
     /// Functions to replace, by name, each with its reasons.
     pub hot: Vec<Hot>,
+    /// Functions in which nothing but line numbers differs: the old ones stay.
+    pub left_out: Vec<Hot>,
     /// Functions that only the fixed image has.
     pub added: Vec<EntityId>,
     /// Functions that only the base has.
     pub removed: Vec<EntityId>,
     /// What stands in the way, and what a person should know.
     pub findings: Vec<Finding>,
+    base_cold: ColdParts,
+    fixed_cold: ColdParts,
 }
 
 impl<'a> Comparison<'a> {
     /// Compares two images.
     #[must_use]
     pub fn new(base: &'a Image, fixed: &'a Image) -> Self {
+        Comparison::with(base, fixed, Options::default())
+    }
+
+    /// Compares two images as `options` say.
+    #[must_use]
+    pub fn with(base: &'a Image, fixed: &'a Image, options: Options) -> Self {
         let (base_usage, fixed_usage) = rayon::join(|| Usage::of(base), || Usage::of(fixed));
-        let (base_types, fixed_types) = rayon::join(|| types(base), || types(fixed));
         let pairs = Pairs::of(base, fixed, &base_usage, &fixed_usage);
         let mut comparison = Comparison {
             base,
@@ -66,17 +88,79 @@ impl<'a> Comparison<'a> {
             base_usage,
             fixed_usage,
             pairs,
-            base_types,
-            fixed_types,
+            base_source: Err(String::new()),
+            fixed_source: Err(String::new()),
             hot: Vec::new(),
+            left_out: Vec::new(),
             added: Vec::new(),
             removed: Vec::new(),
             findings: Vec::new(),
+            base_cold: ColdParts::of(base),
+            fixed_cold: ColdParts::of(fixed),
         };
-        let (hot, added, removed) = hot::find(&comparison);
-        (comparison.hot, comparison.added, comparison.removed) = (hot, added, removed);
+        comparison.find_hot(options);
         comparison.findings = rules::find(&comparison);
         comparison
+    }
+
+    fn find_hot(&mut self, options: Options) {
+        let sections = rayon::join(
+            || source::sections(self.base),
+            || source::sections(self.fixed),
+        );
+        let (base, fixed) = rayon::join(|| source::open(&sections.0), || source::open(&sections.1));
+        let known = (base.as_ref().ok(), fixed.as_ref().ok());
+        let found = hot::find(self, known.0, known.1, options.keep_line_changes);
+        let new: Vec<_> = match known.1 {
+            Some(debug) => source::functions_at(self.fixed, debug, &found.added),
+            None => Vec::new(),
+        };
+        let (in_base, mut in_fixed) = source::functions(&found.hot);
+        in_fixed.extend(new.iter().map(|(id, function)| (*id, function)));
+        let source = rayon::join(
+            || {
+                Ok(Source::of(
+                    self.base,
+                    &self.base_usage,
+                    base.as_ref()?,
+                    &in_base,
+                ))
+            },
+            || {
+                Ok(Source::of(
+                    self.fixed,
+                    &self.fixed_usage,
+                    fixed.as_ref()?,
+                    &in_fixed,
+                ))
+            },
+        );
+        let (mut base_source, fixed_source): (Result<Source, &String>, Result<Source, &String>) =
+            source;
+        if let (Ok(before), Ok(after), Ok(debug)) = (&mut base_source, &fixed_source, &base) {
+            // A type that only the new code gets at may have live data all the same.
+            let is_new = |name: &&String| !before.types.contains_key(name.as_str());
+            let names: BTreeSet<&str> = after
+                .types
+                .keys()
+                .filter(is_new)
+                .map(String::as_str)
+                .collect();
+            let elsewhere: UsedTypes = debug.types_named(&names);
+            before.types.extend(elsewhere);
+        }
+        let owned = |source: Result<Source, &String>| source.map_err(Clone::clone);
+        (self.base_source, self.fixed_source) = (owned(base_source), owned(fixed_source));
+        self.hot = found.hot;
+        self.left_out = found.left_out;
+        self.added = found.added;
+        self.removed = found.removed;
+    }
+
+    /// A function of the fixed image with its cold parts.
+    #[must_use]
+    pub fn fixed_parts(&self, main: EntityId) -> Parts {
+        self.fixed_cold.parts(self.fixed, main)
     }
 
     /// True if some finding forbids a patch.
@@ -98,9 +182,4 @@ impl<'a> Comparison<'a> {
     pub fn is_unchanged(&self) -> bool {
         self.hot.is_empty() && !self.is_refused()
     }
-}
-
-/// Broken debug data are as good as none: what they would have shown is not known.
-fn types(image: &Image) -> Option<TypeLayouts> {
-    image.type_layouts().ok().flatten()
 }

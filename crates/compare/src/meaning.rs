@@ -88,7 +88,18 @@ impl<'c, 'a> Meaning<'c, 'a> {
             })
         };
         let same = match (&one, &other) {
-            (Place::In(a, x), Place::In(b, y)) => x == y && self.same_entity(*a, *b),
+            (Place::In(a, x), Place::In(b, y)) => {
+                let same = x == y && self.same_entity(*a, *b);
+                let sizes = [c.base.entity(*a).size, c.fixed.entity(*b).size];
+                if !same
+                    && (*x, *y) == (0, 0)
+                    && self.is_constant(*a, *b)
+                    && let Some(line) = self.line_of_location(base.at, fixed.at, sizes)
+                {
+                    return Err(line);
+                }
+                same
+            }
             (Place::Stub(a), Place::Stub(b)) | (Place::Slot(a), Place::Slot(b)) => {
                 self.same_slot(a, b)
             }
@@ -213,6 +224,17 @@ impl<'c, 'a> Meaning<'c, 'a> {
         if same {
             return Ok(());
         }
+        if let Some((one, other)) = sizes {
+            let line = match (one, other) {
+                (Extent::Text(x), Extent::Text(y)) => {
+                    line_in_text(c.base.bytes(a, x), c.fixed.bytes(b, y))
+                }
+                _ => self.line_of_location(a, b, [one.size(), other.size()]),
+            };
+            if let Some(line) = line {
+                return Err(line);
+            }
+        }
         let show = |image: &Image, at, extent: Option<Extent>| {
             extent.map_or("nothing".to_owned(), |extent| {
                 show_constant(image, at, extent)
@@ -224,6 +246,48 @@ impl<'c, 'a> Meaning<'c, 'a> {
             fixed: show(c.fixed, b, other),
         })
     }
+}
+
+impl Meaning<'_, '_> {
+    /// The difference, if both are places that a panic of Rust reports (`core::panic::Location`:
+    /// file, its length, line, column) and differ in nothing but the line.
+    fn line_of_location(&self, a: LinkAddr, b: LinkAddr, sizes: [u64; 2]) -> Option<Difference> {
+        const FILE: u64 = 16;
+        const WHOLE: u64 = 24;
+        let c = self.comparison;
+        let plausible = sizes.iter().all(|size| (WHOLE..WHOLE + 8).contains(size));
+        let pointer = |image: &Image, at| matches!(image.slots.get(&at), Some(Slot::Pointer(_)));
+        if !plausible || !pointer(c.base, a) || !pointer(c.fixed, b) {
+            return None;
+        }
+        let numbers = |image: &Image, at: LinkAddr| {
+            let bytes = image.bytes(at.checked_offset(16)?, 8)?;
+            let half = |bytes: &[u8]| Some(u32::from_le_bytes(bytes.try_into().ok()?));
+            Some((half(&bytes[..4])?, half(&bytes[4..])?))
+        };
+        let ((base, column), (fixed, other)) = (numbers(c.base, a)?, numbers(c.fixed, b)?);
+        (column == other && base != fixed && self.same_data(a, b, FILE)).then(|| Difference::Line {
+            base: base.into(),
+            fixed: fixed.into(),
+        })
+    }
+}
+
+/// The difference, if two texts differ in nothing but one decimal number.
+fn line_in_text(base: Option<&[u8]>, fixed: Option<&[u8]>) -> Option<Difference> {
+    let (base, fixed) = (base?, fixed?);
+    let same = base.iter().zip(fixed).take_while(|(a, b)| a == b).count();
+    // The number begins before the first digit that differs.
+    let digits = base[..same].iter().rev().take_while(|b| b.is_ascii_digit());
+    let start = same - digits.count();
+    let number = |text: &[u8]| {
+        let end = text[start..].iter().take_while(|b| b.is_ascii_digit());
+        let (digits, rest) = text[start..].split_at(end.count());
+        let number: u64 = std::str::from_utf8(digits).ok()?.parse().ok()?;
+        Some((number, rest.to_vec()))
+    };
+    let ((base, rest), (fixed, other)) = (number(base)?, number(fixed)?);
+    (rest == other && base != fixed).then_some(Difference::Line { base, fixed })
 }
 
 fn is_padding(image: &Image, at: LinkAddr, from: u64, to: u64) -> bool {

@@ -5,8 +5,11 @@
 
 mod build;
 mod initial_value;
+mod layout;
 mod library;
+mod signature;
 mod size;
+mod stack;
 mod start;
 mod symbols;
 mod thread_locals;
@@ -185,8 +188,9 @@ pub(crate) fn find(c: &Comparison<'_>) -> Vec<Finding> {
         start::find,
         library::find,
         build::find,
-        crate::layouts::types,
-        crate::layouts::stays,
+        layout::find,
+        signature::find,
+        stack::find,
     ];
     let mut findings = Vec::new();
     for find in rules {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-use invivo_compare::{Comparison, ReasonKind, Rule, Severity};
+use invivo_compare::{Comparison, Hot, ReasonKind, Rule, Severity};
 use invivo_image::Image;
 
 /// Compiles `source`; both programs of a pair get the same file name, because it is
@@ -43,7 +43,9 @@ fn compile_with(compiler: &str, name: &str, version: &str, source: &str, flags: 
 
 struct Said {
     /// Hot functions with their reasons.
-    hot: Vec<(String, Vec<(ReasonKind, String)>)>,
+    hot: Vec<Told>,
+    /// The same for those in which only line numbers moved.
+    left_out: Vec<Told>,
     added: Vec<String>,
     refused: Vec<(Rule, String)>,
 }
@@ -54,29 +56,25 @@ impl Said {
     }
 }
 
+type Told = (String, Vec<(ReasonKind, String)>);
+
+fn told(functions: &[Hot]) -> Vec<Told> {
+    let reasons = |hot: &Hot| hot.reasons.iter().map(|r| (r.kind, r.text.clone())).collect();
+    functions.iter().map(|hot| (hot.name.clone(), reasons(hot))).collect()
+}
+
 fn compare_with(name: &str, base: &str, fixed: &str, flags: &[&str]) -> Said {
     let (base, fixed) = (
         compile(name, "base", base, flags),
         compile(name, "fixed", fixed, flags),
     );
     let c = Comparison::new(&base, &fixed);
-    let mut hot: Vec<_> = c
-        .hot
-        .iter()
-        .map(|hot| {
-            (
-                hot.name.clone(),
-                hot.reasons
-                    .iter()
-                    .map(|r| (r.kind, r.text.clone()))
-                    .collect(),
-            )
-        })
-        .collect();
-    hot.sort_by(|a: &(String, Vec<_>), b| a.0.cmp(&b.0));
+    let mut hot = told(&c.hot);
+    hot.sort_by(|a, b| a.0.cmp(&b.0));
     let refusals = c.findings.iter().filter(|f| f.severity == Severity::Refuse);
     Said {
         hot,
+        left_out: told(&c.left_out),
         added: c
             .added
             .iter()
@@ -122,7 +120,9 @@ fn a_changed_text_makes_its_reader_hot() {
     };
     let said = compare("text", &text("wrong"), &text("right"));
     assert_eq!(said.names(), ["say"]);
-    let (kind, why) = &said.hot[0].1[0];
+    let reasons = &said.hot[0].1;
+    assert_eq!(reasons[0].0, ReasonKind::Source);
+    let (kind, why) = &reasons[1];
     assert_eq!(*kind, ReasonKind::Constant);
     assert!(why.contains("wrong") && why.contains("right"), "{why}");
 }
@@ -133,9 +133,10 @@ fn a_moved_line_number_is_told_from_a_change() {
                 N int f(int x) { check(x > 1, __LINE__); return x; }\n\
                 int main(int n, char **v) { (void)v; return f(n); }\n";
     let said = compare("line", &source(text), &source(&format!("\n\n\n{text}")));
-    assert_eq!(said.names(), ["f"]);
-    assert_eq!(said.hot[0].1[0].0, ReasonKind::Numbers);
-    assert!(said.hot[0].1[0].1.contains("+3"), "{:?}", said.hot[0].1);
+    assert_eq!(said.names(), [""; 0]);
+    let (name, reasons) = &said.left_out[0];
+    assert_eq!((name.as_str(), reasons[0].0), ("f", ReasonKind::Lines));
+    assert!(reasons[0].1.contains("+3"), "{reasons:?}");
 }
 
 #[test]
@@ -148,7 +149,8 @@ fn a_changed_number_is_a_change() {
     };
     let said = compare("number", &text(70_000), &text(1_000_000));
     assert_eq!(said.names(), ["f"]);
-    assert_eq!(said.hot[0].1[0].0, ReasonKind::Code);
+    let kinds: Vec<ReasonKind> = said.hot[0].1.iter().map(|reason| reason.0).collect();
+    assert_eq!(kinds, [ReasonKind::Source, ReasonKind::Code]);
 }
 
 /// Compilers number private names of functions anew in each build: `counter.0` of today

@@ -35,7 +35,7 @@ type Bytes<'s> = EndianSlice<'s, LittleEndian>;
 type DebugEntry<'s> = gimli::DebuggingInformationEntry<Bytes<'s>>;
 
 /// What compiled a unit, and where.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct UnitFacts {
     /// The source file.
     pub name: String,

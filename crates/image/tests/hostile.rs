@@ -1,11 +1,12 @@
 //! Broken and hostile files: an error or an image, never a panic, never without end.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use invivo_image::x86_64::decode;
-use invivo_image::{EntityKind, Image, Lsda};
+use invivo_image::{DebugSections, EntityKind, Image, LinkAddr, Lsda};
 use object::read::{File, Object as _, ObjectSection as _};
 
 /// A whole look at one file must be over by then, on a slow machine too.
@@ -70,7 +71,7 @@ fn look(bytes: &[u8]) -> bool {
         for fde in image.unwind.fdes.iter().take(2000) {
             let _ = image.unwind.fde_at(fde.range.start);
         }
-        let _ = image.type_layouts();
+        look_at_debug_data(image);
         for lsda in image.unwind.lsdas.iter().take(500) {
             let _ = Lsda::parse(image, *lsda);
         }
@@ -81,6 +82,27 @@ fn look(bytes: &[u8]) -> bool {
         start.elapsed()
     );
     parsed.is_ok()
+}
+
+fn look_at_debug_data(image: &Image) {
+    let Ok(Some(sections)) = DebugSections::of(image) else {
+        return;
+    };
+    let Ok(debug) = sections.open() else {
+        return;
+    };
+    let mut functions = Vec::new();
+    for entity in image.entities.iter().take(200) {
+        let _ = debug.place_of(entity.addr);
+        functions.extend(debug.function(entity.addr));
+    }
+    for function in &functions {
+        let _ = function.chain(LinkAddr(0x1000));
+    }
+    let asked: Vec<_> = functions.iter().map(|f| (f, BTreeSet::from(["main"]))).collect();
+    let types = debug.types_used(&asked);
+    let names: BTreeSet<&str> = types.keys().map(String::as_str).collect();
+    let _ = debug.types_named(&names);
 }
 
 fn system_program() -> Vec<u8> {

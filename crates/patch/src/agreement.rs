@@ -33,16 +33,10 @@ pub(crate) fn is_kept(c: &Comparison<'_>, hot: &Hot) -> bool {
     if clone(old.name()) || clone(new.name()) {
         return false;
     }
-    let (Some(base), Some(fixed)) = (&c.base_types, &c.fixed_types) else {
+    let known = hot.base_source.is_some() && hot.fixed_source.is_some();
+    if !known || hot.prototypes().is_some() {
         return false;
-    };
-    let prototypes = (
-        base.prototypes.get(old.name()),
-        fixed.prototypes.get(new.name()),
-    );
-    let (Some(before), Some(after)) = prototypes else {
-        return false;
-    };
+    }
     let kept = clobbers(
         c.base,
         &hot.base,
@@ -57,7 +51,7 @@ pub(crate) fn is_kept(c: &Comparison<'_>, hot: &Hot) -> bool {
         DEEPEST,
         &mut HashMap::new(),
     );
-    before == after && changed & !kept == 0
+    changed & !kept == 0
 }
 
 /// What to assume where it is not known.

@@ -219,7 +219,7 @@ impl<'c, 'a> Planner<'c, 'a> {
         }
         let main = self.cold.get(&function).copied().unwrap_or(function);
         let parts = self.hot.get(&main).cloned().unwrap_or_else(|| {
-            let parts = Parts::of(self.c.fixed, main);
+            let parts = self.c.fixed_parts(main);
             self.cold
                 .extend(parts.cold.iter().map(|part| (*part, main)));
             self.hot.insert(main, parts.clone());

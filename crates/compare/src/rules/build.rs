@@ -1,12 +1,57 @@
 //! R-BUILD: two builds that differ in more than the fix.
 
-use invivo_image::EntityKind;
+use std::collections::BTreeSet;
+
+use invivo_image::{EntityKind, UnitFacts};
 
 use crate::Comparison;
 use crate::rules::{Finding, Rule};
 
-/// A hot set that is far too large has another cause than the fix.
 pub(super) fn find(c: &Comparison<'_>, findings: &mut Vec<Finding>) {
+    scale(c, findings);
+    let (Ok(base), Ok(fixed)) = (&c.base_source, &c.fixed_source) else {
+        return;
+    };
+    let mut compare = |subject: &str, of: fn(&UnitFacts) -> &str| {
+        let all = |facts: &[UnitFacts]| -> BTreeSet<String> {
+            facts.iter().map(|unit| of(unit).to_owned()).collect()
+        };
+        let (before, after) = (all(&base.compiled), all(&fixed.compiled));
+        let only_new: Vec<&String> = after.difference(&before).collect();
+        let only_old: Vec<&String> = before.difference(&after).collect();
+        if let ([old, ..], [new, ..]) = (&only_old[..], &only_new[..]) {
+            findings.push(Finding::note(
+                Rule::Build,
+                subject,
+                format!("differ between the two builds: {}", words(old, new)),
+            ));
+        }
+    };
+    compare("compiler and flags", |unit| &unit.producer);
+    compare("folders of the sources", |unit| &unit.folder);
+}
+
+/// The words in which two texts differ.
+fn words(old: &str, new: &str) -> String {
+    let only = |text: &str, other: &str| {
+        let other: BTreeSet<&str> = other.split_whitespace().collect();
+        let words = text.split_whitespace().filter(|word| !other.contains(word));
+        let words = words.collect::<Vec<_>>().join(" ");
+        if words.is_empty() {
+            "nothing".to_owned()
+        } else {
+            words
+        }
+    };
+    format!(
+        "the base has {}, the fixed one {}",
+        only(old, new),
+        only(new, old)
+    )
+}
+
+/// A hot set that is far too large has another cause than the fix.
+fn scale(c: &Comparison<'_>, findings: &mut Vec<Finding>) {
     let functions = c
         .base
         .entities

@@ -1,0 +1,73 @@
+//! Is a line number all that differs?
+//!
+//! A fix that adds six lines changes every `__LINE__` behind them in its file: assertions
+//! and log calls of functions that it does not concern. Leaving such functions out keeps a
+//! patch small, and often possible: a thread's main loop that never returns may be among
+//! them. Leaving out one that really changed would lose the fix, so each number is held
+//! against the source lines of the very instruction that carries it. Looking for equal
+//! distances alone is the tempting wrong way: two time-outs that grow by the same amount
+//! look like that, too.
+
+use invivo_image::{DebugData, LinkAddr, SourceFunction, SourcePlace};
+
+use crate::Differing;
+
+/// One side: the debug data, and the function.
+pub(crate) type Side<'d, 's> = (&'d DebugData<'s>, &'d SourceFunction);
+
+/// True if all `differences` are numbers that moved exactly as the lines did which their
+/// instructions come from.
+pub(crate) fn are_all(differences: &[Differing], base: Side<'_, '_>, fixed: Side<'_, '_>) -> bool {
+    differences.iter().all(|difference| {
+        let (Some((old, new)), Some((at, there))) = (difference.number(), difference.at) else {
+            return false;
+        };
+        let (before, after) = (places(base, at), places(fixed, there));
+        before.len() == after.len()
+            && before
+                .iter()
+                .zip(&after)
+                .any(|(before, after)| moved(old, new, before, after))
+    })
+}
+
+/// The line of the instruction itself, and the lines that call what is inlined there.
+fn places((debug, function): Side<'_, '_>, at: LinkAddr) -> Vec<SourcePlace> {
+    let called = function.chain(at).into_iter();
+    let called = called.filter_map(|inlined| inlined.called.clone());
+    debug.place_of(at).into_iter().chain(called).collect()
+}
+
+/// True if the number is the line, and moved as far as the line did.
+fn moved(old: u64, new: u64, before: &SourcePlace, after: &SourcePlace) -> bool {
+    // `__LINE__` in the arguments of a macro is the line where the call ends; the
+    // instruction's line is where it begins.
+    const LONGEST_CALL: i128 = 30;
+    let (old, new) = (i128::from(old), i128::from(new));
+    let (from, to) = (i128::from(before.line), i128::from(after.line));
+    before.file == after.file && new - old == to - from && (old - from).abs() <= LONGEST_CALL
+}
+
+#[cfg(test)]
+mod tests {
+    use super::moved;
+    use invivo_image::SourcePlace;
+
+    fn line(line: u32) -> SourcePlace {
+        let file = "server.c".to_owned();
+        SourcePlace { file, line }
+    }
+
+    #[test]
+    fn a_number_that_moves_as_its_line_does_is_a_line() {
+        assert!(moved(120, 126, &line(120), &line(126)));
+        assert!(moved(122, 128, &line(120), &line(126)));
+    }
+
+    #[test]
+    fn a_number_that_moves_otherwise_is_a_number() {
+        assert!(!moved(120, 127, &line(120), &line(126)));
+        assert!(!moved(60, 66, &line(120), &line(126)));
+        assert!(!moved(120, 126, &line(120), &line(120)));
+    }
+}

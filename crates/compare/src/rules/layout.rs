@@ -1,0 +1,153 @@
+//! R-LAYOUT: types that live data have keep their layout, as far as new code gets at them.
+
+use std::collections::BTreeSet;
+
+use invivo_image::{Member, TypeLayout, UsedType};
+
+use crate::rules::{Finding, Rule};
+use crate::{Comparison, Source};
+
+pub(super) fn find(c: &Comparison<'_>, findings: &mut Vec<Finding>) {
+    let (base, fixed) = match (&c.base_source, &c.fixed_source) {
+        (Ok(base), Ok(fixed)) => (base, fixed),
+        sources => {
+            if !c.hot.is_empty() {
+                unknown(sources, findings);
+            }
+            return;
+        }
+    };
+    for (name, after) in &fixed.types {
+        let Some(before) = base.types.get(name) else {
+            continue;
+        };
+        let fits = |new: &TypeLayout| before.layouts.iter().any(|old| holds(old, new));
+        if after.layouts.iter().all(fits) {
+            continue;
+        }
+        let new = after.layouts.iter().find(|new| !fits(new));
+        let old = before.layouts.difference(&after.layouts).next();
+        let old = old.or(before.layouts.first());
+        let how = match (old, new) {
+            (Some(old), Some(new)) => changes(old, new).join("; "),
+            _ => String::new(),
+        };
+        let by = c
+            .hot
+            .get(after.by)
+            .map_or("new code", |hot| hot.name.as_str());
+        let place = place(before, after);
+        findings.push(Finding::refuse(
+            Rule::Layout,
+            name.as_str(),
+            format!(
+                "changed its layout{place}: {how}; live data of this type are laid out as \
+                 before, and {by} gets at them"
+            ),
+        ));
+    }
+}
+
+fn place(before: &UsedType, after: &UsedType) -> String {
+    match (&before.declared, &after.declared) {
+        (Some(old), Some(new)) if old == new => format!(" ({old})"),
+        (Some(old), Some(new)) => format!(" ({old}, now {new})"),
+        (None, Some(place)) | (Some(place), None) => format!(" ({place})"),
+        (None, None) => String::new(),
+    }
+}
+
+fn unknown(
+    sources: (&Result<Source, String>, &Result<Source, String>),
+    findings: &mut Vec<Finding>,
+) {
+    for (which, source) in [("base", sources.0), ("fixed", sources.1)] {
+        if let Err(why) = source {
+            findings.push(Finding::refuse(
+                Rule::Layout,
+                which,
+                format!(
+                    "the {which} image {why}, so it is not known whether live data keep their \
+                     layout; build with -g, or give its debug file (--{which}-debug FILE)"
+                ),
+            ));
+        }
+    }
+}
+
+/// True if data that were laid out as `old` says are laid out as `new` says. An enumeration
+/// may have new values: no live data hold them yet.
+fn holds(old: &TypeLayout, new: &TypeLayout) -> bool {
+    let plain = |members: &[Member]| -> BTreeSet<(String, i64, Option<u64>, String)> {
+        let parts = members.iter();
+        parts
+            .map(|m| (m.name.clone(), m.at, m.bits, m.shape.clone()))
+            .collect()
+    };
+    let (before, after) = (plain(&old.members), plain(&new.members));
+    let grown = old.kind == "enum" && new.kind == "enum" && before.is_subset(&after);
+    old.size == new.size && (before == after || grown)
+}
+
+/// What became of the members, at most a few.
+fn changes(old: &TypeLayout, new: &TypeLayout) -> Vec<String> {
+    const SHOWN: usize = 4;
+    let mut found = Vec::new();
+    let named = |layout: &TypeLayout, name: &str| -> Option<Member> {
+        layout.members.iter().find(|m| m.name == name).cloned()
+    };
+    for before in &old.members {
+        let name = &before.name;
+        match named(new, name) {
+            None => found.push(format!("{} is gone", show(old, before))),
+            Some(after) if old.kind == "enum" && after.at != before.at => {
+                found.push(format!("{name} was {} and is {}", before.at, after.at));
+            }
+            Some(after) if (&after.shape, after.bits) != (&before.shape, before.bits) => {
+                found.push(format!(
+                    "{} became {}",
+                    show(old, before),
+                    show(new, &after)
+                ));
+            }
+            Some(after) if after.at != before.at => {
+                let unit = if after.bits.is_some() { "bit" } else { "byte" };
+                let (from, to) = (before.at, after.at);
+                found.push(format!("{name} moved from {unit} {from} to {to}"));
+            }
+            Some(_) => {}
+        }
+    }
+    for after in new.members.iter().filter(|m| named(old, &m.name).is_none()) {
+        found.push(format!("{} is new", show(new, after)));
+    }
+    if old.size != new.size {
+        found.insert(
+            0,
+            format!("its size was {} bytes and is {}", old.size, new.size),
+        );
+    }
+    if found.len() > SHOWN {
+        let more = found.len() - SHOWN;
+        found.truncate(SHOWN);
+        found.push(format!("and {more} more"));
+    }
+    found
+}
+
+/// A member for a person: `retries: int at byte 8`.
+fn show(layout: &TypeLayout, member: &Member) -> String {
+    let Member {
+        name,
+        at,
+        bits,
+        text,
+        ..
+    } = member;
+    match (layout.kind, bits) {
+        ("enum", _) => format!("{name} = {at}"),
+        (_, Some(bits)) => format!("{name}: {text} of {bits} bits at bit {at}"),
+        _ if name.is_empty() => format!("{text} at byte {at}"),
+        _ => format!("{name}: {text} at byte {at}"),
+    }
+}
