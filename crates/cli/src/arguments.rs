@@ -127,6 +127,18 @@ pub(crate) struct Pair {
     /// Where debug files are installed; may be given several times.
     #[arg(long, value_name = "DIR", default_value = "/usr/lib/debug")]
     pub(crate) debug_directory: Vec<PathBuf>,
+    /// Replace functions in which only line numbers moved (`__LINE__`), too.
+    #[arg(long)]
+    pub(crate) keep_line_changes: bool,
+}
+
+impl Pair {
+    /// How they are compared.
+    pub(crate) fn options(&self) -> invivo_compare::Options {
+        invivo_compare::Options {
+            keep_line_changes: self.keep_line_changes,
+        }
+    }
 }
 
 #[derive(Debug, Args)]

@@ -239,7 +239,9 @@ pub(crate) fn add_signatures(c: &Comparison<'_>, hot: &mut [Hot]) {
         }
         // Other registers are what another way to call comes to.
         if !new.is_empty() {
-            function.reasons.retain(|reason| reason.kind != ReasonKind::Compiler);
+            function
+                .reasons
+                .retain(|reason| reason.kind != ReasonKind::Compiler);
         }
         new.append(&mut function.reasons);
         new.sort_by_key(|reason| reason.kind);

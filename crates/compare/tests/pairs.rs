@@ -59,8 +59,16 @@ impl Said {
 type Told = (String, Vec<(ReasonKind, String)>);
 
 fn told(functions: &[Hot]) -> Vec<Told> {
-    let reasons = |hot: &Hot| hot.reasons.iter().map(|r| (r.kind, r.text.clone())).collect();
-    functions.iter().map(|hot| (hot.name.clone(), reasons(hot))).collect()
+    let reasons = |hot: &Hot| {
+        hot.reasons
+            .iter()
+            .map(|r| (r.kind, r.text.clone()))
+            .collect()
+    };
+    functions
+        .iter()
+        .map(|hot| (hot.name.clone(), reasons(hot)))
+        .collect()
 }
 
 fn compare_with(name: &str, base: &str, fixed: &str, flags: &[&str]) -> Said {

@@ -99,7 +99,10 @@ fn look_at_debug_data(image: &Image) {
     for function in &functions {
         let _ = function.chain(LinkAddr(0x1000));
     }
-    let asked: Vec<_> = functions.iter().map(|f| (f, BTreeSet::from(["main"]))).collect();
+    let asked: Vec<_> = functions
+        .iter()
+        .map(|f| (f, BTreeSet::from(["main"])))
+        .collect();
     let types = debug.types_used(&asked);
     let names: BTreeSet<&str> = types.keys().map(String::as_str).collect();
     let _ = debug.types_named(&names);

@@ -37,7 +37,7 @@ pub(crate) struct Built {
 pub(crate) fn run(build: &Build, output: &Output) -> Result<u8, Failure> {
     let busy = output.busy("comparing");
     let (base, fixed) = load_pair(&build.pair)?;
-    let comparison = Comparison::new(&base, &fixed);
+    let comparison = Comparison::with(&base, &fixed, build.pair.options());
     drop(busy);
     let file_name = |path: &std::path::Path| {
         path.file_name()

@@ -1,6 +1,6 @@
 //! `invivo diff`
 
-use invivo_compare::{Comparison, Finding, Reason, Severity};
+use invivo_compare::{Comparison, Finding, Hot, Reason, Severity};
 use invivo_image::{EntityKind, Image, demangle};
 use owo_colors::OwoColorize;
 use schemars::JsonSchema;
@@ -18,6 +18,8 @@ pub(crate) struct Diff {
     functions: Functions,
     /// Functions that have to be replaced.
     hot: Vec<HotFunction>,
+    /// Functions in which nothing but line numbers differs: the old ones stay.
+    left_out: Vec<HotFunction>,
     /// Functions that only the fixed build has.
     added: Vec<String>,
     /// Functions that only the base has.
@@ -41,7 +43,7 @@ struct HotFunction {
 pub(crate) fn run(pair: &Pair, output: &Output) -> Result<u8, Failure> {
     let busy = output.busy("comparing");
     let (base, fixed) = load_pair(pair)?;
-    let comparison = Comparison::new(&base, &fixed);
+    let comparison = Comparison::with(&base, &fixed, pair.options());
     drop(busy);
     let diff = describe(&comparison);
     output.data(&diff, || print(&diff))?;
@@ -61,20 +63,21 @@ fn describe(c: &Comparison<'_>) -> Diff {
             .map(|id| demangle(image.entity(*id).name()))
             .collect()
     };
+    let functions = |functions: &[Hot]| -> Vec<HotFunction> {
+        let told = functions.iter().map(|hot| HotFunction {
+            name: hot.name.clone(),
+            reasons: hot.reasons.clone(),
+        });
+        told.collect()
+    };
     Diff {
         schema: "invivo.diff/1",
         functions: Functions {
             base: count(c.base),
             fixed: count(c.fixed),
         },
-        hot: c
-            .hot
-            .iter()
-            .map(|hot| HotFunction {
-                name: hot.name.clone(),
-                reasons: hot.reasons.clone(),
-            })
-            .collect(),
+        hot: functions(&c.hot),
+        left_out: functions(&c.left_out),
         added: names(c.fixed, &c.added),
         removed: names(c.base, &c.removed),
         findings: c.findings.clone(),
@@ -106,6 +109,14 @@ fn print(diff: &Diff) {
         for name in names {
             anstream::println!("\n  {} {title}", name.bold());
         }
+    }
+    if !diff.left_out.is_empty() {
+        let count = diff.left_out.len();
+        let plural = if count == 1 { "" } else { "s" };
+        anstream::println!(
+            "\n  left out: {count} function{plural} in which only line numbers moved \
+             (--keep-line-changes replaces them, too)"
+        );
     }
     anstream::println!();
     print_findings(&diff.findings);

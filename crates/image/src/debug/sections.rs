@@ -43,9 +43,13 @@ impl<'a> DebugSections<'a> {
         for file in std::iter::once(&image.file).chain(&image.debug_file) {
             let file = object::File::parse(&file[..])?;
             if file.section_by_name(".debug_info").is_some() {
+                let supplementary = image.supplementary_file.as_ref();
+                let supplementary = supplementary
+                    .map(|file| load(&object::File::parse(&file[..])?))
+                    .transpose()?;
                 return Ok(Some(DebugSections {
                     main: load(&file)?,
-                    supplementary: None,
+                    supplementary,
                 }));
             }
         }
