@@ -157,7 +157,7 @@ impl<'s> DebugData<'s> {
         let entry = self.units.get(unit)?;
         let loaded = entry.loaded.get_or_init(|| {
             let dwarf = &self.files[entry.file];
-            let unit = dwarf.unit(entry.header.clone()).ok()?;
+            let unit = dwarf.unit(entry.header).ok()?;
             Some(Box::new(LoadedUnit::new(unit)))
         });
         loaded.as_deref()
@@ -257,7 +257,7 @@ fn from_outside(
 ) -> (UnitFacts, Vec<(u64, u64)>) {
     let mut facts = UnitFacts::default();
     let mut found = Vec::new();
-    let Ok(unit) = dwarf.unit(header.clone()) else {
+    let Ok(unit) = dwarf.unit(*header) else {
         return (facts, found);
     };
     let text = |bytes: Bytes<'_>| String::from_utf8_lossy(bytes.slice()).into_owned();

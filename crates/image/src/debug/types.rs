@@ -81,7 +81,7 @@ impl<'s> DebugData<'s> {
         let mut found = Vec::new();
         let dwarf = self.dwarf(unit);
         // Not kept: a look through all units would keep the whole of the debug data.
-        let Ok(read) = dwarf.unit(self.units[unit].header.clone()) else {
+        let Ok(read) = dwarf.unit(self.units[unit].header) else {
             return found;
         };
         let mut cursor = read.entries();
