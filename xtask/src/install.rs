@@ -42,9 +42,12 @@ pub(crate) const BENCH: &[&str] = &["time"];
 /// What the live scenarios compile and look at their small programs with.
 const SCENARIOS: &[&str] = &["build-essential", "binutils", "musl-tools", "util-linux"];
 
+/// What the tests look at the report with: a browser, what drives it, and letters.
+const REPORT: &[&str] = &["chromium", "chromium-driver", "fonts-dejavu-core"];
+
 /// What all chores together need.
 pub(crate) fn everything() -> Vec<&'static str> {
-    let mut all = [DEMO, CORPUS, LIVE, BENCH, SCENARIOS].concat();
+    let mut all = [DEMO, CORPUS, LIVE, BENCH, SCENARIOS, REPORT].concat();
     all.sort_unstable();
     all.dedup();
     all

@@ -14,7 +14,7 @@ use crate::workspace::Workspace;
 const STREET: &[&[&str]] = &[
     &["invivo-image"],
     &["invivo-compare"],
-    &["invivo-patch"],
+    &["invivo-patch", "invivo-report"],
     &["invivo-format"],
     &["invivo-trust"],
     &["invivo-apply"],
@@ -28,7 +28,7 @@ const STREET: &[&[&str]] = &[
 ];
 
 /// Packages that stand outside: they may look at the street, never the reverse.
-const OUTSIDE: &[&str] = &["xtask", "live-tests"];
+const OUTSIDE: &[&str] = &["xtask", "live-tests", "report-tests"];
 
 /// Checks the dependencies of every package of the workspace.
 pub(crate) fn run(workspace: &Workspace) -> Result<bool> {

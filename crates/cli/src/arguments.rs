@@ -58,8 +58,10 @@ pub(crate) enum Command {
     )]
     Audit(Audit),
     /// What changed between two builds, and may it be patched live?
-    #[command(after_help = "Example:\n  invivo diff base/redis-server fixed/redis-server")]
-    Diff(Pair),
+    #[command(
+        after_help = "Examples:\n  invivo diff base/redis-server fixed/redis-server\n  invivo diff base/redis-server fixed/redis-server --html report.html"
+    )]
+    Diff(Diff),
     /// Compare two builds and write a patch.
     #[command(
         after_help = "Example:\n  invivo build base/redis-server fixed/redis-server -o fix.patch --label CVE-2024-31228"
@@ -139,6 +141,15 @@ impl Pair {
             keep_line_changes: self.keep_line_changes,
         }
     }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Diff {
+    #[command(flatten)]
+    pub(crate) pair: Pair,
+    /// Also write a report for a browser: one file that shows the instructions side by side.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

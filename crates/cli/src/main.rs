@@ -46,7 +46,7 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments, output: &Output) -> Result<u8, Failure> {
     match &arguments.command {
         Command::Audit(audit) => commands::audit::run(audit, output),
-        Command::Diff(pair) => commands::diff::run(pair, output),
+        Command::Diff(diff) => commands::diff::run(diff, output),
         Command::Build(build) => commands::build::run(build, output),
         Command::Inspect(inspect) => commands::inspect::run(inspect, output),
         Command::Plan(plan) => commands::plan::run(plan, output),

@@ -23,6 +23,7 @@ pub use constants::{Extent, TableEntry, extent, is_relative_table, jump_table};
 pub use difference::{Difference, Differing, Reason, ReasonKind};
 pub use hot::{Hot, Parts};
 pub use matching::Pairs;
+pub use meaning::{Meaning, Referred};
 pub use rules::{Finding, Rule, Severity};
 pub use source::Source;
 pub use usage::{Usage, Use};

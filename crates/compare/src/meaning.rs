@@ -10,12 +10,14 @@ use crate::{Comparison, Difference, Extent, extent};
 
 /// One side's reference: the place, and the instruction that refers to it (none for a
 /// pointer in data).
-#[derive(Clone, Copy)]
-pub(crate) struct Referred<'l> {
-    pub(crate) at: LinkAddr,
-    pub(crate) line: Option<&'l Line>,
+#[derive(Clone, Copy, Debug)]
+pub struct Referred<'l> {
+    /// The place.
+    pub at: LinkAddr,
+    /// The instruction.
+    pub line: Option<&'l Line>,
     /// Numbers in the instructions around it, equal on both sides.
-    pub(crate) numbers: &'l [u64],
+    pub numbers: &'l [u64],
 }
 
 impl Referred<'_> {
@@ -31,7 +33,8 @@ impl Referred<'_> {
 
 /// Answers, remembering what it found out about objects. One thread's own: an
 /// answer in the making must not be taken for one that is made.
-pub(crate) struct Meaning<'c, 'a> {
+#[derive(Debug)]
+pub struct Meaning<'c, 'a> {
     comparison: &'c Comparison<'a>,
     objects: RefCell<Objects>,
     /// How many pointers deep the comparison is.
@@ -39,7 +42,7 @@ pub(crate) struct Meaning<'c, 'a> {
 }
 
 /// What is known about pairs of objects.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Objects {
     /// Equal, or being compared: a structure that points to itself is equal if all
     /// else in it is.
@@ -51,7 +54,9 @@ struct Objects {
 }
 
 impl<'c, 'a> Meaning<'c, 'a> {
-    pub(crate) fn new(comparison: &'c Comparison<'a>) -> Self {
+    /// Knows nothing yet.
+    #[must_use]
+    pub fn new(comparison: &'c Comparison<'a>) -> Self {
         Meaning {
             comparison,
             objects: RefCell::default(),
@@ -64,7 +69,10 @@ impl<'c, 'a> Meaning<'c, 'a> {
     }
 
     /// `Ok` if both mean the same.
-    pub(crate) fn same(&self, base: Referred<'_>, fixed: Referred<'_>) -> Result<(), Difference> {
+    ///
+    /// # Errors
+    /// How they differ.
+    pub fn same(&self, base: Referred<'_>, fixed: Referred<'_>) -> Result<(), Difference> {
         // A list of unnamed constants, or a hostile one that leads to itself, would
         // outlast the stack: what lies deeper counts as different.
         const DEEPEST: u32 = 200;

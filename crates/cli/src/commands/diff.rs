@@ -1,13 +1,15 @@
 //! `invivo diff`
 
+use std::path::Path;
+
 use invivo_compare::{Comparison, Finding, Hot, Reason, Severity};
 use invivo_image::{EntityKind, Image, demangle};
 use owo_colors::OwoColorize;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::arguments::Pair;
-use crate::failure::{Failure, REFUSED};
+use crate::arguments;
+use crate::failure::{Failure, REFUSED, USAGE};
 use crate::images::load_pair;
 use crate::output::Output;
 
@@ -40,14 +42,34 @@ struct HotFunction {
     reasons: Vec<Reason>,
 }
 
-pub(crate) fn run(pair: &Pair, output: &Output) -> Result<u8, Failure> {
+pub(crate) fn run(arguments: &arguments::Diff, output: &Output) -> Result<u8, Failure> {
     let busy = output.busy("comparing");
-    let (base, fixed) = load_pair(pair)?;
-    let comparison = Comparison::with(&base, &fixed, pair.options());
+    let (base, fixed) = load_pair(&arguments.pair)?;
+    let comparison = Comparison::with(&base, &fixed, arguments.pair.options());
     drop(busy);
+    if let Some(path) = &arguments.html {
+        let _busy = output.busy("writing the report");
+        write_report(&comparison, arguments, path)?;
+    }
     let diff = describe(&comparison);
     output.data(&diff, || print(&diff))?;
     Ok(if comparison.is_refused() { REFUSED } else { 0 })
+}
+
+fn write_report(
+    comparison: &Comparison<'_>,
+    arguments: &arguments::Diff,
+    path: &Path,
+) -> Result<(), Failure> {
+    let title = |path: &Path| path.display().to_string();
+    let titles = invivo_report::Titles {
+        base: &title(&arguments.pair.base),
+        fixed: &title(&arguments.pair.fixed),
+    };
+    std::fs::write(path, invivo_report::html(comparison, titles)).map_err(|error| {
+        Failure::new(USAGE, format!("{}: {error}", path.display()))
+            .hint("give a file in a folder that you may write to: --html FILE")
+    })
 }
 
 fn describe(c: &Comparison<'_>) -> Diff {
