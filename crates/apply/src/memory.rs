@@ -138,6 +138,12 @@ impl Target for MemoryTarget {
         Ok(self.modules.clone())
     }
 
+    fn importers(&self, module: &Module, symbol: &str) -> Result<Vec<String>, TargetError> {
+        // Memory has no symbols.
+        let _ = (module, symbol);
+        Ok(Vec::new())
+    }
+
     fn regions(&self) -> Result<Vec<Region>, TargetError> {
         Ok(self
             .memory

@@ -43,6 +43,9 @@ pub struct Preflight {
     pub is_applied: bool,
     /// True if unwinding through the new code needs the language's runtime.
     pub needs_unwinding: bool,
+    /// True if the switch waits until no thread is inside what is replaced, whatever was
+    /// asked for.
+    pub quiescent: bool,
     /// The base's code that is replaced.
     pub replaced: Vec<(String, Range<LiveAddr>)>,
 }
@@ -56,6 +59,7 @@ impl Preflight {
     /// Why it cannot.
     pub fn new(target: &dyn Target, patch: &Patch, id: &Hex) -> Result<Preflight, ApplyError> {
         let module = find_module(target, patch)?;
+        is_alone(target, patch, &module)?;
         let records: Vec<(Record, State)> = read_all(target)?
             .into_iter()
             .filter(|(record, _)| record.module == module.start)
@@ -155,6 +159,8 @@ impl Preflight {
             module,
             hooks,
             layout,
+            quiescent: patch.order.quiescent
+                || previous.as_ref().is_some_and(|record| record.quiescent),
             previous,
             kept,
             is_applied,
@@ -206,6 +212,20 @@ fn choose_for(
 fn live_place(module: &Module, rva: u64) -> Result<LiveAddr, ApplyError> {
     let at = module.start.checked_add(rva).filter(|at| *at < module.end);
     at.ok_or_else(|| ApplyError::Refused(format!("{rva:#x} lies outside {}", module.path)))
+}
+
+/// Functions that are called in another way now must have no callers in other images.
+fn is_alone(target: &dyn Target, patch: &Patch, module: &Module) -> Result<(), ApplyError> {
+    for symbol in &patch.order.unshared {
+        if let Some(other) = target.importers(module, symbol)?.first() {
+            return refused(format!(
+                "{other} imports {symbol} from {}, or cannot be read; the patch changes how it is \
+                 called",
+                module.path
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn find_module(target: &dyn Target, patch: &Patch) -> Result<Module, ApplyError> {

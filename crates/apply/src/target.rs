@@ -137,6 +137,12 @@ pub trait Target {
     /// When the target is gone or may not be looked at.
     fn modules(&self) -> Result<Vec<Module>, TargetError>;
 
+    /// Other images than `module` that import `symbol`, or that cannot be asked.
+    ///
+    /// # Errors
+    /// When the target is gone or may not be looked at.
+    fn importers(&self, module: &Module, symbol: &str) -> Result<Vec<String>, TargetError>;
+
     /// Address space in use, in order.
     ///
     /// # Errors

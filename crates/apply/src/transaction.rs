@@ -102,6 +102,11 @@ pub fn apply(
 ) -> Result<Outcome, ApplyError> {
     settle(target)?;
     let plan = Preflight::new(target, patch, id)?;
+    let mut options = options.clone();
+    if plan.quiescent {
+        options.consistency = Consistency::Quiescent;
+    }
+    let options = &options;
     let mut outcome = Outcome {
         state: OutcomeState::NothingToDo,
         patch: patch.identity.name.clone(),

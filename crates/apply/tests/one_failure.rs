@@ -96,6 +96,10 @@ impl Target for OneFailure {
         self.inner.modules()
     }
 
+    fn importers(&self, module: &Module, symbol: &str) -> Result<Vec<String>, TargetError> {
+        self.inner.importers(module, symbol)
+    }
+
     fn regions(&self) -> Result<Vec<Region>, TargetError> {
         self.inner.regions()
     }

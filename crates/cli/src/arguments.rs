@@ -208,7 +208,8 @@ pub(crate) struct Apply {
     pub(crate) patch: PathBuf,
     #[command(flatten)]
     pub(crate) processes: Processes,
-    /// What callers of replaced functions may see.
+    /// What callers of replaced functions may see; a patch that changes how functions are
+    /// called through pointers is always `quiescent`.
     #[arg(long, value_enum, default_value = "entry")]
     pub(crate) consistency: Consistency,
     /// How many seconds to wait for threads that are in the way.

@@ -30,6 +30,28 @@ impl Target for Process {
         self.modules_with_build_id()
     }
 
+    fn importers(&self, module: &Module, symbol: &str) -> Result<Vec<String>, TargetError> {
+        let maps = self.maps()?;
+        let mut found = Vec::new();
+        for loaded in self.loaded()? {
+            let start = loaded.first.wrapping_add(loaded.bias);
+            if start == module.start.0 || loaded.path == "[vdso]" {
+                continue;
+            }
+            let map = maps
+                .iter()
+                .find(|map| map.offset == 0 && map.address.0 == start);
+            let mut bytes = Vec::new();
+            let read = map
+                .and_then(|map| self.open_mapped(map))
+                .is_some_and(|mut file| file.read_to_end(&mut bytes).is_ok());
+            if !read || imports(&bytes, symbol.as_bytes()) {
+                found.push(loaded.path);
+            }
+        }
+        Ok(found)
+    }
+
     fn regions(&self) -> Result<Vec<Region>, TargetError> {
         let region = |map: MemoryMap| Region {
             range: LiveAddr(map.address.0)..LiveAddr(map.address.1),
@@ -191,6 +213,18 @@ fn find_symbol(bytes: &[u8], wanted: &[u8]) -> Option<u64> {
                 })
                 .map(|symbol| symbol.st_value(endian))
         })
+}
+
+/// True if an ELF file takes `wanted` from another one, or cannot be read.
+fn imports(bytes: &[u8], wanted: &[u8]) -> bool {
+    let endian = object::LittleEndian;
+    let symbols = elf::FileHeader64::<object::LittleEndian>::parse(bytes)
+        .and_then(|header| header.sections(endian, bytes))
+        .and_then(|table| table.symbols(endian, bytes, elf::SHT_DYNSYM));
+    symbols.map_or(true, |symbols| {
+        let mut undefined = symbols.iter().filter(|symbol| symbol.is_undefined(endian));
+        undefined.any(|symbol| symbols.symbol_name(endian, symbol) == Ok(wanted))
+    })
 }
 
 /// Calls in which a thread waits for others.

@@ -77,6 +77,14 @@ pub struct TargetImage {
 pub struct Order {
     /// Grows from patch to patch; each one completely replaces its predecessor.
     pub sequence: u32,
+    /// True if old and new callers must not mix: it goes live, and back, only at a moment
+    /// when no thread is inside what is replaced.
+    #[serde(default)]
+    pub quiescent: bool,
+    /// Symbols that no other image of the process may import: their functions are called in
+    /// another way now.
+    #[serde(default)]
+    pub unshared: Vec<String>,
 }
 
 /// Which way a redirect leads.

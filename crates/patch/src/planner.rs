@@ -125,15 +125,37 @@ pub fn plan(c: &Comparison<'_>, options: &Options) -> Result<Patch, Refused> {
             machine: c.base.machine,
             base: c.base.base,
         },
-        order: Order {
-            sequence: options.sequence,
-        },
+        order: order(c, options.sequence),
         checks,
         redirects,
         contents: planner.contents,
     };
     bindings_last(&mut patch);
     Ok(patch)
+}
+
+/// When the patch may go live: functions that are called in another way now, and that are
+/// reached by more than calls which the comparison sees, must not meet their old callers.
+fn order(c: &Comparison<'_>, sequence: u32) -> Order {
+    let called_anew = c.hot.iter().filter(|hot| hot.prototypes().is_some());
+    let mut order = Order {
+        sequence,
+        quiescent: false,
+        unshared: Vec::new(),
+    };
+    for hot in called_anew {
+        let names = &c.base.entity(hot.base.main).names;
+        let exported = names.iter().filter(|symbol| symbol.exported);
+        let before = order.unshared.len();
+        order
+            .unshared
+            .extend(exported.map(|symbol| symbol.name.to_string()));
+        let is_exported = order.unshared.len() > before;
+        order.quiescent |= is_exported || c.base_usage.address_is_taken(hot.base.main);
+    }
+    order.unshared.sort_unstable();
+    order.unshared.dedup();
+    order
 }
 
 /// Puts the patch's own symbols before its bindings, as symbol tables want it.

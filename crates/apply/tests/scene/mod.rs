@@ -139,7 +139,11 @@ pub(crate) fn patch(name: &str, sequence: u32, functions: &[Function], answer: u
             machine: Machine::X86_64,
             base: LinkAddr(0),
         },
-        order: Order { sequence },
+        order: Order {
+            sequence,
+            quiescent: false,
+            unshared: Vec::new(),
+        },
         redirects,
         checks,
         contents,

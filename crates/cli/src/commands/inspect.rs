@@ -135,6 +135,12 @@ fn print(dump: &Dump) {
         ),
     );
     field("sequence", &dump.order.sequence.to_string());
+    if dump.order.quiescent {
+        field("switch", "only while no thread is inside what is replaced");
+    }
+    if !dump.order.unshared.is_empty() {
+        field("unshared", &dump.order.unshared.join(", "));
+    }
     field("size", &format!("{} bytes", dump.size));
     anstream::println!("\nredirects (base → patch)");
     for redirect in &dump.redirects {

@@ -29,6 +29,9 @@ struct ProcessPlan {
     memory: u64,
     /// True if all threads have to stop for a moment even with `entry` consistency.
     needs_stop: bool,
+    /// True if the patch goes live only while no thread is inside what it replaces, whatever
+    /// consistency is asked for: functions are called in another way now.
+    quiescent: bool,
     /// The live patch that would be replaced.
     #[serde(skip_serializing_if = "Option::is_none")]
     replaces: Option<String>,
@@ -67,6 +70,7 @@ pub(crate) fn show(file: &PatchFile, pids: &[i32], output: &Output) -> Result<u8
                     hooks: Vec::new(),
                     memory: 0,
                     needs_stop: false,
+                    quiescent: false,
                     replaces: None,
                     reason: Some(failure.text.clone()),
                 });
@@ -113,7 +117,8 @@ fn describe(pid: i32, preflight: &Preflight) -> ProcessPlan {
         } else {
             new
         },
-        needs_stop: preflight.needs_proof() || preflight.previous.is_some(),
+        needs_stop: preflight.needs_proof() || preflight.previous.is_some() || preflight.quiescent,
+        quiescent: preflight.quiescent,
         replaces: preflight
             .previous
             .as_ref()
@@ -141,7 +146,9 @@ fn print(plan: &ProcessPlan) {
         anstream::println!("  replaces {old}");
     }
     if plan.state == "ready" {
-        let stop = if plan.needs_stop {
+        let stop = if plan.quiescent {
+            "all threads for a moment at which none is inside what is replaced"
+        } else if plan.needs_stop {
             "all threads for a moment"
         } else {
             "no thread"

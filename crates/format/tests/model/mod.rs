@@ -219,7 +219,11 @@ pub(crate) fn patch() -> impl Strategy<Value = Patch> {
                         sha256: Hex(vec![7; 32]),
                     });
                 }
-                let order = Order { sequence };
+                let order = Order {
+                    sequence,
+                    quiescent: sequence % 2 == 1,
+                    unshared: (0..sequence % 3).map(|n| format!("symbol{n}")).collect(),
+                };
                 Patch {
                     identity,
                     target,
