@@ -17,8 +17,8 @@ use std::collections::HashMap;
 use std::sync::OnceLock;
 
 use gimli::{
-    AttributeValue, DebugInfoOffset, Dwarf, EndianSlice, LittleEndian, UnitHeader, UnitOffset,
-    UnitType, constants as dw,
+    AttributeValue, DebugInfoOffset, Dwarf, DwarfPackage, DwoId, EndianSlice, LittleEndian,
+    UnitHeader, UnitOffset, UnitType, constants as dw,
 };
 use rayon::prelude::*;
 
@@ -57,13 +57,17 @@ struct UnitEntry<'s> {
     file: usize,
     header: UnitHeader<Bytes<'s>>,
     facts: UnitFacts,
+    /// The unit that holds the addresses and lines, for one that is in a file of its own.
+    skeleton: Option<usize>,
     loaded: OnceLock<Option<Box<LoadedUnit<'s>>>>,
 }
 
 /// Debug data of one image.
 pub struct DebugData<'s> {
-    /// The file itself, then its supplementary one.
+    /// The file itself, its supplementary one, and those with units that are outside.
     files: Vec<Dwarf<Bytes<'s>>>,
+    /// Which of them is the supplementary one.
+    supplementary: Option<usize>,
     /// In order of file and offset.
     units: Vec<UnitEntry<'s>>,
     /// Units of types that are kept once for the whole program (`-fdebug-types-section`).
@@ -79,51 +83,100 @@ impl std::fmt::Debug for DebugData<'_> {
 }
 
 impl<'s> DebugData<'s> {
-    fn new(files: Vec<Dwarf<Bytes<'s>>>) -> Result<Self, DebugError> {
-        let mut headers = Vec::new();
-        for (file, dwarf) in files.iter().enumerate() {
-            let mut units = dwarf.units();
-            while let Some(header) = units.next()? {
-                headers.push((file, header));
-            }
-            let mut types = dwarf.type_units();
-            while let Some(header) = types.next()? {
-                headers.push((file, header));
-            }
-        }
-        let outside: Vec<(UnitFacts, Vec<(u64, u64)>)> = headers
-            .par_iter()
-            .map(|(file, header)| from_outside(&files[*file], header))
-            .collect();
+    fn new(
+        main: Dwarf<Bytes<'s>>,
+        supplementary: Option<Dwarf<Bytes<'s>>>,
+        split: Vec<Dwarf<Bytes<'s>>>,
+        packages: &[DwarfPackage<Bytes<'s>>],
+    ) -> Result<Self, DebugError> {
         let mut data = DebugData {
-            files,
-            units: Vec::with_capacity(headers.len()),
+            supplementary: supplementary.as_ref().map(|_| 1),
+            files: vec![main],
+            units: Vec::new(),
             signatures: HashMap::new(),
             ranges: Vec::new(),
         };
-        for ((file, header), (facts, ranges)) in headers.into_iter().zip(outside) {
-            let unit = data.units.len();
-            if let UnitType::Type {
-                type_signature,
-                type_offset,
-            } = header.type_()
-            {
-                let offset = type_offset;
-                data.signatures
-                    .insert(type_signature.0, Die { unit, offset });
-            }
-            let ranges = ranges.into_iter().filter(|(start, end)| start < end);
-            data.ranges
-                .extend(ranges.map(|(start, end)| (start, end, unit)));
-            data.units.push(UnitEntry {
-                file,
-                header,
-                facts,
-                loaded: OnceLock::new(),
-            });
+        data.files.extend(supplementary);
+        let mut skeletons = HashMap::new();
+        for file in 0..data.files.len() {
+            data.add_units(file, &mut skeletons)?;
+        }
+        let ids: Vec<DwoId> = skeletons.keys().copied().collect();
+        let packed = packages.iter().flat_map(|package| {
+            let found = ids.iter().map(|id| package.find_cu(*id, &data.files[0]));
+            found
+                .filter_map(|found| found.ok().flatten())
+                .collect::<Vec<_>>()
+        });
+        let packed: Vec<Dwarf<Bytes<'s>>> = packed.collect();
+        for dwarf in split.into_iter().chain(packed) {
+            data.files.push(dwarf);
+            data.add_units(data.files.len() - 1, &mut skeletons)?;
         }
         data.ranges.sort_unstable();
         Ok(data)
+    }
+
+    /// Adds the units of a file. `skeletons` holds those whose data are in another file.
+    fn add_units(
+        &mut self,
+        file: usize,
+        skeletons: &mut HashMap<DwoId, usize>,
+    ) -> Result<(), DebugError> {
+        let dwarf = &self.files[file];
+        let mut headers = Vec::new();
+        let mut units = dwarf.units();
+        while let Some(header) = units.next()? {
+            headers.push(header);
+        }
+        let mut types = dwarf.type_units();
+        while let Some(header) = types.next()? {
+            headers.push(header);
+        }
+        let outside: Vec<Outside> = headers
+            .par_iter()
+            .map(|header| from_outside(dwarf, header))
+            .collect();
+        for (header, mut outside) in headers.into_iter().zip(outside) {
+            let unit = self.units.len();
+            if let UnitType::Type {
+                type_signature,
+                type_offset: offset,
+            } = header.type_()
+            {
+                self.signatures
+                    .insert(type_signature.0, Die { unit, offset });
+            }
+            let skeleton = outside.id.and_then(|id| skeletons.get(&id).copied());
+            match (skeleton, outside.id) {
+                (Some(skeleton), _) => {
+                    // The addresses are in the skeleton, all else is here.
+                    let known = &self.units[skeleton].facts;
+                    outside.facts.folder.clone_from(&known.folder);
+                    for range in self.ranges.iter_mut().filter(|range| range.2 == skeleton) {
+                        range.2 = unit;
+                    }
+                }
+                (None, Some(id)) => {
+                    skeletons.insert(id, unit);
+                }
+                (None, None) => {}
+            }
+            let ranges = outside
+                .ranges
+                .into_iter()
+                .filter(|(start, end)| start < end);
+            self.ranges
+                .extend(ranges.map(|(start, end)| (start, end, unit)));
+            self.units.push(UnitEntry {
+                file,
+                header,
+                facts: outside.facts,
+                skeleton,
+                loaded: OnceLock::new(),
+            });
+        }
+        Ok(())
     }
 
     /// What compiled each unit that has code.
@@ -157,7 +210,10 @@ impl<'s> DebugData<'s> {
         let entry = self.units.get(unit)?;
         let loaded = entry.loaded.get_or_init(|| {
             let dwarf = &self.files[entry.file];
-            let unit = dwarf.unit(entry.header).ok()?;
+            let mut unit = dwarf.unit(entry.header).ok()?;
+            if let Some(skeleton) = entry.skeleton {
+                unit.copy_relocated_attributes(&self.unit(skeleton)?.unit);
+            }
             Some(Box::new(LoadedUnit::new(unit)))
         });
         loaded.as_deref()
@@ -177,7 +233,7 @@ impl<'s> DebugData<'s> {
         match value {
             AttributeValue::UnitRef(offset) => Some(Die { unit, offset }),
             AttributeValue::DebugInfoRef(offset) => self.at_offset(file, offset),
-            AttributeValue::DebugInfoRefSup(offset) => self.at_offset(1, offset),
+            AttributeValue::DebugInfoRefSup(offset) => self.at_offset(self.supplementary?, offset),
             AttributeValue::DebugTypesRef(signature) => self.signatures.get(&signature.0).copied(),
             _ => None,
         }
@@ -207,7 +263,8 @@ impl<'s> DebugData<'s> {
     }
 
     /// `die`, and what it is a further description of: an inlined or concrete function
-    /// refers to an abstract one, a definition to a declaration in a class.
+    /// refers to an abstract one, a definition to a declaration in a class, a declaration of a
+    /// type to the unit that has it.
     fn origins(&self, die: Die) -> Vec<(Die, DebugEntry<'s>)> {
         const DEEPEST: usize = 8;
         let mut found = Vec::new();
@@ -217,7 +274,8 @@ impl<'s> DebugData<'s> {
             if found.len() < DEEPEST {
                 next = self
                     .reference(die.unit, &entry, dw::DW_AT_abstract_origin)
-                    .or_else(|| self.reference(die.unit, &entry, dw::DW_AT_specification));
+                    .or_else(|| self.reference(die.unit, &entry, dw::DW_AT_specification))
+                    .or_else(|| self.reference(die.unit, &entry, dw::DW_AT_signature));
             }
             found.push((die, entry));
         }
@@ -251,28 +309,33 @@ impl<'s> DebugData<'s> {
 }
 
 /// A unit as its first entry describes it.
-fn from_outside(
-    dwarf: &Dwarf<Bytes<'_>>,
-    header: &UnitHeader<Bytes<'_>>,
-) -> (UnitFacts, Vec<(u64, u64)>) {
-    let mut facts = UnitFacts::default();
-    let mut found = Vec::new();
+#[derive(Default)]
+struct Outside {
+    facts: UnitFacts,
+    ranges: Vec<(u64, u64)>,
+    /// What it and its other half are called, where one is in a file of its own.
+    id: Option<DwoId>,
+}
+
+fn from_outside(dwarf: &Dwarf<Bytes<'_>>, header: &UnitHeader<Bytes<'_>>) -> Outside {
+    let mut outside = Outside::default();
     let Ok(unit) = dwarf.unit(*header) else {
-        return (facts, found);
+        return outside;
     };
     let text = |bytes: Bytes<'_>| String::from_utf8_lossy(bytes.slice()).into_owned();
-    facts.name = unit.name.map(text).unwrap_or_default();
-    facts.folder = unit.comp_dir.map(text).unwrap_or_default();
+    outside.id = unit.dwo_id;
+    outside.facts.name = unit.name.map(text).unwrap_or_default();
+    outside.facts.folder = unit.comp_dir.map(text).unwrap_or_default();
     if let Ok(root) = unit.entry(unit.header.root_offset())
         && let Some(value) = root.attr_value(dw::DW_AT_producer)
         && let Ok(producer) = dwarf.attr_string(&unit, value)
     {
-        facts.producer = text(producer);
+        outside.facts.producer = text(producer);
     }
     if let Ok(mut ranges) = dwarf.unit_ranges(&unit) {
         while let Ok(Some(range)) = ranges.next() {
-            found.push((range.begin, range.end));
+            outside.ranges.push((range.begin, range.end));
         }
     }
-    (facts, found)
+    outside
 }

@@ -69,9 +69,7 @@ impl<'s> DebugData<'s> {
             let bits = number(&child, dw::DW_AT_bit_size);
             match child.tag() {
                 dw::DW_TAG_member | dw::DW_TAG_inheritance => {
-                    let place = number(&child, dw::DW_AT_data_bit_offset)
-                        .or(number(&child, dw::DW_AT_data_member_location))
-                        .and_then(|place| i64::try_from(place).ok());
+                    let place = place(&child).and_then(|place| i64::try_from(place).ok());
                     // A member without a place is at the start of a union, or static.
                     let static_member =
                         child.has_attr(dw::DW_AT_declaration) || child.has_attr(dw::DW_AT_external);
@@ -213,6 +211,22 @@ impl<'s> DebugData<'s> {
             format!("{} ({})", result.1, texts.join(", ")),
         )
     }
+}
+
+/// Where a member is: in bytes, for a bit-field in bits.
+fn place(member: &DebugEntry<'_>) -> Option<u64> {
+    let location = number(member, dw::DW_AT_data_member_location);
+    let Some(bits) = number(member, dw::DW_AT_bit_size) else {
+        return location;
+    };
+    let new = number(member, dw::DW_AT_data_bit_offset);
+    new.or_else(|| {
+        // Until DWARF 3 the offset counts from the highest bit of what holds the field.
+        let before = number(member, dw::DW_AT_bit_offset)?;
+        let holder = number(member, dw::DW_AT_byte_size).unwrap_or(0);
+        let from = location.unwrap_or(0).checked_add(holder)?.checked_mul(8)?;
+        Some(from.wrapping_sub(before).wrapping_sub(bits))
+    })
 }
 
 fn number(entry: &DebugEntry<'_>, name: gimli::DwAt) -> Option<u64> {

@@ -68,6 +68,7 @@ impl<'s> DebugData<'s> {
     }
 
     fn rows(&self, unit: usize) -> Option<&Rows> {
+        let unit = self.units[unit].skeleton.unwrap_or(unit);
         let loaded = self.unit(unit)?;
         Some(loaded.rows.get_or_init(|| {
             let mut rows = Rows::default();

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use gimli::{Dwarf, DwarfSections, EndianSlice, LittleEndian};
+use gimli::{Dwarf, DwarfPackageSections, DwarfSections, EndianSlice, LittleEndian};
 use object::{CompressionFormat, Object, ObjectSection};
 
 use super::{Bytes, DebugData};
@@ -32,6 +32,10 @@ type Sections<'a> = DwarfSections<Cow<'a, [u8]>>;
 pub struct DebugSections<'a> {
     main: Sections<'a>,
     supplementary: Option<Sections<'a>>,
+    /// Files with the units that were left outside (`.dwo`).
+    split: Vec<Sections<'a>>,
+    /// Files into which such files were put together (`.dwp`).
+    packages: Vec<DwarfPackageSections<Cow<'a, [u8]>>>,
 }
 
 impl<'a> DebugSections<'a> {
@@ -47,13 +51,30 @@ impl<'a> DebugSections<'a> {
                 let supplementary = supplementary
                     .map(|file| load(&object::File::parse(&file[..])?))
                     .transpose()?;
-                return Ok(Some(DebugSections {
+                let mut sections = DebugSections {
                     main: load(&file)?,
                     supplementary,
-                }));
+                    split: Vec::new(),
+                    packages: Vec::new(),
+                };
+                for file in &image.split_files {
+                    sections.add_split(&object::File::parse(&file[..])?)?;
+                }
+                return Ok(Some(sections));
             }
         }
         Ok(None)
+    }
+
+    fn add_split(&mut self, file: &object::File<'a>) -> Result<(), DebugError> {
+        let name = |id: gimli::SectionId| id.dwo_name().unwrap_or(id.name());
+        let load = |id| section(file, name(id));
+        if file.section_by_name(".debug_cu_index").is_some() {
+            self.packages.push(DwarfPackageSections::load(load)?);
+        } else {
+            self.split.push(DwarfSections::load(load)?);
+        }
+        Ok(())
     }
 
     /// Looks at all units from outside.
@@ -61,12 +82,23 @@ impl<'a> DebugSections<'a> {
     /// # Errors
     /// When the list of units is broken.
     pub fn open(&self) -> Result<DebugData<'_>, DebugError> {
-        let mut files = vec![open(&self.main)];
+        let slice = |bytes| EndianSlice::new(bytes, LittleEndian);
+        let mut main = open(&self.main);
+        let supplementary = self.supplementary.as_ref().map(open);
         if let Some(supplementary) = &self.supplementary {
-            files[0].set_sup(open(supplementary));
-            files.push(open(supplementary));
+            main.set_sup(open(supplementary));
         }
-        DebugData::new(files)
+        let mut packages = Vec::new();
+        for package in &self.packages {
+            packages.push(package.borrow(|bytes| slice(&bytes[..]), slice(&[]))?);
+        }
+        let split = self.split.iter().map(|sections| {
+            let mut dwarf = open(sections);
+            dwarf.make_dwo(&main);
+            dwarf
+        });
+        let split = split.collect();
+        DebugData::new(main, supplementary, split, &packages)
     }
 }
 
@@ -75,23 +107,24 @@ fn open<'s>(sections: &'s Sections<'_>) -> Dwarf<Bytes<'s>> {
 }
 
 fn load<'a>(file: &object::File<'a>) -> Result<Sections<'a>, DebugError> {
-    gimli::DwarfSections::load(|id: gimli::SectionId| {
-        let Some(section) = file.section_by_name(id.name()) else {
-            return Ok(Cow::Borrowed(&[][..]));
-        };
-        let compressed = section.compressed_data()?;
-        // The size stands in the file, and memory of that size is taken before the first
-        // byte is unpacked.
-        const LARGEST: u64 = 8 << 30;
-        const LARGEST_RATIO: u64 = 2_000;
-        let packed = compressed.data.len() as u64;
-        if compressed.format != CompressionFormat::None
-            && (compressed.uncompressed_size > LARGEST
-                || compressed.uncompressed_size > packed.saturating_mul(LARGEST_RATIO))
-        {
-            let name = id.name();
-            return Err(DebugError(format!("section {name} unpacks to too much")));
-        }
-        Ok(compressed.decompress()?)
-    })
+    DwarfSections::load(|id: gimli::SectionId| section(file, id.name()))
+}
+
+fn section<'a>(file: &object::File<'a>, name: &str) -> Result<Cow<'a, [u8]>, DebugError> {
+    let Some(section) = file.section_by_name(name) else {
+        return Ok(Cow::Borrowed(&[]));
+    };
+    let compressed = section.compressed_data()?;
+    // The size stands in the file, and memory of that size is taken before the first
+    // byte is unpacked.
+    const LARGEST: u64 = 8 << 30;
+    const LARGEST_RATIO: u64 = 2_000;
+    let packed = compressed.data.len() as u64;
+    if compressed.format != CompressionFormat::None
+        && (compressed.uncompressed_size > LARGEST
+            || compressed.uncompressed_size > packed.saturating_mul(LARGEST_RATIO))
+    {
+        return Err(DebugError(format!("section {name} unpacks to too much")));
+    }
+    Ok(compressed.decompress()?)
 }

@@ -135,11 +135,13 @@ impl<'s> DebugData<'s> {
         let Some(entry) = self.entry(die) else { return };
         let target = || self.reference(die.unit, &entry, dw::DW_AT_type);
         if is_composite(&entry) {
-            let declaration = entry.has_attr(dw::DW_AT_declaration);
+            let declaration =
+                entry.has_attr(dw::DW_AT_declaration) || entry.has_attr(dw::DW_AT_signature);
             if !declaration && let Some(name) = self.qualified_name(die) {
                 self.note(name, die, &entry, by, found);
             }
             self.members_of(die, waiting);
+            waiting.extend(self.reference(die.unit, &entry, dw::DW_AT_signature));
             return;
         }
         if entry.tag() == dw::DW_TAG_typedef

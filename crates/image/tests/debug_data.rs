@@ -1,0 +1,134 @@
+//! Debug data in the forms that compilers and linkers leave them in: each must tell the
+//! same of one small program.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+use invivo_image::{DebugSections, Image, SourcePlace};
+
+const SOURCE: &str = "\
+struct inner { long a; char name[8]; };
+struct outer { int count; struct inner *first; unsigned flag : 3; enum { OFF, ON = 5 } mode; };
+static struct outer state;
+
+static inline int twice(int x)
+{
+    return x * 2 + state.count;
+}
+
+__attribute__((noipa)) long look(struct outer *o, int x)
+{
+    return twice(x) + o->first->a;
+}
+
+int main(int argc, char **argv)
+{
+    (void)argv;
+    return (int)look(&state, argc);
+}
+";
+
+/// Compiles in two steps, because split debug data stay beside the object.
+fn program(name: &str, flags: &[&str]) -> Image {
+    let folder: PathBuf = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("debug-{name}"));
+    let _ = std::fs::remove_dir_all(&folder);
+    std::fs::create_dir_all(&folder).expect("a folder for the test");
+    std::fs::write(folder.join("look.c"), SOURCE).expect("the source can be written");
+    let run = |arguments: &[&str]| {
+        let output = Command::new("cc")
+            .current_dir(&folder)
+            .args(flags)
+            .args(arguments)
+            .output()
+            .expect("the compiler is installed (apt-get install gcc)");
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{text}");
+    };
+    run(&["-O2", "-c", "look.c"]);
+    run(&["-O2", "-o", "program", "look.o"]);
+    let file = std::fs::read(folder.join("program")).expect("the program was made");
+    let mut image = Image::parse(Arc::from(file), None).expect("an image");
+    let missing = image.missing_split_units().expect("a list of units");
+    if !missing.is_empty() {
+        let file = std::fs::read(folder.join("look.dwo")).expect("the unit was split off");
+        image
+            .attach_split(Arc::from(file), &missing)
+            .expect("it belongs to the program");
+    }
+    std::fs::remove_dir_all(&folder).expect("the folder is ours");
+    image
+}
+
+fn line(line: u32) -> Option<SourcePlace> {
+    let file = "look.c".to_owned();
+    Some(SourcePlace { file, line })
+}
+
+fn tells_all(name: &str, flags: &[&str]) {
+    let image = program(name, flags);
+    let sections = DebugSections::of(&image).expect("whole sections");
+    let sections = sections.expect("the program has debug data");
+    let debug = sections.open().expect("whole units");
+    let mut entities = image.entities.iter();
+    let entity = entities.find(|entity| entity.name() == "look");
+    let at = entity.expect("the program has it").addr;
+
+    let look = debug.function(at).expect("it is described");
+    assert_eq!(look.name, "look", "{name}");
+    assert_eq!(look.declared, line(10), "{name}");
+    assert_eq!(look.prototype_text, "long int (outer *, int)", "{name}");
+    let inlined: Vec<_> = look
+        .inlined
+        .iter()
+        .map(|i| (&i.name[..], i.called.clone()))
+        .collect();
+    assert_eq!(inlined, [("twice", line(12))], "{name}");
+    let place = debug.place_of(at).expect("it has a line");
+    assert!(
+        place.file == "look.c" && (6..=13).contains(&place.line),
+        "{name}: {place}"
+    );
+    assert!(
+        debug
+            .compiled_at(at)
+            .is_some_and(|unit| unit.producer.contains("GNU")),
+        "{name}"
+    );
+
+    let types = debug.types_used(&[(&look, BTreeSet::new())]);
+    let outer = types["outer"].layouts.first().expect("it has a layout");
+    assert_eq!((outer.kind, outer.size), ("struct", 24), "{name}");
+    let members: Vec<_> = outer
+        .members
+        .iter()
+        .map(|m| (&m.name[..], m.at, m.bits))
+        .collect();
+    let expected = [
+        ("count", 0, None),
+        ("first", 8, None),
+        ("flag", 128, Some(3)),
+        ("mode", 20, None),
+    ];
+    assert_eq!(members, expected, "{name}");
+    assert!(types.contains_key("inner"), "{name}: a member leads there");
+    let named = debug.types_named(&BTreeSet::from(["inner"]));
+    assert_eq!(named["inner"].layouts, types["inner"].layouts, "{name}");
+}
+
+#[test]
+fn every_form_of_debug_data_tells_the_same() {
+    let forms: [(&str, &[&str]); 7] = [
+        ("dwarf-4", &["-gdwarf-4"]),
+        ("dwarf-5", &["-gdwarf-5"]),
+        ("compressed", &["-gdwarf-5", "-gz=zlib"]),
+        ("type-units", &["-gdwarf-4", "-fdebug-types-section"]),
+        ("type-units-5", &["-gdwarf-5", "-fdebug-types-section"]),
+        ("split", &["-gdwarf-5", "-gsplit-dwarf"]),
+        ("lto", &["-gdwarf-5", "-flto"]),
+    ];
+    for (name, flags) in forms {
+        tells_all(name, flags);
+    }
+}
