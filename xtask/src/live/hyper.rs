@@ -33,10 +33,13 @@ impl Case for Hyper {
         "hyperd"
     }
 
+    /// What reads digits in `headers.rs` is inlined into all who read or write a length.
     fn changed(&self) -> &'static [&'static str] {
         &[
             "hyper::proto::h1::decode::Decoder::decode",
             "<hyper::proto::h1::role::Server as hyper::proto::h1::Http1Transaction>::parse",
+            "<hyper::proto::h1::role::Server as hyper::proto::h1::Http1Transaction>::encode",
+            "hyper::proto::h1::role::Server::encode_headers_with_original_case",
         ]
     }
 
