@@ -33,7 +33,13 @@ use verdict::Seen;
 pub(crate) use verdict::{Verdict, print as print_verdicts};
 
 /// The cases that `cargo xtask test` runs.
-pub(crate) const TESTED: &[&str] = &["redis-31228", "memcached-47783", "expat-45490"];
+pub(crate) const TESTED: &[&str] = &[
+    "redis-31228",
+    "memcached-47783",
+    "expat-45490",
+    "haproxy-40225",
+    "unbound-8508",
+];
 
 /// Which program answers, seen from outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

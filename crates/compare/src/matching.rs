@@ -5,7 +5,7 @@
 //! by what tells its bearers apart (their file, their users, their body), and
 //! what stays ambiguous stays unpaired.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use iced_x86::{OpKind, Register};
@@ -60,20 +60,34 @@ impl Pairs {
         ];
         for key in keys {
             pairs.pass(base, fixed, key, None);
-            pairs.pass(base, fixed, key, Some((in_base, in_fixed)));
+            for tell in [distinction, position] {
+                pairs.pass(base, fixed, key, Some((tell, in_base, in_fixed)));
+            }
         }
         pairs
     }
 
     /// Pairs what has the same key, where both sides have just one bearer;
-    /// with `usage`, where both have just one of the same [`distinction`].
-    fn pass(&mut self, base: &Image, fixed: &Image, key: KeyOf, usage: Option<(&Usage, &Usage)>) {
-        let left = bearers(base, key, usage.map(|u| u.0), |id| {
-            self.to_fixed.contains_key(&id)
-        });
-        let right = bearers(fixed, key, usage.map(|u| u.1), |id| {
-            self.to_base.contains_key(&id)
-        });
+    /// with `tell`, where both have just one of the same number that it gives.
+    fn pass(
+        &mut self,
+        base: &Image,
+        fixed: &Image,
+        key: KeyOf,
+        tell: Option<(Tell, &Usage, &Usage)>,
+    ) {
+        let left = bearers(
+            base,
+            key,
+            tell.map(|(tell, usage, _)| (tell, usage)),
+            |id| self.to_fixed.contains_key(&id),
+        );
+        let right = bearers(
+            fixed,
+            key,
+            tell.map(|(tell, _, usage)| (tell, usage)),
+            |id| self.to_base.contains_key(&id),
+        );
         for (name, ids) in left {
             if let ([one], Some([other])) = (&ids[..], right.get(&name).map(Vec::as_slice))
                 && !self.to_fixed.contains_key(one)
@@ -101,11 +115,14 @@ fn of_other_files(base: &Entity, fixed: &Entity) -> bool {
 
 type KeyOf = fn(&Symbol) -> Option<Key<'_>>;
 
-/// What is still to be paired, by kind, key and distinction.
+/// Gives a number that tells an entity from others of its name.
+type Tell = fn(&Image, &Usage, EntityId) -> u64;
+
+/// What is still to be paired, by kind, key and what tells it apart.
 fn bearers<'a>(
     image: &'a Image,
     key: KeyOf,
-    usage: Option<&Usage>,
+    tell: Option<(Tell, &Usage)>,
     done: impl Fn(EntityId) -> bool,
 ) -> HashMap<(EntityKind, Key<'a>, u64), Vec<EntityId>> {
     let mut found: HashMap<_, Vec<EntityId>> = HashMap::new();
@@ -115,13 +132,12 @@ fn bearers<'a>(
             // The number in `counter.3` is given anew in each build: today's
             // `counter.3` may be what another function called `counter` yesterday.
             let numbered = entity.kind == EntityKind::Object && is_numbered(&symbol.name);
-            if numbered && (usage.is_none() || key(symbol).is_none_or(|k| k.name == &*symbol.name))
-            {
+            if numbered && (tell.is_none() || key(symbol).is_none_or(|k| k.name == &*symbol.name)) {
                 continue;
             }
             if let Some(key) = key(symbol) {
                 let told = *told
-                    .get_or_insert_with(|| usage.map_or(0, |usage| distinction(image, usage, id)));
+                    .get_or_insert_with(|| tell.map_or(0, |(tell, usage)| tell(image, usage, id)));
                 let ids = found.entry((entity.kind, key, told)).or_default();
                 if ids.last() != Some(&id) {
                     ids.push(id);
@@ -163,6 +179,38 @@ impl<'a> Key<'a> {
     fn of(name: &'a str, file: Option<&'a str>) -> Self {
         Key { name, file }
     }
+}
+
+/// A number that tells variables of one name apart where all else is alike: who uses them
+/// where. Two blocks of one function may each have a `static char once`, of one size and
+/// with one user; as long as that user kept its instructions, the one that its tenth
+/// instruction refers to is the one that its tenth instruction referred to.
+fn position(image: &Image, usage: &Usage, id: EntityId) -> u64 {
+    let entity = image.entity(id);
+    let users = usage.uses.get(&id).map(Vec::as_slice).unwrap_or_default();
+    let users: BTreeSet<EntityId> = users.iter().map(|user| user.by).collect();
+    // Who holds a pointer to it may use it anywhere.
+    if entity.kind != EntityKind::Object || users.is_empty() || usage.pointed.contains_key(&id) {
+        return distinction(image, usage, id);
+    }
+    let mut hash = DefaultHasher::new();
+    entity.size.hash(&mut hash);
+    let mut places: Vec<(&str, u64, usize)> = Vec::new();
+    for user in users {
+        let (name, body) = (image.entity(user).name(), distinction(image, usage, user));
+        let lines = decode(image, image.entity(user)).unwrap_or_default();
+        for (index, line) in lines.iter().enumerate() {
+            if line
+                .references()
+                .any(|r| matches!(image.place(r.target), Place::In(to, _) if to == id))
+            {
+                places.push((stem(name), body, index));
+            }
+        }
+    }
+    places.sort_unstable();
+    places.hash(&mut hash);
+    hash.finish()
 }
 
 /// A number that tells bearers of one name apart: for a variable its size, who

@@ -199,6 +199,39 @@ fn statics_that_got_other_numbers_are_not_mistaken_for_each_other() {
     assert!(!c.is_refused(), "{:?}", c.findings);
 }
 
+/// `once.0` and `once.1` of one function, alike in all but where they are used.
+#[test]
+fn statics_of_one_function_are_told_apart_by_where_they_are_used() {
+    let text = |number: u32| {
+        source(&format!(
+            "N int log_to(int x) {{\n\
+             if (x > 9) {{ static char once; if (!once) {{ once = 1; puts(\"many\"); }} }}\n\
+             if (x < 0) {{ static char once; if (!once) {{ once = 1; puts(\"few\"); }} }}\n\
+             return x; }}\n\
+             N int other(int x) {{ return x * {number}; }}\n\
+             int main(int n, char **v) {{ (void)v; return log_to(n) + other(n); }}\n"
+        ))
+    };
+    let said = compare("blocks", &text(3), &text(5));
+    assert_eq!(said.names(), ["other"], "{:?}", said.hot);
+}
+
+/// `buffer + sizeof buffer` is no address inside anything, and may be the address of
+/// the next variable.
+#[test]
+fn the_end_of_a_variable_belongs_to_it() {
+    let text = |number: u32| {
+        source(&format!(
+            "N void fill(char *from, char *to, int x) {{ while (from < to) *from++ = x; }}\n\
+             N char *text(int x) {{ static char text[11]; fill(text, text + sizeof text, x); return text; }}\n\
+             N int other(int x) {{ return x * {number}; }}\n\
+             int main(int n, char **v) {{ (void)v; puts(text(n)); return other(n); }}\n"
+        ))
+    };
+    let said = compare("end", &text(3), &text(5));
+    assert_eq!(said.names(), ["other"], "{:?}", said.hot);
+}
+
 #[test]
 fn a_variable_whose_type_grew_is_refused() {
     let text = |field: &str| {

@@ -1,6 +1,6 @@
 //! What an address means.
 
-use crate::{EntityId, Image, LinkAddr, SectionKind, Slot};
+use crate::{EntityId, EntityKind, Image, LinkAddr, SectionKind, Slot};
 
 /// What is at an address that an instruction or a pointer refers to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,8 +47,21 @@ impl Image {
             SectionKind::Data if self.names_locals && self.bytes(at, 1).is_some() => {
                 Place::Constant(at)
             }
-            SectionKind::Text | SectionKind::Data | SectionKind::Tls => Place::Unnamed(at),
+            // `buffer + sizeof buffer` belongs to the variable, as long as no other
+            // begins there.
+            SectionKind::Data => match self.ending_at(at) {
+                Some(id) => Place::In(id, self.entity(id).size),
+                None => Place::Unnamed(at),
+            },
+            SectionKind::Text | SectionKind::Tls => Place::Unnamed(at),
         }
+    }
+
+    /// The variable whose last byte is just before `at`.
+    fn ending_at(&self, at: LinkAddr) -> Option<EntityId> {
+        let id = self.entity_at(LinkAddr(at.0.checked_sub(1)?))?;
+        let entity = self.entity(id);
+        (entity.kind == EntityKind::Object && entity.end() == at).then_some(id)
     }
 
     /// The constant that a pointer to just before a section really means, and how

@@ -45,7 +45,7 @@ impl Case for Haproxy {
             Self::Fragment => &[
                 "h1_headers_to_hdr_list",
                 "h2_make_htx_request",
-                "h2c_bck_handle_headers",
+                "h2c_decode_headers",
             ],
         }
     }

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Result, bail};
 
-use super::{Answer, Case};
+use super::{Answer, Case, Expectation};
 use crate::load::{Clients, library};
 use crate::process::{self, Server};
 
@@ -89,7 +89,17 @@ impl Case for Sqlite {
     }
 
     fn changed(&self) -> &'static [&'static str] {
-        &[]
+        &["analyzeAggregate", "sqlite3ExprCodeTarget", "sqlite3Select"]
+    }
+
+    /// Two members of each column of an aggregate grow from 16 to 32 bits, and the
+    /// second of them moves. Such columns live in the heap while a statement is
+    /// being prepared, which nobody but a person can know to be over.
+    fn expectation(&self) -> Expectation {
+        Expectation::Refused {
+            rule: "R-LAYOUT",
+            subject: "AggInfo_col",
+        }
     }
 
     fn start(&self, programs: &Path, run: &Path) -> Result<Server> {

@@ -45,7 +45,14 @@ impl Case for Redis {
 
     fn changed(&self) -> &'static [&'static str] {
         match self {
-            Self::DeepPattern => &[],
+            Self::DeepPattern => &[
+                "stringmatchlen_impl",
+                "stringmatchlen",
+                "stringmatch",
+                "stringmatchlen_fuzz_test",
+                "ACLSetSelector",
+                "bit_tohex",
+            ],
             Self::OutputLimit => &["checkClientOutputBufferLimits"],
         }
     }

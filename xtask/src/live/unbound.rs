@@ -32,7 +32,11 @@ impl Case for Unbound {
     }
 
     fn changed(&self) -> &'static [&'static str] {
-        &[]
+        &[
+            "compress_any_dname",
+            "packed_rrset_encode",
+            "reply_info_encode",
+        ]
     }
 
     fn start(&self, programs: &Path, run: &Path) -> Result<Server> {
