@@ -206,6 +206,10 @@ fn guard(lines: &[Line], index: usize) -> Option<u64> {
     let jump = before
         .iter()
         .rposition(|line| line.instruction.mnemonic() == Mnemonic::Ja)?;
+    // What comes behind a `ret` was reached from elsewhere, not through this comparison.
+    if before[jump + 1..].iter().any(Line::ends_flow) {
+        return None;
+    }
     let compare = &before[..jump].last()?.instruction;
     let indexed = index_register(lines, index)?;
     let compared = compare.op0_register();

@@ -232,6 +232,27 @@ fn the_end_of_a_variable_belongs_to_it() {
     assert_eq!(said.names(), ["other"], "{:?}", said.hot);
 }
 
+/// A comparison before a `ret` says nothing about a table behind it: `utf8_next` of
+/// HAProxy compares one register with 0x7f in one branch, and indexes a table of thirty
+/// entries with it in another.
+#[test]
+fn a_comparison_of_another_branch_guards_no_table() {
+    let text = |size: u32| {
+        source(&format!(
+            "asm(\".section .rodata; .globl banner; .type banner, @object; banner: .fill {size}, 1, 65\\n\"\n\
+                 \".size banner, {size}; .balign 4; 9: .rept 30; .long 3f - 9b; .endr; .text\\n\"\n\
+                 \".globl pick; .type pick, @function; pick: .cfi_startproc; mov %edi, %edx\\n\"\n\
+                 \"cmp $29, %edx; jbe 1f; cmp $127, %edx; ja 2f; mov $1, %eax; ret\\n\"\n\
+                 \"1: lea 9b(%rip), %rcx; movslq (%rcx,%rdx,4), %rdx; add %rcx, %rdx; jmp *%rdx\\n\"\n\
+                 \"3: mov $3, %eax; ret; 2: xor %eax, %eax; ret; .cfi_endproc; .size pick, . - pick\");\n\
+             int pick(int); extern char banner[];\n\
+             int main(int n, char **v) {{ (void)v; return pick(n) + banner[n]; }}\n"
+        ))
+    };
+    let said = compare("branch", &text(64), &text(128));
+    assert!(!said.names().contains(&"pick"), "{:?}", said.hot);
+}
+
 #[test]
 fn a_variable_whose_type_grew_is_refused() {
     let text = |field: &str| {
