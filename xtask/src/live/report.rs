@@ -165,7 +165,7 @@ impl<'a> Story<'a> {
             paint::micros(*program_us),
         )));
         self.claims
-            .add(format!("the tool says {expected}"), state == expected);
+            .add(format!("process {pid} is {expected}"), state == expected);
     }
 
     /// Waits for enough requests, ends the clients, prints what they saw.
