@@ -11,6 +11,7 @@ mod library;
 mod memcached;
 mod mosquitto;
 mod nginx;
+mod python;
 mod redis;
 mod report;
 mod selftest;
@@ -107,6 +108,7 @@ fn all() -> Vec<Box<dyn Case>> {
         Box::new(unbound::Unbound),
         Box::new(nginx::Nginx),
         Box::new(hyper::Hyper),
+        Box::new(python::Python),
         Box::new(dnsmasq::Dnsmasq::default()),
         Box::new(dropbear::Dropbear),
         Box::new(mosquitto::Mosquitto),
