@@ -6,7 +6,7 @@ use iced_x86::{Instruction, OpKind, Register};
 use invivo_image::x86_64::{Line, decode};
 use invivo_image::{EntityId, Image, LinkAddr};
 
-use crate::constants::{TableEntry, jump_table};
+use crate::constants::{TableEntry, jump_table, relative_table};
 use crate::matching::is_immediate;
 use crate::meaning::{Meaning, Referred};
 use crate::{Difference, Differing, Parts, Usage};
@@ -56,6 +56,10 @@ impl<'a> Body<'a> {
             at,
             &|target| self.index.contains_key(&target),
         )
+    }
+
+    fn relative_table(&self, part: usize, line: usize, at: LinkAddr) -> Option<Vec<LinkAddr>> {
+        relative_table(self.image, self.usage, &self.lines[part], line, at)
     }
 }
 
@@ -152,9 +156,13 @@ impl Meaning<'_, '_> {
                     let tables = base
                         .table(part, index, from)
                         .zip(fixed.table(part, index, to));
-                    let result = match tables {
-                        Some((one, other)) => same_tables(base, &one, fixed, &other),
-                        None => {
+                    let relative = base
+                        .relative_table(part, index, from)
+                        .zip(fixed.relative_table(part, index, to));
+                    let result = match (tables, relative) {
+                        (Some((one, other)), _) => same_tables(base, &one, fixed, &other),
+                        (None, Some((one, other))) => self.same_targets(&one, &other),
+                        (None, None) => {
                             let numbers =
                                 numbers_around(&base.lines[part], &fixed.lines[part], index);
                             self.same(
@@ -175,6 +183,17 @@ impl Meaning<'_, '_> {
                 }
             }
         }
+    }
+
+    /// `Ok` if both tables of distances lead to the same, in the same order.
+    fn same_targets(&self, one: &[LinkAddr], other: &[LinkAddr]) -> Result<(), Difference> {
+        if one.len() != other.len() {
+            return Err(Difference::Instructions);
+        }
+        let place = Referred::pointer;
+        one.iter()
+            .zip(other)
+            .try_for_each(|(one, other)| self.same(place(*one), place(*other)))
     }
 
     /// True if unwinding passes both in the same way.

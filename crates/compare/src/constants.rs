@@ -198,6 +198,65 @@ pub fn is_relative_table(lines: &[Line], index: usize) -> bool {
     })
 }
 
+/// What the entries of a table of distances from its own start lead to (see
+/// [`is_relative_table`]), where `lines[index]` loads the address of one.
+///
+/// LLVM turns a table of pointers into such a table, so that the loader has nothing to
+/// relocate: every entry is another number when anything moves.
+pub(crate) fn relative_table(
+    image: &Image,
+    usage: &Usage,
+    lines: &[Line],
+    index: usize,
+    at: LinkAddr,
+) -> Option<Vec<LinkAddr>> {
+    if !is_relative_table(lines, index) {
+        return None;
+    }
+    let room = image.section_at(at)?.range.end.0 - at.0;
+    let next = usage.next_boundary(at).map_or(room, |next| next.0 - at.0);
+    let bytes = image.bytes(at, next.min(room))?;
+    let mut distances: Vec<i32> = bytes
+        .chunks_exact(4)
+        .map_while(|entry| Some(i32::from_le_bytes(entry.try_into().ok()?)))
+        .collect();
+    match guard(lines, index).and_then(|count| usize::try_from(count).ok()) {
+        Some(count) if count > distances.len() => return None,
+        Some(count) => distances.truncate(count),
+        // What follows the last entry is padding.
+        None => {
+            let used = distances.iter().rposition(|distance| *distance != 0);
+            distances.truncate(used.map_or(0, |last| last + 1));
+        }
+    }
+    let lead = |distance: &i32| {
+        let target = at.checked_offset(i64::from(*distance))?;
+        image.section_at(target).map(|_| target)
+    };
+    distances.iter().map(lead).collect()
+}
+
+/// What a function refers to by its tables of distances, as far as the comparison before
+/// each says how long it is.
+pub(crate) fn through_tables(image: &Image, lines: &[Line]) -> Vec<LinkAddr> {
+    let mut found = Vec::new();
+    for (index, line) in lines.iter().enumerate() {
+        let Some(table) = line.address.map(|reference| reference.target) else {
+            continue;
+        };
+        if !is_relative_table(lines, index) {
+            continue;
+        }
+        let size = guard(lines, index).and_then(|count| count.checked_mul(4));
+        let bytes = size.and_then(|size| image.bytes(table, size));
+        for entry in bytes.unwrap_or_default().chunks_exact(4) {
+            let distance = i32::from_le_bytes(entry.try_into().expect("chunks of four"));
+            found.extend(table.checked_offset(i64::from(distance)));
+        }
+    }
+    found
+}
+
 /// The number of entries that the comparison before `lines[index]` allows, where
 /// it compares the register that indexes the table.
 fn guard(lines: &[Line], index: usize) -> Option<u64> {
@@ -212,8 +271,16 @@ fn guard(lines: &[Line], index: usize) -> Option<u64> {
     }
     let compare = &before[..jump].last()?.instruction;
     let indexed = index_register(lines, index)?;
-    let compared = compare.op0_register();
-    if compare.mnemonic() != Mnemonic::Cmp || compared.full_register() != indexed {
+    let compared = compare.op0_register().full_register();
+    // `cmp edi, 6`, `ja`, `movsxd rax, edi`: the index is a copy of what was compared.
+    let after = index.saturating_sub(LOOK_BACK) + jump;
+    let copied = lines.iter().skip(after).take(LOOK_BACK).any(|line| {
+        let copy = &line.instruction;
+        matches!(copy.mnemonic(), Mnemonic::Mov | Mnemonic::Movsxd)
+            && copy.op0_register().full_register() == indexed
+            && copy.op1_register().full_register() == compared
+    });
+    if compare.mnemonic() != Mnemonic::Cmp || (compared != indexed && !copied) {
         return None;
     }
     (0..compare.op_count())

@@ -58,43 +58,77 @@ impl Pairs {
             },
             |s| Some(Key::of(stem(&s.name), None)),
         ];
-        for key in keys {
-            pairs.pass(base, fixed, key, None);
-            for tell in [distinction, position] {
-                pairs.pass(base, fixed, key, Some((tell, in_base, in_fixed)));
+        // Each pair tells more about its neighbours: of two functions called `read_int`
+        // one is called by a function that has its pair by now.
+        const ROUNDS: usize = 8;
+        for _ in 0..ROUNDS {
+            let before = pairs.to_fixed.len();
+            for key in keys {
+                pairs.pass(base, fixed, key, None);
+                for told_by in [ToldBy::Body, ToldBy::Callers, ToldBy::Position] {
+                    pairs.pass(base, fixed, key, Some((told_by, in_base, in_fixed)));
+                }
+            }
+            if pairs.to_fixed.len() == before {
+                break;
             }
         }
         pairs
     }
 
     /// Pairs what has the same key, where both sides have just one bearer;
-    /// with `tell`, where both have just one of the same number that it gives.
+    /// or just one that is told from the others by the same number.
     fn pass(
         &mut self,
         base: &Image,
         fixed: &Image,
         key: KeyOf,
-        tell: Option<(Tell, &Usage, &Usage)>,
+        told: Option<(ToldBy, &Usage, &Usage)>,
     ) {
-        let left = bearers(
-            base,
-            key,
-            tell.map(|(tell, usage, _)| (tell, usage)),
-            |id| self.to_fixed.contains_key(&id),
-        );
-        let right = bearers(
-            fixed,
-            key,
-            tell.map(|(tell, _, usage)| (tell, usage)),
-            |id| self.to_base.contains_key(&id),
-        );
+        let left = bearers(base, key, told.is_some(), |id| self.fixed_of(id).is_some());
+        let right = bearers(fixed, key, told.is_some(), |id| self.base_of(id).is_some());
+        let mut found = Vec::new();
         for (name, ids) in left {
-            if let ([one], Some([other])) = (&ids[..], right.get(&name).map(Vec::as_slice))
-                && !self.to_fixed.contains_key(one)
-                && !self.to_base.contains_key(other)
-                && !of_other_files(base.entity(*one), fixed.entity(*other))
+            let Some(others) = right.get(&name) else {
+                continue;
+            };
+            let Some((by, in_base, in_fixed)) = told else {
+                if let ([one], [other]) = (&ids[..], &others[..]) {
+                    found.push((*one, *other));
+                }
+                continue;
+            };
+            let here = Side {
+                image: base,
+                usage: in_base,
+                pair: &|id| self.fixed_of(id).is_some().then_some(id),
+            };
+            let there = Side {
+                image: fixed,
+                usage: in_fixed,
+                pair: &|id| self.base_of(id),
+            };
+            let mut alike: HashMap<u64, (Vec<EntityId>, Vec<EntityId>)> = HashMap::new();
+            for id in ids {
+                alike.entry(here.tell(id, by)).or_default().0.push(id);
+            }
+            for id in others {
+                alike.entry(there.tell(*id, by)).or_default().1.push(*id);
+            }
+            let single = |both: &(Vec<EntityId>, Vec<EntityId>)| match (&both.0[..], &both.1[..]) {
+                ([one], [other]) => Some((*one, *other)),
+                _ => None,
+            };
+            found.extend(alike.values().filter_map(single));
+        }
+        // An entity with several names may be found twice: the same one comes first in each run.
+        found.sort_unstable();
+        for (one, other) in found {
+            if self.fixed_of(one).is_none()
+                && self.base_of(other).is_none()
+                && !of_other_files(base.entity(one), fixed.entity(other))
             {
-                self.insert(*one, *other);
+                self.insert(one, other);
             }
         }
     }
@@ -115,30 +149,24 @@ fn of_other_files(base: &Entity, fixed: &Entity) -> bool {
 
 type KeyOf = fn(&Symbol) -> Option<Key<'_>>;
 
-/// Gives a number that tells an entity from others of its name.
-type Tell = fn(&Image, &Usage, EntityId) -> u64;
-
-/// What is still to be paired, by kind, key and what tells it apart.
+/// What is still to be paired, by kind and key.
 fn bearers<'a>(
     image: &'a Image,
     key: KeyOf,
-    tell: Option<(Tell, &Usage)>,
+    distinguished: bool,
     done: impl Fn(EntityId) -> bool,
-) -> HashMap<(EntityKind, Key<'a>, u64), Vec<EntityId>> {
+) -> HashMap<(EntityKind, Key<'a>), Vec<EntityId>> {
     let mut found: HashMap<_, Vec<EntityId>> = HashMap::new();
     for (id, entity) in image.entity_ids().filter(|(id, _)| !done(*id)) {
-        let mut told = None;
         for symbol in own_names(entity) {
             // The number in `counter.3` is given anew in each build: today's
             // `counter.3` may be what another function called `counter` yesterday.
             let numbered = entity.kind == EntityKind::Object && is_numbered(&symbol.name);
-            if numbered && (tell.is_none() || key(symbol).is_none_or(|k| k.name == &*symbol.name)) {
+            if numbered && (!distinguished || key(symbol).is_none_or(|k| k.name == &*symbol.name)) {
                 continue;
             }
             if let Some(key) = key(symbol) {
-                let told = *told
-                    .get_or_insert_with(|| tell.map_or(0, |(tell, usage)| tell(image, usage, id)));
-                let ids = found.entry((entity.kind, key, told)).or_default();
+                let ids = found.entry((entity.kind, key)).or_default();
                 if ids.last() != Some(&id) {
                     ids.push(id);
                 }
@@ -181,98 +209,133 @@ impl<'a> Key<'a> {
     }
 }
 
-/// A number that tells variables of one name apart where all else is alike: who uses them
-/// where. Two blocks of one function may each have a `static char once`, of one size and
-/// with one user; as long as that user kept its instructions, the one that its tenth
-/// instruction refers to is the one that its tenth instruction referred to.
-fn position(image: &Image, usage: &Usage, id: EntityId) -> u64 {
-    let entity = image.entity(id);
-    let users = usage.uses.get(&id).map(Vec::as_slice).unwrap_or_default();
-    let users: BTreeSet<EntityId> = users.iter().map(|user| user.by).collect();
-    // Who holds a pointer to it may use it anywhere.
-    if entity.kind != EntityKind::Object || users.is_empty() || usage.pointed.contains_key(&id) {
-        return distinction(image, usage, id);
-    }
-    let mut hash = DefaultHasher::new();
-    entity.size.hash(&mut hash);
-    let mut places: Vec<(&str, u64, usize)> = Vec::new();
-    for user in users {
-        let (name, body) = (image.entity(user).name(), distinction(image, usage, user));
-        let lines = decode(image, image.entity(user)).unwrap_or_default();
-        for (index, line) in lines.iter().enumerate() {
-            if line
-                .references()
-                .any(|r| matches!(image.place(r.target), Place::In(to, _) if to == id))
-            {
-                places.push((stem(name), body, index));
-            }
-        }
-    }
-    places.sort_unstable();
-    places.hash(&mut hash);
-    hash.finish()
+/// What bearers of one name are told apart by, from the first to the last resort.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum ToldBy {
+    /// A variable by its size, who uses it and what points to it; a function by its
+    /// instructions and what they refer to.
+    Body,
+    /// A function also by who uses it: two copies of one helper differ in nothing else,
+    /// but a fix may add or remove a call.
+    Callers,
+    /// A variable by who uses it where. Two blocks of one function may each have a
+    /// `static char once`, of one size and with one user; as long as that user kept its
+    /// instructions, the one that its tenth instruction refers to is the one that its
+    /// tenth instruction referred to.
+    Position,
 }
 
-/// A number that tells bearers of one name apart: for a variable its size, who
-/// uses it and what points to it; for a function its instructions and what they refer to.
-fn distinction(image: &Image, usage: &Usage, id: EntityId) -> u64 {
-    let entity = image.entity(id);
-    let mut hash = DefaultHasher::new();
-    entity.size.hash(&mut hash);
-    if entity.kind == EntityKind::Object {
-        let mut users: Vec<&str> = usage
-            .uses
-            .get(&id)
+/// One image of the pair, on the way.
+struct Side<'a> {
+    image: &'a Image,
+    usage: &'a Usage,
+    /// What an entity that has its pair is called in the base.
+    pair: &'a dyn Fn(EntityId) -> Option<EntityId>,
+}
+
+impl Side<'_> {
+    /// What an entity is known by: its pair, or as long as it has none its name.
+    fn label(&self, id: EntityId) -> (Option<EntityId>, &str) {
+        match (self.pair)(id) {
+            Some(base) => (Some(base), ""),
+            None => (None, stem(self.image.entity(id).name())),
+        }
+    }
+
+    /// The functions that refer to `id`.
+    fn users(&self, id: EntityId) -> BTreeSet<EntityId> {
+        let uses = self.usage.uses.get(&id).into_iter().flatten();
+        uses.map(|user| user.by).collect()
+    }
+
+    /// A number that tells `id` from others of its name.
+    fn tell(&self, id: EntityId, by: ToldBy) -> u64 {
+        let mut hash = DefaultHasher::new();
+        let entity = self.image.entity(id);
+        entity.size.hash(&mut hash);
+        if entity.kind != EntityKind::Object {
+            self.body(id, &mut hash);
+            if by == ToldBy::Callers {
+                self.callers(id, &mut hash);
+            }
+        // Who holds a pointer to a variable may use it anywhere.
+        } else if by == ToldBy::Position
+            && self.usage.uses.contains_key(&id)
+            && !self.usage.pointed.contains_key(&id)
+        {
+            self.positions(id, &mut hash);
+        } else {
+            self.callers(id, &mut hash);
+            self.holders(id, &mut hash);
+        }
+        hash.finish()
+    }
+
+    fn callers(&self, id: EntityId, hash: &mut DefaultHasher) {
+        let users: BTreeSet<_> = self
+            .users(id)
             .into_iter()
-            .flatten()
-            .map(|u| stem(image.entity(u.by).name()))
+            .map(|by| self.label(by))
             .collect();
-        users.sort_unstable();
-        users.dedup();
-        users.hash(&mut hash);
-        // Unnamed literals of C (`__compound_literal.3`) are known only to what points to them.
-        let mut holders: Vec<(&str, u64)> = usage
-            .pointed
-            .get(&id)
-            .into_iter()
-            .flatten()
-            .filter_map(|at| {
-                image
-                    .entity_at(*at)
-                    .map(|holder| (image.entity(holder), *at))
-            })
-            .map(|(holder, at)| (stem(holder.name()), at.0 - holder.addr.0))
+        users.hash(hash);
+    }
+
+    /// Unnamed literals of C (`__compound_literal.3`) are known only to what points to them.
+    fn holders(&self, id: EntityId, hash: &mut DefaultHasher) {
+        let places = self.usage.pointed.get(&id).into_iter().flatten();
+        let mut holders: Vec<_> = places
+            .filter_map(|at| self.image.entity_at(*at).map(|holder| (holder, *at)))
+            .map(|(holder, at)| (self.label(holder), at.0 - self.image.entity(holder).addr.0))
             .collect();
         holders.sort_unstable();
-        holders.hash(&mut hash);
-        return hash.finish();
+        holders.hash(hash);
     }
-    for line in decode(image, entity)
-        .into_iter()
-        .flatten()
-        .filter(|line| !line.is_padding())
-    {
-        let instruction = &line.instruction;
-        instruction.code().as_near_branch().hash(&mut hash);
-        for op in 0..instruction.op_count() {
-            if instruction.op_kind(op) == OpKind::Register {
-                instruction.op_register(op).hash(&mut hash);
-            } else if line.immediate.is_none() && is_immediate(instruction.op_kind(op)) {
-                instruction.immediate(op).hash(&mut hash);
+
+    fn positions(&self, id: EntityId, hash: &mut DefaultHasher) {
+        let mut places = Vec::new();
+        for user in self.users(id) {
+            let body = self.tell(user, ToldBy::Body);
+            let lines = decode(self.image, self.image.entity(user)).unwrap_or_default();
+            for (index, line) in lines.iter().enumerate() {
+                let refers = line
+                    .references()
+                    .any(|r| matches!(self.image.place(r.target), Place::In(to, _) if to == id));
+                if refers {
+                    places.push((self.label(user), body, index));
+                }
             }
         }
-        if instruction.memory_base() != Register::RIP && line.address.is_none() {
-            instruction.memory_displacement64().hash(&mut hash);
-        }
-        for reference in line.references() {
-            if let Place::In(target, offset) = image.place(reference.target)
-                && target != id
-            {
-                (stem(image.entity(target).name()), offset).hash(&mut hash);
+        places.sort_unstable();
+        places.hash(hash);
+    }
+
+    fn body(&self, id: EntityId, hash: &mut DefaultHasher) {
+        for line in decode(self.image, self.image.entity(id))
+            .into_iter()
+            .flatten()
+            .filter(|line| !line.is_padding())
+        {
+            let instruction = &line.instruction;
+            instruction.code().as_near_branch().hash(hash);
+            for op in 0..instruction.op_count() {
+                if instruction.op_kind(op) == OpKind::Register {
+                    instruction.op_register(op).hash(hash);
+                } else if line.immediate.is_none() && is_immediate(instruction.op_kind(op)) {
+                    instruction.immediate(op).hash(hash);
+                }
+            }
+            if instruction.memory_base() != Register::RIP && line.address.is_none() {
+                instruction.memory_displacement64().hash(hash);
+            }
+            for reference in line.references() {
+                if let Place::In(target, offset) = self.image.place(reference.target)
+                    && target != id
+                {
+                    (self.label(target), offset).hash(hash);
+                }
             }
         }
     }
-    hash.finish()
 }
 
 pub(crate) fn is_immediate(kind: OpKind) -> bool {

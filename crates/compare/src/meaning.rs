@@ -96,6 +96,9 @@ impl<'c, 'a> Meaning<'c, 'a> {
             })
         };
         let same = match (&one, &other) {
+            (Place::In(a, x), Place::In(b, y)) if x == y && self.is_unsized(*a, *b) => {
+                return self.same_constant(base.at, fixed.at, base, fixed);
+            }
             (Place::In(a, x), Place::In(b, y)) => {
                 let same = x == y && self.same_entity(*a, *b);
                 let sizes = [c.base.entity(*a).size, c.fixed.entity(*b).size];
@@ -140,6 +143,19 @@ impl<'c, 'a> Meaning<'c, 'a> {
             return self.same_object(base, fixed);
         }
         paired == Some(fixed) && c.base.entity(base).size == c.fixed.entity(fixed).size
+    }
+
+    /// True for two constants whose symbols do not say how long they are, as in assembly:
+    /// their names say nothing about what is there.
+    fn is_unsized(&self, base: EntityId, fixed: EntityId) -> bool {
+        let one = |image: &Image, id| {
+            let entity = image.entity(id);
+            let section = image.section_at(entity.addr);
+            entity.size == 0
+                && entity.kind == EntityKind::Object
+                && section.is_some_and(|s| s.name.starts_with(".rodata"))
+        };
+        one(self.comparison.base, base) && one(self.comparison.fixed, fixed)
     }
 
     fn is_constant(&self, base: EntityId, fixed: EntityId) -> bool {

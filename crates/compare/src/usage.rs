@@ -7,6 +7,8 @@ use invivo_image::x86_64::{Reference, ReferenceKind, decode};
 use invivo_image::{EntityId, EntityKind, Image, Link, LinkAddr, Place, SectionKind, Slot};
 use rayon::prelude::*;
 
+use crate::constants::through_tables;
+
 /// One function's reference to an entity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Use {
@@ -42,6 +44,8 @@ impl Usage {
             .par_iter()
             .map(|(id, entity)| {
                 let references = decode(image, entity).map(|lines| {
+                    let tabled = through_tables(image, &lines).into_iter();
+                    let tabled = tabled.filter(|at| *at < entity.addr || *at >= entity.end());
                     let outer = lines.iter().flat_map(|line| line.references());
                     // A function that takes its own address tells it to somebody.
                     let leaves = |r: &Reference| {
@@ -49,7 +53,13 @@ impl Usage {
                             || r.target >= entity.end()
                             || (r.kind == ReferenceKind::Relative && r.target == entity.addr)
                     };
-                    outer.filter(leaves).collect()
+                    let told = tabled.map(|target| Reference {
+                        kind: ReferenceKind::Relative,
+                        offset: 0,
+                        width: 0,
+                        target,
+                    });
+                    outer.filter(leaves).chain(told).collect()
                 });
                 (*id, references)
             })

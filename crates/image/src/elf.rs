@@ -180,7 +180,7 @@ fn section_kind(name: &str, flags: elf::SectionFlags) -> SectionKind {
         SectionKind::Tls
     } else if flags.contains(elf::SHF_EXECINSTR) {
         SectionKind::Text
-    } else if is(".got") {
+    } else if is(".got") || name == ".dynamic" {
         SectionKind::Got
     } else if !flags.contains(elf::SHF_WRITE) || is(".data.rel.ro") {
         SectionKind::ReadOnly

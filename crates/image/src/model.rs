@@ -49,7 +49,7 @@ pub enum SectionKind {
     Text,
     /// Constants; also what the loader write-protects after relocation (`.data.rel.ro`).
     ReadOnly,
-    /// Slots that the loader fills: `.got`, `.got.plt`.
+    /// What the linker makes for the loader: `.got`, `.got.plt`, `.dynamic`.
     Got,
     /// Variables.
     Data,

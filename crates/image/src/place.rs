@@ -23,8 +23,20 @@ impl Image {
     /// What is at `at`.
     #[must_use]
     pub fn place(&self, at: LinkAddr) -> Place {
-        if let Some(slot) = self.stubs.get(&at).and_then(|slot| self.slots.get(slot)) {
-            return Place::Stub(slot.clone());
+        if let Some(slot) = self.stubs.get(&at) {
+            if let Some(slot) = self.slots.get(slot) {
+                return Place::Stub(slot.clone());
+            }
+            // A static program that runs at any address has stubs for functions that nobody
+            // defines (`_ITM_RU1` of libstdc++); their slots lead back into the stub.
+            const LONGEST: u64 = 16;
+            match self.static_slot(*slot) {
+                Some(Slot::Pointer(to)) if to > at && to.0 - at.0 <= LONGEST => {
+                    return Place::Stub(Slot::Number(0));
+                }
+                Some(slot) => return Place::Stub(slot),
+                None => {}
+            }
         }
         if let Some(id) = self.entity_at(at) {
             let offset = at.0 - self.entity(id).addr.0;
@@ -84,12 +96,15 @@ impl Image {
     /// A slot that the linker filled for good, as it does in images with fixed addresses.
     fn static_slot(&self, at: LinkAddr) -> Option<Slot> {
         let bytes: [u8; 8] = self.bytes(at, 8)?.try_into().ok()?;
-        let value = u64::from_le_bytes(bytes);
-        let is_place = self.section_at(LinkAddr(value)).is_some();
+        let value = LinkAddr(u64::from_le_bytes(bytes));
+        // The end of a section (`__stop_…`) is a place, though nothing is there.
+        let is_end =
+            self.edges.contains_key(&value) || self.sections.iter().any(|s| s.range.end == value);
+        let is_place = is_end || self.section_at(value).is_some();
         Some(if is_place {
-            Slot::Pointer(LinkAddr(value))
+            Slot::Pointer(value)
         } else {
-            Slot::Number(value)
+            Slot::Number(value.0)
         })
     }
 }

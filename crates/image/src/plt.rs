@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use iced_x86::{Decoder, DecoderOptions, Mnemonic, OpKind};
 
-use crate::{Image, LinkAddr};
+use crate::{Image, LinkAddr, SectionKind};
 
 /// Stub address → slot address.
 pub(crate) fn find_stubs(image: &Image) -> BTreeMap<LinkAddr, LinkAddr> {
@@ -28,13 +28,19 @@ pub(crate) fn find_stubs(image: &Image) -> BTreeMap<LinkAddr, LinkAddr> {
             match instruction.mnemonic() {
                 Mnemonic::Jmp if instruction.op0_kind() == OpKind::Memory => {
                     let slot = LinkAddr(instruction.ip_rel_memory_address());
-                    if instruction.is_ip_rel_memory_operand() && image.slots.contains_key(&slot) {
+                    let filled = image.slots.contains_key(&slot)
+                        || image
+                            .section_at(slot)
+                            .is_some_and(|s| s.kind == SectionKind::Got);
+                    if instruction.is_ip_rel_memory_operand() && filled {
                         stubs.insert(LinkAddr(first), slot);
                     }
                     start = None;
                 }
                 Mnemonic::Jmp => start = None,
-                // Padding between two stubs belongs to neither.
+                // Padding between two stubs belongs to neither; nor does a stub that the
+                // linker reserved and left empty (zeros: `add [rax], al`).
+                Mnemonic::Add if first == ip => start = None,
                 Mnemonic::Nop | Mnemonic::Int3 if first == ip => start = None,
                 // The lazy half `push n; jmp header` follows a stub in `.plt`.
                 Mnemonic::Push if first == ip => start = None,

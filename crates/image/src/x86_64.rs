@@ -165,8 +165,22 @@ fn may_be_address(image: &Image, place: LinkAddr, value: u64) -> bool {
             SectionKind::ReadOnly => [".rodata", ".data.rel.ro", ".lrodata"]
                 .iter()
                 .any(|p| section.name.starts_with(p)),
-            SectionKind::Text | SectionKind::Data | SectionKind::Got => true,
+            SectionKind::Text => is_code_address(image, place, LinkAddr(value)),
+            SectionKind::Data | SectionKind::Got => true,
         })
+}
+
+/// True if code at `place` may mean code at `value` by its number.
+///
+/// `O_DIRECTORY | O_NOFOLLOW` is 0x30000 and `__O_TMPFILE` 0x410000: in a large static
+/// program that is somewhere inside a function. But functions are referred to by their
+/// first byte, and places inside one only by itself and its cold part.
+fn is_code_address(image: &Image, place: LinkAddr, value: LinkAddr) -> bool {
+    image.entity_at(value).is_none_or(|id| {
+        let entity = image.entity(id);
+        let own = entity.addr <= place && place < entity.end();
+        value == entity.addr || own || entity.name().contains(".cold")
+    })
 }
 
 fn absolute_displacement(

@@ -1,8 +1,9 @@
 //! R-TLS: running threads have their blocks of thread-locals already.
 
-use invivo_image::{Image, SectionKind, demangle};
+use invivo_image::{Image, LinkAddr, SectionKind, demangle};
 
 use crate::Comparison;
+use crate::meaning::Meaning;
 use crate::rules::{Finding, Rule};
 
 pub(super) fn find(c: &Comparison<'_>, findings: &mut Vec<Finding>) {
@@ -24,13 +25,22 @@ pub(super) fn find(c: &Comparison<'_>, findings: &mut Vec<Finding>) {
              have their blocks already",
         ));
     }
-    let bytes = |image: &Image| {
+    // The initial values may hold pointers, as those of a static libc do.
+    let meaning = Meaning::new(c);
+    let blocks = |image: &Image| -> Vec<(LinkAddr, u64)> {
         let sections = image.sections.iter().filter(|s| s.kind == SectionKind::Tls);
         sections
-            .flat_map(|s| image.section_bytes(s).to_vec())
-            .collect::<Vec<u8>>()
+            .map(|s| (s.range.start, s.range.end.0 - s.range.start.0))
+            .collect()
     };
-    if base == fixed && (c.base.tls_block != c.fixed.tls_block || bytes(c.base) != bytes(c.fixed)) {
+    let (ones, others) = (blocks(c.base), blocks(c.fixed));
+    let same = c.base.tls_block == c.fixed.tls_block
+        && ones.len() == others.len()
+        && ones
+            .iter()
+            .zip(&others)
+            .all(|(one, other)| one.1 == other.1 && meaning.same_data(one.0, other.0, one.1));
+    if base == fixed && !same {
         findings.push(Finding::refuse(
             Rule::ThreadLocals,
             "thread-locals",

@@ -81,10 +81,23 @@ fn collect(
             continue;
         };
         let addr = LinkAddr(symbol.st_value(LE));
-        if symbol.is_undefined(LE) || name.is_empty() {
+        // The compiler's own labels (`.LC14` for a text) say nothing about what a constant
+        // is or where it ends. Assemblers leave them out; where texts are merged, they
+        // cannot, and mold keeps them.
+        let label = name.starts_with(".L") && symbol.st_bind() == elf::STB_LOCAL;
+        if symbol.is_undefined(LE) || name.is_empty() || label {
             continue;
         }
-        let held = image.section_at(addr).map(|s| s.kind);
+        let holder = image.section_at(addr);
+        let held = holder.map(|s| s.kind);
+        // mold names what it makes: `puts$got`, `puts$plt`. What the loader writes there
+        // says it for every linker.
+        let of_linker = name.contains('$')
+            && symbol.st_bind() == elf::STB_LOCAL
+            && holder.is_some_and(|s| s.kind == SectionKind::Got || s.name.starts_with(".plt"));
+        if of_linker {
+            continue;
+        }
         let kind = match symbol.st_type() {
             elf::STT_FUNC => SymbolKind::Function,
             elf::STT_GNU_IFUNC => SymbolKind::Resolver,
