@@ -45,9 +45,20 @@ const SCENARIOS: &[&str] = &["build-essential", "binutils", "musl-tools", "util-
 /// What the tests look at the report with: a browser, what drives it, and letters.
 const REPORT: &[&str] = &["chromium", "chromium-driver", "fonts-dejavu-core"];
 
+/// What the inputs of a comparison are built with.
+const INPUTS: &[&str] = &[
+    "build-essential",
+    "dpkg-dev",
+    "clang",
+    "lld",
+    "llvm",
+    "mold",
+    "dwz",
+];
+
 /// What all chores together need.
 pub(crate) fn everything() -> Vec<&'static str> {
-    let mut all = [DEMO, CORPUS, LIVE, BENCH, SCENARIOS, REPORT].concat();
+    let mut all = [DEMO, CORPUS, LIVE, BENCH, SCENARIOS, REPORT, INPUTS].concat();
     all.sort_unstable();
     all.dedup();
     all

@@ -28,7 +28,7 @@ const STREET: &[&[&str]] = &[
 ];
 
 /// Packages that stand outside: they may look at the street, never the reverse.
-const OUTSIDE: &[&str] = &["xtask", "live-tests", "report-tests"];
+const OUTSIDE: &[&str] = &["xtask", "live-tests", "report-tests", "input-tests"];
 
 /// Checks the dependencies of every package of the workspace.
 pub(crate) fn run(workspace: &Workspace) -> Result<bool> {
