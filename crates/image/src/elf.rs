@@ -1,6 +1,7 @@
 //! Reading an ELF image into the view.
 
 pub(crate) mod debug_files;
+mod imports;
 mod slots;
 mod symbols;
 
@@ -87,11 +88,14 @@ impl Image {
             code_relocations: Default::default(),
             relocations_kept: false,
             needed: Vec::new(),
+            imports: Default::default(),
+            is_library: link == Link::PositionIndependent,
             unwind: UnwindTable::default(),
             has_symbols: false,
             names_locals: false,
         };
         slots::read(&mut image, data, &table)?;
+        imports::read(&mut image, data, &table)?;
         image.stubs = find_stubs(&image);
         symbols::read(&mut image, (data, &table), (data, &table))?;
         image.unwind = UnwindTable::parse(&image)?;

@@ -23,8 +23,8 @@ pub use debug::{
 pub use elf::debug_files::{DebugLink, SplitUnit, SupplementaryLink};
 pub use error::ImageError;
 pub use model::{
-    Binding, BuildId, Entity, EntityId, EntityKind, Image, Link, Machine, Section, SectionKind,
-    Segment, Slot, Symbol, SymbolKind,
+    Binding, BuildId, Entity, EntityId, EntityKind, Image, Import, Link, Machine, Section,
+    SectionKind, Segment, Slot, Symbol, SymbolKind,
 };
 pub use names::{demangle, source_name, stem};
 pub use place::Place;

@@ -1,6 +1,6 @@
 //! The view itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
@@ -122,6 +122,20 @@ pub struct Symbol {
     pub file: Option<Arc<str>>,
     /// True if other images can bind to it (it is a dynamic symbol).
     pub exported: bool,
+    /// True if another image may have its own copy, which serves as well (weak and unique
+    /// symbols: inline functions of C++, say).
+    pub weak: bool,
+}
+
+/// Something of another image that this one wants.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Import {
+    /// Its name, mangled.
+    pub name: Arc<str>,
+    /// The version that is wanted and the library that has it, where the symbol is versioned.
+    pub version: Option<(Arc<str>, Arc<str>)>,
+    /// True for a variable that the loader copies into this image (`R_X86_64_COPY`).
+    pub copied: bool,
 }
 
 /// An index into [`Image::entities`].
@@ -240,6 +254,10 @@ pub struct Image {
     pub relocations_kept: bool,
     /// `DT_NEEDED`.
     pub needed: Vec<String>,
+    /// What it wants of other images.
+    pub imports: BTreeSet<Import>,
+    /// True for a library: a position-independent image that is not marked as a program.
+    pub is_library: bool,
     /// `.eh_frame`.
     pub unwind: UnwindTable,
     /// True if a full symbol table was found here or in the debug file.

@@ -48,6 +48,9 @@ pub(super) fn read(
         }
         if let Ok(Some((entries, link))) = header.dynamic(LE, data) {
             let strings = table.strings(LE, data, link).unwrap_or_default();
+            let marks = entries.iter().filter(|e| e.d_tag(LE) == elf::DT_FLAGS_1);
+            let program = elf::DF_1_PIE.0;
+            image.is_library &= marks.fold(0, |all, e| all | e.d_val(LE)) & program == 0;
             for entry in entries.iter().filter(|e| e.d_tag(LE) == elf::DT_NEEDED) {
                 let name = u32::try_from(entry.d_val(LE))
                     .ok()

@@ -124,6 +124,7 @@ fn collect(
                 },
                 file: file.clone().filter(|_| local),
                 exported,
+                weak: matches!(symbol.st_bind(), elf::STB_WEAK | elf::STB_GNU_UNIQUE),
             },
             section,
         ));
