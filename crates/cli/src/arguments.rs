@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use invivo_compare::Rule;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -84,6 +86,9 @@ pub(crate) enum Command {
     /// Which patches are live where; stops nothing.
     #[command(after_help = "Examples:\n  invivo list\n  invivo list -p 1234 --json")]
     List(List),
+    /// What the rules mean that forbid a live patch.
+    #[command(after_help = "Examples:\n  invivo explain\n  invivo explain R-INIT")]
+    Explain(Explain),
     /// Print the JSON schema of a command's output.
     #[command(after_help = "Example:\n  invivo schema diff")]
     Schema(Schema),
@@ -143,10 +148,23 @@ impl Pair {
     }
 }
 
+/// Findings that a person has judged.
+#[derive(Debug, Args)]
+pub(crate) struct Judged {
+    /// A refusal that does no harm, as its rule and its subject; may be given several times.
+    #[arg(long, value_name = "RULE=NAME", requires = "because", value_parser = rule_and_name)]
+    pub(crate) allow: Vec<(Rule, String)>,
+    /// Why it does no harm: one reason for all that is allowed, or one for each.
+    #[arg(long, value_name = "WHY", requires = "allow", value_parser = NonEmptyStringValueParser::new())]
+    pub(crate) because: Vec<String>,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct Diff {
     #[command(flatten)]
     pub(crate) pair: Pair,
+    #[command(flatten)]
+    pub(crate) judged: Judged,
     /// Also write a report for a browser: one file that shows the instructions side by side.
     #[arg(long, value_name = "FILE")]
     pub(crate) html: Option<PathBuf>,
@@ -156,6 +174,8 @@ pub(crate) struct Diff {
 pub(crate) struct Build {
     #[command(flatten)]
     pub(crate) pair: Pair,
+    #[command(flatten)]
+    pub(crate) judged: Judged,
     /// Where to write the patch.
     #[arg(short, long, value_name = "PATCH")]
     pub(crate) output: PathBuf,
@@ -248,6 +268,7 @@ pub(crate) enum SchemaOf {
     Plan,
     Outcome,
     List,
+    Explain,
 }
 
 #[derive(Debug, Args)]
@@ -258,10 +279,23 @@ pub(crate) struct Schema {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Explain {
+    /// A rule, such as R-INIT [default: all].
+    pub(crate) rule: Option<Rule>,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Completions {
     /// The shell.
     #[arg(value_enum)]
     pub(crate) shell: clap_complete::Shell,
+}
+
+fn rule_and_name(text: &str) -> Result<(Rule, String), String> {
+    let (rule, name) = text
+        .split_once('=')
+        .ok_or("a rule and a subject are wanted, such as R-INIT=counter")?;
+    Ok((rule.parse()?, name.to_owned()))
 }
 
 fn seconds(text: &str) -> Result<f64, String> {

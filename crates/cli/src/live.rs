@@ -5,11 +5,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use invivo_apply::{Consistency, Options, Outcome};
+use invivo_patch::Judgement;
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::failure::{Failure, INTERRUPTED};
 use crate::output::{Output, milliseconds};
+use crate::verdict::print_judgements;
 
 /// What became of a patch in one process.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -43,6 +45,8 @@ pub(crate) struct ProcessOutcome {
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Outcomes {
     pub(crate) schema: &'static str,
+    /// Findings against the patch that a person has judged to do no harm.
+    pub(crate) judgements: Vec<Judgement>,
     pub(crate) processes: Vec<ProcessOutcome>,
 }
 
@@ -74,6 +78,7 @@ impl Run {
     pub(crate) fn each(
         &self,
         pids: &[i32],
+        judgements: &[Judgement],
         output: &Output,
         work: impl Fn(i32) -> Result<Vec<Outcome>, Failure>,
     ) -> Result<u8, Failure> {
@@ -109,9 +114,13 @@ impl Run {
         }
         let outcomes = Outcomes {
             schema: "invivo.outcome/1",
+            judgements: judgements.to_vec(),
             processes,
         };
-        output.data(&outcomes, || outcomes.processes.iter().for_each(print))?;
+        output.data(&outcomes, || {
+            outcomes.processes.iter().for_each(print);
+            print_judgements(&outcomes.judgements);
+        })?;
         for failure in &failures {
             failure.print();
         }

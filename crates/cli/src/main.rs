@@ -11,6 +11,7 @@ mod images;
 mod live;
 mod output;
 mod patch_file;
+mod verdict;
 
 use std::process::ExitCode;
 
@@ -53,6 +54,7 @@ fn run(arguments: &Arguments, output: &Output) -> Result<u8, Failure> {
         Command::Apply(apply) => commands::apply::run(apply, output),
         Command::Revert(revert) => commands::revert::run(revert, output),
         Command::List(list) => commands::list::run(list, output),
+        Command::Explain(explain) => commands::explain::run(explain, output),
         Command::Schema(schema) => commands::schema::run(schema),
         Command::Completions(shell) => commands::texts::completions(shell.shell),
         Command::Man => commands::texts::man(),

@@ -24,7 +24,7 @@ pub use difference::{Difference, Differing, Reason, ReasonKind};
 pub use hot::{Hot, Parts};
 pub use matching::Pairs;
 pub use meaning::{Meaning, Referred};
-pub use rules::{Finding, Rule, Severity};
+pub use rules::{About, Finding, Judgement, NotJudged, Rule, Severity};
 pub use source::Source;
 pub use usage::{Usage, Use};
 
@@ -67,6 +67,8 @@ pub struct Comparison<'a> {
     pub removed: Vec<EntityId>,
     /// What stands in the way, and what a person should know.
     pub findings: Vec<Finding>,
+    /// What a person has judged to do no harm.
+    pub judgements: Vec<Judgement>,
     base_cold: ColdParts,
     fixed_cold: ColdParts,
 }
@@ -96,6 +98,7 @@ impl<'a> Comparison<'a> {
             added: Vec::new(),
             removed: Vec::new(),
             findings: Vec::new(),
+            judgements: Vec::new(),
             base_cold: ColdParts::of(base),
             fixed_cold: ColdParts::of(fixed),
         };

@@ -1,21 +1,37 @@
 //! The requirement rules: what forbids a live patch, and what a person should know.
 //!
-//! Each rule has a module of its own; R-BIND and R-UNWIND are found when the patch is
-//! planned.
+//! Each rule has a module of its own; R-BIND, R-UNWIND and R-HOOK are found when the patch
+//! is planned.
 
+mod allocation;
 mod build;
+mod constant;
+mod export;
+mod import;
 mod initial_value;
+mod judgement;
 mod layout;
 mod library;
+mod personality;
+mod removed;
+mod resolver;
 mod signature;
 mod size;
 mod stack;
 mod start;
+mod statics;
 mod symbols;
+mod texts;
 mod thread_locals;
+mod virtual_table;
+
+use std::str::FromStr;
 
 use invivo_image::{EntityId, EntityKind, Image, SectionKind};
 use serde::{Deserialize, Serialize};
+
+pub use judgement::{Judgement, NotJudged};
+pub use texts::About;
 
 use crate::Comparison;
 
@@ -103,33 +119,39 @@ pub enum Rule {
 }
 
 impl Rule {
-    /// Its id, such as `R-INIT`.
-    #[must_use]
-    pub fn id(self) -> &'static str {
-        match self {
-            Rule::Allocation => "R-ALLOC",
-            Rule::Binding => "R-BIND",
-            Rule::Build => "R-BUILD",
-            Rule::Constant => "R-CONST",
-            Rule::Export => "R-EXPORT",
-            Rule::Hook => "R-HOOK",
-            Rule::Resolver => "R-IFUNC",
-            Rule::Import => "R-IMPORT",
-            Rule::InitialValue => "R-INIT",
-            Rule::Layout => "R-LAYOUT",
-            Rule::Library => "R-LIBRARY",
-            Rule::Personality => "R-PERSONALITY",
-            Rule::Removed => "R-REMOVED",
-            Rule::Signature => "R-SIGNATURE",
-            Rule::Size => "R-SIZE",
-            Rule::Stack => "R-STACK",
-            Rule::Start => "R-START",
-            Rule::Static => "R-STATIC",
-            Rule::Symbols => "R-SYMBOLS",
-            Rule::ThreadLocals => "R-TLS",
-            Rule::Unwind => "R-UNWIND",
-            Rule::VirtualTable => "R-VTABLE",
-        }
+    /// All rules, in the order of their ids.
+    pub const ALL: [Rule; 22] = [
+        Rule::Allocation,
+        Rule::Binding,
+        Rule::Build,
+        Rule::Constant,
+        Rule::Export,
+        Rule::Hook,
+        Rule::Resolver,
+        Rule::Import,
+        Rule::InitialValue,
+        Rule::Layout,
+        Rule::Library,
+        Rule::Personality,
+        Rule::Removed,
+        Rule::Signature,
+        Rule::Size,
+        Rule::Stack,
+        Rule::Start,
+        Rule::Static,
+        Rule::Symbols,
+        Rule::ThreadLocals,
+        Rule::Unwind,
+        Rule::VirtualTable,
+    ];
+}
+
+impl FromStr for Rule {
+    type Err = String;
+
+    fn from_str(id: &str) -> Result<Rule, String> {
+        let rule = Rule::ALL.into_iter().find(|rule| rule.id() == id);
+        rule.ok_or_else(|| format!("{id} is no rule; `invivo explain` lists them"))
     }
 }
 
@@ -139,6 +161,8 @@ impl Rule {
 pub enum Severity {
     /// Forbids it.
     Refuse,
+    /// Would forbid it, but a person has judged that it does no harm.
+    Allowed,
     /// Does not forbid it.
     Note,
 }
@@ -154,6 +178,9 @@ pub struct Finding {
     pub subject: String,
     /// What was found there, and what helps.
     pub text: String,
+    /// Why a person allows it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub because: Option<String>,
 }
 
 impl Finding {
@@ -165,6 +192,7 @@ impl Finding {
             severity: Severity::Refuse,
             subject: subject.into(),
             text: text.into(),
+            because: None,
         }
     }
 
@@ -182,35 +210,58 @@ impl Finding {
 pub(crate) fn find(c: &Comparison<'_>) -> Vec<Finding> {
     let rules = [
         symbols::find,
-        size::find,
-        initial_value::find,
-        thread_locals::find,
-        start::find,
-        library::find,
         build::find,
         layout::find,
         signature::find,
         stack::find,
+        size::find,
+        initial_value::find,
+        constant::find,
+        thread_locals::find,
+        statics::find,
+        removed::find,
+        import::find,
+        export::find,
+        library::find,
+        start::find,
+        resolver::find,
+        personality::find,
+        virtual_table::find,
+        allocation::find,
     ];
     let mut findings = Vec::new();
     for find in rules {
         find(c, &mut findings);
     }
-    findings.sort_by(|a, b| {
-        (a.severity, a.rule.id(), &a.subject).cmp(&(b.severity, b.rule.id(), &b.subject))
-    });
+    sort(&mut findings);
     findings
 }
 
-/// Pairs of objects that hold state: not constants, not what the loader or the linker owns.
+/// Refusals first; then by rule and subject, so that equal comparisons read alike.
+fn sort(findings: &mut [Finding]) {
+    findings.sort_by(|a, b| {
+        (a.severity, a.rule.id(), &a.subject).cmp(&(b.severity, b.rule.id(), &b.subject))
+    });
+}
+
+/// True for an object that holds state: no constant, and nothing that the loader or the
+/// linker owns.
+fn is_variable(image: &Image, id: EntityId) -> bool {
+    let entity = image.entity(id);
+    let section = image.section_at(entity.addr);
+    entity.kind == EntityKind::Object
+        && entity.size > 0
+        && section.is_some_and(|s| s.kind == SectionKind::Data)
+}
+
+/// Pairs of variables.
 fn variables<'c>(c: &'c Comparison<'_>) -> impl Iterator<Item = (EntityId, EntityId)> + use<'c> {
-    let is_variable = |image: &Image, id| {
-        let entity = image.entity(id);
-        let section = image.section_at(entity.addr);
-        entity.kind == EntityKind::Object
-            && entity.size > 0
-            && section.is_some_and(|s| s.kind == SectionKind::Data)
-    };
     let pairs = c.pairs.iter();
     pairs.filter(move |(base, fixed)| is_variable(c.base, *base) && is_variable(c.fixed, *fixed))
+}
+
+/// True for a library's variable that the loader copies into the image.
+fn is_copied(image: &Image, name: &str) -> bool {
+    let mut imports = image.imports.iter();
+    imports.any(|import| import.copied && &*import.name == name)
 }

@@ -15,6 +15,7 @@ mod references;
 mod validate;
 
 pub use entry::Entry;
+pub use invivo_compare::{Judgement, Rule};
 pub use model::{
     Bound, Check, Contents, Digest, Direction, Hex, Identity, Order, Patch, Redirect, Relocation,
     RelocationKind, Section, SectionKind, Symbol, SymbolPlace, TargetImage,

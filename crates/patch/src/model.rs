@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use invivo_compare::Judgement;
 use invivo_image::{LinkAddr, Machine, Rva};
 use serde::{Deserialize, Serialize};
 
@@ -252,6 +253,8 @@ pub struct Patch {
     pub target: TargetImage,
     /// Its place among others.
     pub order: Order,
+    /// Findings against it that a person has judged to do no harm.
+    pub judgements: Vec<Judgement>,
     /// Functions that it replaces.
     pub redirects: Vec<Redirect>,
     /// What must be in the target.

@@ -126,6 +126,7 @@ pub fn plan(c: &Comparison<'_>, options: &Options) -> Result<Patch, Refused> {
             base: c.base.base,
         },
         order: order(c, options.sequence),
+        judgements: c.judgements.clone(),
         checks,
         redirects,
         contents: planner.contents,

@@ -144,6 +144,7 @@ pub(crate) fn patch(name: &str, sequence: u32, functions: &[Function], answer: u
             quiescent: false,
             unshared: Vec::new(),
         },
+        judgements: Vec::new(),
         redirects,
         checks,
         contents,

@@ -21,7 +21,8 @@ pub(crate) fn run(apply: &Apply, output: &Output) -> Result<u8, Failure> {
     let run = Run::new();
     let options = run.options(consistency, apply.timeout);
     let _busy = output.busy("applying");
-    run.each(&apply.processes.pid, output, |pid| {
+    let judgements = &file.patch.judgements;
+    run.each(&apply.processes.pid, judgements, output, |pid| {
         let mut process = Process::open(pid, Access::Write)?;
         Ok(vec![invivo_apply::apply(
             &mut process,

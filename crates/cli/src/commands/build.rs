@@ -2,7 +2,7 @@
 
 use invivo_compare::{Comparison, Finding};
 use invivo_format::elf;
-use invivo_patch::{Options, Refused, plan};
+use invivo_patch::{Options, Refused};
 use schemars::JsonSchema;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
@@ -12,6 +12,7 @@ use crate::failure::{Failure, REFUSED};
 use crate::images::load_pair;
 use crate::output::Output;
 use crate::patch_file::store;
+use crate::verdict::{Verdict, allow};
 
 /// `build --json`.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -30,14 +31,15 @@ pub(crate) struct Built {
     size: Option<usize>,
     /// Functions that are replaced.
     functions: Vec<String>,
-    /// Why there is no patch.
+    /// Why there is no patch, and what a person should know.
     findings: Vec<Finding>,
 }
 
 pub(crate) fn run(build: &Build, output: &Output) -> Result<u8, Failure> {
     let busy = output.busy("comparing");
     let (base, fixed) = load_pair(&build.pair)?;
-    let comparison = Comparison::with(&base, &fixed, build.pair.options());
+    let mut comparison = Comparison::with(&base, &fixed, build.pair.options());
+    allow(&mut comparison, &build.judged)?;
     drop(busy);
     let file_name = |path: &std::path::Path| {
         path.file_name()
@@ -59,7 +61,8 @@ pub(crate) fn run(build: &Build, output: &Output) -> Result<u8, Failure> {
         file_name: file_name(&build.pair.base),
         sequence: build.sequence,
     };
-    let patch = match plan(&comparison, &options) {
+    let verdict = Verdict::of(&comparison, &options);
+    let patch = match verdict.patch {
         Ok(patch) => patch,
         Err(error) => return refused(&error, output),
     };
@@ -76,7 +79,7 @@ pub(crate) fn run(build: &Build, output: &Output) -> Result<u8, Failure> {
             .iter()
             .map(|r| invivo_image::demangle(&r.function))
             .collect(),
-        findings: comparison.findings.clone(),
+        findings: verdict.findings,
     };
     output.data(&built, || {
         let functions = patch.redirects.len();
@@ -128,7 +131,7 @@ fn refused(error: &Refused, output: &Output) -> Result<u8, Failure> {
             });
             Err(
                 Failure::new(REFUSED, format!("{error}:{}", reasons.collect::<String>()))
-                    .hint("see what changed, and why, with: invivo diff BASE FIXED"),
+                    .hint("see what changed with: invivo diff BASE FIXED, and what a rule demands with: invivo explain RULE"),
             )
         }
     }

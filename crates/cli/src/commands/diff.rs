@@ -4,6 +4,7 @@ use std::path::Path;
 
 use invivo_compare::{Comparison, Finding, Hot, Reason, Severity};
 use invivo_image::{EntityKind, Image, demangle};
+use invivo_patch::Options;
 use owo_colors::OwoColorize;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -12,6 +13,7 @@ use crate::arguments;
 use crate::failure::{Failure, REFUSED, USAGE};
 use crate::images::load_pair;
 use crate::output::Output;
+use crate::verdict::{Verdict, allow};
 
 /// `diff --json`.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -45,7 +47,9 @@ struct HotFunction {
 pub(crate) fn run(arguments: &arguments::Diff, output: &Output) -> Result<u8, Failure> {
     let busy = output.busy("comparing");
     let (base, fixed) = load_pair(&arguments.pair)?;
-    let comparison = Comparison::with(&base, &fixed, arguments.pair.options());
+    let mut comparison = Comparison::with(&base, &fixed, arguments.pair.options());
+    allow(&mut comparison, &arguments.judged)?;
+    comparison.findings = Verdict::of(&comparison, &Options::default()).findings;
     drop(busy);
     if let Some(path) = &arguments.html {
         let _busy = output.busy("writing the report");
@@ -162,8 +166,14 @@ pub(crate) fn print_findings(findings: &[Finding]) {
             Severity::Refuse => {
                 anstream::println!("{} {}", rule.red().bold(), finding.subject.bold())
             }
-            Severity::Note => anstream::println!("{} {}", rule.yellow(), finding.subject.bold()),
+            Severity::Allowed | Severity::Note => {
+                anstream::println!("{} {}", rule.yellow(), finding.subject.bold())
+            }
         }
-        anstream::println!("      {}\n", finding.text);
+        anstream::println!("      {}", finding.text);
+        if let Some(because) = &finding.because {
+            anstream::println!("      allowed: {because}");
+        }
+        anstream::println!();
     }
 }

@@ -1,6 +1,6 @@
 //! `invivo inspect`
 
-use invivo_patch::{Check, Identity, Order, Redirect, SymbolPlace, TargetImage};
+use invivo_patch::{Check, Identity, Judgement, Order, Redirect, SymbolPlace, TargetImage};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -22,6 +22,8 @@ pub(crate) struct Dump {
     target: TargetImage,
     #[schemars(with = "serde_json::Value")]
     order: Order,
+    /// Findings that a person has judged to do no harm.
+    judgements: Vec<Judgement>,
     #[schemars(with = "Vec<serde_json::Value>")]
     redirects: Vec<Redirect>,
     #[schemars(with = "Vec<serde_json::Value>")]
@@ -81,6 +83,7 @@ fn dump(file: &PatchFile) -> Dump {
         identity: patch.identity.clone(),
         target: patch.target.clone(),
         order: patch.order.clone(),
+        judgements: patch.judgements.clone(),
         redirects: patch.redirects.clone(),
         checks: patch.checks.clone(),
         sections: contents
@@ -142,6 +145,7 @@ fn print(dump: &Dump) {
         field("unshared", &dump.order.unshared.join(", "));
     }
     field("size", &format!("{} bytes", dump.size));
+    crate::verdict::print_judgements(&dump.judgements);
     anstream::println!("\nredirects (base → patch)");
     for redirect in &dump.redirects {
         let name = invivo_image::demangle(&redirect.function);

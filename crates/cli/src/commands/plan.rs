@@ -2,6 +2,7 @@
 
 use invivo_apply::Preflight;
 use invivo_linux::{Access, Process};
+use invivo_patch::Judgement;
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -14,6 +15,8 @@ use crate::patch_file::{PatchFile, load};
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Plans {
     schema: &'static str,
+    /// Findings against the patch that a person has judged to do no harm.
+    judgements: Vec<Judgement>,
     processes: Vec<ProcessPlan>,
 }
 
@@ -80,9 +83,13 @@ pub(crate) fn show(file: &PatchFile, pids: &[i32], output: &Output) -> Result<u8
     }
     let plans = Plans {
         schema: "invivo.plan/1",
+        judgements: file.patch.judgements.clone(),
         processes,
     };
-    output.data(&plans, || plans.processes.iter().for_each(print))?;
+    output.data(&plans, || {
+        plans.processes.iter().for_each(print);
+        crate::verdict::print_judgements(&plans.judgements);
+    })?;
     failures.iter().for_each(Failure::print);
     Ok(failures
         .iter()

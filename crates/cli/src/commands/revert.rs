@@ -12,7 +12,7 @@ pub(crate) fn run(revert: &Revert, output: &Output) -> Result<u8, Failure> {
     let run = Run::new();
     let options = run.options(Consistency::Entry, revert.timeout);
     let _busy = output.busy("reverting");
-    run.each(&revert.processes.pid, output, |pid| {
+    run.each(&revert.processes.pid, &[], output, |pid| {
         let mut process = Process::open(pid, Access::Write)?;
         let name = revert.name.as_deref();
         let outcomes = invivo_apply::revert(&mut process, name, &options)?;

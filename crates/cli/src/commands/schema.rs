@@ -3,7 +3,7 @@
 use schemars::schema_for;
 
 use crate::arguments::{Schema, SchemaOf};
-use crate::commands::{audit, build, diff, inspect, list, plan};
+use crate::commands::{audit, build, diff, explain, inspect, list, plan};
 use crate::failure::Failure;
 use crate::live::Outcomes;
 
@@ -16,6 +16,7 @@ pub(crate) fn run(schema: &Schema) -> Result<u8, Failure> {
         SchemaOf::Plan => schema_for!(plan::Plans),
         SchemaOf::Outcome => schema_for!(Outcomes),
         SchemaOf::List => schema_for!(list::Listing),
+        SchemaOf::Explain => schema_for!(explain::Rules),
     };
     let text = serde_json::to_string_pretty(&schema)
         .map_err(|error| Failure::new(70, format!("cannot write JSON: {error}")))?;

@@ -1,18 +1,22 @@
 //! R-START: what runs at start has run.
 
+use std::collections::{BTreeSet, HashSet};
+
+use invivo_image::{EntityId, Image, LinkAddr, Place, Slot};
+
 use crate::Comparison;
+use crate::hot::Hot;
 use crate::meaning::Meaning;
 use crate::rules::{Finding, Rule};
 
+/// Lists of functions that the loader calls before `main`.
+const BEFORE: [&str; 3] = [".preinit_array", ".init_array", ".ctors"];
+/// Those that are called at the end.
+const AFTER: [&str; 2] = [".fini_array", ".dtors"];
+
 pub(super) fn find(c: &Comparison<'_>, findings: &mut Vec<Finding>) {
     let meaning = Meaning::new(c);
-    for name in [
-        ".preinit_array",
-        ".init_array",
-        ".fini_array",
-        ".ctors",
-        ".dtors",
-    ] {
+    for name in BEFORE.iter().chain(&AFTER) {
         let (one, other) = (c.base.section_named(name), c.fixed.section_named(name));
         let same = match (one, other) {
             (None, None) => true,
@@ -26,9 +30,67 @@ pub(super) fn find(c: &Comparison<'_>, findings: &mut Vec<Finding>) {
         if !same {
             findings.push(Finding::refuse(
                 Rule::Start,
-                name,
+                *name,
                 "lists other functions in the fixed image; those of the running one ran at its start",
             ));
         }
     }
+    let starters = starters(c.base);
+    for hot in c
+        .hot
+        .iter()
+        .filter(|hot| is_reached_only(c, hot, &starters))
+    {
+        findings.push(Finding::refuse(
+            Rule::Start,
+            &hot.name,
+            "runs only while the program starts, which it has: its change comes too late",
+        ));
+    }
+}
+
+/// The functions that the loader calls before `main`.
+fn starters(image: &Image) -> HashSet<EntityId> {
+    let lists = BEFORE.iter().filter_map(|name| image.section_named(name));
+    let words = lists.flat_map(|list| (list.range.start.0..list.range.end.0).step_by(8));
+    words
+        .filter_map(|at| match image.slots.get(&LinkAddr(at)) {
+            Some(Slot::Pointer(target)) => Some(*target),
+            Some(_) => None,
+            None => {
+                let word = image.bytes(LinkAddr(at), 8)?.try_into().ok()?;
+                Some(LinkAddr(u64::from_le_bytes(word)))
+            }
+        })
+        .filter_map(|target| match image.place(target) {
+            Place::In(id, 0) => Some(id),
+            _ => None,
+        })
+        .collect()
+}
+
+/// True if `hot` is one of `roots`, or only they lead to it, directly or through others.
+pub(super) fn is_reached_only(c: &Comparison<'_>, hot: &Hot, roots: &HashSet<EntityId>) -> bool {
+    let mut seen = BTreeSet::from([hot.base.main]);
+    let mut waiting = vec![hot.base.main];
+    let mut from_root = false;
+    while let Some(id) = waiting.pop() {
+        let entity = c.base.entity(id);
+        let is_root = roots.contains(&id);
+        from_root |= is_root;
+        let cold = format!("{}.cold", entity.name());
+        // A cold part jumps back into the middle of its function, which is no way in.
+        let uses = c.base_usage.uses.get(&id).into_iter().flatten();
+        let uses: Vec<_> = uses
+            .filter(|u| !c.base.entity(u.by).name().starts_with(&cold))
+            .collect();
+        let known_elsewhere = uses.iter().any(|u| !u.branch)
+            || !is_root && c.base_usage.pointed.contains_key(&id)
+            || !is_root && entity.names.iter().any(|symbol| symbol.exported);
+        if known_elsewhere || uses.is_empty() && !is_root {
+            return false;
+        }
+        waiting.extend(uses.iter().map(|u| u.by).filter(|by| seen.insert(*by)));
+    }
+    from_root
 }

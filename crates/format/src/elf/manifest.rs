@@ -1,7 +1,7 @@
 //! The manifest: what ELF has no words for.
 
 use invivo_image::Rva;
-use invivo_patch::{Check, Identity, Order, Redirect, TargetImage};
+use invivo_patch::{Check, Identity, Judgement, Order, Redirect, TargetImage};
 use serde::{Deserialize, Serialize};
 
 /// The form of patch that is written.
@@ -15,6 +15,8 @@ pub(super) struct Manifest {
     pub(super) identity: Identity,
     pub(super) target: TargetImage,
     pub(super) order: Order,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) judgements: Vec<Judgement>,
     pub(super) redirects: Vec<Redirect>,
     pub(super) checks: Vec<Check>,
     /// Places of the undefined symbols, in their order.

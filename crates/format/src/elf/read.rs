@@ -50,6 +50,7 @@ pub fn read(file: &[u8]) -> Result<Patch, PatchError> {
         identity: manifest.identity,
         target: manifest.target,
         order: manifest.order,
+        judgements: manifest.judgements,
         redirects: manifest.redirects,
         checks: manifest.checks,
         contents,

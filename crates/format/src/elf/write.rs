@@ -82,6 +82,7 @@ pub fn write(patch: &Patch) -> Result<Vec<u8>, PatchError> {
         identity: patch.identity.clone(),
         target: patch.target.clone(),
         order: patch.order.clone(),
+        judgements: patch.judgements.clone(),
         redirects: patch.redirects.clone(),
         checks: patch.checks.clone(),
         bindings,

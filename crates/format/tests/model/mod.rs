@@ -2,8 +2,8 @@
 
 use invivo_image::{LinkAddr, Machine, Rva};
 use invivo_patch::{
-    Check, Contents, Direction, Entry, Hex, Identity, Order, Patch, Redirect, Relocation,
-    RelocationKind, Section, SectionKind, Symbol, SymbolPlace, TargetImage,
+    Check, Contents, Direction, Entry, Hex, Identity, Judgement, Order, Patch, Redirect,
+    Relocation, RelocationKind, Rule, Section, SectionKind, Symbol, SymbolPlace, TargetImage,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -188,6 +188,14 @@ fn relocate(
     });
 }
 
+fn judgement() -> impl Strategy<Value = Judgement> {
+    (any::<Index>(), NAME, NAME).prop_map(|(rule, name, because)| Judgement {
+        rule: *rule.get(&Rule::ALL),
+        name,
+        because,
+    })
+}
+
 /// Any patch that keeps the invariants.
 pub(crate) fn patch() -> impl Strategy<Value = Patch> {
     let redirects = vec(redirect(), 1..5);
@@ -195,13 +203,13 @@ pub(crate) fn patch() -> impl Strategy<Value = Patch> {
     (
         identity(),
         target(),
-        any::<u32>(),
+        (any::<u32>(), vec(judgement(), 0..3)),
         contents(),
         redirects,
         checks,
     )
         .prop_map(
-            |(identity, target, sequence, contents, mut redirects, checks)| {
+            |(identity, target, (sequence, judgements), contents, mut redirects, checks)| {
                 let mut checks: Vec<Check> = checks
                     .into_iter()
                     .map(|(at, size, sum)| Check {
@@ -228,6 +236,7 @@ pub(crate) fn patch() -> impl Strategy<Value = Patch> {
                     identity,
                     target,
                     order,
+                    judgements,
                     redirects,
                     checks,
                     contents,

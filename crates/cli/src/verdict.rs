@@ -1,0 +1,116 @@
+//! May it be patched? All that is found against a patch: by comparing, by planning, and by
+//! choosing the hooks.
+
+use invivo_apply::x86_64::{Form, choose};
+use invivo_compare::{Comparison, Finding, Judgement, NotJudged, Rule, Severity};
+use invivo_image::{LinkAddr, LiveAddr, demangle};
+use invivo_patch::{Options, Patch, Refused, plan};
+use owo_colors::OwoColorize;
+
+use crate::arguments::Judged;
+use crate::failure::{Failure, REFUSED, USAGE};
+
+/// A patch or the reason why there is none, and everything that was found.
+pub(crate) struct Verdict {
+    pub(crate) patch: Result<Patch, Refused>,
+    pub(crate) findings: Vec<Finding>,
+}
+
+impl Verdict {
+    pub(crate) fn of(c: &Comparison<'_>, options: &Options) -> Verdict {
+        let mut findings = c.findings.clone();
+        let mut patch = plan(c, options);
+        match &patch {
+            Ok(planned) => {
+                let hooks = hooks(c, planned);
+                let refused = |finding: &&Finding| finding.severity == Severity::Refuse;
+                let in_the_way: Vec<_> = hooks.iter().filter(refused).cloned().collect();
+                findings.extend(hooks);
+                if !in_the_way.is_empty() {
+                    patch = Err(Refused::Findings(in_the_way));
+                }
+            }
+            // What was found by comparing is there already.
+            Err(Refused::Findings(planned)) if !c.is_refused() => {
+                findings.extend(planned.iter().cloned());
+            }
+            Err(_) => {}
+        }
+        findings.sort_by_key(|finding| finding.severity);
+        let mut seen = std::collections::HashSet::new();
+        findings.retain(|finding| {
+            seen.insert((finding.rule, finding.subject.clone(), finding.text.clone()))
+        });
+        Verdict { patch, findings }
+    }
+}
+
+/// R-HOOK: which entries take no hook, and which only while the threads stand.
+///
+/// The live preflight decides again, on the bytes that are in the process.
+fn hooks(c: &Comparison<'_>, patch: &Patch) -> Vec<Finding> {
+    let mut taken = Vec::new();
+    let mut findings = Vec::new();
+    for redirect in patch.redirects.iter().filter(|redirect| redirect.hooked) {
+        let at = LinkAddr(c.base.base.0.saturating_add(redirect.at.0));
+        let code = c.base.bytes(at, redirect.size).unwrap_or_default();
+        let name = demangle(&redirect.function);
+        match choose(&redirect.entry, LiveAddr(at.0), code, &mut taken) {
+            Err(why) => findings.push(Finding::refuse(
+                Rule::Hook,
+                name,
+                format!("cannot be hooked: {why}"),
+            )),
+            Ok(choice) if choice.form == Form::Overwrite => findings.push(Finding::note(
+                Rule::Hook,
+                name,
+                "has no single instruction at its entry that a jump fits over: all threads stop \
+                 for a moment",
+            )),
+            Ok(_) => {}
+        }
+    }
+    findings
+}
+
+/// Applies what a person has judged.
+pub(crate) fn allow(c: &mut Comparison<'_>, judged: &Judged) -> Result<(), Failure> {
+    let (allowed, reasons) = (&judged.allow, &judged.because);
+    if reasons.len() > 1 && reasons.len() != allowed.len() {
+        let text = format!(
+            "{} findings are allowed for {} reasons",
+            allowed.len(),
+            reasons.len()
+        );
+        return Err(Failure::new(USAGE, text)
+            .hint("give --because once for all that is allowed, or once for each"));
+    }
+    let reasons = reasons.iter().cycle();
+    let judgements = allowed.iter().zip(reasons);
+    let judgements = judgements.map(|((rule, name), because)| Judgement {
+        rule: *rule,
+        name: name.clone(),
+        because: because.clone(),
+    });
+    c.allow(judgements.collect()).map_err(|error| {
+        let hint = match &error {
+            NotJudged::Rule(rule) => format!("see what it demands: invivo explain {}", rule.id()),
+            NotJudged::Nothing { refusals, .. } if refusals.is_empty() => {
+                "nothing is refused here that could be allowed: leave --allow out".to_owned()
+            }
+            NotJudged::Nothing { .. } => "allow one of those that are listed".to_owned(),
+        };
+        Failure::new(REFUSED, error.to_string()).hint(hint)
+    })
+}
+
+/// Shows what a person has judged.
+pub(crate) fn print_judgements(judgements: &[Judgement]) {
+    if !judgements.is_empty() {
+        anstream::println!("\nallowed by a person");
+    }
+    for judgement in judgements {
+        let (rule, name) = (judgement.rule.id(), judgement.name.bold());
+        anstream::println!("  {} {name}: {}", rule.yellow(), judgement.because);
+    }
+}

@@ -1,0 +1,95 @@
+//! R-REMOVED: what the fixed image no longer has stays in the process.
+
+use std::collections::HashSet;
+
+use invivo_image::{EntityId, Image, LinkAddr, SectionKind, demangle, source_name, stem};
+
+use crate::Comparison;
+use crate::rules::{Finding, Rule, is_variable};
+
+pub(super) fn find(c: &Comparison<'_>, findings: &mut Vec<Finding>) {
+    functions(c, findings);
+    let names: HashSet<&str> = unpaired_variables(c.fixed, |id| c.pairs.base_of(id).is_none())
+        .map(|id| stem(c.fixed.entity(id).name()))
+        .collect();
+    for id in unpaired_variables(c.base, |id| c.pairs.fixed_of(id).is_none()) {
+        let name = c.base.entity(id).name();
+        // One that may be its successor makes it ambiguous, which the planner judges.
+        if !names.contains(stem(name)) && !super::is_copied(c.base, name) {
+            findings.push(Finding::note(
+                Rule::Removed,
+                demangle(name),
+                "is a variable that the fixed image no longer has; what it holds stays, and new \
+                 code does not look at it",
+            ));
+        }
+    }
+}
+
+fn functions(c: &Comparison<'_>, findings: &mut Vec<Finding>) {
+    // A name of which only one bearer is gone cannot be told from one that was renumbered.
+    let kept: HashSet<String> = if c.removed.is_empty() {
+        HashSet::new()
+    } else {
+        let names = c.fixed.entities.iter().flat_map(|entity| &entity.names);
+        names.map(|symbol| source_name(&symbol.name)).collect()
+    };
+    for id in &c.removed {
+        let entity = c.base.entity(*id);
+        let name = demangle(entity.name());
+        if kept.contains(&source_name(entity.name())) {
+            continue;
+        }
+        findings.push(match keeper(c, *id) {
+            Some(keeper) => Finding::refuse(
+                Rule::Removed,
+                name,
+                format!(
+                    "is a function that the fixed image no longer has, and {keeper}: it can still \
+                     be called as it was"
+                ),
+            ),
+            None => Finding::note(
+                Rule::Removed,
+                name,
+                "is a function that the fixed image no longer has; nothing calls it once the \
+                 patch is live",
+            ),
+        });
+    }
+}
+
+/// Who may have the address of a removed function.
+fn keeper(c: &Comparison<'_>, function: EntityId) -> Option<String> {
+    let is_live = |at: &&LinkAddr| {
+        let section = c.base.section_at(**at);
+        section.is_some_and(|s| s.kind == SectionKind::Data && !is_list(&s.name))
+    };
+    let mut places = c.base_usage.pointed.get(&function).into_iter().flatten();
+    if let Some(at) = places.find(is_live) {
+        let holder = c.base.entity_at(*at);
+        let holder = holder.map_or_else(|| at.to_string(), |id| demangle(c.base.entity(id).name()));
+        return Some(format!("the live variable {holder} holds its address"));
+    }
+    let own = format!("{}.cold", c.base.entity(function).name());
+    let uses = c.base_usage.uses.get(&function).into_iter().flatten();
+    let mut takers = uses.filter(|u| !u.branch && !c.base.entity(u.by).name().starts_with(&own));
+    let taker = takers.next()?;
+    let by = demangle(c.base.entity(taker.by).name());
+    Some(format!("{by} has given its address away"))
+}
+
+/// Lists that are read when the image is loaded or unloaded, not live data.
+fn is_list(section: &str) -> bool {
+    ["init_array", "fini_array", "ctors", "dtors"]
+        .iter()
+        .any(|list| section.contains(list))
+}
+
+fn unpaired_variables(
+    image: &Image,
+    is_unpaired: impl Fn(EntityId) -> bool,
+) -> impl Iterator<Item = EntityId> {
+    let ids = image.entity_ids().map(|(id, _)| id);
+    ids.filter(move |id| is_variable(image, *id) && is_unpaired(*id))
+}
