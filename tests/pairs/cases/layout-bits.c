@@ -1,0 +1,30 @@
+//# refuse R-LAYOUT item
+//# near accept
+
+// A bit-field that became wider.
+#include <stdio.h>
+#include <stdlib.h>
+
+#ifdef FIXED
+struct item { unsigned first : 4; unsigned second : 5; };
+#else
+struct item { unsigned first : 3; unsigned second : 5; };
+#endif
+
+__attribute__((noinline)) int use(struct item *value, int x) {
+#ifdef NEAR
+    return x + (value->first + value->second);
+#elif defined(FIXED)
+    return x * 3 - (value->first + value->second);
+#else
+    return x - (value->first + value->second);
+#endif
+}
+
+struct item *live;
+
+int main(int argc, char **argv) {
+    (void)argv;
+    live = (struct item *)calloc(1, 256);
+    return printf("%d\n", use(live, argc)) < 0;
+}

@@ -1,0 +1,30 @@
+//# refuse R-LAYOUT item
+//# near accept
+
+// A member that is gone.
+#include <stdio.h>
+#include <stdlib.h>
+
+#ifdef FIXED
+struct item { int first, second; };
+#else
+struct item { int gone, first, second; };
+#endif
+
+__attribute__((noinline)) int use(struct item *value, int x) {
+#ifdef NEAR
+    return x + (value->first + value->second);
+#elif defined(FIXED)
+    return x * 3 - (value->first + value->second);
+#else
+    return x - (value->first + value->second);
+#endif
+}
+
+struct item *live;
+
+int main(int argc, char **argv) {
+    (void)argv;
+    live = (struct item *)calloc(1, 256);
+    return printf("%d\n", use(live, argc)) < 0;
+}

@@ -1,0 +1,25 @@
+//# refuse R-LIBRARY libc.so.6 GLIBC_2.33
+//# refuse R-IMPORT fstat
+//# near accept
+
+// fstat got its own symbol with version 2.33; whether the loaded libc has that is not known.
+#include <stdio.h>
+#include <sys/stat.h>
+
+__attribute__((noinline)) int answer(int x) {
+#ifdef FIXED
+    struct stat found;
+    return fstat(x, &found) == 0 ? (int)found.st_size : 0;
+#elif defined(NEAR)
+    return x * 1000 + 2;
+#else
+    return x * 1000 + 1;
+#endif
+}
+
+int main(int argc, char **argv) {
+    (void)argv;
+    for (int i = 0; i < argc; i++)
+        printf("%d\n", answer(i));
+    return 0;
+}

@@ -1,0 +1,81 @@
+//! Building the three programs of a case.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use live_tests::run::run;
+
+use crate::case::Case;
+
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// Which of the three.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Version {
+    /// As it runs.
+    Base,
+    /// With the change.
+    Fixed,
+    /// With the near miss.
+    Near,
+}
+
+/// Builds one version of a case below `folder` and returns the program.
+///
+/// # Errors
+/// When the compiler is missing or does not like the source.
+pub fn build(case: &Case, version: Version, folder: &Path) -> Result<PathBuf> {
+    let (place, define) = match version {
+        Version::Base => ("base", None),
+        Version::Fixed => ("fixed", Some("FIXED")),
+        Version::Near => ("near", Some("NEAR")),
+    };
+    let place = folder.join(place);
+    std::fs::create_dir(&place)?;
+    // The paths of both builds are part of them, so they are the same.
+    let source = place.join(case.source.file_name().context("a case without a name")?);
+    std::fs::copy(&case.source, &source)?;
+    let name = source.file_name().unwrap_or_default();
+    let ending = source.extension().and_then(OsStr::to_str);
+    let mut command = match ending {
+        Some("c") => Command::new("gcc"),
+        Some("cc") => Command::new("g++"),
+        Some("rs") => Command::new("rustc"),
+        _ => bail!("{} is in no language that is built here", source.display()),
+    };
+    command
+        .current_dir(&place)
+        .arg(name)
+        .args(["-o", "program"]);
+    if ending == Some("rs") {
+        command.args([
+            "-g",
+            "-O",
+            "--edition",
+            "2024",
+            "-C",
+            "link-arg=-Wl,--build-id",
+        ]);
+        command.args(["--remap-path-prefix", &format!("{}=.", place.display())]);
+        if let Some(define) = define {
+            command.args(["--cfg", &define.to_lowercase()]);
+        }
+        command.args(["--check-cfg", "cfg(fixed, near)"]);
+    } else {
+        command.args(["-O2", "-g", "-Wl,--build-id"]);
+        command.arg(format!("-fdebug-prefix-map={}=.", place.display()));
+        if let Some(define) = define {
+            command.arg(format!("-D{define}"));
+        }
+    }
+    command.args(&case.flags);
+    if version == Version::Fixed {
+        command.args(&case.change_flags);
+    }
+    let ran = run(command, LIMIT)?;
+    ensure!(ran.code == Some(0), "{}", ran.told());
+    Ok(place.join("program"))
+}

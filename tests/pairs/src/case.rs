@@ -1,0 +1,106 @@
+//! One case: a source file and what its annotations demand.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+
+/// A finding that must be there, or may not.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Expected {
+    /// `refuse` or `note`.
+    pub severity: String,
+    /// Such as `R-INIT`.
+    pub rule: String,
+    /// The function, variable or type.
+    pub subject: String,
+}
+
+/// What must be said about one of the two changes.
+#[derive(Debug, Clone, Default)]
+pub struct Demand {
+    /// Every refusal, and notes that must be among the notes.
+    pub findings: Vec<Expected>,
+    /// True if a patch must be possible.
+    pub accept: bool,
+}
+
+/// A source file with its annotations.
+#[derive(Debug, Clone)]
+pub struct Case {
+    /// The file's name without its ending.
+    pub name: String,
+    /// Where it is.
+    pub source: PathBuf,
+    /// More options for the compiler, for all builds.
+    pub flags: Vec<String>,
+    /// More options for the build with the change.
+    pub change_flags: Vec<String>,
+    /// What the change must bring.
+    pub fixed: Demand,
+    /// What the near miss must bring.
+    pub near: Demand,
+}
+
+impl Case {
+    /// Reads the annotations of a source file.
+    ///
+    /// # Errors
+    /// When one is not understood, or when the case demands nothing.
+    pub fn read(source: &Path) -> Result<Case> {
+        let text = std::fs::read_to_string(source)
+            .with_context(|| format!("cannot read {}", source.display()))?;
+        let name = source.file_stem().context("a case without a name")?;
+        let mut case = Case {
+            name: name.to_string_lossy().into_owned(),
+            source: source.to_owned(),
+            flags: Vec::new(),
+            change_flags: Vec::new(),
+            fixed: Demand::default(),
+            near: Demand::default(),
+        };
+        for line in text.lines().filter_map(|line| line.strip_prefix("//#")) {
+            case.annotate(line.trim())
+                .with_context(|| format!("{}: //#{line}", source.display()))?;
+        }
+        for demand in [&case.fixed, &case.near] {
+            let refuses = demand.findings.iter().any(|f| f.severity == "refuse");
+            ensure!(
+                refuses != demand.accept,
+                "{}: each change is refused or accepted, one of both",
+                source.display()
+            );
+        }
+        ensure!(
+            case.near.accept,
+            "{}: a near miss is accepted",
+            source.display()
+        );
+        Ok(case)
+    }
+
+    fn annotate(&mut self, line: &str) -> Result<()> {
+        let words = |rest: &str| rest.split_whitespace().map(str::to_owned).collect();
+        if let Some(rest) = line.strip_prefix("flags ") {
+            self.flags = words(rest);
+            return Ok(());
+        }
+        if let Some(rest) = line.strip_prefix("change-flags ") {
+            self.change_flags = words(rest);
+            return Ok(());
+        }
+        let (demand, line) = match line.strip_prefix("near ") {
+            Some(rest) => (&mut self.near, rest),
+            None => (&mut self.fixed, line),
+        };
+        match line.splitn(3, ' ').collect::<Vec<_>>()[..] {
+            ["accept"] => demand.accept = true,
+            [severity @ ("refuse" | "note"), rule, subject] => demand.findings.push(Expected {
+                severity: severity.to_owned(),
+                rule: rule.to_owned(),
+                subject: subject.trim().to_owned(),
+            }),
+            _ => bail!("not an annotation"),
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,15 @@
+//! Small pairs of programs, each of which breaks one rule.
+//!
+//! A case is one source file in `cases`. It is built as it runs (base), with the change that breaks the rule (`FIXED`) and
+//! with a near miss (`NEAR`), which looks alike and must be accepted. What must be found stands in the file itself:
+//!
+//! ```text
+//! //# flags -shared -fPIC
+//! //# refuse R-INIT counter
+//! //# near note R-EXPORT added
+//! //# near accept
+//! ```
+
+pub mod build;
+pub mod case;
+pub mod verdict;

@@ -1,0 +1,72 @@
+//! What `invivo diff` says, held against what a case demands.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use live_tests::binary::invivo;
+use live_tests::run::run;
+use serde_json::Value;
+
+use crate::build::{Version, build};
+use crate::case::{Case, Demand, Expected};
+
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// Builds a case and checks both of its changes.
+///
+/// # Errors
+/// What is said and was not demanded, or was demanded and is not said.
+pub fn check(case: &Case, folder: &Path) -> Result<()> {
+    let base = build(case, Version::Base, folder)?;
+    for (version, demand) in [(Version::Fixed, &case.fixed), (Version::Near, &case.near)] {
+        let changed = build(case, version, folder)?;
+        compare(&base, &changed, demand).with_context(|| format!("{version:?}"))?;
+    }
+    Ok(())
+}
+
+fn compare(base: &Path, changed: &Path, demand: &Demand) -> Result<()> {
+    let mut command = Command::new(invivo()?);
+    command.args(["diff", "--json"]).arg(base).arg(changed);
+    let ran = run(command, LIMIT)?;
+    let said: Value = serde_json::from_str(&ran.stdout).with_context(|| ran.told())?;
+    let mut found = Vec::new();
+    for finding in said["findings"].as_array().context("no findings")? {
+        let text = |key: &str| finding[key].as_str().unwrap_or_default().to_owned();
+        found.push(Expected {
+            severity: text("severity"),
+            rule: text("rule"),
+            subject: text("subject"),
+        });
+    }
+    for wanted in &demand.findings {
+        ensure!(
+            found.contains(wanted),
+            "not found: {wanted:?}\n{}",
+            ran.stdout
+        );
+    }
+    let refused = found.iter().filter(|finding| finding.severity == "refuse");
+    for refusal in refused {
+        ensure!(
+            demand.findings.contains(refusal),
+            "refused without cause: {refusal:?}\n{}",
+            ran.stdout
+        );
+    }
+    ensure!(
+        ran.code == Some(i32::from(!demand.accept)),
+        "the exit code does not say so\n{}",
+        ran.told()
+    );
+    // A near miss that changes nothing would be accepted by anything.
+    let hot = said["hot"].as_array().context("no hot functions")?;
+    ensure!(
+        !demand.accept || !hot.is_empty(),
+        "nothing changed\n{}",
+        ran.stdout
+    );
+    Ok(())
+}
