@@ -77,8 +77,8 @@ pub enum ReasonKind {
     Numbers,
     /// Only line numbers differ, as the debug data show.
     Lines,
-    /// The compiler chose other registers, another order or another clone; the source did not
-    /// change.
+    /// The same operations with other registers or in another order; no change of the source
+    /// was seen.
     Compiler,
 }
 

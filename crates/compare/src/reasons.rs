@@ -77,7 +77,8 @@ pub(crate) fn of(
     } else if reasons.is_empty() {
         reasons.push(Reason {
             kind: ReasonKind::Compiler,
-            text: "the compiler chose other registers or another order; its source did not change"
+            text: "the same operations with other registers or in another order; no change of its \
+                   source was seen"
                 .to_owned(),
         });
     }
@@ -174,6 +175,8 @@ fn token(image: &Image, usage: &crate::Usage, function: EntityId, line: &Line) -
             i.immediate(op).hash(&mut hash);
         }
     }
+    let index = (i.memory_index() != Register::None).then(|| i.memory_index_scale());
+    (index, i.memory_size()).hash(&mut hash);
     let on_stack = [Register::RSP, Register::RBP].contains(&i.memory_base());
     if line.address.is_none() && i.memory_base() != Register::RIP && !on_stack {
         i.memory_displacement64().hash(&mut hash);
