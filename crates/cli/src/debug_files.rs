@@ -189,8 +189,7 @@ impl Search<'_> {
         path: &Path,
         attach: impl FnOnce(Arc<[u8]>) -> Result<(), ImageError>,
     ) -> Result<(), Failure> {
-        let file: Arc<[u8]> = read_file(path)?.into();
-        attach(file).map_err(|error| self.broken(path, &error))
+        attach(read_file(path)?).map_err(|error| self.broken(path, &error))
     }
 
     fn broken(&self, path: &Path, error: &ImageError) -> Failure {

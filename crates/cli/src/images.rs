@@ -1,5 +1,7 @@
 //! Images and patches from files.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,7 +12,7 @@ use crate::debug_files::Search;
 use crate::failure::{Failure, USAGE};
 
 /// The largest image that is read, in bytes.
-const LARGEST: u64 = 4 << 30;
+const LARGEST: usize = 4 << 30;
 
 /// Reads both images of a pair.
 pub(crate) fn load_pair(pair: &Pair) -> Result<(Image, Image), Failure> {
@@ -30,8 +32,7 @@ pub(crate) fn load_pair(pair: &Pair) -> Result<(Image, Image), Failure> {
 /// Reads an image and the debug files that belong to it.
 pub(crate) fn load(search: &Search<'_>) -> Result<Image, Failure> {
     let program = search.program;
-    let file: Arc<[u8]> = read_file(program)?.into();
-    let mut image = Image::parse(file, None).map_err(|error| {
+    let mut image = Image::parse(read_file(program)?, None).map_err(|error| {
         Failure::new(USAGE, format!("{}: {error}", program.display()))
             .hint("give a linked 64-bit x86 ELF program or library")
     })?;
@@ -39,14 +40,27 @@ pub(crate) fn load(search: &Search<'_>) -> Result<Image, Failure> {
     Ok(image)
 }
 
-pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>, Failure> {
+/// Reads a whole file, straight to where it stays: a second copy of the largest images
+/// would be what takes most memory.
+pub(crate) fn read_file(path: &Path) -> Result<Arc<[u8]>, Failure> {
     let fail = |error: std::io::Error| Failure::new(USAGE, format!("{}: {error}", path.display()));
-    let size = std::fs::metadata(path).map_err(fail)?.len();
-    if size > LARGEST {
-        return Err(Failure::new(
-            USAGE,
-            format!("{}: larger than 4 GiB", path.display()),
-        ));
+    let mut file = File::open(path).map_err(fail)?;
+    let data = file.metadata().map_err(fail)?;
+    if !data.is_file() {
+        // A pipe does not say how long it is.
+        let mut bytes = Vec::new();
+        let mut bounded = file.take(LARGEST as u64);
+        bounded.read_to_end(&mut bytes).map_err(fail)?;
+        return Ok(bytes.into());
     }
-    std::fs::read(path).map_err(fail)
+    let size = data.len();
+    let size = usize::try_from(size).ok().filter(|size| *size <= LARGEST);
+    let Some(size) = size else {
+        let text = format!("{}: larger than 4 GiB", path.display());
+        return Err(Failure::new(USAGE, text));
+    };
+    let mut bytes: Arc<[u8]> = std::iter::repeat_n(0, size).collect();
+    let room = Arc::get_mut(&mut bytes).expect("nobody else has it yet");
+    file.read_exact(room).map_err(fail)?;
+    Ok(bytes)
 }

@@ -1,7 +1,5 @@
 //! Comparison of two functions, instruction by instruction, by meaning.
 
-use std::collections::HashMap;
-
 use iced_x86::{Instruction, OpKind, Register};
 use invivo_image::x86_64::{Line, decode};
 use invivo_image::{EntityId, Image, LinkAddr};
@@ -20,30 +18,41 @@ struct Body<'a> {
     image: &'a Image,
     usage: &'a Usage,
     lines: Vec<Vec<Line>>,
-    /// Address → (part, index of the first instruction that is not padding from there).
-    index: HashMap<LinkAddr, (usize, usize)>,
+    /// For each part, in order of address: where an instruction begins, and the number of
+    /// the first one from there on that is not padding.
+    starts: Vec<Vec<(LinkAddr, usize)>>,
 }
 
 impl<'a> Body<'a> {
     fn decode(image: &'a Image, usage: &'a Usage, parts: &Parts) -> Option<Self> {
         let mut lines = Vec::new();
-        let mut index = HashMap::new();
-        for (part, id) in parts.ids().enumerate() {
-            let all = decode(image, image.entity(id))?;
-            let mut kept = Vec::with_capacity(all.len());
-            for line in all {
-                index.insert(line.at(), (part, kept.len()));
-                if !line.is_padding() {
-                    kept.push(line);
-                }
-            }
-            lines.push(kept);
+        let mut starts = Vec::new();
+        for id in parts.ids() {
+            let mut part = decode(image, image.entity(id))?;
+            let mut kept = 0;
+            let mut at = Vec::with_capacity(part.len());
+            part.retain(|line| {
+                at.push((line.at(), kept));
+                let keep = !line.is_padding();
+                kept += usize::from(keep);
+                keep
+            });
+            lines.push(part);
+            starts.push(at);
         }
         Some(Body {
             image,
             usage,
             lines,
-            index,
+            starts,
+        })
+    }
+
+    /// The part and the number of the instruction that begins at `at`, padding passed over.
+    fn index(&self, at: LinkAddr) -> Option<(usize, usize)> {
+        self.starts.iter().enumerate().find_map(|(part, starts)| {
+            let found = starts.binary_search_by_key(&at, |start| start.0).ok()?;
+            Some((part, starts[found].1))
         })
     }
 
@@ -54,7 +63,7 @@ impl<'a> Body<'a> {
             &self.lines[part],
             line,
             at,
-            &|target| self.index.contains_key(&target),
+            &|target| self.index(target).is_some(),
         )
     }
 
@@ -149,7 +158,7 @@ impl Meaning<'_, '_> {
                     continue;
                 }
             };
-            match (base.index.get(&from), fixed.index.get(&to)) {
+            match (base.index(from), fixed.index(to)) {
                 (Some(here), Some(there)) if here == there => continue,
                 (Some(_), Some(_)) => found.push(Difference::Instructions),
                 _ => {
@@ -249,7 +258,7 @@ fn same_tables(
         && one
             .iter()
             .zip(other)
-            .all(|(a, b)| base.index.get(&a.target) == fixed.index.get(&b.target));
+            .all(|(a, b)| base.index(a.target) == fixed.index(b.target));
     if same {
         Ok(())
     } else {

@@ -109,16 +109,6 @@ pub fn jump_table(
     is_inside: &dyn Fn(LinkAddr) -> bool,
 ) -> Option<Vec<TableEntry>> {
     let line = lines.get(index)?;
-    let has_jump = lines.iter().any(|line| {
-        line.instruction.mnemonic() == Mnemonic::Jmp
-            && matches!(
-                line.instruction.op0_kind(),
-                OpKind::Register | OpKind::Memory
-            )
-    });
-    if !has_jump {
-        return None;
-    }
     let lea = line.instruction.mnemonic() == Mnemonic::Lea
         || line.instruction.mnemonic() == Mnemonic::Mov && line.immediate.is_some();
     let width: u8 = if lea { 4 } else { 8 };
@@ -151,9 +141,21 @@ pub fn jump_table(
         })
     };
     let entries: Vec<_> = (0..next / u64::from(width)).map_while(target_of).collect();
+    // Most references fail here; to look for the jump first would go through the whole
+    // function for each of them.
+    if entries.is_empty() || !lines.iter().any(jumps_through) {
+        return None;
+    }
     // A table that its own guard says is longer than what could be read is not understood.
     let guarded = guard(lines, index).is_some_and(|count| count > entries.len() as u64);
-    (!entries.is_empty() && !guarded).then_some(entries)
+    (!guarded).then_some(entries)
+}
+
+/// True for a jump to what a register or a place in memory holds.
+fn jumps_through(line: &Line) -> bool {
+    let instruction = &line.instruction;
+    instruction.mnemonic() == Mnemonic::Jmp
+        && matches!(instruction.op0_kind(), OpKind::Register | OpKind::Memory)
 }
 
 /// The register that indexes the table which `lines[index]` refers to.

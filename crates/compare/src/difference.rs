@@ -131,9 +131,10 @@ impl Reason {
                 .iter()
                 .filter_map(Differing::number)
                 .all(|(base, fixed)| base.max(fixed) < 1_000_000);
+            let alone = rest.is_empty() && first.unsigned_abs() > 100;
             let together =
                 rest.iter().all(|number| number == first) && first.unsigned_abs() < 2_000;
-            if together && like_lines {
+            if together && like_lines && !alone {
                 say(
                     ReasonKind::Numbers,
                     format!(

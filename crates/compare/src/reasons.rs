@@ -11,7 +11,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use iced_x86::{Mnemonic, OpKind, Register};
 use invivo_image::x86_64::{Line, decode};
-use invivo_image::{EntityId, Image, LinkAddr, Place, SourcePlace, stem};
+use invivo_image::{EntityId, Image, LinkAddr, Place, SectionKind, SourcePlace, stem};
 
 use crate::line_numbers::Side;
 use crate::matching::is_immediate;
@@ -185,6 +185,8 @@ fn token(image: &Image, usage: &crate::Usage, function: EntityId, line: &Line) -
         match image.place(reference.target) {
             // A branch inside the function leads where the source says.
             Place::In(id, _) if id == function => {}
+            // Constants have names that compilers make up anew in each build.
+            Place::In(id, offset) if is_constant(image, id) => offset.hash(&mut hash),
             Place::In(id, offset) => (stem(image.entity(id).name()), offset).hash(&mut hash),
             Place::Stub(slot) | Place::Slot(slot) => match slot {
                 invivo_image::Slot::Pointer(at) | invivo_image::Slot::Resolved(at) => {
@@ -200,6 +202,11 @@ fn token(image: &Image, usage: &crate::Usage, function: EntityId, line: &Line) -
         }
     }
     hash.finish()
+}
+
+fn is_constant(image: &Image, id: EntityId) -> bool {
+    let section = image.section_at(image.entity(id).addr);
+    section.is_some_and(|section| section.kind == SectionKind::ReadOnly)
 }
 
 fn name_at(image: &Image, at: LinkAddr) -> Option<&str> {

@@ -3,14 +3,14 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use invivo_image::x86_64::{Reference, ReferenceKind, decode};
-use invivo_image::{EntityId, EntityKind, Image, Link, LinkAddr, Place, SectionKind, Slot};
+use invivo_image::x86_64::{Line, Reference, ReferenceKind, decode};
+use invivo_image::{Entity, EntityId, EntityKind, Image, Link, LinkAddr, Place, SectionKind, Slot};
 use rayon::prelude::*;
 
 use crate::constants::through_tables;
 
 /// One function's reference to an entity.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Use {
     /// The function that refers.
     pub by: EntityId,
@@ -40,57 +40,28 @@ impl Usage {
             .entity_ids()
             .filter(|(_, entity)| entity.kind != EntityKind::Object && entity.size > 0)
             .collect();
-        let found: Vec<(EntityId, Option<Vec<Reference>>)> = functions
-            .par_iter()
-            .map(|(id, entity)| {
-                let references = decode(image, entity).map(|lines| {
-                    let tabled = through_tables(image, &lines).into_iter();
-                    let tabled = tabled.filter(|at| *at < entity.addr || *at >= entity.end());
-                    let outer = lines.iter().flat_map(|line| line.references());
-                    // A function that takes its own address tells it to somebody.
-                    let leaves = |r: &Reference| {
-                        r.target < entity.addr
-                            || r.target >= entity.end()
-                            || (r.kind == ReferenceKind::Relative && r.target == entity.addr)
-                    };
-                    let told = tabled.map(|target| Reference {
-                        kind: ReferenceKind::Relative,
-                        offset: 0,
-                        width: 0,
-                        target,
-                    });
-                    outer.filter(leaves).chain(told).collect()
-                });
-                (*id, references)
+        let mut found = functions
+            .into_par_iter()
+            .fold(Found::default, |mut found, (id, entity)| {
+                found.add_code(image, id, entity);
+                found
             })
-            .collect();
-        let mut usage = Usage::default();
-        let mut boundaries = BTreeSet::new();
-        for (by, references) in found {
-            let Some(references) = references else {
-                usage.undecoded.insert(by);
-                continue;
-            };
-            for reference in references {
-                boundaries.insert(reference.target);
-                if let Place::In(id, offset) = image.place(reference.target) {
-                    let branch = offset == 0
-                        && matches!(reference.kind, ReferenceKind::Call | ReferenceKind::Jump);
-                    let uses = usage.uses.entry(id).or_default();
-                    if uses.last() != Some(&Use { by, branch }) {
-                        uses.push(Use { by, branch });
-                    }
-                }
-            }
+            .reduce(Found::default, Found::join);
+        found.add_data(image);
+        found.sort();
+        let mut usage = Usage {
+            undecoded: found.undecoded,
+            boundaries: found.boundaries,
+            ..Usage::default()
+        };
+        for uses in found.uses.chunk_by(|a, b| a.0 == b.0) {
+            let list = uses.iter().map(|(_, by)| *by).collect();
+            usage.uses.insert(uses[0].0, list);
         }
-        for (place, target) in pointers(image) {
-            boundaries.insert(target);
-            if let Place::In(id, _) = image.place(target) {
-                usage.pointed.entry(id).or_default().push(place);
-            }
+        for pointers in found.pointed.chunk_by(|a, b| a.0 == b.0) {
+            let places = pointers.iter().map(|(_, place)| *place).collect();
+            usage.pointed.insert(pointers[0].0, places);
         }
-        boundaries.extend(image.entities.iter().map(|entity| entity.addr));
-        usage.boundaries = boundaries.into_iter().collect();
         usage
     }
 
@@ -110,6 +81,75 @@ impl Usage {
                 .uses
                 .get(&id)
                 .is_some_and(|uses| uses.iter().any(|u| !u.branch))
+    }
+}
+
+/// What one thread found: lists, because a large image has millions of references, and one
+/// sort at the end costs far less than a look into a map for each of them.
+#[derive(Default)]
+struct Found {
+    uses: Vec<(EntityId, Use)>,
+    pointed: Vec<(EntityId, LinkAddr)>,
+    undecoded: BTreeSet<EntityId>,
+    boundaries: Vec<LinkAddr>,
+}
+
+impl Found {
+    fn add_code(&mut self, image: &Image, by: EntityId, entity: &Entity) {
+        let Some(lines) = decode(image, entity) else {
+            self.undecoded.insert(by);
+            return;
+        };
+        let tabled = through_tables(image, &lines).into_iter();
+        let tabled = tabled.map(|target| Reference {
+            kind: ReferenceKind::Relative,
+            offset: 0,
+            width: 0,
+            target,
+        });
+        let outside = tabled.filter(|r| !(entity.addr..entity.end()).contains(&r.target));
+        for reference in lines.iter().flat_map(Line::references).chain(outside) {
+            // A function that takes its own address tells it to somebody.
+            let told = reference.kind == ReferenceKind::Relative && reference.target == entity.addr;
+            if (entity.addr..entity.end()).contains(&reference.target) && !told {
+                continue;
+            }
+            self.boundaries.push(reference.target);
+            if let Place::In(id, offset) = image.place(reference.target) {
+                let calls = matches!(reference.kind, ReferenceKind::Call | ReferenceKind::Jump);
+                let branch = offset == 0 && calls;
+                self.uses.push((id, Use { by, branch }));
+            }
+        }
+    }
+
+    fn add_data(&mut self, image: &Image) {
+        for (place, target) in pointers(image) {
+            self.boundaries.push(target);
+            if let Place::In(id, _) = image.place(target) {
+                self.pointed.push((id, place));
+            }
+        }
+        let entities = image.entities.iter().map(|entity| entity.addr);
+        self.boundaries.extend(entities);
+    }
+
+    fn join(mut self, mut other: Found) -> Found {
+        self.uses.append(&mut other.uses);
+        self.undecoded.append(&mut other.undecoded);
+        self.boundaries.append(&mut other.boundaries);
+        self
+    }
+
+    fn sort(&mut self) {
+        self.uses.par_sort_unstable();
+        self.uses.dedup();
+        // In images with fixed addresses a relocated word is found twice.
+        self.pointed.par_sort_unstable();
+        self.pointed.dedup();
+        self.boundaries.par_sort_unstable();
+        self.boundaries.dedup();
+        self.boundaries.shrink_to_fit();
     }
 }
 

@@ -182,9 +182,42 @@ impl<'s> DebugData<'s> {
         }
     }
 
+    /// What a caller and a function must agree on: unlike in a layout, also what a pointer
+    /// points to. A `struct store **` that becomes a `struct message **` is another agreement.
+    fn agreement(&self, die: Option<Die>, depth: usize) -> String {
+        let Some((die, entry)) = die.and_then(|die| Some((die, self.entry(die)?))) else {
+            return "void".to_owned();
+        };
+        if depth > DEEPEST {
+            return "…".to_owned();
+        }
+        let inner = || {
+            let of = self.reference(die.unit, &entry, dw::DW_AT_type);
+            self.agreement(of, depth + 1)
+        };
+        match entry.tag() {
+            dw::DW_TAG_pointer_type
+            | dw::DW_TAG_reference_type
+            | dw::DW_TAG_rvalue_reference_type => format!("* {}", inner()),
+            dw::DW_TAG_typedef
+            | dw::DW_TAG_const_type
+            | dw::DW_TAG_volatile_type
+            | dw::DW_TAG_restrict_type => inner(),
+            _ if is_composite(&entry) => match self.qualified_name(die) {
+                Some(name) => name,
+                None => self.describe(Some(die), depth).0,
+            },
+            _ => self.describe(Some(die), depth).0,
+        }
+    }
+
     /// How the function, or type of a function, at `die` is called.
     pub(super) fn prototype(&self, die: Die) -> (String, String) {
-        let of = |die: Die| self.describe(self.type_of(die), 1);
+        let of = |die: Die| {
+            let of = self.type_of(die);
+            let (shape, text) = self.describe(of, 1);
+            (format!("{shape} {}", self.agreement(of, 1)), text)
+        };
         let result = of(die);
         let mut shapes = Vec::new();
         let mut texts = Vec::new();
