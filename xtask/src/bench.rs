@@ -2,6 +2,7 @@
 //! beside its limit.
 
 mod cost;
+pub(crate) mod large;
 mod promise;
 mod redis;
 mod rounds;

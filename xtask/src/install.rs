@@ -39,6 +39,9 @@ pub(crate) const LIVE: &[&str] = &["redis-tools", "libsasl2-modules", "openssh-c
 /// What measures.
 pub(crate) const BENCH: &[&str] = &["time"];
 
+/// What the largest programs are fetched and looked at with.
+pub(crate) const LARGE: &[&str] = &["binutils", "libc6-dbg", "npm", "time"];
+
 /// What the live scenarios compile and look at their small programs with.
 const SCENARIOS: &[&str] = &["build-essential", "binutils", "musl-tools", "util-linux"];
 

@@ -32,6 +32,7 @@ usage: cargo xtask COMMAND
   test                     every test, live ones included, as root and as an ordinary user
   ci                       what must pass before a change is taken: style, docs, street, test
   bench [--quick]          measure what SPECIFICATION.md promises
+  bench large              the same for comparing the largest programs (fetches 750 MB)
   corpus [CASE…]           repair real programs under load with their real security fixes
   corpus --build [CASE…]   only build them
   corpus --selftest CASE…  only check that the probe and the load tell the two builds apart
@@ -65,6 +66,7 @@ fn run() -> Result<bool> {
         ["test"] => test::run(&workspace),
         ["ci"] => ci::run(&workspace),
         ["bench"] => bench::run(&workspace, false),
+        ["bench", "large"] => bench::large::run(&workspace),
         ["bench", "--quick"] => bench::run(&workspace, true),
         ["street"] => street::run(&workspace),
         ["install"] => install::ensure(&install::everything()).map(|()| true),

@@ -137,6 +137,9 @@ pub(crate) struct Pair {
     /// Replace functions in which only line numbers moved (`__LINE__`), too.
     #[arg(long)]
     pub(crate) keep_line_changes: bool,
+    /// Say on standard error how long each phase took, and how much memory all of it.
+    #[arg(long)]
+    pub(crate) time: bool,
 }
 
 impl Pair {

@@ -11,6 +11,7 @@ mod images;
 mod live;
 mod output;
 mod patch_file;
+mod timing;
 mod verdict;
 
 use std::process::ExitCode;

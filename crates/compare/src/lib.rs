@@ -14,6 +14,7 @@ mod hot;
 mod line_numbers;
 mod matching;
 mod meaning;
+mod phases;
 mod reasons;
 mod rules;
 mod source;
@@ -24,6 +25,7 @@ pub use difference::{Difference, Differing, Reason, ReasonKind};
 pub use hot::{Hot, Parts};
 pub use matching::Pairs;
 pub use meaning::{Meaning, Referred};
+pub use phases::Phases;
 pub use rules::{About, Finding, Judgement, NotJudged, Rule, Severity};
 pub use source::Source;
 pub use usage::{Usage, Use};
@@ -69,6 +71,8 @@ pub struct Comparison<'a> {
     pub findings: Vec<Finding>,
     /// What a person has judged to do no harm.
     pub judgements: Vec<Judgement>,
+    /// How long all this took.
+    pub phases: Phases,
     base_cold: ColdParts,
     fixed_cold: ColdParts,
 }
@@ -83,8 +87,11 @@ impl<'a> Comparison<'a> {
     /// Compares two images as `options` say.
     #[must_use]
     pub fn with(base: &'a Image, fixed: &'a Image, options: Options) -> Self {
+        let mut phases = Phases::start();
         let (base_usage, fixed_usage) = rayon::join(|| Usage::of(base), || Usage::of(fixed));
+        phases.end("index");
         let pairs = Pairs::of(base, fixed, &base_usage, &fixed_usage);
+        phases.end("match");
         let mut comparison = Comparison {
             base,
             fixed,
@@ -99,11 +106,13 @@ impl<'a> Comparison<'a> {
             removed: Vec::new(),
             findings: Vec::new(),
             judgements: Vec::new(),
+            phases,
             base_cold: ColdParts::of(base),
             fixed_cold: ColdParts::of(fixed),
         };
         comparison.find_hot(options);
         comparison.findings = rules::find(&comparison);
+        comparison.phases.end("rules");
         comparison
     }
 
@@ -113,8 +122,10 @@ impl<'a> Comparison<'a> {
             || source::sections(self.fixed),
         );
         let (base, fixed) = rayon::join(|| source::open(&sections.0), || source::open(&sections.1));
+        self.phases.end("open debug data");
         let known = (base.as_ref().ok(), fixed.as_ref().ok());
         let found = hot::find(self, known.0, known.1, options.keep_line_changes);
+        self.phases.end("compare");
         let new: Vec<_> = match known.1 {
             Some(debug) => source::functions_at(self.fixed, debug, &found.added),
             None => Vec::new(),
@@ -159,6 +170,7 @@ impl<'a> Comparison<'a> {
         self.left_out = found.left_out;
         self.added = found.added;
         self.removed = found.removed;
+        self.phases.end("types");
     }
 
     /// A function of the fixed image with its cold parts.

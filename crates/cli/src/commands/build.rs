@@ -1,5 +1,7 @@
 //! `invivo build`
 
+use std::time::Instant;
+
 use invivo_compare::{Comparison, Finding};
 use invivo_format::elf;
 use invivo_patch::{Options, Refused};
@@ -12,6 +14,7 @@ use crate::failure::{Failure, REFUSED};
 use crate::images::load_pair;
 use crate::output::Output;
 use crate::patch_file::store;
+use crate::timing;
 use crate::verdict::{Verdict, allow};
 
 /// `build --json`.
@@ -37,10 +40,15 @@ pub(crate) struct Built {
 
 pub(crate) fn run(build: &Build, output: &Output) -> Result<u8, Failure> {
     let busy = output.busy("comparing");
+    let begun = Instant::now();
     let (base, fixed) = load_pair(&build.pair)?;
+    let read = begun.elapsed();
     let mut comparison = Comparison::with(&base, &fixed, build.pair.options());
     allow(&mut comparison, &build.judged)?;
     drop(busy);
+    if build.pair.time {
+        timing::print(read, &comparison.phases);
+    }
     let file_name = |path: &std::path::Path| {
         path.file_name()
             .map(|name| name.to_string_lossy().into_owned())

