@@ -41,11 +41,13 @@ fn places((debug, function): Side<'_, '_>, at: LinkAddr) -> Vec<SourcePlace> {
 /// True if the number is the line, and moved as far as the line did.
 fn moved(old: u64, new: u64, before: &SourcePlace, after: &SourcePlace) -> bool {
     // `__LINE__` in the arguments of a macro is the line where the call ends; the
-    // instruction's line is where it begins.
-    const LONGEST_CALL: i128 = 30;
+    // instruction's line is where it begins. A number before that is another number.
+    const LONGEST_CALL: i128 = 12;
     let (old, new) = (i128::from(old), i128::from(new));
     let (from, to) = (i128::from(before.line), i128::from(after.line));
-    before.file == after.file && new - old == to - from && (old - from).abs() <= LONGEST_CALL
+    before.file == after.file
+        && new - old == to - from
+        && (0..=LONGEST_CALL).contains(&(old - from))
 }
 
 #[cfg(test)]
@@ -69,5 +71,6 @@ mod tests {
         assert!(!moved(120, 127, &line(120), &line(126)));
         assert!(!moved(60, 66, &line(120), &line(126)));
         assert!(!moved(120, 126, &line(120), &line(120)));
+        assert!(!moved(3, 1, &line(14), &line(12)));
     }
 }

@@ -16,13 +16,26 @@ pub(super) fn find(c: &Comparison<'_>, findings: &mut Vec<Finding>) {
         let place = place.map(|place| format!(" ({place})")).unwrap_or_default();
         let change = format!("its signature changed{place}: {before} became {after}");
         let names = &c.base.entity(hot.base.main).names;
-        if names.iter().any(|symbol| symbol.exported) {
+        let exported = names.iter().any(|symbol| symbol.exported);
+        if exported && c.base.is_library {
             findings.push(Finding::refuse(
                 Rule::Signature,
                 &hot.name,
                 format!(
                     "{change}; it is exported, and other images of the process may call it in \
                      the old way"
+                ),
+            ));
+        } else if exported {
+            // Programs that are linked with `-rdynamic` export all that they have; only
+            // modules which they load import any of it, and the process shows which.
+            findings.push(Finding::note(
+                Rule::Signature,
+                &hot.name,
+                format!(
+                    "{change}; it is exported, so the patch is refused by processes in which \
+                     another image imports it, and goes live only while no thread is inside \
+                     what is replaced"
                 ),
             ));
         } else if c.base_usage.address_is_taken(hot.base.main) {
