@@ -1,8 +1,10 @@
 //! Comparison of two functions, instruction by instruction, by meaning.
 
-use iced_x86::{Instruction, OpKind, Register};
-use invivo_image::x86_64::{Line, decode};
-use invivo_image::{EntityId, Image, LinkAddr};
+use std::ops::Range;
+
+use iced_x86::{Code, Instruction, OpKind, Register};
+use invivo_image::x86_64::{Line, decode_all};
+use invivo_image::{Image, LinkAddr};
 
 use crate::constants::{TableEntry, jump_table, relative_table};
 use crate::matching::is_immediate;
@@ -13,8 +15,8 @@ use crate::{Difference, Differing, Parts, Usage};
 /// patch only when all its differences are known to be line numbers.
 const ENOUGH: usize = 4096;
 
-/// A function with its cold parts, decoded, padding left out.
-struct Body<'a> {
+/// Code in one or several pieces (a function with its cold parts), decoded, padding left out.
+pub(crate) struct Body<'a> {
     image: &'a Image,
     usage: &'a Usage,
     lines: Vec<Vec<Line>>,
@@ -24,16 +26,27 @@ struct Body<'a> {
 }
 
 impl<'a> Body<'a> {
-    fn decode(image: &'a Image, usage: &'a Usage, parts: &Parts) -> Option<Self> {
+    /// The code of `pieces`; `None` where the file does not hold it.
+    pub(crate) fn decode(
+        image: &'a Image,
+        usage: &'a Usage,
+        pieces: impl Iterator<Item = Range<LinkAddr>>,
+    ) -> Option<Self> {
         let mut lines = Vec::new();
         let mut starts = Vec::new();
-        for id in parts.ids() {
-            let mut part = decode(image, image.entity(id))?;
-            let mut kept = 0;
+        for piece in pieces {
+            let bytes = image.bytes(piece.start, piece.end.checked_sub(piece.start)?)?;
+            let mut part = decode_all(image, piece.start, bytes);
+            let (mut kept, mut flows) = (0, true);
             let mut at = Vec::with_capacity(part.len());
             part.retain(|line| {
                 at.push((line.at(), kept));
-                let keep = !line.is_padding();
+                // A trap fills up what control does not reach; anywhere else it is a trap.
+                let trap = line.instruction.code() == Code::Int3;
+                let keep = !line.is_padding() || trap && flows;
+                if keep {
+                    flows = !line.ends_flow();
+                }
                 kept += usize::from(keep);
                 keep
             });
@@ -54,6 +67,31 @@ impl<'a> Body<'a> {
             let found = starts.binary_search_by_key(&at, |start| start.0).ok()?;
             Some((part, starts[found].1))
         })
+    }
+
+    fn of(image: &'a Image, usage: &'a Usage, parts: &Parts) -> Option<Self> {
+        let pieces = parts.ids().map(|id| image.entity(id));
+        Body::decode(image, usage, pieces.map(|entity| entity.addr..entity.end()))
+    }
+
+    /// True if there is nothing but padding in it.
+    pub(crate) fn is_padding(&self) -> bool {
+        let padding = |line: &Line| line.instruction.code() == Code::Int3;
+        self.lines.iter().flatten().all(padding)
+    }
+
+    /// The piece and the number of the instruction at `at`.
+    pub(crate) fn position(&self, at: LinkAddr) -> Option<(usize, usize)> {
+        self.index(at)
+    }
+
+    /// What the instruction at `at` refers to.
+    pub(crate) fn references(&self, at: LinkAddr) -> impl Iterator<Item = LinkAddr> {
+        let line = self
+            .position(at)
+            .and_then(|(part, line)| self.lines[part].get(line));
+        let both = line.into_iter().flat_map(|line| line.references());
+        both.map(|reference| reference.target)
     }
 
     fn table(&self, part: usize, line: usize, at: LinkAddr) -> Option<Vec<TableEntry>> {
@@ -80,45 +118,44 @@ impl Meaning<'_, '_> {
         if base.cold.len() != fixed.cold.len() {
             return whole(Difference::ColdPart);
         }
-        let one = Body::decode(c.base, &c.base_usage, base);
-        let other = Body::decode(c.fixed, &c.fixed_usage, fixed);
+        let one = Body::of(c.base, &c.base_usage, base);
+        let other = Body::of(c.fixed, &c.fixed_usage, fixed);
         let (Some(one), Some(other)) = (one, other) else {
-            let bytes = |image: &Image, id: EntityId| {
-                let entity = image.entity(id);
-                image.bytes(entity.addr, entity.size).map(<[u8]>::to_vec)
-            };
-            let same = base
-                .ids()
-                .zip(fixed.ids())
-                .all(|(a, b)| bytes(c.base, a) == bytes(c.fixed, b));
-            return if same {
-                Vec::new()
-            } else {
-                whole(Difference::Undecoded)
-            };
+            return whole(Difference::Undecoded);
         };
         let mut found = Vec::new();
-        let mut here = Vec::new();
-        for (a, b) in one.lines.iter().zip(&other.lines) {
-            if a.len() != b.len() {
-                found.extend(whole(Difference::Instructions));
-            }
-        }
         for part in 0..one.lines.len() {
-            for (index, (a, b)) in one.lines[part].iter().zip(&other.lines[part]).enumerate() {
-                self.line(&one, &other, part, index, &mut here);
-                let at = Some((a.at(), b.at()));
-                found.extend(here.drain(..).map(|what| Differing { what, at }));
-                if found.len() >= ENOUGH {
-                    found.extend(whole(Difference::Instructions));
-                    return found;
-                }
-            }
+            self.differences_of_piece(&one, &other, part, &mut found);
         }
-        if !self.same_exceptions(base, fixed) {
+        if !self.same_unwinding(&one, base, &other, fixed) {
             found.extend(whole(Difference::ExceptionTable));
         }
         found
+    }
+
+    /// Adds what differs between piece `part` of two bodies.
+    pub(crate) fn differences_of_piece(
+        &self,
+        one: &Body<'_>,
+        other: &Body<'_>,
+        part: usize,
+        found: &mut Vec<Differing>,
+    ) {
+        let whole = |what| Differing { what, at: None };
+        let (lines, others) = (&one.lines[part], &other.lines[part]);
+        if lines.len() != others.len() {
+            found.push(whole(Difference::Instructions));
+        }
+        let mut here = Vec::new();
+        for (index, (a, b)) in lines.iter().zip(others).enumerate() {
+            self.line(one, other, part, index, &mut here);
+            let at = Some((a.at(), b.at()));
+            found.extend(here.drain(..).map(|what| Differing { what, at }));
+            if found.len() >= ENOUGH {
+                found.push(whole(Difference::Instructions));
+                return;
+            }
+        }
     }
 
     fn line(
@@ -131,8 +168,19 @@ impl Meaning<'_, '_> {
     ) {
         let (a, b) = (&base.lines[part][index], &fixed.lines[part][index]);
         let (one, other) = (&a.instruction, &b.instruction);
+        let data = Code::DeclareByte;
         if !same_shape(one, other) {
-            found.push(Difference::Instructions);
+            found.push(if [one.code(), other.code()].contains(&data) {
+                Difference::Undecoded
+            } else {
+                Difference::Instructions
+            });
+            return;
+        }
+        if one.code() == data {
+            if one.get_declare_byte_value(0) != other.get_declare_byte_value(0) {
+                found.push(Difference::Undecoded);
+            }
             return;
         }
         if a.immediate.is_none() && b.immediate.is_none() {
@@ -168,9 +216,19 @@ impl Meaning<'_, '_> {
                     let relative = base
                         .relative_table(part, index, from)
                         .zip(fixed.relative_table(part, index, to));
+                    // An entry behind the last one that is understood is compared, too.
+                    let rest = |size: u64| {
+                        let same = self.same_rest(from, to, size);
+                        same.then_some(()).ok_or(Difference::Instructions)
+                    };
                     let result = match (tables, relative) {
-                        (Some((one, other)), _) => same_tables(base, &one, fixed, &other),
-                        (None, Some((one, other))) => self.same_targets(&one, &other),
+                        (Some((one, other)), _) => {
+                            let size = one.iter().map(|entry| u64::from(entry.width)).sum();
+                            same_tables(base, &one, fixed, &other).and_then(|()| rest(size))
+                        }
+                        (None, Some((one, other))) => self
+                            .same_targets(&one, &other)
+                            .and_then(|()| rest(one.len() as u64 * 4)),
                         (None, None) => {
                             let numbers =
                                 numbers_around(&base.lines[part], &fixed.lines[part], index);
@@ -203,31 +261,6 @@ impl Meaning<'_, '_> {
         one.iter()
             .zip(other)
             .try_for_each(|(one, other)| self.same(place(*one), place(*other)))
-    }
-
-    /// True if unwinding passes both in the same way.
-    fn same_exceptions(&self, base: &Parts, fixed: &Parts) -> bool {
-        let c = self.comparison();
-        base.ids().zip(fixed.ids()).all(|(a, b)| {
-            let lsda = |image: &Image, id| {
-                let fde = image.unwind.fde_at(image.entity(id).addr)?;
-                fde.lsda.map(|at| invivo_image::Lsda::parse(image, at))
-            };
-            match (lsda(c.base, a), lsda(c.fixed, b)) {
-                (None, None) => true,
-                (Some(Ok(one)), Some(Ok(other))) => {
-                    let place = Referred::pointer;
-                    one.tables == other.tables
-                        && one.types.len() == other.types.len()
-                        && one
-                            .types
-                            .iter()
-                            .zip(&other.types)
-                            .all(|(x, y)| x.1 == y.1 && self.same(place(x.2), place(y.2)).is_ok())
-                }
-                _ => false,
-            }
-        })
     }
 }
 

@@ -44,7 +44,9 @@ pub fn extent(image: &Image, usage: &Usage, line: &Line, at: LinkAddr) -> Option
         .map_or(room, |next| next.0 - at.0)
         .min(room);
     let operand = line.instruction.memory_size().size() as u64;
+    let base = line.instruction.memory_base();
     let plain = line.instruction.memory_index() == Register::None
+        && matches!(base, Register::None | Register::RIP | Register::EIP)
         && line.instruction.mnemonic() != Mnemonic::Lea
         && line.address.is_some_and(|reference| reference.target == at);
     if plain && operand > 0 {
@@ -63,9 +65,14 @@ pub fn extent(image: &Image, usage: &Usage, line: &Line, at: LinkAddr) -> Option
         if let (true, "", Some(following)) = (by_code, text, whole.get(1..).and_then(self::text)) {
             size += following.len() as u64 + 1;
         }
-        if bytes
-            .get(text.len()..)
-            .is_none_or(|rest| rest.iter().all(|byte| *byte == 0))
+        // Zeros where the loader writes a pointer are no empty text.
+        let filled = at
+            .checked_add(size)
+            .is_some_and(|end| image.slots.range(at..end).next().is_some());
+        if !filled
+            && bytes
+                .get(text.len()..)
+                .is_none_or(|rest| rest.iter().all(|byte| *byte == 0))
         {
             return Some(Extent::Text(size));
         }

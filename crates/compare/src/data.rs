@@ -1,6 +1,6 @@
 //! Comparison of data by meaning: bytes are equal, pointers mean the same.
 
-use invivo_image::{Image, Link, LinkAddr};
+use invivo_image::{Image, Link, LinkAddr, Slot};
 
 use crate::Comparison;
 use crate::meaning::{Meaning, Referred};
@@ -9,11 +9,6 @@ impl Meaning<'_, '_> {
     /// True if `size` bytes at `base` and `fixed` hold the same.
     pub(crate) fn same_data(&self, base: LinkAddr, fixed: LinkAddr, size: u64) -> bool {
         let c: &Comparison<'_> = self.comparison();
-        let (one, other) = (c.base.bytes(base, size), c.fixed.bytes(fixed, size));
-        let (Some(one), Some(other)) = (one, other) else {
-            // Neither has bytes in the file (`.bss`): both are zero.
-            return one.is_none() && other.is_none();
-        };
         let (Some(slots), Some(others)) = (slots(c.base, base, size), slots(c.fixed, fixed, size))
         else {
             return false;
@@ -25,6 +20,11 @@ impl Meaning<'_, '_> {
         if !pairs.all(|((at, slot), (there, other))| at == there && self.same_slot(slot, other)) {
             return false;
         }
+        let (one, other) = (c.base.bytes(base, size), c.fixed.bytes(fixed, size));
+        let (Some(one), Some(other)) = (one, other) else {
+            // Neither has bytes in the file (`.bss`): both are zero.
+            return one.is_none() && other.is_none();
+        };
         if c.base.link == Link::Fixed || c.fixed.link == Link::Fixed {
             return self.same_words(base, one, fixed, other);
         }
@@ -68,11 +68,20 @@ impl Meaning<'_, '_> {
     }
 }
 
-/// Relocated words of a range, by offset; `None` if one reaches over its end.
-fn slots(image: &Image, at: LinkAddr, size: u64) -> Option<Vec<(u64, invivo_image::Slot)>> {
+/// Relocated words of a range, by offset; `None` if one reaches over its start or end.
+fn slots(image: &Image, at: LinkAddr, size: u64) -> Option<Vec<(u64, Slot)>> {
     let end = at.checked_add(size)?;
+    // A copied variable has any size; all else that the loader writes has eight bytes.
+    let word = |slot: &Slot| !matches!(slot, Slot::Copy(_));
+    let mut before = image.slots.range(LinkAddr(at.0.saturating_sub(7))..at);
+    if size > 0 && before.any(|(_, slot)| word(slot)) {
+        return None;
+    }
     let inside = image.slots.range(at..end);
     inside
-        .map(|(place, slot)| (place.0 + 8 <= end.0).then(|| (place.0 - at.0, slot.clone())))
+        .map(|(place, slot)| {
+            let whole = !word(slot) || end.0 - place.0 >= 8;
+            whole.then(|| (place.0 - at.0, slot.clone()))
+        })
         .collect()
 }

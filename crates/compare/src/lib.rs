@@ -18,6 +18,8 @@ mod phases;
 mod reasons;
 mod rules;
 mod source;
+mod unowned;
+mod unwinding;
 mod usage;
 
 pub use constants::{Extent, TableEntry, extent, is_relative_table, jump_table};

@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use invivo_image::x86_64::Line;
 use invivo_image::{EntityId, EntityKind, Image, LinkAddr, Place, SectionKind, Slot};
 
-use crate::{Comparison, Difference, Extent, extent};
+use crate::{Comparison, Difference, Extent, Usage, extent};
 
 /// One side's reference: the place, and the instruction that refers to it (none for a
 /// pointer in data).
@@ -204,6 +204,27 @@ impl<'c, 'a> Meaning<'c, 'a> {
         }
     }
 
+    /// True if what follows two constants of `size` bytes, up to the next references, is
+    /// the same but for padding.
+    pub(crate) fn same_rest(&self, a: LinkAddr, b: LinkAddr, size: u64) -> bool {
+        let c = self.comparison;
+        let rest = |image: &Image, usage: &Usage, at: LinkAddr| {
+            let limit = image.section_at(at)?.range.end;
+            let end = usage
+                .next_boundary(at)
+                .map_or(limit, |next| next.min(limit));
+            Some(end.0.saturating_sub(at.0).max(size))
+        };
+        let sizes = rest(c.base, &c.base_usage, a).zip(rest(c.fixed, &c.fixed_usage, b));
+        sizes.is_some_and(|(one, other)| {
+            let least = one.min(other);
+            let (start, there) = (LinkAddr(a.0 + size), LinkAddr(b.0 + size));
+            self.same_data(start, there, least - size)
+                && is_padding(c.base, a, least, one)
+                && is_padding(c.fixed, b, least, other)
+        })
+    }
+
     fn same_constant(
         &self,
         a: LinkAddr,
@@ -227,8 +248,11 @@ impl<'c, 'a> Meaning<'c, 'a> {
             }
         };
         let same = match sizes {
-            Some((Extent::Text(x), Extent::Text(y))) => {
-                x == y && c.base.bytes(a, x) == c.fixed.bytes(b, y)
+            Some((Extent::Text(x), Extent::Text(y))) => x == y && self.same_data(a, b, x),
+            // What follows up to the next reference is read by nobody else, so it may well
+            // be read from here: an array whose first element one instruction reads.
+            Some((Extent::Operand(x), Extent::Operand(y))) => {
+                x == y && self.same_data(a, b, x) && self.same_rest(a, b, x)
             }
             Some((one, other)) => {
                 // Between two constants lies padding, whose length depends on what follows.
@@ -385,6 +409,7 @@ fn show_constant(image: &Image, at: LinkAddr, extent: Extent) -> String {
 pub(crate) fn describe(image: &Image, at: LinkAddr) -> String {
     let name = |slot: &Slot| match slot {
         Slot::Import(name, _) | Slot::LazyImport(name) => format!("import {name}"),
+        Slot::Copy(name) => format!("the copy of {name}"),
         Slot::Pointer(at) => format!("the slot of {}", short(image, *at)),
         Slot::Resolved(at) => format!("the function chosen by {}", short(image, *at)),
         Slot::TlsModule(name) | Slot::TlsOffset(name, _) | Slot::TlsFromThreadPointer(name, _) => {

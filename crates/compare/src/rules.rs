@@ -228,6 +228,7 @@ pub(crate) fn find(c: &Comparison<'_>) -> Vec<Finding> {
         personality::find,
         virtual_table::find,
         allocation::find,
+        crate::unowned::find,
     ];
     let mut findings = Vec::new();
     for find in rules {

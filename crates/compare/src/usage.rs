@@ -3,11 +3,13 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use invivo_image::x86_64::{Line, Reference, ReferenceKind, decode};
+use iced_x86::Code;
+use invivo_image::x86_64::{Line, Reference, ReferenceKind, decode_all};
 use invivo_image::{Entity, EntityId, EntityKind, Image, Link, LinkAddr, Place, SectionKind, Slot};
 use rayon::prelude::*;
 
 use crate::constants::through_tables;
+use crate::unowned::{belongs_to_loader, is_code, pieces};
 
 /// One function's reference to an entity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -96,10 +98,13 @@ struct Found {
 
 impl Found {
     fn add_code(&mut self, image: &Image, by: EntityId, entity: &Entity) {
-        let Some(lines) = decode(image, entity) else {
+        let bytes = image.bytes(entity.addr, entity.size).unwrap_or_default();
+        let lines = decode_all(image, entity.addr, bytes);
+        let is_code = |line: &Line| line.instruction.code() != Code::DeclareByte;
+        let whole = lines.last().is_some_and(|last| last.end() == entity.end());
+        if !whole || !lines.iter().all(is_code) {
             self.undecoded.insert(by);
-            return;
-        };
+        }
         let tabled = through_tables(image, &lines).into_iter();
         let tabled = tabled.map(|target| Reference {
             kind: ReferenceKind::Relative,
@@ -130,6 +135,16 @@ impl Found {
                 self.pointed.push((id, place));
             }
         }
+        // Whom code without a symbol calls is called by somebody who cannot be replaced. The
+        // variables that it seems to refer to are mostly marks of the linker at their place.
+        for (place, target) in of_unowned_code(image) {
+            self.boundaries.push(target);
+            if let Place::In(id, _) = image.place(target)
+                && image.entity(id).kind != EntityKind::Object
+            {
+                self.pointed.push((id, place));
+            }
+        }
         let entities = image.entities.iter().map(|entity| entity.addr);
         self.boundaries.extend(entities);
     }
@@ -151,6 +166,24 @@ impl Found {
         self.boundaries.dedup();
         self.boundaries.shrink_to_fit();
     }
+}
+
+/// What code refers to that no function owns, with the places of the instructions.
+fn of_unowned_code(image: &Image) -> Vec<(LinkAddr, LinkAddr)> {
+    let text = image.sections.iter().filter(|s| is_code(s));
+    let pieces = text.flat_map(|section| pieces(image, section));
+    let lines = pieces.flat_map(|piece| {
+        let size = piece.range.end.0 - piece.range.start.0;
+        let bytes = image.bytes(piece.range.start, size).unwrap_or_default();
+        decode_all(image, piece.range.start, bytes)
+    });
+    lines
+        .flat_map(|line| {
+            let at = line.at();
+            let references = [line.address, line.immediate].into_iter().flatten();
+            references.map(move |reference| (at, reference.target))
+        })
+        .collect()
 }
 
 /// Every pointer in data: from relocations, and in images with fixed addresses
@@ -175,7 +208,7 @@ fn pointers(image: &Image) -> Vec<(LinkAddr, LinkAddr)> {
         .collect();
     if image.link == Link::Fixed {
         for section in &image.sections {
-            if section.kind == SectionKind::Text {
+            if section.kind == SectionKind::Text || belongs_to_loader(&section.name) {
                 continue;
             }
             for (index, word) in image.section_bytes(section).chunks_exact(8).enumerate() {

@@ -439,3 +439,84 @@ fn compile_file(name: &str, source: &str) -> Image {
     std::fs::remove_dir_all(&folder).expect("the folder is ours");
     Image::parse(Arc::from(bytes), None).expect("an image")
 }
+
+/// A program with `assembly` in it, between code and data.
+fn with_assembly(assembly: &str) -> String {
+    let lines: Vec<String> = assembly.lines().map(|l| format!("\"{l}\\n\"")).collect();
+    source(&format!(
+        "__asm__({}); int odd(void); int main(void) {{ return odd(); }}\n",
+        lines.join("\n")
+    ))
+}
+
+#[test]
+fn code_with_data_in_it_is_compared_by_what_it_refers_to() {
+    let text = |word: &str| {
+        with_assembly(&format!(
+            ".text\n.globl odd\n.type odd, @function\nodd:\nlea word(%rip), %rax\njmp 1f\n\
+             .byte 6, 7, 14, 22\n1: movzbl (%rax), %eax\nret\n.size odd, .-odd\n\
+             .section .rodata\nword: .asciz \\\"{word}\\\"\n.text"
+        ))
+    };
+    let said = compare("mixed", &text("one"), &text("one"));
+    assert_eq!(said.names(), Vec::<&str>::new());
+    let said = compare("mixed", &text("one"), &text("two"));
+    assert_eq!(said.names(), ["odd"]);
+}
+
+#[test]
+fn a_changed_routine_without_a_size_is_refused() {
+    let text = |number: u32| {
+        with_assembly(&format!(
+            ".text\n.globl odd\n.type odd, @function\nodd:\nmov ${number}, %eax\nret"
+        ))
+    };
+    let said = compare("unsized", &text(1), &text(1));
+    assert_eq!(said.refused, []);
+    let said = compare("unsized", &text(1), &text(2));
+    assert_eq!(said.refused, [(Rule::Symbols, "odd".to_owned())]);
+}
+
+#[test]
+fn a_trap_is_no_padding() {
+    let text = |middle: &str| {
+        with_assembly(&format!(
+            ".text\n.globl odd\n.type odd, @function\nodd:\nxor %eax, %eax\n{middle}\nret\n\
+             .size odd, .-odd"
+        ))
+    };
+    let said = compare("trap", &text("nop"), &text("int3"));
+    assert_eq!(said.names(), ["odd"]);
+}
+
+#[test]
+fn changed_frame_data_are_a_change() {
+    let text = |offset: u32| {
+        with_assembly(&format!(
+            ".text\n.globl odd\n.type odd, @function\nodd:\n.cfi_startproc\npush %rbx\n\
+             .cfi_def_cfa_offset {offset}\nxor %eax, %eax\npop %rbx\nret\n.cfi_endproc\n\
+             .size odd, .-odd"
+        ))
+    };
+    let said = compare("frame", &text(16), &text(16));
+    assert_eq!(said.names(), Vec::<&str>::new());
+    let said = compare("frame", &text(16), &text(24));
+    assert_eq!(said.names(), ["odd"]);
+}
+
+#[test]
+fn a_table_of_pointers_without_a_name_is_no_empty_text() {
+    let text = |last: &str| {
+        with_assembly(&format!(
+            ".text\n.globl odd\n.type odd, @function\nodd:\nlea .Ltable(%rip), %rax\n\
+             mov 8(%rax), %rax\nmovzbl (%rax), %eax\nret\n.size odd, .-odd\n\
+             .section .data.rel.ro,\\\"aw\\\"\n.balign 8\n.Ltable: .quad .Lone, {last}\n\
+             .section .rodata\n.Lone: .asciz \\\"one\\\"\n.Ltwo: .asciz \\\"two\\\"\n\
+             .Lthree: .asciz \\\"three\\\"\n.text"
+        ))
+    };
+    let said = compare("pointers", &text(".Ltwo"), &text(".Ltwo"));
+    assert_eq!(said.names(), Vec::<&str>::new());
+    let said = compare("pointers", &text(".Ltwo"), &text(".Lthree"));
+    assert_eq!(said.names(), ["odd"]);
+}

@@ -85,6 +85,7 @@ impl Image {
             edges: Default::default(),
             slots: Default::default(),
             stubs: Default::default(),
+            lazy: Default::default(),
             code_relocations: Default::default(),
             relocations_kept: false,
             needed: Vec::new(),

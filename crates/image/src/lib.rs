@@ -28,4 +28,5 @@ pub use model::{
 };
 pub use names::{demangle, source_name, stem};
 pub use place::Place;
-pub use unwind::{Cie, Fde, Lsda, UnwindTable, encoding};
+pub use plt::StubStep;
+pub use unwind::{Cie, Fde, Lsda, UnwindStep, UnwindTable, encoding};

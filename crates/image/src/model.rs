@@ -198,6 +198,8 @@ pub enum Slot {
     Import(Arc<str>, i64),
     /// The same, but filled at the first call (`JUMP_SLOT`).
     LazyImport(Arc<str>),
+    /// A library's variable of this name, which lives here (`COPY`).
+    Copy(Arc<str>),
     /// What the resolver at this address returns (`IRELATIVE`).
     Resolved(LinkAddr),
     /// The module number for `__tls_get_addr`; empty name: this module.
@@ -211,6 +213,17 @@ pub enum Slot {
     Number(u64),
     /// A relocation that is not understood; never equal to anything.
     Unknown(u32),
+}
+
+/// What the loader needs to fill a slot at the first call.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct LazyBinding {
+    /// `DT_PLTGOT`: the table whose first words are the loader's own.
+    pub(crate) table: Option<LinkAddr>,
+    /// The places of `DT_JMPREL` in their order: a stub tells its slot by this number.
+    pub(crate) order: Vec<LinkAddr>,
+    /// True if all slots are filled before the program starts (`DF_BIND_NOW`).
+    pub(crate) never: bool,
 }
 
 /// One linked program or library.
@@ -247,6 +260,8 @@ pub struct Image {
     pub slots: BTreeMap<LinkAddr, Slot>,
     /// Stubs that jump through a slot, by address: `.plt`, `.plt.sec`, `.plt.got`.
     pub stubs: BTreeMap<LinkAddr, LinkAddr>,
+    /// How slots are filled at the first call.
+    pub(crate) lazy: LazyBinding,
     /// Absolute operands in code, by the place of the operand, with what they mean:
     /// from `--emit-relocs`, otherwise empty.
     pub code_relocations: BTreeMap<LinkAddr, i64>,

@@ -4,7 +4,8 @@
 use std::ops::Range;
 
 use gimli::{
-    BaseAddresses, CieOrFde, EhFrame, EndianSlice, LittleEndian, Pointer, Reader, UnwindSection,
+    BaseAddresses, CallFrameInstruction, CieOrFde, EhFrame, EndianSlice, LittleEndian, Pointer,
+    Reader, UnwindSection,
 };
 
 use crate::{Image, ImageError, LinkAddr};
@@ -50,7 +51,13 @@ pub struct Fde {
     pub instructions: Range<usize>,
     /// The language's table for this code.
     pub lsda: Option<LinkAddr>,
+    /// Where the entry is in `.eh_frame`.
+    offset: usize,
 }
+
+/// One unwind instruction with the code address from which on it holds. Its text tells all
+/// of it: two texts are equal where two instructions are.
+pub type UnwindStep = (LinkAddr, String);
 
 /// `.eh_frame`, in order of code address.
 #[derive(Clone, Debug, Default)]
@@ -68,7 +75,8 @@ pub struct UnwindTable {
 pub struct Lsda {
     /// Where it is.
     pub range: Range<LinkAddr>,
-    /// Header, call sites and actions as they stand: everything but the types.
+    /// Header, call sites, actions and lists of types that may pass: everything as it stands,
+    /// but zeros in place of `types`, and without the padding that may follow.
     pub tables: Vec<u8>,
     /// Where control may land, relative to the start of the function.
     pub landing_pads: Vec<u64>,
@@ -139,6 +147,7 @@ impl UnwindTable {
                     .lsda()
                     .map(|pointer| place(pointer).0)
                     .filter(|at| at.0 != 0),
+                offset: fde.offset(),
             });
         }
         table.fdes.sort_by_key(|fde| fde.range.start);
@@ -146,6 +155,65 @@ impl UnwindTable {
         table.lsdas.sort_unstable();
         table.lsdas.dedup();
         Ok(table)
+    }
+
+    /// The instructions of `fde` one by one, those of its common entry first; `None` where
+    /// they are broken.
+    #[must_use]
+    pub fn steps(&self, image: &Image, fde: &Fde) -> Option<Vec<UnwindStep>> {
+        let section = image.section_named(".eh_frame")?;
+        let frame = EhFrame::new(image.section_bytes(section), LittleEndian);
+        let bases = BaseAddresses::default().set_eh_frame(section.range.start.0);
+        let entry = frame
+            .fde_from_offset(&bases, fde.offset.into(), EhFrame::cie_from_offset)
+            .ok()?;
+        let mut steps = Vec::new();
+        let mut at = fde.range.start;
+        let initial = entry.cie().instructions(&frame, &bases);
+        for instructions in [initial, entry.instructions(&frame, &bases)] {
+            let mut instructions = instructions;
+            while let Some(instruction) = instructions.next().ok()? {
+                match instruction {
+                    CallFrameInstruction::AdvanceLoc { delta } => {
+                        let bytes = entry
+                            .cie()
+                            .code_alignment_factor()
+                            .checked_mul(delta.into())?;
+                        at = at.checked_add(bytes)?;
+                    }
+                    CallFrameInstruction::SetLoc { address } => at = LinkAddr(address),
+                    CallFrameInstruction::Nop => {}
+                    CallFrameInstruction::DefCfaExpression { expression }
+                    | CallFrameInstruction::Expression { expression, .. }
+                    | CallFrameInstruction::ValExpression { expression, .. } => {
+                        // What it says of the expression is only where that stands.
+                        let bytes = expression.get(&frame).ok()?;
+                        let kind = match instruction {
+                            CallFrameInstruction::DefCfaExpression { .. } => "frame".to_owned(),
+                            CallFrameInstruction::Expression { register, .. } => {
+                                format!("{register:?} at")
+                            }
+                            CallFrameInstruction::ValExpression { register, .. } => {
+                                format!("{register:?} is")
+                            }
+                            _ => return None,
+                        };
+                        steps.push((at, format!("{kind} {:02x?}", bytes.0.slice())));
+                    }
+                    other => steps.push((at, format!("{other:?}"))),
+                }
+            }
+        }
+        Some(steps)
+    }
+
+    /// The frame descriptions that begin in `range`.
+    pub fn fdes_in(&self, range: &Range<LinkAddr>) -> &[Fde] {
+        let first = self
+            .fdes
+            .partition_point(|fde| fde.range.start < range.start);
+        let rest = &self.fdes[first..];
+        &rest[..rest.partition_point(|fde| fde.range.start < range.end)]
     }
 
     /// The frame description of the code at `at`.
@@ -258,14 +326,16 @@ impl Lsda {
             let action = sites.read_uleb128().map_err(broken)?;
             actions.extend((action != 0).then_some(action));
         }
-        let (largest, actions_end) = largest_filter(bytes, sites_end, type_base, &actions)?;
+        let (largest, mut read) = largest_filter(bytes, sites_end, type_base, &actions)?;
         let mut types = Vec::new();
-        if let Some(base) = type_base {
-            let width = match type_encoding & 0x0f {
-                0x03 | 0x0b => 4,
-                0x00 => 8,
-                other => return Err(format!("type table in encoding {other:#x}")),
-            };
+        let width = match type_encoding & 0x0f {
+            0x03 | 0x0b => 4,
+            0x00 => 8,
+            _ if type_base.is_none() => 0,
+            other => return Err(format!("type table in encoding {other:#x}")),
+        };
+        if let Some(base) = type_base.filter(|_| largest > 0) {
+            read = read.max(base);
             for index in 1..=largest {
                 let entry = index
                     .checked_mul(width)
@@ -291,17 +361,22 @@ impl Lsda {
                 types.push((place, type_encoding, target));
             }
         }
-        let tables = bytes.get(..actions_end).ok_or("an action lies outside")?;
+        let mut tables = bytes.get(..read).ok_or("an action lies outside")?.to_vec();
+        for (place, ..) in &types {
+            let start = usize::try_from(place.0 - at.0).map_err(|_| "a type lies outside")?;
+            tables[start..start + width].fill(0);
+        }
         Ok(Lsda {
             range: at..end,
-            tables: tables.to_vec(),
+            tables,
             landing_pads,
             types,
         })
     }
 }
 
-/// The largest index into the type table that any action uses, and where the actions end.
+/// The largest index into the type table that any action uses, and where the actions and
+/// their lists of types end.
 fn largest_filter(
     bytes: &[u8],
     table: usize,
@@ -325,10 +400,11 @@ fn largest_filter(
             let link = bytes.len() - rest.len();
             let next = rest.read_sleb128().map_err(|e| e.to_string())?;
             end = end.max(bytes.len() - rest.len());
-            largest = largest.max(match usize::try_from(filter) {
-                Ok(filter) => filter,
+            let (index, list_end) = match usize::try_from(filter) {
+                Ok(filter) => (filter, end),
                 Err(_) => largest_specified(bytes, type_base, filter)?,
-            });
+            };
+            (largest, end) = (largest.max(index), end.max(list_end));
             at = if next == 0 {
                 None
             } else {
@@ -342,8 +418,13 @@ fn largest_filter(
 }
 
 /// The largest index in a list of types that may pass (an exception specification;
-/// an empty one stands where Rust forbids unwinding). The lists lie behind the types.
-fn largest_specified(bytes: &[u8], type_base: Option<usize>, filter: i64) -> Result<usize, String> {
+/// an empty one stands where Rust forbids unwinding), and where that list ends. The lists
+/// lie behind the types.
+fn largest_specified(
+    bytes: &[u8],
+    type_base: Option<usize>,
+    filter: i64,
+) -> Result<(usize, usize), String> {
     let offset = usize::try_from(-1 - filter).map_err(|_| "a filter is too large")?;
     let at = type_base.and_then(|base| base.checked_add(offset));
     let list = at
@@ -353,7 +434,7 @@ fn largest_specified(bytes: &[u8], type_base: Option<usize>, filter: i64) -> Res
     let mut largest = 0;
     loop {
         match rest.read_uleb128().map_err(|e| e.to_string())? {
-            0 => return Ok(largest),
+            0 => return Ok((largest, bytes.len() - rest.len())),
             index => {
                 largest = largest.max(usize::try_from(index).map_err(|_| "a type is too far")?)
             }

@@ -117,6 +117,41 @@ pub fn decode_bytes(image: &Image, at: LinkAddr, bytes: &[u8]) -> Vec<Line> {
     lines
 }
 
+/// Decodes all of `bytes`, which are linked at `at`. A byte that is no instruction becomes a
+/// line of its own with the code `DeclareByte`: assembly keeps data between its code, and what
+/// stands around them refers to other places all the same.
+#[must_use]
+pub fn decode_all(image: &Image, at: LinkAddr, bytes: &[u8]) -> Vec<Line> {
+    let mut lines = Vec::with_capacity(bytes.len() / 4);
+    let mut done = 0;
+    while let Some(rest) = bytes.get(done..).filter(|rest| !rest.is_empty()) {
+        let Some(start) = at.checked_add(done as u64) else {
+            break;
+        };
+        let found = decode_bytes(image, start, rest);
+        done += found
+            .iter()
+            .map(|line| line.instruction.len())
+            .sum::<usize>();
+        lines.extend(found);
+        if let Some(odd) = bytes.get(done) {
+            let mut instruction = Instruction::default();
+            instruction.set_code(Code::DeclareByte);
+            instruction.set_declare_data_len(1);
+            instruction.set_declare_byte_value(0, *odd);
+            instruction.set_len(1);
+            instruction.set_ip(at.0.saturating_add(done as u64));
+            lines.push(Line {
+                instruction,
+                address: None,
+                immediate: None,
+            });
+            done += 1;
+        }
+    }
+    lines
+}
+
 fn byte(value: usize) -> u8 {
     u8::try_from(value).expect("an x86 instruction is at most 15 bytes long")
 }

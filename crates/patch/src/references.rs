@@ -246,7 +246,7 @@ impl Planner<'_, '_> {
 
 fn slot_name(slot: &Slot) -> String {
     match slot {
-        Slot::Import(name, _) | Slot::LazyImport(name) => name.to_string(),
+        Slot::Import(name, _) | Slot::LazyImport(name) | Slot::Copy(name) => name.to_string(),
         Slot::TlsModule(name) | Slot::TlsOffset(name, _) | Slot::TlsFromThreadPointer(name, _) => {
             format!("{name}@tls")
         }

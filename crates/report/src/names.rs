@@ -119,6 +119,7 @@ impl<'c> Names<'c> {
         match slot {
             Slot::Import(name, 0) | Slot::LazyImport(name) => demangle(name),
             Slot::Import(name, addend) => format!("{}{addend:+}", demangle(name)),
+            Slot::Copy(name) => format!("copy of {}", demangle(name)),
             Slot::Pointer(at) => format!("slot of {}", plain(image, *at)),
             Slot::Resolved(at) => format!("choice of {}", plain(image, *at)),
             Slot::TlsModule(name)

@@ -15,6 +15,8 @@ pub(super) fn read(
     data: &[u8],
     table: &SectionTable<'_, Elf>,
 ) -> Result<(), ImageError> {
+    let mut tables: Vec<(LinkAddr, Vec<LinkAddr>)> = Vec::new();
+    let mut lazy_table = None;
     for header in table.iter() {
         let allocated = header.sh_flags(LE).contains(elf::SHF_ALLOC);
         if let Some((relocations, link)) = header.rela(LE, data).map_err(broken("relocations"))? {
@@ -22,11 +24,23 @@ pub(super) fn read(
             let symbols = table
                 .symbol_table_by_index(LE, data, link)
                 .unwrap_or_default();
+            if allocated {
+                let places = relocations.iter().map(|r| LinkAddr(r.r_offset.get(LE)));
+                tables.push((LinkAddr(header.sh_addr(LE)), places.collect()));
+            }
             for relocation in relocations {
                 let relocation = Crel::from_rela(relocation, LE, false);
                 if allocated {
-                    let slot = slot(&relocation, &symbols)?;
-                    image.slots.insert(LinkAddr(relocation.r_offset), slot);
+                    if relocation.r_type == elf::R_X86_64_NONE {
+                        continue;
+                    }
+                    let place = LinkAddr(relocation.r_offset);
+                    // A copied variable has its own size, all else is a word.
+                    let copy = relocation.r_type == elf::R_X86_64_COPY;
+                    if !is_writable(image, place, if copy { 1 } else { 8 }) {
+                        return Err(outside(place));
+                    }
+                    image.slots.insert(place, slot(&relocation, &symbols)?);
                 } else {
                     keep_code_relocation(image, &relocation, &symbols);
                 }
@@ -51,7 +65,21 @@ pub(super) fn read(
             let marks = entries.iter().filter(|e| e.d_tag(LE) == elf::DT_FLAGS_1);
             let program = elf::DF_1_PIE.0;
             image.is_library &= marks.fold(0, |all, e| all | e.d_val(LE)) & program == 0;
-            for entry in entries.iter().filter(|e| e.d_tag(LE) == elf::DT_NEEDED) {
+            for entry in entries {
+                let value = entry.d_val(LE);
+                match entry.d_tag(LE) {
+                    elf::DT_PLTGOT => image.lazy.table = Some(LinkAddr(value)),
+                    elf::DT_JMPREL => lazy_table = Some(LinkAddr(value)),
+                    elf::DT_BIND_NOW => image.lazy.never = true,
+                    elf::DT_FLAGS => {
+                        image.lazy.never |= value & elf::DF_BIND_NOW.0 != 0;
+                    }
+                    elf::DT_FLAGS_1 => image.lazy.never |= value & elf::DF_1_NOW.0 != 0,
+                    _ => {}
+                }
+                if entry.d_tag(LE) != elf::DT_NEEDED {
+                    continue;
+                }
                 let name = u32::try_from(entry.d_val(LE))
                     .ok()
                     .and_then(|at| strings.get(at).ok())
@@ -62,11 +90,25 @@ pub(super) fn read(
             }
         }
     }
+    let order = tables.into_iter().find(|(at, _)| Some(*at) == lazy_table);
+    image.lazy.order = order.map(|(_, places)| places).unwrap_or_default();
     Ok(())
 }
 
+/// True if the loader can write `size` bytes at `place`.
+fn is_writable(image: &Image, place: LinkAddr, size: u64) -> bool {
+    let end = place.checked_add(size);
+    image.segments.iter().any(|segment| {
+        let inside =
+            segment.range.contains(&place) && end.is_some_and(|end| end <= segment.range.end);
+        segment.writable && inside
+    })
+}
+
 fn outside(place: LinkAddr) -> ImageError {
-    ImageError::Inconsistent(format!("a relocation at {place} lies outside the image"))
+    ImageError::Inconsistent(format!(
+        "a relocation at {place} lies outside the data of the image"
+    ))
 }
 
 fn slot(relocation: &Crel, symbols: &SymbolTable<'_, Elf>) -> Result<Slot, ImageError> {
@@ -99,14 +141,14 @@ fn slot(relocation: &Crel, symbols: &SymbolTable<'_, Elf>) -> Result<Slot, Image
             // Another image may take the place of a symbol that is defined here,
             // so the name stays part of the meaning when it is exported.
             Some((name, _)) => Slot::Import(Arc::clone(name), addend),
-            None => Slot::Pointer(to_place(0)),
+            // By the letter a plain number, by the deed of some loaders an address.
+            None => Slot::Unknown(kind.0),
         },
-        elf::R_X86_64_JUMP_SLOT => Slot::LazyImport(name()),
+        elf::R_X86_64_JUMP_SLOT if addend == 0 => Slot::LazyImport(name()),
         elf::R_X86_64_DTPMOD64 => Slot::TlsModule(name()),
         elf::R_X86_64_DTPOFF64 => Slot::TlsOffset(name(), addend),
         elf::R_X86_64_TPOFF64 => Slot::TlsFromThreadPointer(name(), addend),
-        // A variable of a library that lives in the program: its symbol says so already.
-        elf::R_X86_64_COPY => Slot::Import(name(), 0),
+        elf::R_X86_64_COPY => Slot::Copy(name()),
         other => Slot::Unknown(other.0),
     })
 }

@@ -1,0 +1,138 @@
+//! Comparison of how unwinding passes two functions: call frame information and the
+//! language's own table.
+
+use std::ops::Range;
+
+use invivo_image::{Cie, Fde, Image, LinkAddr, Lsda};
+
+use crate::Parts;
+use crate::code::Body;
+use crate::meaning::{Meaning, Referred};
+
+impl Meaning<'_, '_> {
+    /// True if unwinding passes both functions in the same way.
+    pub(crate) fn same_unwinding(
+        &self,
+        one: &Body<'_>,
+        base: &Parts,
+        other: &Body<'_>,
+        fixed: &Parts,
+    ) -> bool {
+        let c = self.comparison();
+        base.ids().zip(fixed.ids()).all(|(a, b)| {
+            let (a, b) = (c.base.entity(a), c.fixed.entity(b));
+            self.same_frames(one, &(a.addr..a.end()), other, &(b.addr..b.end()))
+        })
+    }
+
+    /// True if the frame descriptions that begin in two pieces of code say the same.
+    pub(crate) fn same_frames(
+        &self,
+        one: &Body<'_>,
+        base: &Range<LinkAddr>,
+        other: &Body<'_>,
+        fixed: &Range<LinkAddr>,
+    ) -> bool {
+        let c = self.comparison();
+        let (fdes, others) = (c.base.unwind.fdes_in(base), c.fixed.unwind.fdes_in(fixed));
+        // Code that came out shorter, with a short jump for a long one, has the same steps
+        // at other distances.
+        let moved = |from: LinkAddr, to: LinkAddr| {
+            let (before, after) = (
+                from.0.wrapping_sub(base.start.0),
+                to.0.wrapping_sub(fixed.start.0),
+            );
+            let places = one.position(from).zip(other.position(to));
+            places.map_or(before == after, |(before, after)| before == after)
+        };
+        let exactly = base.end.0 - base.start.0 == fixed.end.0 - fixed.start.0;
+        fdes.len() == others.len()
+            && fdes.iter().zip(others).all(|(a, b)| {
+                moved(a.range.start, b.range.start)
+                    && (moved(a.range.end, b.range.end)
+                        || a.range.end == base.end && b.range.end == fixed.end)
+                    && self.same_cie(&c.base.unwind.cies[a.cie], &c.fixed.unwind.cies[b.cie])
+                    && self.same_steps(a, b, exactly, &moved)
+                    && self.same_lsda(a.lsda, b.lsda)
+            })
+    }
+
+    fn same_cie(&self, a: &Cie, b: &Cie) -> bool {
+        let c = self.comparison();
+        let personality = match (a.personality, b.personality) {
+            (None, None) => true,
+            (Some((a, one)), Some((b, other))) => {
+                // The word that holds the routine's address (`DW.ref.__gxx_personality_v0`) is
+                // in every file that needs it, and linkers keep any one of them.
+                let slots = c.base.slots.get(&a).zip(c.fixed.slots.get(&b));
+                one == other
+                    && slots.map_or_else(
+                        || {
+                            let place = Referred::pointer;
+                            self.same(place(a), place(b)).is_ok()
+                        },
+                        |(one, other)| self.same_slot(one, other),
+                    )
+            }
+            _ => false,
+        };
+        personality
+            && (a.code_align, a.data_align, a.return_register)
+                == (b.code_align, b.data_align, b.return_register)
+            && (a.has_lsda, a.signal) == (b.has_lsda, b.signal)
+    }
+
+    fn same_steps(
+        &self,
+        a: &Fde,
+        b: &Fde,
+        exactly: bool,
+        moved: &dyn Fn(LinkAddr, LinkAddr) -> bool,
+    ) -> bool {
+        let c = self.comparison();
+        let bytes = |image: &'_ Image, range: &Range<usize>| {
+            let section = image.section_named(".eh_frame")?;
+            image
+                .section_bytes(section)
+                .get(range.clone())
+                .map(<[u8]>::to_vec)
+        };
+        let ranges = |image: &Image, fde: &Fde| {
+            let common = bytes(image, &image.unwind.cies[fde.cie].instructions)?;
+            Some((common, bytes(image, &fde.instructions)?))
+        };
+        if exactly && ranges(c.base, a).is_some_and(|one| ranges(c.fixed, b) == Some(one)) {
+            return true;
+        }
+        let steps = |image: &Image, fde: &Fde| image.unwind.steps(image, fde);
+        match (steps(c.base, a), steps(c.fixed, b)) {
+            (Some(one), Some(other)) => {
+                one.len() == other.len()
+                    && one
+                        .iter()
+                        .zip(&other)
+                        .all(|(x, y)| moved(x.0, y.0) && x.1 == y.1)
+            }
+            _ => false,
+        }
+    }
+
+    fn same_lsda(&self, base: Option<LinkAddr>, fixed: Option<LinkAddr>) -> bool {
+        let c = self.comparison();
+        let (Some(base), Some(fixed)) = (base, fixed) else {
+            return base.is_none() && fixed.is_none();
+        };
+        let (Ok(one), Ok(other)) = (Lsda::parse(c.base, base), Lsda::parse(c.fixed, fixed)) else {
+            return false;
+        };
+        one.tables == other.tables
+            && one.types.len() == other.types.len()
+            && one.types.iter().zip(&other.types).all(|(a, b)| {
+                a.0.0 - base.0 == b.0.0 - fixed.0
+                    && a.1 == b.1
+                    && self
+                        .same(Referred::pointer(a.2), Referred::pointer(b.2))
+                        .is_ok()
+            })
+    }
+}
