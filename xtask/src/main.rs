@@ -12,6 +12,7 @@ mod install;
 mod invivo;
 mod live;
 mod load;
+mod mutate;
 mod paint;
 mod process;
 mod street;
@@ -36,6 +37,8 @@ usage: cargo xtask COMMAND
   corpus [CASE…]           repair real programs under load with their real security fixes
   corpus --build [CASE…]   only build them
   corpus --selftest CASE…  only check that the probe and the load tell the two builds apart
+  mutate [--count N] [--seed N] [--only INDEX]
+                           change real images at random; the comparison must find it
   street                   check that each crate imports only crates to its left
   install                  install the Debian packages that the chores need
 ";
@@ -68,6 +71,7 @@ fn run() -> Result<bool> {
         ["bench"] => bench::run(&workspace, false),
         ["bench", "large"] => bench::large::run(&workspace),
         ["bench", "--quick"] => bench::run(&workspace, true),
+        ["mutate", options @ ..] => mutate::run(&workspace, options),
         ["street"] => street::run(&workspace),
         ["install"] => install::ensure(&install::everything()).map(|()| true),
         ["corpus", "--build", cases @ ..] => corpus::build(&workspace, cases).map(|()| true),
