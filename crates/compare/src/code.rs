@@ -62,7 +62,7 @@ impl<'a> Body<'a> {
     }
 
     /// The part and the number of the instruction that begins at `at`, padding passed over.
-    fn index(&self, at: LinkAddr) -> Option<(usize, usize)> {
+    pub(crate) fn index(&self, at: LinkAddr) -> Option<(usize, usize)> {
         self.starts.iter().enumerate().find_map(|(part, starts)| {
             let found = starts.binary_search_by_key(&at, |start| start.0).ok()?;
             Some((part, starts[found].1))
@@ -78,20 +78,6 @@ impl<'a> Body<'a> {
     pub(crate) fn is_padding(&self) -> bool {
         let padding = |line: &Line| line.instruction.code() == Code::Int3;
         self.lines.iter().flatten().all(padding)
-    }
-
-    /// The piece and the number of the instruction at `at`.
-    pub(crate) fn position(&self, at: LinkAddr) -> Option<(usize, usize)> {
-        self.index(at)
-    }
-
-    /// What the instruction at `at` refers to.
-    pub(crate) fn references(&self, at: LinkAddr) -> impl Iterator<Item = LinkAddr> {
-        let line = self
-            .position(at)
-            .and_then(|(part, line)| self.lines[part].get(line));
-        let both = line.into_iter().flat_map(|line| line.references());
-        both.map(|reference| reference.target)
     }
 
     fn table(&self, part: usize, line: usize, at: LinkAddr) -> Option<Vec<TableEntry>> {

@@ -42,7 +42,7 @@ impl Meaning<'_, '_> {
                 from.0.wrapping_sub(base.start.0),
                 to.0.wrapping_sub(fixed.start.0),
             );
-            let places = one.position(from).zip(other.position(to));
+            let places = one.index(from).zip(other.index(to));
             places.map_or(before == after, |(before, after)| before == after)
         };
         let exactly = base.end.0 - base.start.0 == fixed.end.0 - fixed.start.0;
