@@ -18,6 +18,7 @@ mod phases;
 mod reasons;
 mod rules;
 mod source;
+mod touched;
 mod unowned;
 mod unwinding;
 mod usage;
@@ -156,10 +157,11 @@ impl<'a> Comparison<'a> {
             source;
         if let (Ok(before), Ok(after), Ok(debug)) = (&mut base_source, &fixed_source, &base) {
             // A type that only the new code gets at may have live data all the same.
-            let is_new = |name: &&String| !before.types.contains_key(name.as_str());
+            let is_new = |name: &&String| before.layouts(name).is_none();
             let names: BTreeSet<&str> = after
                 .types
                 .keys()
+                .chain(after.beside.keys())
                 .filter(is_new)
                 .map(String::as_str)
                 .collect();

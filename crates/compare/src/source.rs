@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use invivo_image::{
-    DebugData, DebugSections, EntityId, EntityKind, Image, SourceFunction, UnitFacts, UsedTypes,
+    DebugData, DebugSections, EntityId, EntityKind, Image, SourceFunction, UnitFacts, UsedType,
+    UsedTypes,
 };
 
 use crate::{Hot, Usage};
@@ -13,6 +14,8 @@ use crate::{Hot, Usage};
 pub struct Source {
     /// Types that functions of the hot set, and those that they were inlined with, get at.
     pub types: UsedTypes,
+    /// Other types that the source files of these functions know: a cast may get at them.
+    pub beside: UsedTypes,
     /// What compiled the functions of the hot set.
     pub compiled: Vec<UnitFacts>,
 }
@@ -67,6 +70,11 @@ pub(crate) fn functions(hot: &[Hot]) -> (Functions<'_>, Functions<'_>) {
 }
 
 impl Source {
+    /// What is known of the type of this name.
+    pub(crate) fn layouts(&self, name: &str) -> Option<&UsedType> {
+        self.types.get(name).or_else(|| self.beside.get(name))
+    }
+
     pub(crate) fn of(
         image: &Image,
         usage: &Usage,
@@ -98,8 +106,13 @@ impl Source {
             .collect();
         compiled.sort();
         compiled.dedup();
+        let types = debug.types_used(&asked);
+        let all: Vec<&SourceFunction> = functions.iter().map(|(_, function)| *function).collect();
+        let mut beside = debug.types_beside(&all);
+        beside.retain(|name, _| !types.contains_key(name));
         Source {
-            types: debug.types_used(&asked),
+            types,
+            beside,
             compiled,
         }
     }

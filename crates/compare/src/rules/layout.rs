@@ -1,11 +1,13 @@
 //! R-LAYOUT: types that live data have keep their layout, as far as new code gets at them.
 
+use std::cell::LazyCell;
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 use invivo_image::{Member, TypeLayout, UsedType};
 
 use crate::rules::{Finding, Rule};
-use crate::{Comparison, Source};
+use crate::{Comparison, Source, touched};
 
 pub(super) fn find(c: &Comparison<'_>, findings: &mut Vec<Finding>) {
     let (base, fixed) = match (&c.base_source, &c.fixed_source) {
@@ -18,34 +20,82 @@ pub(super) fn find(c: &Comparison<'_>, findings: &mut Vec<Finding>) {
         }
     };
     for (name, after) in &fixed.types {
-        let Some(before) = base.types.get(name) else {
+        let Some((text, _)) = changed(base, name, after) else {
             continue;
-        };
-        let fits = |new: &TypeLayout| before.layouts.iter().any(|old| holds(old, new));
-        if after.layouts.iter().all(fits) {
-            continue;
-        }
-        let new = after.layouts.iter().find(|new| !fits(new));
-        let old = before.layouts.difference(&after.layouts).next();
-        let old = old.or(before.layouts.first());
-        let how = match (old, new) {
-            (Some(old), Some(new)) => changes(old, new).join("; "),
-            _ => String::new(),
         };
         let by = c
             .hot
             .get(after.by)
             .map_or("new code", |hot| hot.name.as_str());
-        let place = place(before, after);
-        findings.push(Finding::refuse(
-            Rule::Layout,
-            name.as_str(),
-            format!(
-                "changed its layout{place}: {how}; live data of this type are laid out as \
-                 before, and {by} gets at them"
-            ),
-        ));
+        let text =
+            format!("{text}; live data of this type are laid out as before, and {by} gets at them");
+        findings.push(Finding::refuse(Rule::Layout, name.as_str(), text));
     }
+    let touched = LazyCell::new(|| touched::offsets(c));
+    for (name, after) in &fixed.beside {
+        let Some((text, ranges)) = changed(base, name, after) else {
+            continue;
+        };
+        // Enumerators are numbers in the code, and those of this type are in nobody's data.
+        let is_enum = after.layouts.iter().all(|layout| layout.kind == "enum");
+        let overlaps = |range: &Range<i64>| touched.range(range.clone()).next().is_some();
+        let text = if !is_enum && ranges.iter().any(overlaps) {
+            format!(
+                "{text}; live data of this type are laid out as before, and new code of the same \
+                 source file uses an offset that changed, so it may get at them by a cast"
+            )
+        } else {
+            let text =
+                format!("{text}; it is in the same source file, and new code does not get at it");
+            findings.push(Finding::note(Rule::Layout, name.as_str(), text));
+            continue;
+        };
+        findings.push(Finding::refuse(Rule::Layout, name.as_str(), text));
+    }
+}
+
+/// What became of a type, and the offsets at which it is another one; `None` if live data of
+/// it are laid out as new code expects.
+fn changed(base: &Source, name: &str, after: &UsedType) -> Option<(String, Vec<Range<i64>>)> {
+    let before = base.layouts(name)?;
+    let fits = |new: &TypeLayout| before.layouts.iter().any(|old| holds(old, new));
+    let new = after.layouts.iter().find(|new| !fits(new))?;
+    let old = before.layouts.difference(&after.layouts).next();
+    let old = old.or(before.layouts.first())?;
+    let place = place(before, after);
+    let text = format!(
+        "changed its layout{place}: {}",
+        changes(old, new).join("; ")
+    );
+    Some((text, new_ranges(old, new)))
+}
+
+/// Offsets of members that the old layout does not have in the same way.
+fn new_ranges(old: &TypeLayout, new: &TypeLayout) -> Vec<Range<i64>> {
+    let byte = |member: &Member| {
+        if member.bits.is_some() {
+            member.at / 8
+        } else {
+            member.at
+        }
+    };
+    let mut starts: Vec<i64> = new.members.iter().map(byte).collect();
+    starts.push(i64::try_from(new.size).unwrap_or(i64::MAX));
+    starts.sort_unstable();
+    let is_old = |member: &&Member| {
+        old.members.iter().any(|m| {
+            (&m.name, m.at, m.bits, &m.shape)
+                == (&member.name, member.at, member.bits, &member.shape)
+        })
+    };
+    let fresh = new.members.iter().filter(|member| !is_old(member));
+    fresh
+        .map(|member| {
+            let from = byte(member);
+            let next = starts.iter().find(|start| **start > from);
+            from..next.copied().unwrap_or(from + 1)
+        })
+        .collect()
 }
 
 fn place(before: &UsedType, after: &UsedType) -> String {

@@ -60,6 +60,25 @@ impl<'s> DebugData<'s> {
         found
     }
 
+    /// All types that the source files of `functions` know: a cast gets at data without a
+    /// variable that has their type.
+    #[must_use]
+    pub fn types_beside(&self, functions: &[&SourceFunction]) -> UsedTypes {
+        let mut found = UsedTypes::new();
+        let mut units = HashSet::new();
+        for (by, function) in functions.iter().enumerate() {
+            let Some(unit) = function.dies.first().map(|die| die.unit) else {
+                continue;
+            };
+            if units.insert(unit) {
+                for die in self.type_entries(unit, None) {
+                    self.reach(die, by, &mut found, &mut Vec::new());
+                }
+            }
+        }
+        found
+    }
+
     /// The layouts that types of these names have anywhere in the image.
     #[must_use]
     pub fn types_named(&self, names: &BTreeSet<&str>) -> UsedTypes {
@@ -67,17 +86,16 @@ impl<'s> DebugData<'s> {
         let wanted: HashSet<String> = names.iter().map(|name| last(name)).collect();
         let mut found = UsedTypes::new();
         for unit in 0..self.units.len() {
-            for die in self.type_entries(unit, &wanted) {
-                let mut ignored = Vec::new();
-                self.reach(die, 0, &mut found, &mut ignored);
+            for die in self.type_entries(unit, Some(&wanted)) {
+                self.reach(die, 0, &mut found, &mut Vec::new());
             }
         }
         found.retain(|name, _| names.contains(name.as_str()));
         found
     }
 
-    /// Entries of types in a unit whose own names are among `wanted`.
-    fn type_entries(&self, unit: usize, wanted: &HashSet<String>) -> Vec<Die> {
+    /// Entries of types in a unit, all or those whose own names are among `wanted`.
+    fn type_entries(&self, unit: usize, wanted: Option<&HashSet<String>>) -> Vec<Die> {
         let mut found = Vec::new();
         let dwarf = self.dwarf(unit);
         // Not kept: a look through all units would keep the whole of the debug data.
@@ -91,8 +109,10 @@ impl<'s> DebugData<'s> {
             }
             let name = entry.attr_value(dw::DW_AT_name);
             let name = name.and_then(|value| dwarf.attr_string(&read, value).ok());
-            let text = name.map(|name| String::from_utf8_lossy(name.slice()).into_owned());
-            if text.is_some_and(|text| wanted.contains(&text)) {
+            let is_wanted = name.is_some_and(|name| {
+                wanted.is_none_or(|wanted| wanted.contains(&*name.to_string_lossy()))
+            });
+            if is_wanted {
                 let offset = entry.offset();
                 found.push(Die { unit, offset });
             }
