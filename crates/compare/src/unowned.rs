@@ -257,9 +257,15 @@ fn data(c: &Comparison<'_>, meaning: &Meaning<'_, '_>, findings: &mut Vec<Findin
         if one.kind != EntityKind::Object || one.size > 0 || other.size > 0 || mark {
             continue;
         }
+        // The start-up code's handle is one word; what the linker put behind it is not its own.
+        let longest = if one.name() == "__dso_handle" {
+            8
+        } else {
+            u64::MAX
+        };
         let (Some(before), Some(after)) = (
-            unsized_range(c.base, &c.base_usage, one.addr),
-            unsized_range(c.fixed, &c.fixed_usage, other.addr),
+            unsized_range(c.base, &c.base_usage, one.addr, longest),
+            unsized_range(c.fixed, &c.fixed_usage, other.addr, longest),
         ) else {
             continue;
         };
@@ -275,7 +281,12 @@ fn data(c: &Comparison<'_>, meaning: &Meaning<'_, '_>, findings: &mut Vec<Findin
 }
 
 /// What may belong to the symbol without a size at `at`, without the padding at its end.
-fn unsized_range(image: &Image, usage: &Usage, at: LinkAddr) -> Option<Range<LinkAddr>> {
+fn unsized_range(
+    image: &Image,
+    usage: &Usage,
+    at: LinkAddr,
+    longest: u64,
+) -> Option<Range<LinkAddr>> {
     let section = image.section_at(at)?;
     // What `.init_array` and its like list is a rule of its own, and a mark of the linker at
     // the start of another section is not its variable.
@@ -283,7 +294,7 @@ fn unsized_range(image: &Image, usage: &Usage, at: LinkAddr) -> Option<Range<Lin
     if section.kind != SectionKind::Data || !plain {
         return None;
     }
-    let limit = section.range.end;
+    let limit = LinkAddr(section.range.end.0.min(at.0.saturating_add(longest)));
     let end = usage
         .next_boundary(at)
         .map_or(limit, |next| next.min(limit));
