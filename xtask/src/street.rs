@@ -31,6 +31,7 @@ const STREET: &[&[&str]] = &[
 const OUTSIDE: &[&str] = &[
     "xtask",
     "live-tests",
+    "invivo-mutation",
     "pair-tests",
     "report-tests",
     "input-tests",
