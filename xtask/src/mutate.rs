@@ -17,6 +17,9 @@ const SUBJECTS: &[(&str, &str)] = &[
     ("expat-45490", "libexpat.so.1"),
 ];
 
+/// As many as `cargo xtask test` has time for.
+pub(crate) const FEW: &[&str] = &["--count", "1000"];
+
 /// Runs the mutations; `options` are those of the program `mutate`.
 pub(crate) fn run(workspace: &Workspace, options: &[&str]) -> Result<bool> {
     install::ensure(&install::everything())?;

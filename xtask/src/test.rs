@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail};
 use crate::invivo::Invivo;
 use crate::tally::Tally;
 use crate::workspace::Workspace;
-use crate::{corpus, install, live, process};
+use crate::{corpus, install, live, mutate, process};
 
 const LIMIT: Duration = Duration::from_secs(1800);
 
@@ -53,6 +53,15 @@ pub(crate) fn everything(workspace: &Workspace) -> Tally {
         println!("\nthe live scenarios again, as an ordinary user");
         part("ordinary user", ordinary::run(workspace));
     }
+    let checked = |passed| {
+        let mut one = Tally::default();
+        one.check(passed);
+        one
+    };
+    part(
+        "mutations",
+        mutate::run(workspace, mutate::FEW).map(checked),
+    );
     part("corpus", corpus::verdicts(workspace, live::TESTED));
     if tally.ignored > 0 {
         println!("{} tests were left out", tally.ignored);

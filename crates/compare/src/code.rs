@@ -69,6 +69,14 @@ impl<'a> Body<'a> {
         })
     }
 
+    /// What the instruction at `at` refers to.
+    pub(crate) fn references(&self, at: LinkAddr) -> impl Iterator<Item = LinkAddr> {
+        let place = self.index(at);
+        let line = place.and_then(|(part, line)| self.lines[part].get(line));
+        let both = line.into_iter().flat_map(Line::references);
+        both.map(|reference| reference.target)
+    }
+
     fn of(image: &'a Image, usage: &'a Usage, parts: &Parts) -> Option<Self> {
         let pieces = parts.ids().map(|id| image.entity(id));
         Body::decode(image, usage, pieces.map(|entity| entity.addr..entity.end()))

@@ -91,9 +91,14 @@ impl Facts {
                 FlowControl::Return
                     | FlowControl::UnconditionalBranch
                     | FlowControl::IndirectBranch
+                    | FlowControl::Exception
             );
             // The compiler knows that a call at the very end of a function does not return.
-            let last = instruction.flow_control() == FlowControl::Call
+            let call = matches!(
+                instruction.flow_control(),
+                FlowControl::Call | FlowControl::IndirectCall
+            );
+            let last = call
                 && image
                     .entities
                     .iter()
@@ -345,7 +350,11 @@ fn unreferenced(subject: &Subject, at: LinkAddr) -> bool {
     let end_before = image
         .entities
         .iter()
-        .map(|entity| entity.end().0)
+        .map(|entity| match entity.name() {
+            // Its symbol has no size; its use makes it one word.
+            "__dso_handle" => entity.addr.0 + 8,
+            _ => entity.end().0,
+        })
         .filter(|end| *end <= at.0)
         .max();
     let (start, end) = match image.entity_at(at).map(|id| image.entity(id)) {
