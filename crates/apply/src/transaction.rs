@@ -38,7 +38,9 @@ pub struct Options<'o> {
 }
 
 impl Options<'_> {
-    pub(crate) fn is_interrupted(&self) -> bool {
+    /// True if the user wants to stop.
+    #[must_use]
+    pub fn is_interrupted(&self) -> bool {
         self.interrupted
             .is_some_and(|flag| flag.load(Ordering::Relaxed))
     }

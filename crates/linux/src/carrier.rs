@@ -48,6 +48,16 @@ pub(crate) enum WayBack {
     PopRax(u64),
 }
 
+impl Gadgets {
+    /// What stands right before the state of a thread that is on its way.
+    pub(crate) fn way_back(&self) -> u64 {
+        match self.way_back {
+            WayBack::Restorer(at) => at,
+            WayBack::PopRax(_) => self.syscall,
+        }
+    }
+}
+
 /// A held thread.
 pub(crate) struct Carrier<'p> {
     memory: &'p Memory,

@@ -6,6 +6,7 @@
 
 mod carrier;
 mod error;
+mod lock;
 mod memory;
 mod modules;
 mod priority;
@@ -13,6 +14,7 @@ mod process;
 mod ptrace;
 mod signal_frame;
 mod stop;
+mod stray;
 mod target;
 mod unwind;
 

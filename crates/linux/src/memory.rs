@@ -27,6 +27,12 @@ impl Memory {
         Ok(Memory { file, pid })
     }
 
+    /// The open file once more.
+    pub(crate) fn file(&self) -> Result<File, TargetError> {
+        let file = self.file.try_clone();
+        file.map_err(|error| system(format!("keep the memory of process {}", self.pid), error))
+    }
+
     pub(crate) fn read(&self, at: LiveAddr, bytes: &mut [u8]) -> Result<(), TargetError> {
         let size = bytes.len();
         self.file

@@ -1,24 +1,25 @@
 //! A process: opened, looked at, held against other tools.
 
 use std::cell::OnceCell;
-use std::fs::File;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use invivo_apply::TargetError;
+use invivo_apply::{Options, TargetError};
 use procfs::process::{MMPermissions, MMapPath, MemoryMap};
 
 use crate::carrier::Gadgets;
-use crate::error::{proc_error, system};
+use crate::error::proc_error;
+use crate::lock::{Lock, is_ending};
 use crate::memory::Memory;
 
 /// What will be done to a process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Access {
+#[derive(Clone, Copy, Debug)]
+pub enum Access<'o> {
     /// Only look.
     Read,
-    /// Change it: no other tool may do so at the same time.
-    Write,
+    /// Change it: no other tool may do so at the same time. The options say how long to
+    /// wait for one that does.
+    Write(&'o Options<'o>),
 }
 
 /// A Linux process.
@@ -29,12 +30,8 @@ pub struct Process {
     pub(crate) info: procfs::process::Process,
     pub(crate) gadgets: OnceCell<Option<Gadgets>>,
     name: String,
-    /// Held while the process is changed; the kernel lets it go when this program ends.
-    _lock: Option<File>,
+    _lock: Option<Lock>,
 }
-
-/// How long to wait for another tool that works on the same process.
-const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Process {
     /// Opens the process `pid`.
@@ -42,7 +39,7 @@ impl Process {
     /// # Errors
     /// When there is no such process, when it is of a kind that cannot be patched, when
     /// it may not be looked at, or when another tool works on it.
-    pub fn open(pid: i32, access: Access) -> Result<Process, TargetError> {
+    pub fn open(pid: i32, access: Access<'_>) -> Result<Process, TargetError> {
         let info = procfs::process::Process::new(pid).map_err(|e| proc_error(pid, e))?;
         let stat = info.stat().map_err(|e| proc_error(pid, e))?;
         if matches!(stat.state, 'Z' | 'X') {
@@ -54,27 +51,47 @@ impl Process {
             let text = format!("process {pid} ({}) is a thread of the kernel", stat.comm);
             return Err(TargetError::Unsupported(text));
         }
-        let writable = access == Access::Write;
-        let lock = if writable { Some(lock(pid)?) } else { None };
-        if writable {
-            may_be_traced(pid, &info)?;
-            if matches!(stat.state, 'T') {
-                return Err(TargetError::NotNow(format!(
-                    "process {pid} is stopped (SIGSTOP); continue it with: kill -CONT {pid}"
-                )));
-            }
-        }
-        let memory = Memory::open(pid, writable)?;
+        let options = match access {
+            Access::Read => None,
+            Access::Write(options) => Some(options),
+        };
+        let memory = Memory::open(pid, options.is_some())?;
         is_64_bit(pid, &memory, &info)?;
-        let gadgets = OnceCell::new();
-        Ok(Process {
+        let mut process = Process {
             pid,
             memory,
             info,
-            gadgets,
+            gadgets: OnceCell::new(),
             name: stat.comm,
-            _lock: lock,
-        })
+            _lock: None,
+        };
+        if let Some(options) = options {
+            process._lock = Some(Lock::take(pid, process.memory.file()?, options)?);
+            process.may_be_traced()?;
+            process.wait_for_strays()?;
+        }
+        Ok(process)
+    }
+
+    /// `Ok` if nobody else traces the process, and it is not stopped.
+    fn may_be_traced(&self) -> Result<(), TargetError> {
+        let pid = self.pid;
+        let deadline = Instant::now() + Duration::from_secs(1);
+        loop {
+            let status = self.info.status().map_err(|e| proc_error(pid, e))?;
+            match status.tracerpid {
+                0 if status.state.starts_with('T') => {
+                    return Err(TargetError::NotNow(format!(
+                        "process {pid} is stopped (SIGSTOP); continue it with: kill -CONT {pid}"
+                    )));
+                }
+                0 => return Ok(()),
+                tracer if is_ending(tracer) && Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                tracer => return Err(TargetError::Traced { pid, tracer }),
+            }
+        }
     }
 
     /// The process's number.
@@ -132,32 +149,6 @@ impl Process {
 pub fn processes() -> Result<Vec<i32>, TargetError> {
     let all = procfs::process::all_processes().map_err(|e| proc_error(0, e))?;
     Ok(all.flatten().map(|process| process.pid).collect())
-}
-
-fn lock(pid: i32) -> Result<File, TargetError> {
-    let what = || format!("lock process {pid}");
-    let file = File::open(format!("/proc/{pid}")).map_err(|_| TargetError::Gone(pid))?;
-    let deadline = Instant::now() + LOCK_TIMEOUT;
-    loop {
-        match file.try_lock() {
-            Ok(()) => return Ok(file),
-            Err(std::fs::TryLockError::Error(error)) => return Err(system(what(), error)),
-            Err(std::fs::TryLockError::WouldBlock) if Instant::now() >= deadline => {
-                return Err(TargetError::NotNow(format!(
-                    "another invivo works on process {pid}"
-                )));
-            }
-            Err(std::fs::TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(5)),
-        }
-    }
-}
-
-fn may_be_traced(pid: i32, info: &procfs::process::Process) -> Result<(), TargetError> {
-    let status = info.status().map_err(|e| proc_error(pid, e))?;
-    match status.tracerpid {
-        0 => Ok(()),
-        tracer => Err(TargetError::Traced { pid, tracer }),
-    }
 }
 
 fn is_64_bit(

@@ -13,6 +13,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use crate::error::traced;
+use crate::lock::is_ending;
 
 /// `PTRACE_EVENT_STOP`: nix has no name for it.
 const EVENT_STOP: i32 = 128;
@@ -59,6 +60,11 @@ pub(crate) fn seize(pid: i32, tid: i32) -> Result<(), TargetError> {
             // Left from an attempt at which it did not stop in time.
             if tracer == std::process::id().cast_signed() {
                 return Ok(());
+            }
+            if tracer != 0 && is_ending(tracer) {
+                return Err(TargetError::NotNow(format!(
+                    "process {tracer}, which traced process {pid}, is ending"
+                )));
             }
             if tracer != 0 {
                 return Err(TargetError::Traced { pid, tracer });
@@ -270,6 +276,21 @@ impl Standing {
             return true;
         };
         (status.sigpnd | status.shdpnd) & !(status.sigblk | status.sigign) != 0
+    }
+
+    /// Lets it go on as if it had never been stopped.
+    pub(crate) fn release(self) -> Result<(), TargetError> {
+        let resumed = self.registers().and_then(|registers| {
+            let untouched = self.untouched(&registers);
+            if untouched.rip == registers.rip {
+                return Ok(());
+            }
+            self.set_registers(&untouched)
+        });
+        match resumed.and(self.let_go()) {
+            Ok(()) | Err(TargetError::Gone(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Lets it go on.

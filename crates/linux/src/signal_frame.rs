@@ -105,6 +105,14 @@ impl SignalFrame {
     }
 }
 
+/// True if a frame with this way back lies on `stack`.
+pub(crate) fn is_frame(stack: &[u8], way_back: u64) -> bool {
+    let mut begin = way_back.to_le_bytes().to_vec();
+    begin.extend(FLAGS.to_le_bytes());
+    begin.extend([0; 8]);
+    memchr::memmem::find(stack, &begin).is_some_and(|at| at % RETURN == 0)
+}
+
 /// The extended state without the matrix tiles of AMX, and the features in it; `None`
 /// if the tiles are in use.
 ///
@@ -156,6 +164,15 @@ mod tests {
         let fpstate = u64::from_le_bytes(frame.bytes[232..240].try_into().unwrap());
         assert_eq!(fpstate % 64, 0);
         assert_eq!(fpstate + 832 + 4, end);
+    }
+
+    #[test]
+    fn a_frame_on_a_stack_is_found_by_its_way_back() {
+        let frame = SignalFrame::new(&registers(), &[0; 832], 0, &[0x1000]).unwrap();
+        let stack = [vec![1; 24], frame.bytes].concat();
+        assert!(is_frame(&stack, 0x1000));
+        assert!(!is_frame(&stack, 0x1008));
+        assert!(!is_frame(&stack[32..], 0x1000));
     }
 
     #[test]

@@ -76,18 +76,8 @@ impl<'p> AllStopped<'p> {
     pub(crate) fn resume(self) -> Result<(), TargetError> {
         let mut failure = None;
         for thread in self.threads {
-            let resumed = thread.registers().and_then(|registers| {
-                let untouched = thread.untouched(&registers);
-                if untouched.rip != registers.rip {
-                    thread.set_registers(&untouched)
-                } else {
-                    Ok(())
-                }
-            });
-            let let_go = thread.let_go();
-            match resumed.and(let_go) {
-                Ok(()) | Err(TargetError::Gone(_)) => {}
-                Err(error) => failure = Some(error),
+            if let Err(error) = thread.release() {
+                failure = Some(error);
             }
         }
         failure.map_or(Ok(()), Err)

@@ -23,7 +23,7 @@ pub(crate) fn run(apply: &Apply, output: &Output) -> Result<u8, Failure> {
     let _busy = output.busy("applying");
     let judgements = &file.patch.judgements;
     run.each(&apply.processes.pid, judgements, output, |pid| {
-        let mut process = Process::open(pid, Access::Write)?;
+        let mut process = Process::open(pid, Access::Write(&options))?;
         Ok(vec![invivo_apply::apply(
             &mut process,
             &file.patch,

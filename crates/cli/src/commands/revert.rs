@@ -13,7 +13,7 @@ pub(crate) fn run(revert: &Revert, output: &Output) -> Result<u8, Failure> {
     let options = run.options(Consistency::Entry, revert.timeout);
     let _busy = output.busy("reverting");
     run.each(&revert.processes.pid, &[], output, |pid| {
-        let mut process = Process::open(pid, Access::Write)?;
+        let mut process = Process::open(pid, Access::Write(&options))?;
         let name = revert.name.as_deref();
         let outcomes = invivo_apply::revert(&mut process, name, &options)?;
         if outcomes.is_empty() {

@@ -1,0 +1,67 @@
+//! Threads that a tool which died meanwhile had sent on their way.
+//!
+//! They make their call and come back by themselves. Until then nothing that depends
+//! on that call may be decided: memory that is not there yet may still appear.
+
+use std::time::{Duration, Instant};
+
+use invivo_apply::TargetError;
+use invivo_image::LiveAddr;
+
+use crate::Process;
+use crate::ptrace::{interrupt, seize, wait_standing};
+use crate::signal_frame::is_frame;
+
+/// How long a thread may take to come back: it needs a processor for a moment.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How much of a stack is searched for the way back. A call that a thread makes for a
+/// tool needs little.
+const SEARCHED: usize = 64 << 10;
+
+impl Process {
+    /// Waits until no thread is on its way for a tool that died.
+    pub(crate) fn wait_for_strays(&self) -> Result<(), TargetError> {
+        let deadline = Instant::now() + PATIENCE;
+        for tid in self.tids()? {
+            while self.blocks_every_signal(tid) && self.is_stray(tid)? {
+                if Instant::now() > deadline {
+                    return Err(TargetError::NotNow(format!(
+                        "thread {tid} of process {} still makes a call for a tool that died",
+                        self.pid
+                    )));
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+        Ok(())
+    }
+
+    /// As a thread does that makes a call for a tool; hardly another one does.
+    fn blocks_every_signal(&self, tid: i32) -> bool {
+        const UNBLOCKABLE: u64 = 1 << (libc::SIGKILL - 1) | 1 << (libc::SIGSTOP - 1);
+        let path = format!("/proc/{}/task/{tid}/status", self.pid);
+        let status = std::fs::read_to_string(path).unwrap_or_default();
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigBlk:"));
+        let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+        mask.is_some_and(|mask| mask | UNBLOCKABLE == u64::MAX)
+    }
+
+    fn is_stray(&self, tid: i32) -> Result<bool, TargetError> {
+        let standing = seize(self.pid, tid)
+            .and_then(|()| interrupt(self.pid, tid))
+            .and_then(|()| wait_standing(self.pid, tid, Duration::from_secs(1)));
+        let thread = match standing {
+            Ok(thread) => thread,
+            Err(TargetError::Gone(_)) => return Ok(false),
+            Err(TargetError::NotNow(_)) => return Ok(self.has_thread(tid)),
+            Err(error) => return Err(error),
+        };
+        let registers = thread.registers()?;
+        // Before the return the way back lies at the stack pointer, behind it just below.
+        let from = registers.rsp.saturating_sub(8);
+        let stack = self.memory.read_some(LiveAddr(from), SEARCHED);
+        let way_back = self.gadgets()?.way_back();
+        thread.release()?;
+        Ok(is_frame(&stack, way_back))
+    }
+}
