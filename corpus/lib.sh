@@ -1,6 +1,7 @@
 # The steps that every recipe shares. A recipe sets
 #
 #   package, version   the Debian source package; a newer version will do as long as it still carries the fix
+#   dsc_sha256         optional: the hash of that version's .dsc, by which it is still found when the lists name another
 #   fix                the entries of debian/patches/series that make up the fix, in series order
 #   outputs            what to keep, files or folders, relative to the source folder
 #   build              a function that builds it, called in the source folder
@@ -12,6 +13,7 @@
 cflags="-O2 -g -fPIE"
 jobs=${CORPUS_JOBS:-2}
 uses=()
+dsc_sha256=
 
 # Both halves of a case, and cases of one program, share nearly all of their objects. The key of a compiler cache holds
 # the compiler, its arguments, the folder and the whole preprocessed text, so what it gives is what would be compiled.
@@ -70,11 +72,25 @@ download() {
     (
       cd "$folder"
       apt-get source --download-only -y --only-source "$package=$version" ||
-        apt-get source --download-only -y --only-source "$package"
+        apt-get source --download-only -y --only-source "$package" ||
+        download_pinned
     ) >"$folder/log" 2>&1 || { tail -n 20 "$folder/log" >&2; fail "cannot download the source of $package"; }
     touch "$folder/complete"
   fi
   find "$folder" -name '*.dsc' | sort -V | tail -n 1
+}
+
+# An archive keeps a version for a while after its lists name the next one, and a mirror may have lists that are ahead of
+# its files. The hash in the recipe takes the place of the lists' signature, and the .dsc holds those of the other files.
+download_pinned() {
+  [[ -n $dsc_sha256 ]] || return 1
+  local folder dsc=${package}_$version.dsc sum name
+  folder=$(apt-get --print-uris source --only-source "$package" 2>/dev/null | sed -n "s,^'\\(.*\\)/[^/]*\\.dsc' .*,\\1,p")
+  fetch() { /usr/lib/apt/apt-helper download-file "$folder/${1//+/%2b}" "$1" "SHA256:$2"; }
+  fetch "$dsc" "$dsc_sha256" || return 1
+  while read -r sum _ name; do
+    fetch "$name" "$sum" || return 1
+  done < <(sed -n '/^Checksums-Sha256:/,/^[A-Z].*:$/s/^ \(.*\)$/\1/p' "$dsc")
 }
 
 unpack() {

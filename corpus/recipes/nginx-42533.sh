@@ -5,6 +5,7 @@
 # Model: a master and two workers, each with an event loop.
 package=nginx
 version=1.22.1-9+deb12u10
+dsc_sha256=cd1966d8ac12a78feb009b0add66dec191c8c561de1cbd3a123594d2e54936ad
 fix=(CVE-2026-42533.patch)
 outputs=(objs/nginx)
 
