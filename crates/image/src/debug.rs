@@ -18,7 +18,7 @@ use std::sync::OnceLock;
 
 use gimli::{
     AttributeValue, DebugInfoOffset, Dwarf, DwarfPackage, DwoId, EndianSlice, LittleEndian,
-    UnitHeader, UnitOffset, UnitType, constants as dw,
+    RangeIter, Unit, UnitHeader, UnitOffset, UnitType, constants as dw,
 };
 use rayon::prelude::*;
 
@@ -326,16 +326,37 @@ fn from_outside(dwarf: &Dwarf<Bytes<'_>>, header: &UnitHeader<Bytes<'_>>) -> Out
     outside.id = unit.dwo_id;
     outside.facts.name = unit.name.map(text).unwrap_or_default();
     outside.facts.folder = unit.comp_dir.map(text).unwrap_or_default();
-    if let Ok(root) = unit.entry(unit.header.root_offset())
-        && let Some(value) = root.attr_value(dw::DW_AT_producer)
+    let Ok(root) = &unit.entry(unit.header.root_offset()) else {
+        return outside;
+    };
+    if let Some(value) = root.attr_value(dw::DW_AT_producer)
         && let Ok(producer) = dwarf.attr_string(&unit, value)
     {
         outside.facts.producer = text(producer);
     }
-    if let Ok(mut ranges) = dwarf.unit_ranges(&unit) {
+    if let Ok(mut ranges) = ranges_of(dwarf, &unit, root) {
         while let Ok(Some(range)) = ranges.next() {
             outside.ranges.push((range.begin, range.end));
         }
     }
     outside
+}
+
+/// The code that an entry describes. An end beyond the address space is an error: gimli adds
+/// the size to the start without a look.
+fn ranges_of<'s>(
+    dwarf: &Dwarf<Bytes<'s>>,
+    unit: &Unit<Bytes<'s>>,
+    entry: &DebugEntry<'s>,
+) -> Result<RangeIter<Bytes<'s>>, gimli::Error> {
+    let start = entry.attr_value(dw::DW_AT_low_pc);
+    let start = start.and_then(|value| dwarf.attr_address(unit, value).ok().flatten());
+    if let Some(start) = start
+        && let Some(AttributeValue::Udata(size)) = entry.attr_value(dw::DW_AT_high_pc)
+    {
+        start
+            .checked_add(size)
+            .ok_or(gimli::Error::AddressOverflow)?;
+    }
+    dwarf.die_ranges(unit, entry)
 }

@@ -132,3 +132,26 @@ fn every_form_of_debug_data_tells_the_same() {
         tells_all(name, flags);
     }
 }
+
+/// A fuzzer found it: the size of a function may lead beyond the address space.
+#[test]
+fn a_function_without_an_end_is_not_described() {
+    let image = program("endless", &["-gdwarf-4", "-no-pie"]);
+    let mut entities = image.entities.iter();
+    let look = entities.find(|entity| entity.name() == "look");
+    let (at, size) = look.map(|e| (e.addr, e.size)).expect("the program has it");
+    let told: Vec<u8> = [at.0.to_le_bytes(), size.to_le_bytes()].concat();
+    let mut file = image.file().to_vec();
+    // Its entry does, and so do the list of ranges and the symbol.
+    let places = (0..file.len() - 16).filter(|at| file[*at..*at + 16] == told);
+    let places: Vec<usize> = places.collect();
+    assert!(places.len() >= 2, "{places:?}");
+    for place in places {
+        file[place + 8..place + 16].fill(0xff);
+    }
+    let image = Image::parse(Arc::from(file), None).expect("an image");
+    let sections = DebugSections::of(&image).expect("debug data");
+    let sections = sections.expect("debug data");
+    let debug = sections.open().expect("debug data that can be read");
+    assert!(debug.function(at).is_none());
+}

@@ -5,7 +5,7 @@ use std::ops::Range;
 use gimli::{UnitOffset, constants as dw};
 
 use super::lines::SourcePlace;
-use super::{DebugData, DebugEntry, Die};
+use super::{DebugData, DebugEntry, Die, ranges_of};
 use crate::LinkAddr;
 
 /// A function of the image, as its debug data describe it.
@@ -136,7 +136,7 @@ impl<'s> DebugData<'s> {
         let Some(loaded) = self.unit(unit) else {
             return found;
         };
-        if let Ok(mut ranges) = self.dwarf(unit).die_ranges(&loaded.unit, entry) {
+        if let Ok(mut ranges) = ranges_of(self.dwarf(unit), &loaded.unit, entry) {
             while let Ok(Some(range)) = ranges.next() {
                 found.push(LinkAddr(range.begin)..LinkAddr(range.end));
             }

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use gimli::{Unit, UnitOffset, constants as dw};
 
 use super::lines::Rows;
-use super::{Bytes, DebugData, Die};
+use super::{Bytes, DebugData, Die, ranges_of};
 
 /// A unit with what was found out about it.
 pub(super) struct LoadedUnit<'s> {
@@ -73,7 +73,7 @@ impl<'s> DebugData<'s> {
             in_function = in_function.filter(|of| *of < depth);
             match entry.tag() {
                 dw::DW_TAG_subprogram => {
-                    let mut ranges = dwarf.die_ranges(&loaded.unit, entry)?;
+                    let mut ranges = ranges_of(dwarf, &loaded.unit, entry)?;
                     while let Some(range) = ranges.next()? {
                         if range.begin < range.end {
                             index.functions.push((range.begin, at));
