@@ -12,6 +12,7 @@ mod memcached;
 mod mosquitto;
 mod nginx;
 mod python;
+mod recursor;
 mod redis;
 mod report;
 mod selftest;
@@ -112,6 +113,7 @@ fn all() -> Vec<Box<dyn Case>> {
         Box::new(dnsmasq::Dnsmasq::default()),
         Box::new(dropbear::Dropbear),
         Box::new(mosquitto::Mosquitto),
+        Box::new(recursor::Recursor::default()),
     ]
 }
 

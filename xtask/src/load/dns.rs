@@ -118,18 +118,36 @@ fn receive(socket: &UdpSocket, packet: &mut [u8]) -> std::io::Result<usize> {
 
 /// Asks for the three hundred name servers; returns the length of the answer.
 pub(crate) fn name_servers(port: u16) -> Result<usize> {
+    let query = query(1, "many.corpus.test", NS);
+    let answer = connected(port, &query)?;
+    let records = records(&query, &answer)?;
+    ensure!(records == SERVERS, "{records} of {SERVERS} records");
+    Ok(answer.len())
+}
+
+/// Asks for the addresses of a name by a connection; returns how many there are, or
+/// `None` where the server says that it failed.
+pub(crate) fn many_addresses(port: u16, name: &str) -> Result<Option<u16>> {
+    const SERVER_FAILURE: u8 = 2;
+    let query = query(1, name, A);
+    let answer = connected(port, &query)?;
+    if answer.get(3).context("half a head")? & 0xf == SERVER_FAILURE {
+        return Ok(None);
+    }
+    records(&query, &answer).map(Some)
+}
+
+/// The answer to a query that is sent by a connection.
+fn connected(port: u16, query: &[u8]) -> Result<Vec<u8>> {
     let mut stream =
         TcpStream::connect_timeout(&process::address(port), PATIENCE).context("cannot connect")?;
     stream.set_read_timeout(Some(PATIENCE))?;
-    let query = query(1, "many.corpus.test", NS);
     let mut packet = u16::try_from(query.len())?.to_be_bytes().to_vec();
-    packet.extend(&query);
+    packet.extend(query);
     stream.write_all(&packet).context("cannot send")?;
     let mut length = [0; 2];
     stream.read_exact(&mut length).context("no answer")?;
     let mut answer = vec![0; usize::from(u16::from_be_bytes(length))];
     stream.read_exact(&mut answer).context("half an answer")?;
-    let records = records(&query, &answer)?;
-    ensure!(records == SERVERS, "{records} of {SERVERS} records");
-    Ok(answer.len())
+    Ok(answer)
 }
