@@ -111,18 +111,21 @@ impl Layout {
         shape: &Shape,
         start: LiveAddr,
         module: LiveAddr,
+        imported: &[LiveAddr],
         hooks: &[(u32, &Choice)],
     ) -> Result<Layout, ApplyError> {
         let place = |offset: u64| LiveAddr(start.0 + offset);
         let region = start..place(shape.region);
         let data = region.end..place(shape.region + shape.data);
         let mut image = vec![0u8; usize_of(shape.region + shape.data)?];
+        let mut imported = imported.iter();
         let symbols: Vec<LiveAddr> = patch
             .contents
             .symbols
             .iter()
             .map(|symbol| match symbol.place {
                 SymbolPlace::Base(rva) => module.checked_add(rva.0),
+                SymbolPlace::Import(_) => imported.next().copied(),
                 SymbolPlace::Patch {
                     section, offset, ..
                 } => place(shape.sections[section as usize]).checked_add(offset),

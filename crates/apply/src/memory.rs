@@ -1,10 +1,12 @@
 //! An image in memory as a target: for dry runs, and for tests that have to fail at
 //! a chosen step.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Duration;
 
 use invivo_image::LiveAddr;
+use invivo_patch::ImportVersion;
 
 use crate::{Module, Protection, Region, Stack, Stopped, Target, TargetError, Visit};
 
@@ -23,6 +25,7 @@ pub struct MemoryTarget {
     memory: Vec<Memory>,
     modules: Vec<Module>,
     stacks: Vec<Stack>,
+    exports: BTreeMap<String, LiveAddr>,
     /// Steps that change the target and may still be made; none: any number.
     steps: Option<usize>,
 }
@@ -66,6 +69,11 @@ impl MemoryTarget {
             end,
             path,
         });
+    }
+
+    /// Says what another image has.
+    pub fn export(&mut self, name: &str, at: LiveAddr) {
+        self.exports.insert(name.to_owned(), at);
     }
 
     /// Says where the target's threads are.
@@ -142,6 +150,17 @@ impl Target for MemoryTarget {
         // Memory has no symbols.
         let _ = (module, symbol);
         Ok(Vec::new())
+    }
+
+    fn look_up(
+        &self,
+        module: &Module,
+        imports: &[(&str, Option<&ImportVersion>)],
+    ) -> Result<Vec<Result<LiveAddr, String>>, TargetError> {
+        let _ = module;
+        let found = |name: &str| self.exports.get(name).copied();
+        let found = |(name, _): &(&str, _)| found(name).ok_or("which nobody has".to_owned());
+        Ok(imports.iter().map(found).collect())
     }
 
     fn regions(&self) -> Result<Vec<Region>, TargetError> {

@@ -109,10 +109,12 @@ impl Preflight {
             .iter()
             .filter_map(|(_, _, choice)| choice.clone())
             .collect();
-        let mut layout = lay_out(target, patch, &module, &entered, &choices, kept.as_ref())?;
+        let imported = look_up(target, patch, &module)?;
+        let around = (&module, &imported[..]);
+        let mut layout = lay_out(target, patch, around, &entered, &choices, kept.as_ref())?;
         if kept.is_some() && !is_intact(target, &layout) {
             kept = None;
-            layout = lay_out(target, patch, &module, &entered, &choices, None)?;
+            layout = lay_out(target, patch, around, &entered, &choices, None)?;
         }
         let mut hooks = Vec::new();
         let chosen = entered
@@ -228,6 +230,27 @@ fn is_alone(target: &dyn Target, patch: &Patch, module: &Module) -> Result<(), A
     Ok(())
 }
 
+/// Where other images have what new code needs of them.
+fn look_up(
+    target: &dyn Target,
+    patch: &Patch,
+    module: &Module,
+) -> Result<Vec<LiveAddr>, ApplyError> {
+    let imports: Vec<_> = patch.imports().collect();
+    if imports.is_empty() {
+        return Ok(Vec::new());
+    }
+    let found = target.look_up(module, &imports)?.into_iter().zip(&imports);
+    found
+        .map(|(found, (name, _))| {
+            found.map_err(|why| {
+                let name = invivo_image::demangle(name);
+                ApplyError::Refused(format!("new code needs {name}, {why}"))
+            })
+        })
+        .collect()
+}
+
 fn find_module(target: &dyn Target, patch: &Patch) -> Result<Module, ApplyError> {
     let modules = target.modules()?;
     let wanted = &patch.target.build_id;
@@ -340,7 +363,7 @@ fn is_intact(target: &dyn Target, layout: &Layout) -> bool {
 fn lay_out(
     target: &dyn Target,
     patch: &Patch,
-    module: &Module,
+    (module, imported): (&Module, &[LiveAddr]),
     entered: &[(&Redirect, LiveAddr, Option<Choice>)],
     choices: &[Choice],
     kept: Option<&Record>,
@@ -365,7 +388,7 @@ fn lay_out(
         .iter()
         .filter_map(|(redirect, _, choice)| Some((redirect.replacement, choice.as_ref()?)))
         .collect();
-    Layout::new(patch, &shape, start, module.start, &hooks)
+    Layout::new(patch, &shape, start, module.start, imported, &hooks)
 }
 
 /// Bytes that the record of `patch` may take, in whole pages.

@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use invivo_image::LiveAddr;
+use invivo_patch::ImportVersion;
 
 /// Why the target did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -142,6 +143,17 @@ pub trait Target {
     /// # Errors
     /// When the target is gone or may not be looked at.
     fn importers(&self, module: &Module, symbol: &str) -> Result<Vec<String>, TargetError>;
+
+    /// Where the loader would find each of `imports` for `module`; or, for a person, why
+    /// that is not known: `which no library has`.
+    ///
+    /// # Errors
+    /// When the target is gone or may not be looked at.
+    fn look_up(
+        &self,
+        module: &Module,
+        imports: &[(&str, Option<&ImportVersion>)],
+    ) -> Result<Vec<Result<LiveAddr, String>>, TargetError>;
 
     /// Address space in use, in order.
     ///

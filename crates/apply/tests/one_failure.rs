@@ -12,6 +12,7 @@ use invivo_apply::{
     TargetError, Visit, apply, list, revert,
 };
 use invivo_image::LiveAddr;
+use invivo_patch::ImportVersion;
 use scene::{FAR, Made, ONE, TORN, TWO, applied, bytes_of, must_apply, options, patch, target};
 
 /// Lets the step with this number fail, once.
@@ -98,6 +99,14 @@ impl Target for OneFailure {
 
     fn importers(&self, module: &Module, symbol: &str) -> Result<Vec<String>, TargetError> {
         self.inner.importers(module, symbol)
+    }
+
+    fn look_up(
+        &self,
+        module: &Module,
+        imports: &[(&str, Option<&ImportVersion>)],
+    ) -> Result<Vec<Result<LiveAddr, String>>, TargetError> {
+        self.inner.look_up(module, imports)
     }
 
     fn regions(&self) -> Result<Vec<Region>, TargetError> {

@@ -7,6 +7,7 @@ use invivo_apply::{
     Target, Thread, apply, list, revert,
 };
 use invivo_image::LiveAddr;
+use invivo_patch::{Relocation, RelocationKind, Section, SectionKind, Symbol, SymbolPlace};
 use scene::{
     FAR, Made, ONE, START, TORN, TWO, applied, bytes_of, must_apply, options, patch, target,
 };
@@ -207,6 +208,43 @@ fn a_patch_cannot_reach_outside_its_image() {
         made.patch.checks[0].at.0 = place;
         assert!(entry(&mut target(), &made).is_err(), "{place:#x}");
     }
+}
+
+/// The place of an import is known in the process only; where nobody has it, nothing is written.
+#[test]
+fn an_import_is_looked_up_or_refused() {
+    let mut made = patch("fix", 1, &[ONE], 9);
+    let contents = &mut made.patch.contents;
+    let symbol = u32::try_from(contents.symbols.len()).expect("few symbols");
+    contents.symbols.push(Symbol {
+        name: "strnlen".to_owned(),
+        place: SymbolPlace::Import(None),
+    });
+    contents.sections.push(Section {
+        name: ".rodata.slot".to_owned(),
+        kind: SectionKind::ReadOnly,
+        align: 8,
+        bytes: vec![0; 8],
+        relocations: vec![Relocation {
+            offset: 0,
+            kind: RelocationKind::Absolute64,
+            symbol,
+            addend: 0,
+        }],
+    });
+    let mut target = target();
+    let before = bytes_of(&target);
+    let error = entry(&mut target, &made).expect_err("nobody has it");
+    assert!(error.to_string().contains("strnlen"), "{error}");
+    assert_eq!(bytes_of(&target), before);
+
+    target.export("strnlen", LiveAddr(0x7fff_1234_5678));
+    let layout = Preflight::new(&target, &made.patch, &made.id)
+        .expect("it is known now")
+        .layout;
+    let slot = 0x7fff_1234_5678_u64.to_le_bytes();
+    assert!(layout.contents.windows(8).any(|bytes| bytes == slot));
+    assert_eq!(entry(&mut target, &made).ok(), Some(OutcomeState::Applied));
 }
 
 #[test]

@@ -75,7 +75,7 @@ fn other_reader_agrees(patch: &Patch, file: &[u8]) -> Result<(), TestCaseError> 
     for (seen, symbol) in symbols.iter().zip(&patch.contents.symbols) {
         prop_assert_eq!(ok(seen.name())?, &symbol.name);
         match symbol.place {
-            SymbolPlace::Base(_) => prop_assert!(seen.is_undefined()),
+            SymbolPlace::Base(_) | SymbolPlace::Import(_) => prop_assert!(seen.is_undefined()),
             SymbolPlace::Patch {
                 section,
                 offset,

@@ -6,6 +6,7 @@
 
 mod carrier;
 mod error;
+mod exports;
 mod lock;
 mod memory;
 mod modules;

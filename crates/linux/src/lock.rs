@@ -71,7 +71,7 @@ fn pidfd(pid: i32) -> Option<File> {
     // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
     let file = File::from(unsafe { OwnedFd::from_raw_fd(number) });
     let kind = fstatfs(&file).ok()?.filesystem_type();
-    (i64::from(kind.0) == PID_FS).then_some(file)
+    (kind.0 == PID_FS).then_some(file)
 }
 
 /// The process that holds the lock on `file`, if it can be seen from here.

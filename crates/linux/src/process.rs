@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use invivo_apply::{Options, TargetError};
+use invivo_image::LiveAddr;
 use procfs::process::{MMPermissions, MMapPath, MemoryMap};
 
 use crate::carrier::Gadgets;
@@ -110,6 +111,13 @@ impl Process {
     #[must_use]
     pub fn exe(&self) -> Option<PathBuf> {
         self.info.exe().ok()
+    }
+
+    /// Where the program begins to run.
+    pub(crate) fn entry(&self) -> Result<LiveAddr, TargetError> {
+        const AT_ENTRY: u64 = 9;
+        let auxv = self.info.auxv().map_err(|e| proc_error(self.pid, e))?;
+        Ok(LiveAddr(auxv.get(&AT_ENTRY).copied().unwrap_or(0)))
     }
 
     pub(crate) fn maps(&self) -> Result<Vec<MemoryMap>, TargetError> {

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use invivo_apply::{Module, Region, Stopped, Target, TargetError, Visit};
 use invivo_image::LiveAddr;
+use invivo_patch::ImportVersion;
 use object::elf;
 use object::read::elf::{FileHeader, SectionHeader, Sym};
 use procfs::process::{MMPermissions, MMapPath, MemoryMap};
@@ -31,25 +32,15 @@ impl Target for Process {
     }
 
     fn importers(&self, module: &Module, symbol: &str) -> Result<Vec<String>, TargetError> {
-        let maps = self.maps()?;
-        let mut found = Vec::new();
-        for loaded in self.loaded()? {
-            let start = loaded.first.wrapping_add(loaded.bias);
-            if start == module.start.0 || loaded.path == "[vdso]" {
-                continue;
-            }
-            let map = maps
-                .iter()
-                .find(|map| map.offset == 0 && map.address.0 == start);
-            let mut bytes = Vec::new();
-            let read = map
-                .and_then(|map| self.open_mapped(map))
-                .is_some_and(|mut file| file.read_to_end(&mut bytes).is_ok());
-            if !read || imports(&bytes, symbol.as_bytes()) {
-                found.push(loaded.path);
-            }
-        }
-        Ok(found)
+        self.find_importers(module, symbol)
+    }
+
+    fn look_up(
+        &self,
+        module: &Module,
+        imports: &[(&str, Option<&ImportVersion>)],
+    ) -> Result<Vec<Result<LiveAddr, String>>, TargetError> {
+        self.find_exports(module, imports)
     }
 
     fn regions(&self) -> Result<Vec<Region>, TargetError> {
@@ -181,7 +172,7 @@ impl Process {
     }
 
     /// The file behind a mapping, if it is still the one that was mapped.
-    fn open_mapped(&self, map: &MemoryMap) -> Option<File> {
+    pub(crate) fn open_mapped(&self, map: &MemoryMap) -> Option<File> {
         let MMapPath::Path(path) = &map.pathname else {
             return None;
         };
@@ -213,18 +204,6 @@ fn find_symbol(bytes: &[u8], wanted: &[u8]) -> Option<u64> {
                 })
                 .map(|symbol| symbol.st_value(endian))
         })
-}
-
-/// True if an ELF file takes `wanted` from another one, or cannot be read.
-fn imports(bytes: &[u8], wanted: &[u8]) -> bool {
-    let endian = object::LittleEndian;
-    let symbols = elf::FileHeader64::<object::LittleEndian>::parse(bytes)
-        .and_then(|header| header.sections(endian, bytes))
-        .and_then(|table| table.symbols(endian, bytes, elf::SHT_DYNSYM));
-    symbols.map_or(true, |symbols| {
-        let mut undefined = symbols.iter().filter(|symbol| symbol.is_undefined(endian));
-        undefined.any(|symbol| symbols.symbol_name(endian, symbol) == Ok(wanted))
-    })
 }
 
 /// Calls in which a thread waits for others.

@@ -231,6 +231,7 @@ impl Planner<'_, '_> {
         let image = self.c.fixed;
         let end = at.checked_add(size).ok_or("data that wraps around")?;
         let mut pointers: Vec<(LinkAddr, LinkAddr)> = Vec::new();
+        let mut bound: Vec<(LinkAddr, Target)> = Vec::new();
         for (place, slot) in image.slots.range(at..end) {
             match slot {
                 Slot::Pointer(target) => pointers.push((*place, *target)),
@@ -239,9 +240,10 @@ impl Planner<'_, '_> {
                         .entities
                         .iter()
                         .find(|e| e.names.iter().any(|s| s.name == *name));
-                    let own = own.and_then(|entity| entity.addr.checked_offset(*addend));
-                    let target = own.ok_or_else(|| format!("new data needs the import {name}"))?;
-                    pointers.push((*place, target));
+                    match own.and_then(|entity| entity.addr.checked_offset(*addend)) {
+                        Some(target) => pointers.push((*place, target)),
+                        None => bound.push((*place, (self.import(name)?, *addend))),
+                    }
                 }
                 other => return Err(format!("new data holds {other:?}")),
             }
@@ -249,29 +251,41 @@ impl Planner<'_, '_> {
         if image.link == Link::Fixed {
             pointers.extend(fixed_pointers(image, at, end)?);
         }
-        let mut relocations = Vec::new();
         for (place, target) in pointers {
-            let (symbol, addend) = self.bind_pointer(target)?;
-            let kind = RelocationKind::Absolute64;
-            relocations.push(Relocation {
+            bound.push((place, self.bind_pointer(target)?));
+        }
+        let relocations = bound
+            .into_iter()
+            .map(|(place, (symbol, addend))| Relocation {
                 offset: place.0 - at.0,
-                kind,
+                kind: RelocationKind::Absolute64,
                 symbol,
                 addend,
             });
-        }
+        let relocations = relocations.collect();
         self.set_relocations(symbol, relocations);
         Ok(())
     }
 
     /// A slot of the patch's own that holds the address `target`.
     pub(crate) fn own_slot(&mut self, slot: &Slot, target: LinkAddr) -> Result<Target, String> {
-        let key = Placed::Slot(slot.clone());
+        self.slot_for(Placed::Slot(slot.clone()), |planner| {
+            planner.bind_pointer(target)
+        })
+    }
+
+    /// The slot that is known as `key`; when it is first asked for it is made, and holds
+    /// what `bind` says.
+    pub(crate) fn slot_for(
+        &mut self,
+        key: Placed,
+        bind: impl FnOnce(&mut Self) -> Result<Target, String>,
+    ) -> Result<Target, String> {
         if let Some(symbol) = self.placed.get(&key) {
             return Ok((*symbol, 0));
         }
         let number = self.contents.sections.len();
-        let symbol = self.place_data(
+        let slot = self.place_data(
             format!(".rodata.{number}"),
             String::new(),
             SectionKind::ReadOnly,
@@ -279,18 +293,19 @@ impl Planner<'_, '_> {
             vec![0; 8],
             key,
         );
-        let (to, addend) = self.bind_pointer(target)?;
+        let (symbol, addend) = bind(self)?;
         let kind = RelocationKind::Absolute64;
+        let offset = 0;
         self.set_relocations(
-            symbol,
+            slot,
             vec![Relocation {
-                offset: 0,
+                offset,
                 kind,
-                symbol: to,
+                symbol,
                 addend,
             }],
         );
-        Ok((symbol, 0))
+        Ok((slot, 0))
     }
 
     fn set_relocations(&mut self, symbol: u32, relocations: Vec<Relocation>) {

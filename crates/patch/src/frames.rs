@@ -33,8 +33,21 @@ pub(crate) fn section(planner: &mut Planner<'_, '_>) -> Option<Section> {
             planner.refuse(Rule::Unwind, part, text);
         }
     }
+    let stubs = planner.placed.iter();
+    let mut stubs: Vec<u32> = stubs
+        .filter(|(key, _)| matches!(key, Placed::Stub(_)))
+        .map(|(_, symbol)| *symbol)
+        .collect();
+    stubs.sort_unstable();
+    writer.add_stubs(planner, &stubs);
     writer.finish()
 }
+
+/// `DW_CFA_def_cfa rsp, 8` and `DW_CFA_offset rip, 1`: how every function begins.
+const AT_ENTRY: [u8; 5] = [0x0c, 7, 8, 0x90, 1];
+/// Version 1, augmentation `zR`, code in bytes, data in units of -8, return address in
+/// column 16, one byte of augmentation.
+const PLAIN: [u8; 8] = [1, b'z', b'R', 0, 1, 0x78, 16, 1];
 
 #[derive(Default)]
 struct Writer {
@@ -128,6 +141,32 @@ impl Writer {
         Ok(start)
     }
 
+    /// Stubs jump away as they were entered: nothing is ever pushed in one.
+    fn add_stubs(&mut self, planner: &Planner<'_, '_>, stubs: &[u32]) {
+        let cie = self.bytes.len();
+        if !stubs.is_empty() {
+            self.word(0);
+            self.word(0);
+            self.bytes.extend(PLAIN);
+            self.bytes.push(encoding::PCREL_SDATA4);
+            self.bytes.extend(AT_ENTRY);
+            self.close(cie);
+        }
+        for stub in stubs {
+            let start = self.bytes.len();
+            self.word(0);
+            self.word(index(start + 4 - cie));
+            self.pointer(*stub, 0);
+            let SymbolPlace::Patch { size, .. } = planner.contents.symbols[*stub as usize].place
+            else {
+                continue;
+            };
+            self.word(u32::try_from(size).unwrap_or(u32::MAX));
+            self.bytes.push(0);
+            self.close(start);
+        }
+    }
+
     fn word(&mut self, value: u32) {
         self.bytes.extend(value.to_le_bytes());
     }
@@ -143,7 +182,7 @@ impl Writer {
         self.word(0);
     }
 
-    /// Adds the instructions, pads with `DW_CFA_nop`, and fills in the length.
+    /// Adds the instructions of a record and closes it.
     fn end(
         &mut self,
         image: &Image,
@@ -156,10 +195,15 @@ impl Writer {
             .get(instructions)
             .ok_or("broken .eh_frame")?;
         self.bytes.extend(instructions);
-        self.bytes.resize(self.bytes.len().next_multiple_of(8), 0);
-        let length = u32::try_from(self.bytes.len() - start - 4).map_err(|e| e.to_string())?;
-        self.bytes[start..start + 4].copy_from_slice(&length.to_le_bytes());
+        self.close(start);
         Ok(())
+    }
+
+    /// Pads a record with `DW_CFA_nop`, and fills in its length.
+    fn close(&mut self, start: usize) {
+        self.bytes.resize(self.bytes.len().next_multiple_of(8), 0);
+        let length = index(self.bytes.len() - start - 4);
+        self.bytes[start..start + 4].copy_from_slice(&length.to_le_bytes());
     }
 
     fn finish(mut self) -> Option<Section> {

@@ -9,6 +9,7 @@ mod code;
 mod constants;
 mod entry;
 mod frames;
+mod imports;
 mod model;
 mod planner;
 mod references;
@@ -17,8 +18,8 @@ mod validate;
 pub use entry::Entry;
 pub use invivo_compare::{Judgement, Rule};
 pub use model::{
-    Bound, Check, Contents, Digest, Direction, Hex, Identity, Order, Patch, Redirect, Relocation,
-    RelocationKind, Section, SectionKind, Symbol, SymbolPlace, TargetImage,
+    Bound, Check, Contents, Digest, Direction, Hex, Identity, ImportVersion, Order, Patch,
+    Redirect, Relocation, RelocationKind, Section, SectionKind, Symbol, SymbolPlace, TargetImage,
 };
 pub use planner::{Options, Refused, plan};
 pub use validate::InvalidPatch;

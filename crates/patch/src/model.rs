@@ -224,6 +224,29 @@ pub enum SymbolPlace {
     },
     /// In the base: a binding.
     Base(Rva),
+    /// In another image of the process: looked up when the patch is applied, as the loader
+    /// would have done.
+    Import(Option<ImportVersion>),
+}
+
+/// The version at which something is imported.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ImportVersion {
+    /// Such as `GLIBC_2.2.5`.
+    pub version: String,
+    /// The library that has it, such as `libc.so.6`.
+    pub library: String,
+}
+
+impl SymbolPlace {
+    /// Symbols stand in this order: the patch's own, bindings, imports.
+    pub(crate) fn rank(&self) -> u8 {
+        match self {
+            SymbolPlace::Patch { .. } => 0,
+            SymbolPlace::Base(_) => 1,
+            SymbolPlace::Import(_) => 2,
+        }
+    }
 }
 
 /// A name of the patch.
@@ -274,7 +297,18 @@ impl Patch {
                     name: symbol.name.clone(),
                     at,
                 }),
-                SymbolPlace::Patch { .. } => None,
+                SymbolPlace::Patch { .. } | SymbolPlace::Import(_) => None,
+            })
+    }
+
+    /// What it needs of other images of the process, by name and version.
+    pub fn imports(&self) -> impl Iterator<Item = (&str, Option<&ImportVersion>)> {
+        self.contents
+            .symbols
+            .iter()
+            .filter_map(|symbol| match &symbol.place {
+                SymbolPlace::Import(version) => Some((symbol.name.as_str(), version.as_ref())),
+                SymbolPlace::Patch { .. } | SymbolPlace::Base(_) => None,
             })
     }
 }

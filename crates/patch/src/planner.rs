@@ -5,6 +5,7 @@
 //! base. What cannot be bound to exactly one place is refused.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
 
 use invivo_compare::{Comparison, Finding, Parts, Rule, Severity};
 use invivo_image::{EntityId, Image, LinkAddr, Place, Slot, demangle};
@@ -64,6 +65,10 @@ pub(crate) enum Placed {
     Slot(Slot),
     /// A place of the base.
     Base(LinkAddr),
+    /// Something of another image that the base does not import.
+    Import(Arc<str>),
+    /// A stub that jumps to something of another image.
+    Stub(Arc<str>),
 }
 
 /// The patch in the making.
@@ -159,11 +164,10 @@ fn order(c: &Comparison<'_>, sequence: u32) -> Order {
     order
 }
 
-/// Puts the patch's own symbols before its bindings, as symbol tables want it.
+/// Puts the patch's own symbols before its bindings and imports, as symbol tables want it.
 fn bindings_last(patch: &mut Patch) {
-    let is_own = |symbol: &Symbol| matches!(symbol.place, SymbolPlace::Patch { .. });
     let mut order: Vec<u32> = (0..index(patch.contents.symbols.len())).collect();
-    order.sort_by_key(|old| !is_own(&patch.contents.symbols[*old as usize]));
+    order.sort_by_key(|old| patch.contents.symbols[*old as usize].place.rank());
     let mut now_at = vec![0; order.len()];
     for (new, old) in (0u32..).zip(&order) {
         now_at[*old as usize] = new;

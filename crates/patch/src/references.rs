@@ -1,6 +1,8 @@
 //! Where each reference of the copied code leads: into the patch, or to one
 //! place of the base.
 
+use std::sync::Arc;
+
 use invivo_compare::{Parts, Rule};
 use invivo_image::x86_64::{Line, Reference, ReferenceKind, decode};
 use invivo_image::{Entity, EntityId, EntityKind, LinkAddr, Place, SectionKind, Slot, stem};
@@ -62,6 +64,10 @@ impl Planner<'_, '_> {
         let at = reference.target;
         match self.c.fixed.place(at) {
             Place::In(id, offset) if branch => self.bind_call(id, offset),
+            Place::Stub(Slot::Import(name, 0) | Slot::LazyImport(name)) if branch => {
+                let stub = self.bind_stub(&Slot::LazyImport(Arc::clone(&name)));
+                stub.or_else(|_| self.import_stub(&name))
+            }
             Place::Stub(slot) if branch => self.bind_stub(&slot),
             Place::Constant(_) => self.bind_constant(Some((parts, lines, index)), at),
             Place::Outside(_) if self.c.fixed.just_before(at).is_some() => {
@@ -225,7 +231,7 @@ impl Planner<'_, '_> {
 
     /// The slot in the base that holds the same; a pointer into the image gets a
     /// slot of its own where the base has none.
-    fn bind_slot(&mut self, slot: &Slot) -> Result<Target, String> {
+    pub(crate) fn bind_slot(&mut self, slot: &Slot) -> Result<Target, String> {
         let in_base = self
             .slot_in_base(slot)
             .ok()
@@ -239,6 +245,7 @@ impl Planner<'_, '_> {
         }
         match slot {
             Slot::Pointer(target) => self.own_slot(slot, *target),
+            Slot::Import(name, addend) => self.import_slot(name, *addend),
             _ => Err(missing(slot)),
         }
     }

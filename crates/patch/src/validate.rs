@@ -83,9 +83,11 @@ impl Patch {
                 }
             }
         }
-        let own = |symbol: &crate::Symbol| matches!(symbol.place, SymbolPlace::Patch { .. });
-        if !contents.symbols.is_sorted_by_key(|symbol| !own(symbol)) {
-            return fail("bindings stand before symbols of the patch".to_owned());
+        if !contents
+            .symbols
+            .is_sorted_by_key(|symbol| symbol.place.rank())
+        {
+            return fail("symbols of the patch, bindings and imports are mixed".to_owned());
         }
         if !self.redirects.iter().any(|redirect| redirect.hooked) {
             return fail("no redirect has a hook: the patch would never be reached".to_owned());
@@ -118,7 +120,7 @@ impl Patch {
                 .get(redirect.replacement as usize)
                 .and_then(|symbol| match symbol.place {
                     SymbolPlace::Patch { section, .. } => contents.sections.get(section as usize),
-                    SymbolPlace::Base(_) => None,
+                    SymbolPlace::Base(_) | SymbolPlace::Import(_) => None,
                 });
             if code.is_none_or(|section| section.kind != SectionKind::Text) {
                 return fail(format!(

@@ -1,11 +1,14 @@
 //! State lives in the running program and nowhere else; new code works on it, or the patch is refused.
 
+use std::process::Command;
+
 use anyhow::{Context, Result};
-use live_tests::compile::Build;
+use live_tests::compile::{Build, tool};
 use live_tests::invivo::{apply, revert};
+use live_tests::memory::Snapshot;
 use live_tests::pair::Pair;
-use live_tests::round_trip::{refused, round_trip};
-use live_tests::target::Side;
+use live_tests::round_trip::{refused, round_trip, round_trip_as};
+use live_tests::target::{Side, Target};
 use live_tests::workdir::in_workdir;
 
 /// Three kinds of static variables go on counting through apply and revert. A second copy of one would start again.
@@ -70,6 +73,68 @@ fn new_global_string_and_table() -> Result<()> {
         apply(&patch, target.pid(), &[])?.expect_state("applied")?;
         target.expect_all(&pair.fixture.asks, Side::New)?;
         revert(Some("fix"), target.pid())?.expect_state("reverted")?;
+        target.expect_all(&pair.fixture.asks, Side::Old)
+    })
+}
+
+/// The loader has bound what the program imports and binds no more, so the tool looks the rest up as the loader would.
+#[test]
+fn new_import_is_looked_up() -> Result<()> {
+    let forms: [&[&str]; 3] = [
+        &["-fPIE", "-pie", "-mno-direct-extern-access"],
+        &["-fPIE", "-pie", "-fno-plt", "-mno-direct-extern-access"],
+        &[
+            "-fPIE",
+            "-pie",
+            "-Wl,-z,now,-z,relro",
+            "-fcf-protection",
+            "-mno-direct-extern-access",
+        ],
+    ];
+    for flags in forms {
+        round_trip_as(
+            "new_import.c",
+            Build {
+                compiler: None,
+                flags,
+            },
+        )?;
+    }
+    Ok(())
+}
+
+/// A library that was put before libc has one of the functions, too: whose it is to be is not for the tool to guess.
+#[test]
+fn new_import_of_two_libraries_is_refused() -> Result<()> {
+    in_workdir("interposed", |dir| {
+        let flags = &["-fPIE", "-pie", "-mno-direct-extern-access"];
+        let pair = Pair::build(
+            dir,
+            "new_import.c",
+            Build {
+                compiler: None,
+                flags,
+            },
+        )?;
+        let library = dir.join("interposed.so");
+        let source = dir.join("interposed.c");
+        std::fs::write(
+            &source,
+            "#include <wchar.h>\nint wcwidth(wchar_t c) { return c ? 2 : 0; }\n",
+        )?;
+        let mut compiler = Command::new("gcc");
+        compiler
+            .args(["-shared", "-fPIC", "-o"])
+            .arg(&library)
+            .arg(&source);
+        tool(compiler)?;
+        let mut command = Command::new(&pair.base);
+        command.env("LD_PRELOAD", &library);
+        let mut target = Target::start_command(command, &pair.base)?;
+        let before = Snapshot::of(target.pid())?;
+        apply(&pair.patch()?, target.pid(), &[])?
+            .expect_failure(1, &["wcwidth", "interposed.so"])?;
+        before.expect_same()?;
         target.expect_all(&pair.fixture.asks, Side::Old)
     })
 }

@@ -1,5 +1,6 @@
 //# flags -fPIE -pie -mno-direct-extern-access
-//# refuse R-IMPORT optind
+//# accept
+//# note R-IMPORT optind
 //# near accept
 
 // A variable of a library, reached through a slot that the running image does not have.

@@ -1,7 +1,5 @@
 //# flags -fexceptions
 //# refuse R-PERSONALITY answer
-//# refuse R-IMPORT __gcc_personality_v0
-//# refuse R-IMPORT _Unwind_Resume
 //# refuse R-LIBRARY libgcc_s.so.1
 //# near accept
 

@@ -119,6 +119,14 @@ fn dump(file: &PatchFile) -> Dump {
                     place: "base",
                     at: at.to_string(),
                 },
+                SymbolPlace::Import(version) => SymbolDump {
+                    name: symbol.name.clone(),
+                    place: "import",
+                    at: version.as_ref().map_or_else(
+                        || "any library".to_owned(),
+                        |at| format!("{} {}", at.library, at.version),
+                    ),
+                },
             })
             .collect(),
     }
@@ -161,12 +169,10 @@ fn print(dump: &Dump) {
         );
     }
     anstream::println!("\nbindings (patch → base)");
-    for symbol in dump.symbols.iter().filter(|symbol| symbol.place == "base") {
-        anstream::println!(
-            "  {:<12} {}",
-            symbol.at,
-            invivo_image::demangle(&symbol.name)
-        );
+    print_symbols(dump, "base");
+    if dump.symbols.iter().any(|symbol| symbol.place == "import") {
+        anstream::println!("\nimports (patch → libraries of the process)");
+        print_symbols(dump, "import");
     }
     anstream::println!("\nsections");
     for section in &dump.sections {
@@ -176,5 +182,12 @@ fn print(dump: &Dump) {
             section.size,
             section.name
         );
+    }
+}
+
+fn print_symbols(dump: &Dump, place: &str) {
+    for symbol in dump.symbols.iter().filter(|symbol| symbol.place == place) {
+        let name = invivo_image::demangle(&symbol.name);
+        anstream::println!("  {:<12} {name}", symbol.at);
     }
 }

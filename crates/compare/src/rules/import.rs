@@ -8,13 +8,22 @@ use crate::rules::{Finding, Rule};
 pub(super) fn find(c: &Comparison<'_>, findings: &mut Vec<Finding>) {
     for import in c.fixed.imports.difference(&c.base.imports) {
         let same = |other: &&Import| other.name == import.name;
+        let name = demangle(&import.name);
         let text = match c.base.imports.iter().find(same) {
             None if import.copied => {
                 "is a variable of a library that the running image has no copy of, so new code \
                  cannot reach it"
                     .to_owned()
             }
-            None => "is not imported by the running image, so new code cannot reach it".to_owned(),
+            None => {
+                let from = version(import);
+                let text = format!(
+                    "is not imported by the running image ({from}): it is looked up in the process \
+                     when the patch is applied"
+                );
+                findings.push(Finding::note(Rule::Import, name, text));
+                continue;
+            }
             Some(old) if old.version != import.version => format!(
                 "is imported as {} and was as {}, which may behave otherwise",
                 version(import),
@@ -23,7 +32,7 @@ pub(super) fn find(c: &Comparison<'_>, findings: &mut Vec<Finding>) {
             // The same thing, reached in another way: the planner finds whether it can be.
             Some(_) => continue,
         };
-        findings.push(Finding::refuse(Rule::Import, demangle(&import.name), text));
+        findings.push(Finding::refuse(Rule::Import, name, text));
     }
 }
 

@@ -98,10 +98,10 @@ impl Rule {
                 "A resolver of `copy` now chooses a version for another processor.",
             ),
             Rule::Import => about(
-                "New code needs nothing of other images that the running image does not import already.",
-                "The loader has bound the imports of the base, at their versions, and binds no others.",
-                "Write the fix with functions that the program uses already.",
-                "The fix calls `strnlen`, which the program never called.",
+                "What new code needs of other images can be found in the running process.",
+                "The loader has bound the imports of the base, at their versions, and binds no others: what is new is looked up when the patch is applied, which is refused where it is not found just once.",
+                "Write the fix with functions that the program uses already, at the versions that it uses.",
+                "The fix reads `stderr` in a program at fixed addresses, which holds copies of the libraries' variables and none of this one.",
             ),
             Rule::InitialValue => about(
                 "A variable keeps its initial value.",
@@ -116,7 +116,7 @@ impl Rule {
                 "`struct session` got a member.",
             ),
             Rule::Library => about(
-                "The fixed image needs the libraries, and the versions of them, that the base needs.",
+                "The fixed image needs the libraries that the base needs.",
                 "The loader has loaded what the base needs, and loads nothing for a patch.",
                 "Write the fix without the new library.",
                 "The fixed program is linked with -lm.",

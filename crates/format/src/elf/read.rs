@@ -171,6 +171,7 @@ fn read_symbols(
         .symbols(LE, file, elf::SHT_SYMTAB)
         .map_err(broken("symbol table"))?;
     let mut bindings = manifest.bindings.iter();
+    let mut imports = manifest.imports.iter();
     let mut read = Vec::new();
     const FIRST: usize = 1;
     for (index, symbol) in symbols.enumerate().skip(FIRST) {
@@ -180,10 +181,11 @@ fn read_symbols(
         let name = String::from_utf8(name.to_vec())
             .map_err(|_| PatchError::Broken(format!("the name of symbol {}", index.0)))?;
         let place = if symbol.is_undefined(LE) {
-            let at = bindings.next().copied();
-            SymbolPlace::Base(at.ok_or_else(|| {
-                PatchError::Broken(format!("symbol {name} has no place in the base"))
-            })?)
+            let base = bindings.next().map(|at| SymbolPlace::Base(*at));
+            let place = base.or_else(|| Some(SymbolPlace::Import(imports.next()?.clone())));
+            place.ok_or_else(|| {
+                PatchError::Broken(format!("symbol {name} has no place outside the patch"))
+            })?
         } else {
             let section = symbols
                 .symbol_section(LE, symbol, index)
@@ -199,9 +201,9 @@ fn read_symbols(
         };
         read.push(Symbol { name, place });
     }
-    if bindings.next().is_some() {
+    if bindings.next().is_some() || imports.next().is_some() {
         return Err(PatchError::Broken(
-            "more bindings than undefined symbols".to_owned(),
+            "more bindings or imports than undefined symbols".to_owned(),
         ));
     }
     Ok((read, FIRST))

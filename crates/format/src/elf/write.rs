@@ -26,7 +26,9 @@ pub fn write(patch: &Patch) -> Result<Vec<u8>, PatchError> {
     let mut symbols = Vec::new();
     for symbol in &patch.contents.symbols {
         let (section, value, size, code) = match symbol.place {
-            SymbolPlace::Base(_) => (SymbolSection::Undefined, 0, 0, false),
+            SymbolPlace::Base(_) | SymbolPlace::Import(_) => {
+                (SymbolSection::Undefined, 0, 0, false)
+            }
             SymbolPlace::Patch {
                 section,
                 offset,
@@ -86,6 +88,10 @@ pub fn write(patch: &Patch) -> Result<Vec<u8>, PatchError> {
         redirects: patch.redirects.clone(),
         checks: patch.checks.clone(),
         bindings,
+        imports: patch
+            .imports()
+            .map(|(_, version)| version.cloned())
+            .collect(),
     };
     let manifest = serde_json::to_vec(&manifest).map_err(|error| broken(error.to_string()))?;
     for (name, bytes) in [(MANIFEST, &manifest[..]), (DIGEST, &[0; DIGEST_SIZE])] {

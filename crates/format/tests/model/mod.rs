@@ -2,8 +2,9 @@
 
 use invivo_image::{LinkAddr, Machine, Rva};
 use invivo_patch::{
-    Check, Contents, Direction, Entry, Hex, Identity, Judgement, Order, Patch, Redirect,
-    Relocation, RelocationKind, Rule, Section, SectionKind, Symbol, SymbolPlace, TargetImage,
+    Check, Contents, Direction, Entry, Hex, Identity, ImportVersion, Judgement, Order, Patch,
+    Redirect, Relocation, RelocationKind, Rule, Section, SectionKind, Symbol, SymbolPlace,
+    TargetImage,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -114,37 +115,47 @@ fn target() -> impl Strategy<Value = TargetImage> {
 
 fn contents() -> impl Strategy<Value = Contents> {
     let bindings = vec((NAME, any::<u64>()), 0..5);
+    let version = proptest::option::of((".{0,20}", ".{0,20}"));
+    let imports = vec((NAME, version), 0..3);
     (
         vec(section(), 0..6),
         vec(symbol(), 0..6),
-        bindings,
+        (bindings, imports),
         vec(relocation(), 0..12),
     )
-        .prop_map(|(mut sections, symbols, bindings, relocations)| {
-            // The first section and symbol are code, so that a redirect has somewhere to lead.
-            sections.insert(0, code());
-            let place = SymbolPlace::Patch {
-                section: 0,
-                offset: 0,
-                size: 6,
-            };
-            let mut all = vec![Symbol {
-                name: "first".to_owned(),
-                place,
-            }];
-            all.extend(symbols.into_iter().map(|raw| own(&sections, raw)));
-            all.extend(bindings.into_iter().map(|(name, at)| Symbol {
-                name,
-                place: SymbolPlace::Base(Rva(at)),
-            }));
-            for raw in relocations {
-                relocate(&mut sections, all.len(), raw);
-            }
-            Contents {
-                sections,
-                symbols: all,
-            }
-        })
+        .prop_map(
+            |(mut sections, symbols, (bindings, imports), relocations)| {
+                // The first section and symbol are code, so that a redirect has somewhere to lead.
+                sections.insert(0, code());
+                let place = SymbolPlace::Patch {
+                    section: 0,
+                    offset: 0,
+                    size: 6,
+                };
+                let mut all = vec![Symbol {
+                    name: "first".to_owned(),
+                    place,
+                }];
+                all.extend(symbols.into_iter().map(|raw| own(&sections, raw)));
+                all.extend(bindings.into_iter().map(|(name, at)| Symbol {
+                    name,
+                    place: SymbolPlace::Base(Rva(at)),
+                }));
+                all.extend(imports.into_iter().map(|(name, version)| Symbol {
+                    name,
+                    place: SymbolPlace::Import(
+                        version.map(|(version, library)| ImportVersion { version, library }),
+                    ),
+                }));
+                for raw in relocations {
+                    relocate(&mut sections, all.len(), raw);
+                }
+                Contents {
+                    sections,
+                    symbols: all,
+                }
+            },
+        )
 }
 
 fn code() -> Section {

@@ -1,8 +1,8 @@
-//# refuse R-LIBRARY libc.so.6 GLIBC_2.33
-//# refuse R-IMPORT fstat
+//# accept
+//# note R-IMPORT fstat
 //# near accept
 
-// fstat got its own symbol with version 2.33; whether the loaded libc has that is not known.
+// fstat got its own symbol with version 2.33; whether the loaded libc has that is seen when the patch is applied.
 #include <stdio.h>
 #include <sys/stat.h>
 
