@@ -39,6 +39,8 @@ pub(crate) struct Found {
     refuses: bool,
     subject: String,
     text: String,
+    /// Why a person allows it.
+    because: Option<String>,
     members: Vec<Member>,
 }
 
@@ -169,6 +171,7 @@ fn found(c: &Comparison<'_>, finding: &Finding) -> Found {
         refuses: finding.severity == Severity::Refuse,
         subject: visible(&finding.subject),
         text: visible(&finding.text),
+        because: finding.because.as_deref().map(visible),
         members: members(c, finding),
     }
 }

@@ -22,6 +22,18 @@ pub fn folder(name: &str) -> Result<PathBuf> {
 /// # Errors
 /// When the compiler refuses, or no report is written.
 pub fn report(folder: &Path, source: &str) -> Result<(PathBuf, Option<i32>)> {
+    report_with(folder, source, &[])
+}
+
+/// The same with more options of `invivo diff`.
+///
+/// # Errors
+/// As [`report`].
+pub fn report_with(
+    folder: &Path,
+    source: &str,
+    options: &[&str],
+) -> Result<(PathBuf, Option<i32>)> {
     std::fs::write(folder.join("program.c"), source)?;
     for (version, define) in [("base", "-UFIXED"), ("fixed", "-DFIXED")] {
         let mut compiler = Command::new("cc");
@@ -40,6 +52,7 @@ pub fn report(folder: &Path, source: &str) -> Result<(PathBuf, Option<i32>)> {
     let output = Command::new(invivo()?)
         .current_dir(folder)
         .args(["diff", "base", "fixed", "--html", "report.html"])
+        .args(options)
         .output()?;
     let told = String::from_utf8_lossy(&output.stderr);
     ensure!(report.is_file(), "no report: {told}");

@@ -4,9 +4,30 @@ use std::fmt::Write;
 
 use anyhow::{Result, ensure};
 use report_tests::browser::{Browser, Scheme, key};
-use report_tests::pair::{folder, report};
+use report_tests::pair::{folder, report, report_with};
 use serde_json::Value;
 
+const JUDGED: &str = "\
+#include <stdio.h>
+#ifdef FIXED
+volatile int limit = 50;
+#else
+volatile int limit = 100;
+#endif
+__attribute__((noinline)) int answer(int asked)
+{
+#ifdef FIXED
+    return asked > limit ? limit : asked;
+#else
+    return asked + limit;
+#endif
+}
+int main(int argc, char **argv)
+{
+    (void)argv;
+    return printf(\"%d\\n\", answer(argc)) < 0;
+}
+";
 const REFUSED: &str = include_str!("../programs/refused.c");
 const ACCEPTED: &str = include_str!("../programs/accepted.c");
 
@@ -314,6 +335,38 @@ fn an_accepted_pair_says_so_and_folds_what_is_equal() -> Result<()> {
     is_true(&browser, &format!("{seen} === 0"))?;
     browser.click("#open-all")?;
     is_true(&browser, &format!("{seen} === {unfolded}"))?;
+    let console = browser.console()?;
+    ensure!(console.is_empty(), "{console:?}");
+    Ok(())
+}
+
+/// Whoever reads the page sees what was allowed and why, and that a reason is no HTML.
+#[test]
+fn a_judgement_is_shown_with_its_reason() -> Result<()> {
+    let folder = folder("judged")?;
+    let (page, code) = report_with(
+        &folder,
+        JUDGED,
+        &[
+            "--allow",
+            "R-INIT=limit",
+            "--because",
+            "<b>set</b> anew each minute",
+        ],
+    )?;
+    ensure!(code == Some(0), "exit code {code:?}");
+    let browser = Browser::start(&folder)?;
+    browser.open(&page)?;
+    let shown = text(
+        &browser,
+        "return document.querySelector('.because').textContent",
+    )?;
+    ensure!(shown.contains("<b>set</b> anew each minute"), "{shown}");
+    is_true(&browser, "!document.querySelector('.finding.refuse')")?;
+    is_true(
+        &browser,
+        "document.querySelector('.finding .severity').textContent.includes('allowed')",
+    )?;
     let console = browser.console()?;
     ensure!(console.is_empty(), "{console:?}");
     Ok(())
