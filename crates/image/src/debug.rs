@@ -12,6 +12,7 @@ mod lines;
 mod sections;
 mod types;
 mod unit;
+mod variables;
 
 use std::collections::HashMap;
 use std::sync::OnceLock;
@@ -28,6 +29,7 @@ pub use lines::SourcePlace;
 pub use sections::{DebugError, DebugSections};
 pub use types::{UsedType, UsedTypes};
 use unit::LoadedUnit;
+pub use variables::Declared;
 
 use crate::LinkAddr;
 

@@ -17,8 +17,8 @@ pub mod x86_64;
 
 pub use addr::{FileOffset, LinkAddr, LiveAddr, Rva};
 pub use debug::{
-    DebugData, DebugError, DebugSections, Inlined, Member, SourceFunction, SourcePlace, TypeLayout,
-    UnitFacts, UsedType, UsedTypes,
+    DebugData, DebugError, DebugSections, Declared, Inlined, Member, SourceFunction, SourcePlace,
+    TypeLayout, UnitFacts, UsedType, UsedTypes,
 };
 pub use elf::debug_files::{DebugLink, SplitUnit, SupplementaryLink};
 pub use error::ImageError;
@@ -26,7 +26,7 @@ pub use model::{
     Binding, BuildId, Entity, EntityId, EntityKind, Image, Import, Link, Machine, Section,
     SectionKind, Segment, Slot, Symbol, SymbolKind,
 };
-pub use names::{demangle, source_name, stem};
+pub use names::{demangle, is_rust, source_name, stem};
 pub use place::Place;
 pub use plt::StubStep;
 pub use unwind::{Cie, Fde, Lsda, UnwindStep, UnwindTable, encoding};

@@ -7,6 +7,11 @@
 /// `stringmatchlen_impl.constprop.0` → `stringmatchlen_impl`.
 #[must_use]
 pub fn stem(name: &str) -> &str {
+    let rest = unsuffixed(name);
+    rust_hash_start(rest).map_or(rest, |end| &rest[..end])
+}
+
+fn unsuffixed(name: &str) -> &str {
     let mut rest = name;
     while let Some((head, tail)) = rest.rsplit_once('.') {
         let digits = !tail.is_empty() && tail.bytes().all(|b| b.is_ascii_digit());
@@ -19,7 +24,14 @@ pub fn stem(name: &str) -> &str {
         }
         rest = head;
     }
-    rust_hash_start(rest).map_or(rest, |end| &rest[..end])
+    rest
+}
+
+/// True for a mangled name of Rust, whatever a compiler or linker put behind it.
+#[must_use]
+pub fn is_rust(name: &str) -> bool {
+    let name = unsuffixed(name);
+    name.starts_with("_R") || rust_hash_start(name).is_some()
 }
 
 /// Where the `17h<16 hex digits>E` of a legacy Rust name begins.
@@ -68,7 +80,7 @@ pub fn source_name(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{demangle, source_name, stem};
+    use super::{demangle, is_rust, source_name, stem};
 
     #[test]
     fn a_stem_has_no_clone_suffix_and_no_number() {
@@ -89,5 +101,15 @@ mod tests {
         assert_eq!(stem(one), stem(two));
         assert_eq!(source_name(one), "hyper::body");
         assert_eq!(demangle("_ZN3foo3barEi.cold"), "foo::bar(int).cold");
+    }
+
+    #[test]
+    fn a_name_of_rust_is_known_with_what_stands_behind_it() {
+        let name = "_ZN4core3ptr9drop$LT$a..b$GT$17hc23d961c7e8ab025E";
+        assert!(is_rust(name));
+        assert!(is_rust(&format!("{name}.llvm.10464822687299447567")));
+        assert!(is_rust("_RNvCs1234_5hyper4body"));
+        assert!(!is_rust("_ZN3foo3barEv"));
+        assert!(!is_rust("main"));
     }
 }

@@ -1,0 +1,127 @@
+//! Where variables with a fixed place are declared, and where texts of Rust are in them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use gimli::{AttributeValue, Operation, constants as dw};
+use rayon::prelude::*;
+
+use super::lines::SourcePlace;
+use super::{DebugData, DebugEntry, Die};
+use crate::LinkAddr;
+
+/// A variable with a fixed place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Declared {
+    /// Where it is declared.
+    pub place: SourcePlace,
+    /// Where it may have a `&str`, in bytes from its start.
+    pub texts: BTreeSet<u64>,
+    /// Where it may have a `&[&str]`.
+    pub lists: BTreeSet<u64>,
+}
+
+impl<'s> DebugData<'s> {
+    /// The variables at these addresses. No index says which unit has a variable, so all of
+    /// them are looked through.
+    #[must_use]
+    pub fn variables_declared(&self, places: &BTreeSet<LinkAddr>) -> BTreeMap<LinkAddr, Declared> {
+        if places.is_empty() {
+            return BTreeMap::new();
+        }
+        let found: Vec<(LinkAddr, Die)> = (0..self.units.len())
+            .into_par_iter()
+            .flat_map_iter(|unit| self.variables_in_unit(unit, places))
+            .collect();
+        found
+            .into_iter()
+            .filter_map(|(at, die)| {
+                let origins = self.origins(die);
+                let mut entries = origins.iter();
+                let place = entries.find_map(|(die, entry)| self.declared(die.unit, entry))?;
+                let mut declared = Declared {
+                    place,
+                    texts: BTreeSet::new(),
+                    lists: BTreeSet::new(),
+                };
+                let of = origins
+                    .iter()
+                    .find_map(|(die, entry)| self.reference(die.unit, entry, dw::DW_AT_type));
+                if let Some(of) = of {
+                    self.add_texts(of, 0, 0, &mut declared);
+                }
+                Some((at, declared))
+            })
+            .collect()
+    }
+
+    /// Adds where a type has texts, if it begins at `offset`.
+    fn add_texts(&self, of: Die, offset: u64, depth: usize, into: &mut Declared) {
+        // Types that hold themselves, and hostile ones, have no end.
+        const DEEPEST: usize = 10;
+        const MOST: usize = 256;
+        if depth > DEEPEST || into.texts.len() + into.lists.len() > MOST {
+            return;
+        }
+        let known = match self.origin_text(of, dw::DW_AT_name).as_deref() {
+            Some("&str") => Some(&mut into.texts),
+            Some("&[&str]") => Some(&mut into.lists),
+            _ => None,
+        };
+        if let Some(known) = known {
+            known.insert(offset);
+            return;
+        }
+        for entry in self.children(of).into_iter().take(MOST) {
+            let part = Die {
+                unit: of.unit,
+                offset: entry.offset(),
+            };
+            match entry.tag() {
+                dw::DW_TAG_member => {
+                    let at = entry.attr_value(dw::DW_AT_data_member_location);
+                    let at = at.map_or(Some(0), |at| at.udata_value());
+                    let at = at.and_then(|at| offset.checked_add(at));
+                    let of = self.reference(of.unit, &entry, dw::DW_AT_type);
+                    if let (Some(at), Some(of)) = (at, of) {
+                        self.add_texts(of, at, depth + 1, into);
+                    }
+                }
+                dw::DW_TAG_variant_part | dw::DW_TAG_variant => {
+                    self.add_texts(part, offset, depth + 1, into);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn variables_in_unit(&self, unit: usize, places: &BTreeSet<LinkAddr>) -> Vec<(LinkAddr, Die)> {
+        let mut found = Vec::new();
+        // Not kept: a look through all units would keep the whole of the debug data.
+        let Ok(read) = self.dwarf(unit).unit(self.units[unit].header) else {
+            return found;
+        };
+        let mut cursor = read.entries();
+        while let Ok(Some(entry)) = cursor.next_dfs() {
+            if entry.tag() == dw::DW_TAG_variable
+                && let Some(at) = fixed_place(entry, read.encoding())
+                && places.contains(&at)
+            {
+                let offset = entry.offset();
+                found.push((at, Die { unit, offset }));
+            }
+        }
+        found
+    }
+}
+
+/// The address of a variable whose place is just that.
+fn fixed_place(entry: &DebugEntry<'_>, encoding: gimli::Encoding) -> Option<LinkAddr> {
+    let AttributeValue::Exprloc(expression) = entry.attr_value(dw::DW_AT_location)? else {
+        return None;
+    };
+    let mut operations = expression.operations(encoding);
+    match (operations.next(), operations.next()) {
+        (Ok(Some(Operation::Address { address })), Ok(None)) => Some(LinkAddr(address)),
+        _ => None,
+    }
+}
