@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use iced_x86::{Code, Instruction, OpKind, Register};
+use iced_x86::{Code, FlowControl, Instruction, Mnemonic, OpKind, Register};
 use invivo_image::x86_64::{Line, decode_all};
 use invivo_image::{Image, LinkAddr};
 
@@ -220,12 +220,14 @@ impl Meaning<'_, '_> {
                             let size = one.iter().map(|entry| u64::from(entry.width)).sum();
                             same_tables(base, &one, fixed, &other).and_then(|()| rest(size))
                         }
-                        (None, Some((one, other))) => self
-                            .same_targets(&one, &other)
-                            .and_then(|()| rest(one.len() as u64 * 4)),
+                        (None, Some((one, other))) => {
+                            let lengths =
+                                tables_around(&base.lines[part], &fixed.lines[part], index);
+                            self.same_targets(&one, &other, (a, b), &lengths)
+                                .and_then(|()| rest(one.len() as u64 * 4))
+                        }
                         (None, None) => {
-                            let numbers =
-                                numbers_around(&base.lines[part], &fixed.lines[part], index);
+                            let numbers = numbers_around(base, fixed, part, index);
                             self.same(
                                 Referred {
                                     at: from,
@@ -246,32 +248,101 @@ impl Meaning<'_, '_> {
         }
     }
 
-    /// `Ok` if both tables of distances lead to the same, in the same order.
-    fn same_targets(&self, one: &[LinkAddr], other: &[LinkAddr]) -> Result<(), Difference> {
+    /// `Ok` if both tables of distances lead to the same, in the same order. `lengths` are
+    /// tables in which the lengths of what they lead to may stand.
+    fn same_targets(
+        &self,
+        one: &[LinkAddr],
+        other: &[LinkAddr],
+        (a, b): (&Line, &Line),
+        lengths: &[(LinkAddr, LinkAddr)],
+    ) -> Result<(), Difference> {
         if one.len() != other.len() {
             return Err(Difference::Instructions);
         }
-        let place = Referred::pointer;
+        let c = self.comparison();
         one.iter()
             .zip(other)
-            .try_for_each(|(one, other)| self.same(place(*one), place(*other)))
+            .zip(0..)
+            .try_for_each(|((here, there), entry)| {
+                let word = |image: &Image, table: LinkAddr| {
+                    let bytes = image.bytes(table.checked_add(entry * 8)?, 8)?;
+                    Some(u64::from_le_bytes(bytes.try_into().ok()?))
+                };
+                let numbers = lengths.iter().filter_map(|(table, counterpart)| {
+                    word(c.base, *table).filter(|n| word(c.fixed, *counterpart) == Some(*n))
+                });
+                let numbers: Vec<u64> = numbers.collect();
+                // Texts of one table lie side by side: where one begins, another ends.
+                let ends = |list: &[LinkAddr], at: &LinkAddr, length: u64| {
+                    at.checked_add(length)
+                        .is_some_and(|end| list.contains(&end))
+                };
+                if numbers.iter().any(|n| {
+                    *n > 0
+                        && (ends(one, here, *n) || ends(other, there, *n))
+                        && self.same_data(*here, *there, *n)
+                }) {
+                    return Ok(());
+                }
+                let place = |at: &LinkAddr, line| Referred {
+                    at: *at,
+                    line: Some(line),
+                    numbers: &numbers,
+                };
+                self.same(place(here, a), place(there, b))
+            })
     }
 }
 
-/// Numbers that instructions around `index` load, where both sides load the same.
-fn numbers_around(base: &[Line], fixed: &[Line], index: usize) -> Vec<u64> {
+/// Numbers that instructions around `lines[index]` load, where both sides load the same; a
+/// jump is followed, since several texts of one length may share the end of their way.
+fn numbers_around(base: &Body<'_>, fixed: &Body<'_>, part: usize, index: usize) -> Vec<u64> {
+    const AROUND: usize = 4;
+    let load = |line: &Line| {
+        let instruction = line.instruction;
+        let plain = instruction.mnemonic() == Mnemonic::Mov && is_immediate(instruction.op1_kind());
+        plain.then(|| instruction.immediate(1))
+    };
+    let both = |(part, index): (usize, usize)| {
+        let line = |body: &Body<'_>| body.lines.get(part)?.get(index).copied();
+        line(base).zip(line(fixed))
+    };
+    let mut found = Vec::new();
+    let mut note = |(one, other): (Line, Line)| {
+        found.extend(load(&one).filter(|number| load(&other) == Some(*number)));
+    };
+    let before = (index.saturating_sub(AROUND)..index).map(|near| (part, near));
+    before.filter_map(both).for_each(&mut note);
+    let mut place = (part, index);
+    for _ in 0..=AROUND {
+        let Some((one, other)) = both(place) else {
+            break;
+        };
+        note((one, other));
+        let jump = |line: &Line, body: &Body<'_>| {
+            let leaps = line.instruction.flow_control() == FlowControl::UnconditionalBranch;
+            body.index(line.address.filter(|_| leaps)?.target)
+        };
+        place = match (jump(&one, base), jump(&other, fixed)) {
+            (Some(here), Some(there)) if here == there => here,
+            _ => (place.0, place.1 + 1),
+        };
+    }
+    found
+}
+
+/// Tables of numbers that instructions around `lines[index]` load the addresses of: where
+/// the lengths stand that belong to a table of texts.
+fn tables_around(base: &[Line], fixed: &[Line], index: usize) -> Vec<(LinkAddr, LinkAddr)> {
     const AROUND: usize = 4;
     let end = (index + AROUND + 1).min(base.len()).min(fixed.len());
-    (index.saturating_sub(AROUND)..end)
-        .filter_map(|near| {
-            let load = |line: &Line| {
-                let instruction = line.instruction;
-                let plain = instruction.mnemonic() == iced_x86::Mnemonic::Mov
-                    && is_immediate(instruction.op1_kind());
-                plain.then(|| instruction.immediate(1))
-            };
-            load(&base[near]).filter(|number| load(&fixed[near]) == Some(*number))
-        })
+    let near = (index.saturating_sub(AROUND)..end).filter(|near| *near != index);
+    let table = |line: &Line| {
+        let lea = line.instruction.mnemonic() == Mnemonic::Lea;
+        Some(line.address.filter(|_| lea)?.target)
+    };
+    near.filter_map(|near| table(&base[near]).zip(table(&fixed[near])))
         .collect()
 }
 

@@ -1,9 +1,11 @@
 //! Comparison of data by meaning: bytes are equal, pointers mean the same.
 
-use invivo_image::{Image, Link, LinkAddr, Slot};
+use invivo_image::{EntityKind, Image, Link, LinkAddr, Place, Slot, is_rust};
 
 use crate::Comparison;
+use crate::copies::is_anonymous;
 use crate::meaning::{Meaning, Referred};
+use crate::records::text;
 
 impl Meaning<'_, '_> {
     /// True if `size` bytes at `base` and `fixed` hold the same.
@@ -16,8 +18,24 @@ impl Meaning<'_, '_> {
         if slots.len() != others.len() {
             return false;
         }
-        let mut pairs = slots.iter().zip(&others);
-        if !pairs.all(|((at, slot), (there, other))| at == there && self.same_slot(slot, other)) {
+        let same = |index: usize| {
+            let ((at, slot), (there, other)) = (&slots[index], &others[index]);
+            let tables = slots.get(index + 1).zip(others.get(index + 1));
+            let reads_nothing = || {
+                tables.is_some_and(|((next, table), (there, other))| {
+                    *next == at + 8
+                        && next == there
+                        && is_table_of_empty(c.base, table)
+                        && is_table_of_empty(c.fixed, other)
+                })
+            };
+            let one = length(c.base, base, *at, slot);
+            let another = length(c.fixed, fixed, *there, other);
+            at == there
+                && (self.same_slot_of(slot, &one, other, &another)
+                    || self.same_empty(slot, other) && reads_nothing())
+        };
+        if !(0..slots.len()).all(same) {
             return false;
         }
         let (one, other) = (c.base.bytes(base, size), c.fixed.bytes(fixed, size));
@@ -36,6 +54,26 @@ impl Meaning<'_, '_> {
             expected[at..end].copy_from_slice(&other[at..end]);
         }
         expected == other
+    }
+
+    /// True for pointers to one static of Rust that has no bytes. What lies at its address
+    /// is something else, and a pointer may mean that.
+    pub(crate) fn same_empty(&self, base: &Slot, fixed: &Slot) -> bool {
+        let c = self.comparison();
+        let (Slot::Pointer(one), Slot::Pointer(other)) = (base, fixed) else {
+            return false;
+        };
+        // Its compiler gives each symbol its true size; that of assembly often is zero.
+        let empty = |image: &Image, at| match image.place(at) {
+            Place::In(id, 0) => {
+                let entity = image.entity(id);
+                let empty = entity.size == 0 && entity.kind == EntityKind::Object;
+                (empty && is_rust(entity.name())).then_some(id)
+            }
+            _ => None,
+        };
+        let pair = empty(c.base, *one).zip(empty(c.fixed, *other));
+        pair.is_some_and(|(one, other)| c.pairs.fixed_of(one) == Some(other))
     }
 
     /// Words of an image with fixed addresses: equal numbers, or addresses that mean the same.
@@ -66,6 +104,40 @@ impl Meaning<'_, '_> {
                     a == b
                 })
     }
+}
+
+/// True for a pointer to a table of a trait's functions (drop, size, alignment, the functions)
+/// for a type without bytes: the pointer before it reads nothing.
+fn is_table_of_empty(image: &Image, slot: &Slot) -> bool {
+    let Slot::Pointer(table) = slot else {
+        return false;
+    };
+    let word = |offset: i64| -> Option<u64> {
+        let at = table.checked_offset(offset)?;
+        let filled = image.slots.contains_key(&at);
+        let bytes = image.bytes(at, 8)?.try_into().ok()?;
+        (!filled).then(|| u64::from_le_bytes(bytes))
+    };
+    word(8) == Some(0) && word(16).is_some_and(u64::is_power_of_two)
+}
+
+/// The number behind a pointer at `offset` of an object of Rust: the length of what it
+/// points to, if it points to a text.
+fn length(image: &Image, object: LinkAddr, offset: u64, slot: &Slot) -> Vec<u64> {
+    let read = || {
+        let Slot::Pointer(to) = slot else { return None };
+        let of_rust = image.entity_at(object).map(|id| {
+            let holder = image.entity(id).name();
+            is_rust(holder) || is_anonymous(holder)
+        });
+        let behind = object.checked_add(offset)?.checked_add(8)?;
+        let word = image.bytes(behind, 8)?.try_into().ok()?;
+        let number = (!image.slots.contains_key(&behind)).then(|| u64::from_le_bytes(word))?;
+        // What has no symbol may be a constant of C, unless it names a file of Rust.
+        let names_file = || text(image, *to, number).is_some_and(|text| text.ends_with(".rs"));
+        of_rust.unwrap_or_else(names_file).then_some(number)
+    };
+    read().into_iter().collect()
 }
 
 /// Relocated words of a range, by offset; `None` if one reaches over its start or end.

@@ -47,6 +47,13 @@ pub enum Difference {
         /// In the fixed image.
         fixed: u64,
     },
+    /// A constant differs in nothing but line numbers, as the line in which it is declared shows.
+    Record {
+        /// One of them in the base.
+        base: u64,
+        /// In the fixed image.
+        fixed: u64,
+    },
     /// One of them cannot be decoded, and their bytes differ.
     Undecoded,
     /// One has a cold part and the other has not.
@@ -160,7 +167,10 @@ impl Reason {
                 Difference::Constant { base, fixed } => {
                     say(ReasonKind::Constant, format!("reads {fixed}, was {base}"));
                 }
-                Difference::Instructions | Difference::Number { .. } | Difference::Line { .. } => {
+                Difference::Instructions
+                | Difference::Number { .. }
+                | Difference::Line { .. }
+                | Difference::Record { .. } => {
                     say(ReasonKind::Code, "its instructions differ".to_owned());
                 }
                 Difference::Undecoded => {
@@ -191,9 +201,9 @@ impl Differing {
     #[must_use]
     pub fn number(&self) -> Option<(u64, u64)> {
         match self.what {
-            Difference::Number { base, fixed } | Difference::Line { base, fixed } => {
-                Some((base, fixed))
-            }
+            Difference::Number { base, fixed }
+            | Difference::Line { base, fixed }
+            | Difference::Record { base, fixed } => Some((base, fixed)),
             _ => None,
         }
     }

@@ -8,14 +8,18 @@
 
 mod code;
 mod constants;
+mod copies;
 mod data;
+mod describe;
 mod difference;
 mod hot;
+mod lengths;
 mod line_numbers;
 mod matching;
 mod meaning;
 mod phases;
 mod reasons;
+mod records;
 mod rules;
 mod source;
 mod touched;
@@ -37,6 +41,7 @@ use std::collections::BTreeSet;
 
 use hot::ColdParts;
 use invivo_image::{EntityId, Image, UsedTypes};
+use records::MovedRecords;
 
 /// What is compared, and how.
 #[derive(Clone, Copy, Debug, Default)]
@@ -76,6 +81,7 @@ pub struct Comparison<'a> {
     pub judgements: Vec<Judgement>,
     /// How long all this took.
     pub phases: Phases,
+    moved_records: MovedRecords,
     base_cold: ColdParts,
     fixed_cold: ColdParts,
 }
@@ -94,7 +100,6 @@ impl<'a> Comparison<'a> {
         let (base_usage, fixed_usage) = rayon::join(|| Usage::of(base), || Usage::of(fixed));
         phases.end("index");
         let pairs = Pairs::of(base, fixed, &base_usage, &fixed_usage);
-        phases.end("match");
         let mut comparison = Comparison {
             base,
             fixed,
@@ -110,9 +115,15 @@ impl<'a> Comparison<'a> {
             findings: Vec::new(),
             judgements: Vec::new(),
             phases,
+            moved_records: MovedRecords::new(),
             base_cold: ColdParts::of(base),
             fixed_cold: ColdParts::of(fixed),
         };
+        let copies = copies::pairs(&comparison);
+        comparison.pairs.add(copies);
+        let usages = (&comparison.base_usage, &comparison.fixed_usage);
+        comparison.pairs.finish((base, fixed), usages);
+        comparison.phases.end("match");
         comparison.find_hot(options);
         comparison.findings = rules::find(&comparison);
         comparison.phases.end("rules");
@@ -127,6 +138,7 @@ impl<'a> Comparison<'a> {
         let (base, fixed) = rayon::join(|| source::open(&sections.0), || source::open(&sections.1));
         self.phases.end("open debug data");
         let known = (base.as_ref().ok(), fixed.as_ref().ok());
+        self.moved_records = records::find(self, known.0, known.1);
         let found = hot::find(self, known.0, known.1, options.keep_line_changes);
         self.phases.end("compare");
         let new: Vec<_> = match known.1 {

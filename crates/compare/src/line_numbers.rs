@@ -10,7 +10,7 @@
 
 use invivo_image::{DebugData, LinkAddr, SourceFunction, SourcePlace};
 
-use crate::Differing;
+use crate::{Difference, Differing};
 
 /// One side: the debug data, and the function.
 pub(crate) type Side<'d, 's> = (&'d DebugData<'s>, &'d SourceFunction);
@@ -19,6 +19,10 @@ pub(crate) type Side<'d, 's> = (&'d DebugData<'s>, &'d SourceFunction);
 /// instructions come from.
 pub(crate) fn are_all(differences: &[Differing], base: Side<'_, '_>, fixed: Side<'_, '_>) -> bool {
     differences.iter().all(|difference| {
+        // Held against the line of the record itself.
+        if let Difference::Record { .. } = difference.what {
+            return true;
+        }
         let (Some((old, new)), Some((at, there))) = (difference.number(), difference.at) else {
             return false;
         };
@@ -39,7 +43,7 @@ fn places((debug, function): Side<'_, '_>, at: LinkAddr) -> Vec<SourcePlace> {
 }
 
 /// True if the number is the line, and moved as far as the line did.
-fn moved(old: u64, new: u64, before: &SourcePlace, after: &SourcePlace) -> bool {
+pub(crate) fn moved(old: u64, new: u64, before: &SourcePlace, after: &SourcePlace) -> bool {
     // `__LINE__` in the arguments of a macro is the line where the call ends; the
     // instruction's line is where it begins. A number before that is another number.
     const LONGEST_CALL: i128 = 12;
@@ -48,6 +52,22 @@ fn moved(old: u64, new: u64, before: &SourcePlace, after: &SourcePlace) -> bool 
     before.file == after.file
         && new - old == to - from
         && (0..=LONGEST_CALL).contains(&(old - from))
+}
+
+/// The two numbers, if two texts differ in nothing but one decimal number.
+pub(crate) fn line_in_text(base: &[u8], fixed: &[u8]) -> Option<(u64, u64)> {
+    let same = base.iter().zip(fixed).take_while(|(a, b)| a == b).count();
+    // The number begins before the first digit that differs.
+    let digits = base[..same].iter().rev().take_while(|b| b.is_ascii_digit());
+    let start = same - digits.count();
+    let number = |text: &[u8]| {
+        let end = text[start..].iter().take_while(|b| b.is_ascii_digit());
+        let (digits, rest) = text[start..].split_at(end.count());
+        let number: u64 = std::str::from_utf8(digits).ok()?.parse().ok()?;
+        Some((number, rest.to_vec()))
+    };
+    let ((base, rest), (fixed, other)) = (number(base)?, number(fixed)?);
+    (rest == other && base != fixed).then_some((base, fixed))
 }
 
 #[cfg(test)]

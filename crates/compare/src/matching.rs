@@ -10,9 +10,10 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use iced_x86::{OpKind, Register};
 use invivo_image::x86_64::decode;
-use invivo_image::{Binding, Entity, EntityId, EntityKind, Image, Place, Symbol, stem};
+use invivo_image::{Binding, Entity, EntityId, EntityKind, Image, Place, Symbol, is_rust, stem};
 
 use crate::Usage;
+use crate::copies::is_anonymous;
 
 /// The pairs, in both directions.
 #[derive(Debug, Default)]
@@ -39,7 +40,7 @@ impl Pairs {
         self.to_fixed.iter().map(|(base, fixed)| (*base, *fixed))
     }
 
-    fn insert(&mut self, base: EntityId, fixed: EntityId) {
+    pub(crate) fn insert(&mut self, base: EntityId, fixed: EntityId) {
         self.to_fixed.insert(base, fixed);
         self.to_base.insert(fixed, base);
     }
@@ -49,31 +50,52 @@ impl Pairs {
         // From the strictest key to the loosest; each pass sees what the others left.
         let keys: [KeyOf; 5] = [
             |s| (s.binding == Binding::Global).then(|| Key::of(&s.name, None)),
-            |s| s.file.as_deref().map(|file| Key::of(&s.name, Some(file))),
+            |s| Some(Key::of(&s.name, Some(source_file(s)?))),
             |s| Some(Key::of(&s.name, None)),
+            |s| Some(Key::of(stem(&s.name), Some(source_file(s)?))),
+            |s| Some(Key::of(stem(&s.name), None)),
+        ];
+        pairs.rounds((base, fixed), (in_base, in_fixed), &keys);
+        pairs
+    }
+
+    /// Pairs what is left when the copies that compilers make have their pairs: by the unit
+    /// that it was compiled in, which for want of something better tells two changed copies
+    /// of one function apart.
+    pub(crate) fn finish(&mut self, images: (&Image, &Image), usages: (&Usage, &Usage)) {
+        let keys: [KeyOf; 3] = [
             |s| {
                 s.file
                     .as_deref()
                     .map(|file| Key::of(stem(&s.name), Some(file)))
             },
+            |s| Some(Key::of(&s.name, None)),
             |s| Some(Key::of(stem(&s.name), None)),
         ];
+        self.rounds(images, usages, &keys);
+    }
+
+    fn rounds(
+        &mut self,
+        (base, fixed): (&Image, &Image),
+        (in_base, in_fixed): (&Usage, &Usage),
+        keys: &[KeyOf],
+    ) {
         // Each pair tells more about its neighbours: of two functions called `read_int`
         // one is called by a function that has its pair by now.
         const ROUNDS: usize = 8;
         for _ in 0..ROUNDS {
-            let before = pairs.to_fixed.len();
+            let before = self.to_fixed.len();
             for key in keys {
-                pairs.pass(base, fixed, key, None);
+                self.pass(base, fixed, *key, None);
                 for told_by in [ToldBy::Body, ToldBy::Callers, ToldBy::Position] {
-                    pairs.pass(base, fixed, key, Some((told_by, in_base, in_fixed)));
+                    self.pass(base, fixed, *key, Some((told_by, in_base, in_fixed)));
                 }
             }
-            if pairs.to_fixed.len() == before {
+            if self.to_fixed.len() == before {
                 break;
             }
         }
-        pairs
     }
 
     /// Pairs what has the same key, where both sides have just one bearer;
@@ -147,6 +169,12 @@ fn of_other_files(base: &Entity, fixed: &Entity) -> bool {
         && one.file != other.file
 }
 
+/// The source file that a symbol belongs to. The units that Rust's compiler cuts a crate
+/// into say nothing: functions move between them.
+fn source_file(symbol: &Symbol) -> Option<&str> {
+    symbol.file.as_deref().filter(|_| !is_rust(&symbol.name))
+}
+
 type KeyOf = fn(&Symbol) -> Option<Key<'_>>;
 
 /// What is still to be paired, by kind and key.
@@ -161,7 +189,11 @@ fn bearers<'a>(
         for symbol in own_names(entity) {
             // The number in `counter.3` is given anew in each build: today's
             // `counter.3` may be what another function called `counter` yesterday.
-            let numbered = entity.kind == EntityKind::Object && is_numbered(&symbol.name);
+            let object = entity.kind == EntityKind::Object;
+            if object && is_anonymous(&symbol.name) {
+                continue;
+            }
+            let numbered = object && is_numbered(&symbol.name);
             if numbered && (!distinguished || key(symbol).is_none_or(|k| k.name == &*symbol.name)) {
                 continue;
             }

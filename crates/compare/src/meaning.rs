@@ -6,7 +6,10 @@ use std::collections::HashSet;
 use invivo_image::x86_64::Line;
 use invivo_image::{EntityId, EntityKind, Image, LinkAddr, Place, SectionKind, Slot};
 
-use crate::{Comparison, Difference, Extent, Usage, extent};
+use crate::describe::{describe, show_constant};
+use crate::lengths::is_padding;
+use crate::line_numbers::line_in_text;
+use crate::{Comparison, Difference, Extent, extent};
 
 /// One side's reference: the place, and the instruction that refers to it (none for a
 /// pointer in data).
@@ -16,7 +19,8 @@ pub struct Referred<'l> {
     pub at: LinkAddr,
     /// The instruction.
     pub line: Option<&'l Line>,
-    /// Numbers in the instructions around it, equal on both sides.
+    /// Numbers beside it that may be its length: in the instructions around, equal on both
+    /// sides; of a pointer in data of Rust the word behind it.
     pub numbers: &'l [u64],
 }
 
@@ -102,6 +106,18 @@ impl<'c, 'a> Meaning<'c, 'a> {
             (Place::In(a, x), Place::In(b, y)) => {
                 let same = x == y && self.same_entity(*a, *b);
                 let sizes = [c.base.entity(*a).size, c.fixed.entity(*b).size];
+                let record = c.moved_records.get(a).filter(|_| {
+                    let whole = (*x, *y) == (0, 0);
+                    !same && whole && c.pairs.fixed_of(*a) == Some(*b)
+                });
+                match record {
+                    Some(Some((base, fixed))) => {
+                        let (base, fixed) = (*base, *fixed);
+                        return Err(Difference::Record { base, fixed });
+                    }
+                    Some(None) => return Ok(()),
+                    None => {}
+                }
                 if !same
                     && (*x, *y) == (0, 0)
                     && self.is_constant(*a, *b)
@@ -111,9 +127,9 @@ impl<'c, 'a> Meaning<'c, 'a> {
                 }
                 same
             }
-            (Place::Stub(a), Place::Stub(b)) | (Place::Slot(a), Place::Slot(b)) => {
-                self.same_slot(a, b)
-            }
+            (Place::Stub(a), Place::Stub(b)) => self.same_slot(a, b),
+            // A slot is made for a symbol; what else begins there has none.
+            (Place::Slot(a), Place::Slot(b)) => self.same_empty(a, b) || self.same_slot(a, b),
             (Place::Constant(a), Place::Constant(b)) => {
                 return self.same_constant(*a, *b, base, fixed);
             }
@@ -135,7 +151,7 @@ impl<'c, 'a> Meaning<'c, 'a> {
         let c = self.comparison;
         let paired = c.pairs.fixed_of(base);
         if c.base.entity(base).kind != EntityKind::Object {
-            return paired == Some(fixed);
+            return paired == Some(fixed) || self.same_copy(base, fixed);
         }
         if self.is_constant(base, fixed) {
             // A constant with other contents is another constant; one with another
@@ -168,6 +184,20 @@ impl<'c, 'a> Meaning<'c, 'a> {
 
     /// True if both objects hold the same, pointers compared by meaning.
     pub(crate) fn same_object(&self, base: EntityId, fixed: EntityId) -> bool {
+        self.assuming(base, fixed, || {
+            let c = self.comparison;
+            let (one, other) = (c.base.entity(base), c.fixed.entity(fixed));
+            one.size == other.size && self.same_data(one.addr, other.addr, one.size)
+        })
+    }
+
+    /// What `compare` says of the two, assuming while it compares that they are the same.
+    pub(crate) fn assuming(
+        &self,
+        base: EntityId,
+        fixed: EntityId,
+        compare: impl FnOnce() -> bool,
+    ) -> bool {
         let pair = (base, fixed);
         let assumed = {
             let mut objects = self.objects.borrow_mut();
@@ -180,9 +210,7 @@ impl<'c, 'a> Meaning<'c, 'a> {
             objects.order.push(pair);
             objects.order.len() - 1
         };
-        let c = self.comparison;
-        let (one, other) = (c.base.entity(base), c.fixed.entity(fixed));
-        let same = one.size == other.size && self.same_data(one.addr, other.addr, one.size);
+        let same = compare();
         if !same {
             let mut objects = self.objects.borrow_mut();
             for doubtful in objects.order.split_off(assumed) {
@@ -194,35 +222,29 @@ impl<'c, 'a> Meaning<'c, 'a> {
     }
 
     pub(crate) fn same_slot(&self, base: &Slot, fixed: &Slot) -> bool {
-        let place = |at: &LinkAddr| Referred::pointer(*at);
+        self.same_slot_of(base, &[], fixed, &[])
+    }
+
+    /// The same, where a number stands beside each.
+    pub(crate) fn same_slot_of(
+        &self,
+        base: &Slot,
+        length: &[u64],
+        fixed: &Slot,
+        other: &[u64],
+    ) -> bool {
+        let place = |at: &LinkAddr, numbers| Referred {
+            at: *at,
+            line: None,
+            numbers,
+        };
         match (base, fixed) {
             (Slot::Pointer(a), Slot::Pointer(b)) | (Slot::Resolved(a), Slot::Resolved(b)) => {
-                self.same(place(a), place(b)).is_ok()
+                self.same(place(a, length), place(b, other)).is_ok()
             }
             (Slot::Unknown(_), _) => false,
             (a, b) => a == b,
         }
-    }
-
-    /// True if what follows two constants of `size` bytes, up to the next references, is
-    /// the same but for padding.
-    pub(crate) fn same_rest(&self, a: LinkAddr, b: LinkAddr, size: u64) -> bool {
-        let c = self.comparison;
-        let rest = |image: &Image, usage: &Usage, at: LinkAddr| {
-            let limit = image.section_at(at)?.range.end;
-            let end = usage
-                .next_boundary(at)
-                .map_or(limit, |next| next.min(limit));
-            Some(end.0.saturating_sub(at.0).max(size))
-        };
-        let sizes = rest(c.base, &c.base_usage, a).zip(rest(c.fixed, &c.fixed_usage, b));
-        sizes.is_some_and(|(one, other)| {
-            let least = one.min(other);
-            let (start, there) = (LinkAddr(a.0 + size), LinkAddr(b.0 + size));
-            self.same_data(start, there, least - size)
-                && is_padding(c.base, a, least, one)
-                && is_padding(c.fixed, b, least, other)
-        })
     }
 
     fn same_constant(
@@ -248,24 +270,21 @@ impl<'c, 'a> Meaning<'c, 'a> {
             }
         };
         let same = match sizes {
-            Some((Extent::Text(x), Extent::Text(y))) => x == y && self.same_data(a, b, x),
+            Some((Extent::Text(x), Extent::Text(y))) if x == y && self.same_data(a, b, x) => true,
             // What follows up to the next reference is read by nobody else, so it may well
             // be read from here: an array whose first element one instruction reads.
             Some((Extent::Operand(x), Extent::Operand(y))) => {
                 x == y && self.same_data(a, b, x) && self.same_rest(a, b, x)
             }
             Some((one, other)) => {
+                let text = [one, other].iter().any(|e| matches!(e, Extent::Text(_)));
                 // Between two constants lies padding, whose length depends on what follows.
                 let least = one.size().min(other.size());
-                // Rust's texts have no NUL but a length, which stands beside the address;
-                // `fmt::Arguments` keeps twice the length plus one.
-                let lengths = [least, 2 * least + 1];
-                let told = one.size() != other.size()
-                    && base.numbers.iter().any(|number| lengths.contains(number));
-                self.same_data(a, b, least)
-                    && (told
-                        || is_padding(c.base, a, least, one.size())
-                            && is_padding(c.fixed, b, least, other.size()))
+                !text
+                    && self.same_data(a, b, least)
+                    && is_padding(c.base, a, least, one.size())
+                    && is_padding(c.fixed, b, least, other.size())
+                    || self.same_with_length(a, b, base, fixed)
             }
             None => false,
         };
@@ -275,7 +294,9 @@ impl<'c, 'a> Meaning<'c, 'a> {
         if let Some((one, other)) = sizes {
             let line = match (one, other) {
                 (Extent::Text(x), Extent::Text(y)) => {
-                    line_in_text(c.base.bytes(a, x), c.fixed.bytes(b, y))
+                    let texts = c.base.bytes(a, x).zip(c.fixed.bytes(b, y));
+                    let numbers = texts.and_then(|(one, other)| line_in_text(one, other));
+                    numbers.map(|(base, fixed)| Difference::Line { base, fixed })
                 }
                 _ => self.line_of_location(a, b, [one.size(), other.size()]),
             };
@@ -294,59 +315,6 @@ impl<'c, 'a> Meaning<'c, 'a> {
             fixed: show(c.fixed, b, other),
         })
     }
-}
-
-impl Meaning<'_, '_> {
-    /// The difference, if both are places that a panic of Rust reports (`core::panic::Location`:
-    /// file, its length, line, column) and differ in nothing but the line.
-    fn line_of_location(&self, a: LinkAddr, b: LinkAddr, sizes: [u64; 2]) -> Option<Difference> {
-        const FILE: u64 = 16;
-        const WHOLE: u64 = 24;
-        let c = self.comparison;
-        let plausible = sizes.iter().all(|size| (WHOLE..WHOLE + 8).contains(size));
-        let pointer = |image: &Image, at| matches!(image.slots.get(&at), Some(Slot::Pointer(_)));
-        if !plausible || !pointer(c.base, a) || !pointer(c.fixed, b) {
-            return None;
-        }
-        let numbers = |image: &Image, at: LinkAddr| {
-            let bytes = image.bytes(at.checked_offset(16)?, 8)?;
-            let half = |bytes: &[u8]| Some(u32::from_le_bytes(bytes.try_into().ok()?));
-            Some((half(&bytes[..4])?, half(&bytes[4..])?))
-        };
-        let ((base, column), (fixed, other)) = (numbers(c.base, a)?, numbers(c.fixed, b)?);
-        (column == other && base != fixed && self.same_data(a, b, FILE)).then(|| Difference::Line {
-            base: base.into(),
-            fixed: fixed.into(),
-        })
-    }
-}
-
-/// The difference, if two texts differ in nothing but one decimal number.
-fn line_in_text(base: Option<&[u8]>, fixed: Option<&[u8]>) -> Option<Difference> {
-    let (base, fixed) = (base?, fixed?);
-    let same = base.iter().zip(fixed).take_while(|(a, b)| a == b).count();
-    // The number begins before the first digit that differs.
-    let digits = base[..same].iter().rev().take_while(|b| b.is_ascii_digit());
-    let start = same - digits.count();
-    let number = |text: &[u8]| {
-        let end = text[start..].iter().take_while(|b| b.is_ascii_digit());
-        let (digits, rest) = text[start..].split_at(end.count());
-        let number: u64 = std::str::from_utf8(digits).ok()?.parse().ok()?;
-        Some((number, rest.to_vec()))
-    };
-    let ((base, rest), (fixed, other)) = (number(base)?, number(fixed)?);
-    (rest == other && base != fixed).then_some(Difference::Line { base, fixed })
-}
-
-fn is_padding(image: &Image, at: LinkAddr, from: u64, to: u64) -> bool {
-    const LARGEST_ALIGNMENT: u64 = 64;
-    if to == from {
-        return true;
-    }
-    to - from < LARGEST_ALIGNMENT
-        && image
-            .bytes(LinkAddr(at.0 + from), to - from)
-            .is_some_and(|rest| rest.iter().all(|byte| *byte == 0))
 }
 
 /// True if both have the same name, are at the same edge of the section of the same
@@ -378,63 +346,4 @@ fn same_edge(base: &Image, a: LinkAddr, fixed: &Image, b: LinkAddr) -> bool {
     };
     let name = ends(base, a);
     name.is_some() && name == ends(fixed, b)
-}
-
-fn show_constant(image: &Image, at: LinkAddr, extent: Extent) -> String {
-    const LONGEST: usize = 60;
-    let bytes = image.bytes(at, extent.size()).unwrap_or_default();
-    match extent {
-        Extent::Text(_) => {
-            let text = String::from_utf8_lossy(&bytes[..bytes.len().saturating_sub(1)]);
-            let short: String = text.chars().take(LONGEST).collect();
-            let more = if short.len() < text.len() { "…" } else { "" };
-            format!("{short:?}{more}")
-        }
-        Extent::Operand(_) | Extent::UpToNext(_) => {
-            let hex: String = bytes
-                .iter()
-                .take(16)
-                .map(|byte| format!("{byte:02x}"))
-                .collect();
-            format!(
-                "{} bytes {hex}{}",
-                bytes.len(),
-                if bytes.len() > 16 { "…" } else { "" }
-            )
-        }
-    }
-}
-
-/// What is at `at`, for a person.
-pub(crate) fn describe(image: &Image, at: LinkAddr) -> String {
-    let name = |slot: &Slot| match slot {
-        Slot::Import(name, _) | Slot::LazyImport(name) => format!("import {name}"),
-        Slot::Copy(name) => format!("the copy of {name}"),
-        Slot::Pointer(at) => format!("the slot of {}", short(image, *at)),
-        Slot::Resolved(at) => format!("the function chosen by {}", short(image, *at)),
-        Slot::TlsModule(name) | Slot::TlsOffset(name, _) | Slot::TlsFromThreadPointer(name, _) => {
-            format!("thread-local {name}")
-        }
-        Slot::Number(number) => format!("the number {number:#x}"),
-        Slot::Unknown(kind) => format!("a slot with relocation {kind}"),
-    };
-    match image.place(at) {
-        Place::Stub(slot) | Place::Slot(slot) => name(&slot),
-        _ => short(image, at),
-    }
-}
-
-fn short(image: &Image, at: LinkAddr) -> String {
-    match image.place(at) {
-        Place::In(id, 0) => invivo_image::demangle(image.entity(id).name()),
-        Place::In(id, offset) => {
-            format!(
-                "{}+{offset:#x}",
-                invivo_image::demangle(image.entity(id).name())
-            )
-        }
-        _ => image
-            .section_at(at)
-            .map_or_else(|| at.to_string(), |s| format!("{} at {at}", s.name)),
-    }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use invivo_image::{EntityId, Image};
 
 use crate::Comparison;
-use crate::meaning::describe;
+use crate::describe::describe;
 use crate::rules::{Finding, Rule};
 
 pub(super) fn find(c: &Comparison<'_>, findings: &mut Vec<Finding>) {
