@@ -37,7 +37,13 @@ pub fn build(case: &Case, version: Version, folder: &Path) -> Result<PathBuf> {
     std::fs::create_dir(&place)?;
     // The paths of both builds are part of them, so they are the same.
     let source = place.join(case.source.file_name().context("a case without a name")?);
-    std::fs::copy(&case.source, &source)?;
+    let lines = match version {
+        Version::Base => 0,
+        Version::Fixed => case.fixed.lines,
+        Version::Near => case.near.lines,
+    };
+    let text = std::fs::read_to_string(&case.source)?;
+    std::fs::write(&source, "\n".repeat(lines) + &text)?;
     let name = source.file_name().unwrap_or_default();
     let ending = source.extension().and_then(OsStr::to_str);
     let mut command = match ending {

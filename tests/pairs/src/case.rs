@@ -22,6 +22,10 @@ pub struct Demand {
     pub findings: Vec<Expected>,
     /// True if a patch must be possible.
     pub accept: bool,
+    /// The functions that differ, in order; empty where it does not matter which.
+    pub hot: Vec<String>,
+    /// How many empty lines stand before the source.
+    pub lines: usize,
 }
 
 /// A source file with its annotations.
@@ -94,6 +98,12 @@ impl Case {
         };
         match line.splitn(3, ' ').collect::<Vec<_>>()[..] {
             ["accept"] => demand.accept = true,
+            ["lines", number] => demand.lines = number.parse()?,
+            ["hot", ..] => {
+                let names = line.trim_start_matches("hot").split('|');
+                demand.hot = names.map(|name| name.trim().to_owned()).collect();
+                demand.hot.sort();
+            }
             [severity @ ("refuse" | "note"), rule, subject] => demand.findings.push(Expected {
                 severity: severity.to_owned(),
                 rule: rule.to_owned(),

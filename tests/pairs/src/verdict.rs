@@ -68,5 +68,13 @@ fn compare(base: &Path, changed: &Path, demand: &Demand) -> Result<()> {
         "nothing changed\n{}",
         ran.stdout
     );
+    let names = hot.iter().filter_map(|hot| hot["name"].as_str());
+    let mut names: Vec<&str> = names.collect();
+    names.sort_unstable();
+    ensure!(
+        demand.hot.is_empty() || demand.hot == names,
+        "{names:?} differ, and not {:?}",
+        demand.hot
+    );
     Ok(())
 }
