@@ -121,9 +121,9 @@ impl<'c, 'a> Meaning<'c, 'a> {
                 if !same
                     && (*x, *y) == (0, 0)
                     && self.is_constant(*a, *b)
-                    && let Some(line) = self.line_of_location(base.at, fixed.at, sizes)
+                    && let Some(known) = self.locations(base.at, fixed.at, sizes)
                 {
-                    return Err(line);
+                    return known;
                 }
                 same
             }
@@ -292,16 +292,16 @@ impl<'c, 'a> Meaning<'c, 'a> {
             return Ok(());
         }
         if let Some((one, other)) = sizes {
-            let line = match (one, other) {
+            let known = match (one, other) {
                 (Extent::Text(x), Extent::Text(y)) => {
                     let texts = c.base.bytes(a, x).zip(c.fixed.bytes(b, y));
                     let numbers = texts.and_then(|(one, other)| line_in_text(one, other));
-                    numbers.map(|(base, fixed)| Difference::Line { base, fixed })
+                    numbers.map(|(base, fixed)| Err(Difference::Line { base, fixed }))
                 }
-                _ => self.line_of_location(a, b, [one.size(), other.size()]),
+                _ => self.locations(a, b, [one.size(), other.size()]),
             };
-            if let Some(line) = line {
-                return Err(line);
+            if let Some(known) = known {
+                return known;
             }
         }
         let show = |image: &Image, at, extent: Option<Extent>| {

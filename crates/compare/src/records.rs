@@ -52,14 +52,14 @@ pub(crate) fn find(
 }
 
 impl Meaning<'_, '_> {
-    /// The difference, if both are places that a panic of Rust reports (`core::panic::Location`:
-    /// file, its length, line, column) and differ in nothing but the line.
-    pub(crate) fn line_of_location(
+    /// What differs, if both are places that a panic of Rust reports (`core::panic::Location`:
+    /// file, its length, line, column) and differ at most in the line; none if they are the same.
+    pub(crate) fn locations(
         &self,
         a: LinkAddr,
         b: LinkAddr,
         sizes: [u64; 2],
-    ) -> Option<Difference> {
+    ) -> Option<Result<(), Difference>> {
         const WHOLE: u64 = 24;
         let c = self.comparison();
         if !sizes.iter().all(|size| (WHOLE..WHOLE + 8).contains(size)) {
@@ -76,8 +76,11 @@ impl Meaning<'_, '_> {
             file.ends_with(".rs").then_some((file, line, column))
         };
         let ((one, base, column), (other, fixed, there)) = (read(c.base, a)?, read(c.fixed, b)?);
-        let same = one == other && column == there;
-        (same && base != fixed).then_some(Difference::Line { base, fixed })
+        (one == other && column == there).then_some(if base == fixed {
+            Ok(())
+        } else {
+            Err(Difference::Line { base, fixed })
+        })
     }
 }
 
