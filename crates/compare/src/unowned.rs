@@ -52,8 +52,11 @@ pub(crate) fn belongs_to_loader(name: &str) -> bool {
 
 /// True for code of the program, false for the linker's stubs, which are told by their slot.
 pub(crate) fn is_code(section: &Section) -> bool {
-    let stubs = section.name.starts_with(".plt") || section.name == ".iplt";
-    section.kind == SectionKind::Text && !stubs
+    section.kind == SectionKind::Text && !is_stub(section)
+}
+
+fn is_stub(section: &Section) -> bool {
+    section.name.starts_with(".plt") || section.name == ".iplt"
 }
 
 /// The pieces of `section`, in order.
@@ -234,11 +237,12 @@ fn code(c: &Comparison<'_>, meaning: &Meaning<'_, '_>, findings: &mut Vec<Findin
         let mut found = Vec::new();
         meaning.differences_of_piece(&one, &other, index, &mut found);
         if is_start_up(c.base, base) {
-            // Its marks are anywhere; what the loader fills in for it is not.
+            // Its marks are anywhere; what the loader fills in for it is not, nor the stubs
+            // that lead there.
             let slot = |image: &Image, body: &Body<'_>, at| {
                 body.references(at).any(|target| {
                     let section = image.section_at(target);
-                    section.is_some_and(|section| section.kind == SectionKind::Got)
+                    section.is_some_and(|s| s.kind == SectionKind::Got || is_stub(s))
                 })
             };
             found.retain(|differing| {
