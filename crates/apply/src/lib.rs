@@ -5,6 +5,7 @@
 //! while the target runs; then one switch makes all hooks live together; and what
 //! has been done stands in the target's own memory ([`Record`]) before it is done.
 
+mod blocking;
 mod find;
 mod layout;
 mod list;
@@ -19,13 +20,15 @@ mod target;
 mod transaction;
 pub mod x86_64;
 
+pub use blocking::blocking;
 pub use layout::Layout;
 pub use list::{Applied, list};
 pub use memory::MemoryTarget;
 pub use preflight::{Hook, Preflight};
-pub use quiescence::Blocker;
+pub use quiescence::{Blocker, Frame};
 pub use record::{HookRecord, Record, State};
 pub use revert::revert;
+pub use settle::recover;
 pub use target::{Module, Protection, Region, Stack, Stopped, Target, TargetError, Thread, Visit};
 pub use transaction::{Consistency, Options, Outcome, OutcomeState, SwitchKind, apply};
 

@@ -206,6 +206,7 @@ impl Target for MemoryTarget {
 
     fn stop(
         &mut self,
+        _first: &[i32],
         during: &mut dyn FnMut(&mut dyn Stopped) -> Result<(), TargetError>,
     ) -> Result<Duration, TargetError> {
         during(self).map(|()| Duration::ZERO)

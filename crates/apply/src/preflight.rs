@@ -39,8 +39,8 @@ pub struct Preflight {
     pub previous: Option<Record>,
     /// The same patch, applied and taken back before, still in memory.
     pub kept: Option<Record>,
-    /// True if this very patch is live.
-    pub is_applied: bool,
+    /// This very patch, if it is live.
+    pub applied: Option<Record>,
     /// True if unwinding through the new code needs the language's runtime.
     pub needs_unwinding: bool,
     /// True if the switch waits until no thread is inside what is replaced, whatever was
@@ -68,11 +68,14 @@ impl Preflight {
             .iter()
             .find(|(_, state)| *state == State::Applied)
             .map(|(r, _)| r.clone());
-        let is_applied = live.as_ref().is_some_and(|record| record.id == *id);
-        if let Some(live) = live.as_ref().filter(|_| !is_applied) {
+        let (applied, previous) = match live {
+            Some(record) if record.id == *id => (Some(record), None),
+            other => (None, other),
+        };
+        let is_applied = applied.is_some();
+        if let Some(live) = &previous {
             may_replace(live, patch)?;
         }
-        let previous = live.filter(|_| !is_applied);
         let others = records.iter().map(|(record, _)| record);
         let code = CleanCode {
             target,
@@ -165,8 +168,19 @@ impl Preflight {
                 || previous.as_ref().is_some_and(|record| record.quiescent),
             previous,
             kept,
-            is_applied,
+            applied,
         })
+    }
+
+    /// Code in which no thread may be while it is exchanged, by name.
+    pub(crate) fn busy(&self) -> Vec<(String, Range<LiveAddr>)> {
+        match &self.applied {
+            Some(record) => vec![record.code()],
+            None => {
+                let previous = self.previous.iter().map(Record::code);
+                self.replaced.iter().cloned().chain(previous).collect()
+            }
+        }
     }
 
     /// True if some hook replaces several instructions, so that threads must be

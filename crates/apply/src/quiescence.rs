@@ -5,38 +5,76 @@ use std::ops::Range;
 
 use invivo_image::{LiveAddr, demangle};
 
-use crate::{Stack, Thread};
+use crate::{Stack, Target, Thread};
+
+/// One step of a way back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// The instruction that runs, or to which a call returns.
+    pub at: LiveAddr,
+    /// What lies there, if it has a name.
+    pub place: Option<String>,
+}
+
+impl fmt::Display for Frame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.place {
+            Some(place) => write!(f, "{} {place}", self.at),
+            None => write!(f, "{}", self.at),
+        }
+    }
+}
 
 /// A thread that is in the way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Blocker {
     /// Which.
     pub thread: Thread,
-    /// The replaced function that it is inside; `None` if its stack is not proved.
+    /// The replaced function that it is inside, mangled; `None` if its stack is not proved.
     pub function: Option<String>,
     /// Why its stack is not proved.
     pub unknown: Option<String>,
     /// Its way back, innermost first.
-    pub frames: Vec<LiveAddr>,
+    pub frames: Vec<Frame>,
+    /// True if it runs, so that it may soon be elsewhere.
+    pub running: bool,
+}
+
+impl Blocker {
+    /// Why it is in the way.
+    #[must_use]
+    pub fn reason(&self) -> String {
+        match (&self.function, &self.unknown) {
+            (Some(function), _) => format!("{} is inside {}", self.thread, demangle(function)),
+            (None, Some(why)) => format!("{}: not proved: {why}", self.thread),
+            (None, None) => self.thread.to_string(),
+        }
+    }
 }
 
 impl fmt::Display for Blocker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (&self.function, &self.unknown) {
-            (Some(function), _) => write!(f, "{} is inside {}", self.thread, demangle(function))?,
-            (None, Some(why)) => write!(f, "{}: not proved: {why}", self.thread)?,
-            (None, None) => write!(f, "{}", self.thread)?,
-        }
-        write!(f, "; stack:")?;
         const SHOWN: usize = 16;
-        self.frames
-            .iter()
-            .take(SHOWN)
-            .try_for_each(|frame| write!(f, " {frame}"))?;
-        if self.frames.len() > SHOWN {
-            write!(f, " …")
-        } else {
-            Ok(())
+        write!(f, "{}; stack:", self.reason())?;
+        let frames = self.frames.iter().take(SHOWN);
+        frames
+            .into_iter()
+            .try_for_each(|frame| write!(f, "\n    {frame}"))?;
+        match self.frames.len().checked_sub(SHOWN) {
+            Some(more) if more > 0 => write!(f, "\n    … and {more} more"),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Says what lies at the frames of `blockers`. That takes a while, so the threads must
+/// run again by then.
+pub(crate) fn name_places(target: &dyn Target, blockers: &mut [Blocker]) {
+    for blocker in blockers {
+        let frames: Vec<LiveAddr> = blocker.frames.iter().map(|frame| frame.at).collect();
+        let places = target.places(&frames);
+        for (frame, place) in blocker.frames.iter_mut().zip(places) {
+            frame.place = place;
         }
     }
 }
@@ -67,7 +105,15 @@ pub(crate) fn blockers(stacks: &[Stack], ranges: &[(String, Range<LiveAddr>)]) -
                     stack.unknown.clone()
                 },
                 function,
-                frames: stack.frames.clone(),
+                frames: stack
+                    .frames
+                    .iter()
+                    .map(|at| Frame {
+                        at: *at,
+                        place: None,
+                    })
+                    .collect(),
+                running: stack.running,
             })
         })
         .collect()
@@ -96,6 +142,7 @@ mod tests {
             },
             frames: frames.iter().map(|pc| LiveAddr(*pc)).collect(),
             unknown: unknown.map(str::to_owned),
+            running: false,
             handlers: true,
         }
     }

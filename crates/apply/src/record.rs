@@ -23,6 +23,8 @@ const LARGEST: u64 = 64 << 20;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum State {
+    /// Its memory is being filled; nothing refers to it.
+    Filling = 6,
     /// In memory, no hook written.
     Prepared = 1,
     /// Hooks are being written.
@@ -37,8 +39,8 @@ pub enum State {
 
 impl State {
     fn from_number(number: u32) -> Option<State> {
-        use State::{Applied, Prepared, Reverted, Reverting, Switching};
-        [Prepared, Switching, Applied, Reverting, Reverted]
+        use State::{Applied, Filling, Prepared, Reverted, Reverting, Switching};
+        [Filling, Prepared, Switching, Applied, Reverting, Reverted]
             .into_iter()
             .find(|state| *state as u32 == number)
     }
@@ -110,6 +112,13 @@ impl Record {
         let end = |hook: &HookRecord| LiveAddr(hook.at.0 + hook.new.0.len() as u64);
         pads.map(|hook| (self.name.clone(), hook.at..end(hook)))
             .collect()
+    }
+
+    /// The patch's own code, by its name.
+    pub(crate) fn code(&self) -> (String, std::ops::Range<LiveAddr>) {
+        let (start, size) = self.region;
+        let end = LiveAddr(start.0.saturating_add(size));
+        (self.name.clone(), start..end)
     }
 
     /// The record as it stands in memory, in `state`; `None` if it outgrew its room.

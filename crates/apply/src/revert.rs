@@ -1,9 +1,7 @@
 //! Revert: the base's bytes come back, all of them, together.
 
-use invivo_image::LiveAddr;
-
 use crate::record::{HookRecord, Record, State, read_all, write_record};
-use crate::settle::settle;
+use crate::settle::recover;
 use crate::switch::{Change, Job, switch};
 use crate::transaction::taken_back;
 use crate::{
@@ -22,7 +20,7 @@ pub fn revert(
     name: Option<&str>,
     options: &Options<'_>,
 ) -> Result<Vec<Outcome>, ApplyError> {
-    settle(target)?;
+    recover(target, options)?;
     let live: Vec<Record> = read_all(target)?
         .into_iter()
         .filter(|(record, state)| {
@@ -59,11 +57,7 @@ fn revert_one(
     };
     let mut changes: Vec<Change> = record.hooks.iter().map(taken_back).collect();
     changes.sort_by_key(|change| change.rank);
-    let (start, size) = record.region;
-    let busy = [(
-        record.name.clone(),
-        start..LiveAddr(start.0.saturating_add(size)),
-    )];
+    let busy = [record.code()];
     // A hook is one instruction, so no thread can be in the middle of one; but a
     // thread that took a short jump may still stand before the long one in the padding.
     let torn = record.pads();
@@ -119,13 +113,11 @@ fn revert_one(
     // pointers to its constants, variables and functions in the base's data (a text
     // in a global, say), and nobody knows where. The next apply of it uses it again.
     Ok(Outcome {
-        state: OutcomeState::Reverted,
-        patch: record.name.clone(),
         consistency,
         hooks: record.hooks.iter().filter(|hook| !hook.pad).count(),
         switch: switched.kind,
         visited: switched.visited,
         stopped: switched.stopped,
-        replaced: None,
+        ..Outcome::new(OutcomeState::Reverted, &record.name)
     })
 }

@@ -2,15 +2,20 @@
 
 use invivo_image::LiveAddr;
 
-use crate::quiescence::standing_in;
 use crate::record::{Record, State, read_all, set_state};
-use crate::switch::Change;
-use crate::transaction::changes;
-use crate::{ApplyError, Target};
+use crate::switch::{Change, Job, stopped};
+use crate::transaction::{changes, release};
+use crate::{ApplyError, Consistency, Options, Outcome, OutcomeState, Target};
 
-/// Settles every record that is neither live nor taken back. Only one tool works on
-/// a target at a time, so such a record has no owner any more.
-pub(crate) fn settle(target: &mut dyn Target) -> Result<(), ApplyError> {
+/// Finishes or undoes what a tool that died left: every record that is neither live
+/// nor taken back. Only one tool works on a target at a time, so such a record has no
+/// owner any more. Tells what became of each.
+///
+/// Every apply and revert begins with it.
+///
+/// # Errors
+/// When it cannot be done now; what is left is not worse than before.
+pub fn recover(target: &mut dyn Target, options: &Options<'_>) -> Result<Vec<Outcome>, ApplyError> {
     let records = read_all(target)?;
     let applied = |id: &invivo_patch::Hex, module: LiveAddr| {
         let found = records
@@ -18,25 +23,44 @@ pub(crate) fn settle(target: &mut dyn Target) -> Result<(), ApplyError> {
             .find(|(r, state)| *state == State::Applied && r.id == *id && r.module == module);
         found.map(|(record, _)| record)
     };
+    let mut outcomes = Vec::new();
     for (record, state) in &records {
         let previous = record
             .replaces
             .as_ref()
             .and_then(|id| applied(id, record.module));
-        match state {
+        let live = match state {
             State::Applied => {
                 // The last word of a replacement was not written.
-                if let Some(previous) = previous {
-                    set_state(target, previous, State::Reverted)?;
-                }
+                let Some(previous) = previous else { continue };
+                set_state(target, previous, State::Reverted)?;
+                true
             }
-            State::Reverted => {}
-            State::Prepared => set_state(target, record, State::Reverted)?,
-            State::Switching => settle_apply(target, record, previous)?,
-            State::Reverting => settle_revert(target, record)?,
-        }
+            State::Reverted => continue,
+            State::Filling => {
+                release(target, record)?;
+                false
+            }
+            State::Prepared => {
+                set_state(target, record, State::Reverted)?;
+                false
+            }
+            State::Switching => settle_apply(target, record, previous, options)?,
+            State::Reverting => settle_revert(target, record, options)?,
+        };
+        outcomes.push(Outcome {
+            replaced: previous.filter(|_| live).map(|record| record.name.clone()),
+            ..Outcome::new(
+                if live {
+                    OutcomeState::Applied
+                } else {
+                    OutcomeState::Reverted
+                },
+                &record.name,
+            )
+        });
     }
-    Ok(())
+    Ok(outcomes)
 }
 
 /// An apply that was cut off: live if every place is written, otherwise as before.
@@ -44,46 +68,43 @@ fn settle_apply(
     target: &mut dyn Target,
     record: &Record,
     previous: Option<&Record>,
-) -> Result<(), ApplyError> {
+    options: &Options<'_>,
+) -> Result<bool, ApplyError> {
     let changes = changes(previous, &record.hooks);
-    let done = all(target, &changes, |change| &change.to);
-    if !done && !all(target, &changes, |change| &change.from) {
-        write_all(target, record, &changes, |change| &change.from)?;
+    let live = all(target, &changes, |change| &change.to);
+    if !live && !all(target, &changes, |change| &change.from) {
+        undo(target, record, &changes, options)?;
     }
-    give_back_scratch(target, record)?;
-    set_state(
-        target,
-        record,
-        if done {
-            State::Applied
-        } else {
-            State::Reverted
-        },
-    )?;
-    if let Some(previous) = previous.filter(|_| done) {
+    finish(target, record, live)?;
+    if let Some(previous) = previous.filter(|_| live) {
         set_state(target, previous, State::Reverted)?;
     }
-    Ok(())
+    Ok(live)
 }
 
 /// A revert that was cut off: live if no place is restored, otherwise it is finished.
-fn settle_revert(target: &mut dyn Target, record: &Record) -> Result<(), ApplyError> {
+fn settle_revert(
+    target: &mut dyn Target,
+    record: &Record,
+    options: &Options<'_>,
+) -> Result<bool, ApplyError> {
     let changes = changes(None, &record.hooks);
     let live = all(target, &changes, |change| &change.to);
     if !live && !all(target, &changes, |change| &change.from) {
-        write_all(target, record, &changes, |change| &change.from)?;
+        undo(target, record, &changes, options)?;
     }
+    finish(target, record, live)?;
+    Ok(live)
+}
+
+fn finish(target: &mut dyn Target, record: &Record, live: bool) -> Result<(), ApplyError> {
     give_back_scratch(target, record)?;
-    set_state(
-        target,
-        record,
-        if live {
-            State::Applied
-        } else {
-            State::Reverted
-        },
-    )?;
-    Ok(())
+    let state = if live {
+        State::Applied
+    } else {
+        State::Reverted
+    };
+    Ok(set_state(target, record, state)?)
 }
 
 /// True if every place holds what `side` says.
@@ -92,15 +113,17 @@ fn all(target: &dyn Target, changes: &[Change], side: fn(&Change) -> &Vec<u8>) -
     changes.iter().all(holds)
 }
 
-/// Writes `side` to every place, of which only some were written: as only a switch
-/// with all threads stopped can leave them.
-fn write_all(
+/// Takes places back of which only some were written: as only a switch with all threads
+/// stopped can leave them.
+fn undo(
     target: &mut dyn Target,
     record: &Record,
     changes: &[Change],
-    side: fn(&Change) -> &Vec<u8>,
+    options: &Options<'_>,
 ) -> Result<(), ApplyError> {
-    for change in changes {
+    let mut back = Vec::new();
+    // Backwards, as the order of writing is made for forwards.
+    for change in changes.iter().rev() {
         let mut now = vec![0; change.to.len()];
         target.read(change.at, &mut now)?;
         // A store may have been torn as well: each byte must be one of the two.
@@ -111,29 +134,23 @@ fn write_all(
                 record.name, change.at
             )));
         }
+        back.push(Change {
+            from: now,
+            to: change.from.clone(),
+            ..change.clone()
+        });
     }
-    let pads = record.pads();
-    let mut in_the_way = Vec::new();
-    target.stop(&mut |all| {
-        in_the_way = if pads.is_empty() {
-            Vec::new()
-        } else {
-            standing_in(&all.stacks()?, &pads)
-        };
-        if !in_the_way.is_empty() {
-            return Ok(());
-        }
-        // Backwards, as the order of writing is made for forwards.
-        changes
-            .iter()
-            .rev()
-            .try_for_each(|change| all.write(change.at, side(change)))
-    })?;
-    if in_the_way.is_empty() {
-        Ok(())
-    } else {
-        Err(ApplyError::Blocked(in_the_way))
-    }
+    let options = Options {
+        consistency: Consistency::Entry,
+        ..options.clone()
+    };
+    let job = Job {
+        changes: &back,
+        busy: &[],
+        torn: &record.pads(),
+        options: &options,
+    };
+    stopped(target, &job).map(|_| ())
 }
 
 /// Gives back text pages that were moved aside and not moved back: the file's own

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use invivo_image::LiveAddr;
 
-use crate::quiescence::{Blocker, blockers, standing_in};
+use crate::quiescence::{Blocker, blockers, name_places, standing_in};
 use crate::transaction::{Consistency, Options, SwitchKind};
 use crate::{ApplyError, Target, TargetError, find};
 
@@ -155,13 +155,20 @@ fn move_pages(
     })
 }
 
-fn stopped(target: &mut dyn Target, job: &Job<'_>) -> Result<Switched, ApplyError> {
+/// A thread that runs is out of the way soon, but a look costs the target a moment:
+/// between two looks it runs so many times as long as it stood.
+const RUN_BETWEEN: u32 = 25;
+/// Who waits for something may wait for long.
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+
+pub(crate) fn stopped(target: &mut dyn Target, job: &Job<'_>) -> Result<Switched, ApplyError> {
     let deadline = Instant::now() + job.options.timeout;
     let mut pause = Duration::from_millis(1);
     let mut looks = 0;
+    let mut running: Vec<i32> = Vec::new();
     loop {
-        let mut in_the_way = Vec::new();
-        let result = target.stop(&mut |all| {
+        let mut in_the_way: Vec<Blocker> = Vec::new();
+        let result = target.stop(&running, &mut |all| {
             in_the_way = threads_in_the_way(all, job)?;
             if in_the_way.is_empty() {
                 for (done, change) in job.changes.iter().enumerate() {
@@ -193,12 +200,27 @@ fn stopped(target: &mut dyn Target, job: &Job<'_>) -> Result<Switched, ApplyErro
         // that was on its way through a landing stub.
         let unproved = in_the_way.iter().all(|blocker| blocker.function.is_none());
         let hopeless = unproved && looks >= 8 && job.options.consistency == Consistency::Entry;
-        if hopeless || job.options.is_interrupted() || Instant::now() + pause > deadline {
+        let is_over = Instant::now() + pause > deadline;
+        if hopeless || job.options.is_interrupted() || is_over {
+            name_places(target, &mut in_the_way);
             return Err(ApplyError::Blocked(in_the_way));
         }
+        if looks == 1
+            && let Some(tell) = job.options.waiting
+        {
+            name_places(target, &mut in_the_way);
+            tell(&in_the_way);
+        }
+        let inside = in_the_way.iter().filter(|blocker| blocker.running);
+        running = inside.map(|blocker| blocker.thread.tid).collect();
         // The threads run again between two looks, each time for longer.
         std::thread::sleep(pause);
-        pause = (pause * 2).min(Duration::from_millis(100));
+        pause = if running.is_empty() {
+            pause * 2
+        } else {
+            stopped * RUN_BETWEEN
+        };
+        pause = pause.clamp(Duration::from_millis(1), LONGEST_PAUSE);
     }
 }
 

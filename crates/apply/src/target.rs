@@ -122,6 +122,8 @@ pub struct Stack {
     pub frames: Vec<LiveAddr>,
     /// `None` if every frame is proved; otherwise why the rest is not known.
     pub unknown: Option<String>,
+    /// True if it runs, so that it is soon elsewhere; false if it waits in a system call.
+    pub running: bool,
     /// True if a signal handler may have interrupted code further down. Without one,
     /// the innermost place is the only one that is not behind a call.
     pub handlers: bool,
@@ -214,12 +216,22 @@ pub trait Target {
 
     /// Stops all threads for as long as `during` runs. Returns how long they stood.
     ///
+    /// The threads `first` may run on for a moment, up to their next system call, before
+    /// the others stop: who is always inside one function leaves it there, or nowhere.
+    ///
     /// # Errors
     /// When not all could be stopped, or what `during` returns; all run again.
     fn stop(
         &mut self,
+        first: &[i32],
         during: &mut dyn FnMut(&mut dyn Stopped) -> Result<(), TargetError>,
     ) -> Result<Duration, TargetError>;
+
+    /// What lies at each of these places, for a person: `read+0x1a in libc.so.6`.
+    /// All but the first are return addresses.
+    fn places(&self, frames: &[LiveAddr]) -> Vec<Option<String>> {
+        vec![None; frames.len()]
+    }
 
     /// The function of the target with which unwind data are registered
     /// (`__register_frame_info` of the language's runtime), if it has one.

@@ -8,10 +8,10 @@ use invivo_patch::{Hex, Patch, SectionKind};
 use serde::Serialize;
 
 use crate::record::{Record, State, set_state, write_record};
-use crate::settle::settle;
+use crate::settle::recover;
 use crate::switch::{Change, Job, Switched, switch};
 use crate::x86_64::Form;
-use crate::{ApplyError, HookRecord, Preflight, Protection, Target, TargetError, refused};
+use crate::{ApplyError, Blocker, HookRecord, Preflight, Protection, Target, TargetError, refused};
 
 /// What callers of replaced functions may see.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, schemars::JsonSchema)]
@@ -35,6 +35,8 @@ pub struct Options<'o> {
     pub applied_by: String,
     /// Set when the user wants to stop.
     pub interrupted: Option<&'o AtomicBool>,
+    /// Told once who is in the way, if it has to be waited for.
+    pub waiting: Option<fn(&[Blocker])>,
 }
 
 impl Options<'_> {
@@ -92,6 +94,23 @@ pub struct Outcome {
     pub replaced: Option<String>,
 }
 
+impl Outcome {
+    /// An outcome for which nothing was held.
+    #[must_use]
+    pub fn new(state: OutcomeState, patch: &str) -> Outcome {
+        Outcome {
+            state,
+            patch: patch.to_owned(),
+            consistency: Consistency::Entry,
+            hooks: 0,
+            switch: None,
+            visited: Duration::ZERO,
+            stopped: Duration::ZERO,
+            replaced: None,
+        }
+    }
+}
+
 /// Makes `patch`, whose digest is `id`, live in `target`.
 ///
 /// # Errors
@@ -102,7 +121,7 @@ pub fn apply(
     id: &Hex,
     options: &Options<'_>,
 ) -> Result<Outcome, ApplyError> {
-    settle(target)?;
+    recover(target, options)?;
     let plan = Preflight::new(target, patch, id)?;
     let mut options = options.clone();
     if plan.quiescent {
@@ -110,16 +129,12 @@ pub fn apply(
     }
     let options = &options;
     let mut outcome = Outcome {
-        state: OutcomeState::NothingToDo,
-        patch: patch.identity.name.clone(),
         consistency: options.consistency,
         hooks: plan.hooks.len(),
-        switch: None,
-        visited: Duration::ZERO,
-        stopped: Duration::ZERO,
         replaced: plan.previous.as_ref().map(|record| record.name.clone()),
+        ..Outcome::new(OutcomeState::NothingToDo, &patch.identity.name)
     };
-    if plan.is_applied {
+    if plan.applied.is_some() {
         return Ok(outcome);
     }
     let registrar = if plan.needs_unwinding {
@@ -245,7 +260,8 @@ fn prepare(
         Ok(())
     })?;
     let filled = (|| -> Result<(), TargetError> {
-        // Contents first: a record whose contents are missing must not be found.
+        // The record first: should this program die, the next one knows whose memory it is.
+        write_record(target, record, State::Filling)?;
         target.write(
             LiveAddr(layout.region.start.0 + layout.record),
             &layout.contents,
@@ -253,7 +269,7 @@ fn prepare(
         if !layout.variables.is_empty() {
             target.write(layout.data.start, &layout.variables)?;
         }
-        write_record(target, record, State::Prepared)
+        set_state(target, record, State::Prepared)
     })();
     filled.map_err(|error| unmap(target, record, error.into()))?;
     Ok(visited)
@@ -288,15 +304,10 @@ fn go_live(
             )
         })
         .collect();
-    let mut busy = plan.replaced.clone();
-    if let Some(previous) = &plan.previous {
-        torn.extend(previous.pads());
-        let (start, size) = previous.region;
-        busy.push((previous.name.clone(), start..LiveAddr(start.0 + size)));
-    }
+    torn.extend(plan.previous.iter().flat_map(Record::pads));
     let job = Job {
         changes: &changes,
-        busy: &busy,
+        busy: &plan.busy(),
         torn: &torn,
         options,
     };
@@ -405,7 +416,7 @@ fn unmap(target: &mut dyn Target, record: &Record, error: ApplyError) -> ApplyEr
 }
 
 /// Gives a patch's memory back.
-fn release(target: &mut dyn Target, record: &Record) -> Result<Duration, TargetError> {
+pub(crate) fn release(target: &mut dyn Target, record: &Record) -> Result<Duration, TargetError> {
     target.visit(&mut |visit| {
         let range = |(start, size): (LiveAddr, u64)| start..LiveAddr(start.0 + size);
         visit.unmap(range(record.region))?;

@@ -145,12 +145,13 @@ impl Target for OneFailure {
 
     fn stop(
         &mut self,
+        first: &[i32],
         during: &mut dyn FnMut(&mut dyn Stopped) -> Result<(), TargetError>,
     ) -> Result<Duration, TargetError> {
         self.steps.step()?;
         let steps = &self.steps;
         self.inner
-            .stop(&mut |all| during(&mut FailingStopped(all, steps)))
+            .stop(first, &mut |all| during(&mut FailingStopped(all, steps)))
     }
 
     fn unwind_registrar(&self) -> Result<Option<LiveAddr>, TargetError> {

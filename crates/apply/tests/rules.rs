@@ -24,6 +24,7 @@ fn stack(frames: &[u64], unknown: Option<&str>) -> Stack {
             .map(|offset| LiveAddr(START.0.wrapping_add(*offset)))
             .collect(),
         unknown: unknown.map(str::to_owned),
+        running: false,
         handlers: false,
     }
 }
@@ -305,7 +306,7 @@ fn a_thread_inside_the_patch_blocks_a_quiet_revert() {
     quiescent(&mut target, &made).unwrap();
     let live = bytes_of(&target);
     let new = Preflight::new(&target, &made.patch, &made.id).unwrap();
-    assert!(new.is_applied);
+    assert!(new.applied.is_some());
     let memory = target.regions().unwrap();
     let inside = memory
         .iter()
@@ -349,5 +350,5 @@ fn a_plan_changes_nothing() {
     target.fail_after(Some(0));
     let plan = Preflight::new(&target, &made.patch, &made.id).unwrap();
     assert_eq!(plan.hooks.len(), 2);
-    assert!(plan.previous.is_none() && plan.kept.is_none() && !plan.is_applied);
+    assert!(plan.previous.is_none() && plan.kept.is_none() && plan.applied.is_none());
 }

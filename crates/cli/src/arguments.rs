@@ -83,6 +83,12 @@ pub(crate) enum Command {
     /// Take a patch back, byte for byte.
     #[command(after_help = "Examples:\n  invivo revert -p 1234\n  invivo revert my-fix -p 1234")]
     Revert(Revert),
+    /// Which threads keep a quiescent apply waiting; stops all for a moment to look.
+    #[command(after_help = "Example:\n  invivo blocking fix.patch -p 1234")]
+    Blocking(Blocking),
+    /// Finish or undo what a tool that died left; every apply and revert begins with it.
+    #[command(after_help = "Example:\n  invivo recover -p 1234")]
+    Recover(Recover),
     /// Which patches are live where; stops nothing.
     #[command(after_help = "Examples:\n  invivo list\n  invivo list -p 1234 --json")]
     List(List),
@@ -235,7 +241,7 @@ pub(crate) struct Apply {
     /// called through pointers is always `quiescent`.
     #[arg(long, value_enum, default_value = "entry")]
     pub(crate) consistency: Consistency,
-    /// How many seconds to wait for threads that are in the way.
+    /// How many seconds to wait for another tool, or for threads that are in the way.
     #[arg(long, value_name = "SECONDS", default_value_t = 10.0, value_parser = seconds)]
     pub(crate) timeout: f64,
     /// Only say what would be done, as `invivo plan` does.
@@ -249,7 +255,27 @@ pub(crate) struct Revert {
     pub(crate) name: Option<String>,
     #[command(flatten)]
     pub(crate) processes: Processes,
-    /// How many seconds to wait for threads that are in the way.
+    /// How many seconds to wait for another tool, or for threads that are in the way.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10.0, value_parser = seconds)]
+    pub(crate) timeout: f64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Blocking {
+    /// The patch.
+    pub(crate) patch: PathBuf,
+    #[command(flatten)]
+    pub(crate) processes: Processes,
+    /// How many seconds to wait for another tool at the same process.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10.0, value_parser = seconds)]
+    pub(crate) timeout: f64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Recover {
+    #[command(flatten)]
+    pub(crate) processes: Processes,
+    /// How many seconds to wait for another tool, or for threads that are in the way.
     #[arg(long, value_name = "SECONDS", default_value_t = 10.0, value_parser = seconds)]
     pub(crate) timeout: f64,
 }
@@ -270,13 +296,14 @@ pub(crate) enum SchemaOf {
     Inspect,
     Plan,
     Outcome,
+    Blocking,
     List,
     Explain,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Schema {
-    /// The output: `outcome` is that of apply and revert.
+    /// The output: `outcome` is that of apply, revert and recover.
     #[arg(value_enum)]
     pub(crate) of: SchemaOf,
 }

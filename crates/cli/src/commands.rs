@@ -2,12 +2,14 @@
 
 pub(crate) mod apply;
 pub(crate) mod audit;
+pub(crate) mod blocking;
 pub(crate) mod build;
 pub(crate) mod diff;
 pub(crate) mod explain;
 pub(crate) mod inspect;
 pub(crate) mod list;
 pub(crate) mod plan;
+pub(crate) mod recover;
 pub(crate) mod revert;
 pub(crate) mod schema;
 pub(crate) mod texts;

@@ -70,8 +70,8 @@ impl From<ApplyError> for Failure {
         match error {
             ApplyError::Target(error) => error.into(),
             ApplyError::Blocked(_) => Failure::new(NOT_NOW, text).hint(
-                "wait longer with --timeout SECONDS, or use --consistency entry, which lets \
-                 frames inside old code finish there",
+                "wait longer with --timeout SECONDS, look again with: invivo blocking PATCH -p PID, \
+                 or use --consistency entry, which lets frames inside old code finish there",
             ),
             ApplyError::Inconsistent(_) => Failure::new(INCONSISTENT, text)
                 .hint("restart the process as soon as it may stop, and report this"),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use invivo_apply::{Consistency, Options, Outcome};
+use invivo_apply::{Blocker, Consistency, Options, Outcome};
 use invivo_patch::Judgement;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -53,16 +53,20 @@ pub(crate) struct Outcomes {
 /// Options for the engine, with Ctrl-C in hand.
 pub(crate) struct Run {
     interrupted: Arc<AtomicBool>,
+    quiet: bool,
 }
 
 impl Run {
-    pub(crate) fn new() -> Run {
+    pub(crate) fn new(output: &Output) -> Run {
         let interrupted = Arc::new(AtomicBool::new(false));
         for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
             // Without a handler the signal ends the program, which is safe too.
             let _ = signal_hook::flag::register(signal, Arc::clone(&interrupted));
         }
-        Run { interrupted }
+        Run {
+            interrupted,
+            quiet: output.quiet,
+        }
     }
 
     pub(crate) fn options(&self, consistency: Consistency, timeout: f64) -> Options<'_> {
@@ -71,6 +75,7 @@ impl Run {
             timeout: Duration::from_secs_f64(timeout),
             applied_by: format!("invivo {}", env!("CARGO_PKG_VERSION")),
             interrupted: Some(&self.interrupted),
+            waiting: if self.quiet { None } else { Some(tell) },
         }
     }
 
@@ -132,8 +137,15 @@ impl Run {
     }
 }
 
-fn micros(duration: Duration) -> u64 {
+pub(crate) fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// Says who is waited for.
+fn tell(blockers: &[Blocker]) {
+    for blocker in blockers {
+        anstream::eprintln!("waiting: {}", blocker.reason());
+    }
 }
 
 fn done(pid: i32, outcome: Outcome, wall_us: u64) -> ProcessOutcome {

@@ -54,6 +54,8 @@ fn run(arguments: &Arguments, output: &Output) -> Result<u8, Failure> {
         Command::Plan(plan) => commands::plan::run(plan, output),
         Command::Apply(apply) => commands::apply::run(apply, output),
         Command::Revert(revert) => commands::revert::run(revert, output),
+        Command::Blocking(blocking) => commands::blocking::run(blocking, output),
+        Command::Recover(recover) => commands::recover::run(recover, output),
         Command::List(list) => commands::list::run(list, output),
         Command::Explain(explain) => commands::explain::run(explain, output),
         Command::Schema(schema) => commands::schema::run(schema),

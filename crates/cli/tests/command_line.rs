@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use program::{Ran, run_in};
 
-const COMMANDS: [&str; 8] = [
-    "audit", "diff", "build", "inspect", "plan", "apply", "revert", "list",
+const COMMANDS: [&str; 10] = [
+    "audit", "diff", "build", "inspect", "plan", "apply", "revert", "blocking", "recover", "list",
 ];
 
 fn invivo(words: &[&str]) -> Ran {

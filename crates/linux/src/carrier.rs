@@ -147,15 +147,7 @@ impl Process {
     }
 
     fn cost(&self, tid: i32) -> u8 {
-        let path = format!("/proc/{}/task/{tid}/syscall", self.pid);
-        let Ok(text) = std::fs::read_to_string(path) else {
-            return 3;
-        };
-        let number = text
-            .split(' ')
-            .next()
-            .and_then(|word| word.trim().parse::<i64>().ok());
-        match number {
+        match self.waits_in(tid) {
             Some(libc::SYS_futex | libc::SYS_poll | libc::SYS_ppoll | libc::SYS_read) => 0,
             Some(libc::SYS_nanosleep | libc::SYS_clock_nanosleep | libc::SYS_accept) => 0,
             Some(libc::SYS_accept4 | libc::SYS_select | libc::SYS_pselect6 | libc::SYS_wait4) => 0,
@@ -329,7 +321,7 @@ impl<'p> Carrier<'p> {
             // still the way back.
             self.thread.set_signal_mask(self.mask)?;
         }
-        let mut registers = self.thread.untouched(&self.registers);
+        let mut registers = self.thread.way_on(&self.registers);
         // A real return from a signal makes the kernel forget how to resume a call with
         // a time-out, so that call is made anew.
         if self.returned && registers.rax == negative(RESTART_BLOCK) {

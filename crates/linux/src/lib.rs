@@ -16,6 +16,7 @@ mod ptrace;
 mod signal_frame;
 mod stop;
 mod stray;
+mod symbols;
 mod target;
 mod unwind;
 

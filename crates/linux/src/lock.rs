@@ -11,7 +11,7 @@ use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
 use invivo_apply::{Options, TargetError};
-use nix::sys::statfs::fstatfs;
+use nix::sys::statfs::{FsType, fstatfs};
 
 use crate::error::system;
 
@@ -19,7 +19,7 @@ use crate::error::system;
 const PAUSE: Duration = Duration::from_millis(5);
 /// `PID_FS_MAGIC`: since Linux 6.9 each process has a pidfd of its own, before they all
 /// shared one.
-const PID_FS: i64 = 0x5049_4446;
+const PID_FS: FsType = FsType(0x5049_4446);
 
 /// Held while a process is changed.
 #[derive(Debug)]
@@ -71,7 +71,7 @@ fn pidfd(pid: i32) -> Option<File> {
     // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
     let file = File::from(unsafe { OwnedFd::from_raw_fd(number) });
     let kind = fstatfs(&file).ok()?.filesystem_type();
-    (kind.0 == PID_FS).then_some(file)
+    (kind == PID_FS).then_some(file)
 }
 
 /// The process that holds the lock on `file`, if it can be seen from here.

@@ -143,6 +143,13 @@ impl Process {
         std::path::Path::new(&format!("/proc/{}/task/{tid}", self.pid)).exists()
     }
 
+    /// The system call in which a thread waits, if it does.
+    pub(crate) fn waits_in(&self, tid: i32) -> Option<i64> {
+        let text =
+            std::fs::read_to_string(format!("/proc/{}/task/{tid}/syscall", self.pid)).ok()?;
+        text.split(' ').next()?.trim().parse().ok()
+    }
+
     pub(crate) fn thread_name(&self, tid: i32) -> String {
         let path = format!("/proc/{}/task/{tid}/comm", self.pid);
         std::fs::read_to_string(path)

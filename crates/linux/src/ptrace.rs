@@ -33,12 +33,16 @@ const LARGEST_XSTATE: usize = 64 << 10;
 pub(crate) struct Standing {
     tid: Pid,
     pid: i32,
+    /// The system call that it was inside when it stopped.
+    call: Option<u64>,
+    /// Its registers at that time, if they said that the call was interrupted.
+    interrupted: Option<user_regs_struct>,
     gone: bool,
     _same_thread: PhantomData<*const ()>,
 }
 
 /// How a wait ended.
-enum Stop {
+pub(crate) enum Stop {
     /// Where it was asked to stop.
     Event,
     /// On its way into or out of a system call.
@@ -101,13 +105,18 @@ pub(crate) fn wait_standing(
     let mut standing = Standing {
         tid: Pid::from_raw(tid),
         pid,
+        call: None,
+        interrupted: None,
         gone: false,
         _same_thread: PhantomData,
     };
     let deadline = Instant::now() + patience;
     loop {
         match standing.wait(deadline)? {
-            Stop::Event | Stop::Group => return Ok(standing),
+            Stop::Event | Stop::Group => {
+                standing.keep_its_call()?;
+                return Ok(standing);
+            }
             // The signal is the thread's own: it gets it, and the stop follows.
             Stop::Signal(signal) => {
                 ptrace::cont(standing.tid, signal).map_err(|e| traced(pid, "continue", e))?;
@@ -128,25 +137,29 @@ impl Standing {
         self.tid.as_raw()
     }
 
+    /// Its next stop, if it has come to one.
+    pub(crate) fn look(&mut self) -> Result<Option<Stop>, TargetError> {
+        let flags = WaitPidFlag::__WALL | WaitPidFlag::WNOHANG;
+        match waitpid(self.tid, Some(flags)) {
+            Ok(WaitStatus::PtraceEvent(_, Signal::SIGTRAP, EVENT_STOP)) => Ok(Some(Stop::Event)),
+            Ok(WaitStatus::PtraceEvent(_, _, EVENT_STOP)) => Ok(Some(Stop::Group)),
+            Ok(WaitStatus::PtraceSyscall(_)) => Ok(Some(Stop::SystemCall)),
+            Ok(WaitStatus::Stopped(_, signal)) => Ok(Some(Stop::Signal(signal))),
+            Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) | Err(Errno::ECHILD) => {
+                self.gone = true;
+                Err(TargetError::Gone(self.pid))
+            }
+            Ok(_) | Err(Errno::EINTR) => Ok(None),
+            Err(error) => Err(traced(self.pid, "wait for", error)),
+        }
+    }
+
     /// Waits for the next stop. Short waits are the rule, so it looks often at first.
     fn wait(&mut self, deadline: Instant) -> Result<Stop, TargetError> {
-        let flags = WaitPidFlag::__WALL | WaitPidFlag::WNOHANG;
         let mut looks = 0u32;
         loop {
-            match waitpid(self.tid, Some(flags)) {
-                Ok(WaitStatus::StillAlive) | Err(Errno::EINTR) => {}
-                Ok(WaitStatus::PtraceEvent(_, Signal::SIGTRAP, EVENT_STOP)) => {
-                    return Ok(Stop::Event);
-                }
-                Ok(WaitStatus::PtraceEvent(_, _, EVENT_STOP)) => return Ok(Stop::Group),
-                Ok(WaitStatus::PtraceSyscall(_)) => return Ok(Stop::SystemCall),
-                Ok(WaitStatus::Stopped(_, signal)) => return Ok(Stop::Signal(signal)),
-                Ok(WaitStatus::PtraceEvent(..) | WaitStatus::Continued(_)) => {}
-                Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) | Err(Errno::ECHILD) => {
-                    self.gone = true;
-                    return Err(TargetError::Gone(self.pid));
-                }
-                Err(error) => return Err(traced(self.pid, "wait for", error)),
+            if let Some(stop) = self.look()? {
+                return Ok(stop);
             }
             if Instant::now() > deadline {
                 return Err(TargetError::NotNow(format!(
@@ -225,12 +238,17 @@ impl Standing {
         Ok(())
     }
 
-    /// Lets it run to the next edge of a system call.
+    /// Lets it run on, up to the next edge of a system call.
+    pub(crate) fn run_on(&self, signal: Option<Signal>) -> Result<(), TargetError> {
+        ptrace::syscall(self.tid, signal).map_err(|e| traced(self.pid, "continue", e))
+    }
+
+    /// Lets it run to the next edge of a system call, and waits for it.
     pub(crate) fn run_to_system_call(&mut self, patience: Duration) -> Result<(), TargetError> {
         let deadline = Instant::now() + patience;
         let mut signal = None;
         loop {
-            ptrace::syscall(self.tid, signal).map_err(|e| traced(self.pid, "continue", e))?;
+            self.run_on(signal)?;
             match self.wait(deadline).map_err(unfinished)? {
                 Stop::SystemCall => return Ok(()),
                 Stop::Signal(other) => signal = Some(other),
@@ -254,19 +272,37 @@ impl Standing {
         }
     }
 
-    /// The registers with which it goes on as if it had never been stopped.
+    /// Sees to it, first of all, that it goes on as if it had never been stopped, even if
+    /// this program dies the next moment.
     ///
     /// The kernel restarts most interrupted system calls by itself. It returns EINTR
     /// from `epoll_wait`, `semtimedop`, `sigtimedwait` and socket calls with a time-out,
     /// although no signal came; those are restarted here.
-    pub(crate) fn untouched(&self, registers: &user_regs_struct) -> user_regs_struct {
-        let mut registers = *registers;
-        let interrupted =
-            registers.rax == negative(libc::EINTR) && registers.orig_rax.cast_signed() >= 0;
-        if interrupted && !self.has_signal() {
-            restart(&mut registers);
+    fn keep_its_call(&mut self) -> Result<(), TargetError> {
+        let registers = self.registers()?;
+        self.call = u64::try_from(registers.orig_rax.cast_signed()).ok();
+        let is_interrupted = self.call.is_some() && registers.rax == negative(libc::EINTR);
+        if is_interrupted && !self.has_signal() {
+            let mut again = registers;
+            restart(&mut again);
+            self.set_registers(&again)?;
+            self.interrupted = Some(registers);
         }
-        registers
+        Ok(())
+    }
+
+    /// The system call that it was inside.
+    pub(crate) fn call(&self) -> Option<u64> {
+        self.call
+    }
+
+    /// The registers with which it goes on, where they were `now` when it was held: a
+    /// signal that came meanwhile does interrupt its call.
+    pub(crate) fn way_on(&self, now: &user_regs_struct) -> user_regs_struct {
+        match self.interrupted {
+            Some(interrupted) if self.has_signal() => interrupted,
+            _ => *now,
+        }
     }
 
     /// True if a signal waits that the thread will take.
@@ -280,17 +316,19 @@ impl Standing {
 
     /// Lets it go on as if it had never been stopped.
     pub(crate) fn release(self) -> Result<(), TargetError> {
-        let resumed = self.registers().and_then(|registers| {
-            let untouched = self.untouched(&registers);
-            if untouched.rip == registers.rip {
-                return Ok(());
-            }
-            self.set_registers(&untouched)
-        });
+        let resumed = match self.interrupted {
+            Some(interrupted) if self.has_signal() => self.set_registers(&interrupted),
+            _ => Ok(()),
+        };
         match resumed.and(self.let_go()) {
             Ok(()) | Err(TargetError::Gone(_)) => Ok(()),
             Err(error) => Err(error),
         }
+    }
+
+    /// Forgets a thread that runs on; it stays traced, and is to be stopped again.
+    pub(crate) fn stay_traced(mut self) {
+        self.gone = true;
     }
 
     /// Lets it go on.

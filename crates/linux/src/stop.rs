@@ -8,33 +8,61 @@ use invivo_image::LiveAddr;
 
 use crate::Process;
 use crate::priority::First;
-use crate::ptrace::{Standing, interrupt, seize, wait_standing};
+use crate::ptrace::{Standing, Stop, interrupt, seize, wait_standing};
 use crate::unwind::Unwinder;
 
 /// How long a thread may take to stop.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// How long threads may run on to their next system call.
+const RUN_ON: Duration = Duration::from_millis(20);
+/// How long one that is there waits for the others.
+const TOGETHER: Duration = Duration::from_millis(1);
+
+/// Calls that end with EINTR when their thread is stopped, some of them only with a time-out.
+const NOT_RESUMED: [i64; 14] = [
+    libc::SYS_epoll_wait,
+    libc::SYS_epoll_pwait,
+    libc::SYS_epoll_pwait2,
+    libc::SYS_semop,
+    libc::SYS_semtimedop,
+    libc::SYS_rt_sigtimedwait,
+    libc::SYS_io_getevents,
+    libc::SYS_io_uring_enter,
+    libc::SYS_recvfrom,
+    libc::SYS_recvmsg,
+    libc::SYS_sendto,
+    libc::SYS_sendmsg,
+    libc::SYS_accept,
+    libc::SYS_accept4,
+];
 
 /// Every thread of a process, standing.
 pub(crate) struct AllStopped<'p> {
     process: &'p Process,
     unwinder: &'p mut Unwinder,
     threads: Vec<Standing>,
+    /// Since when the first of them stands.
+    since: Option<Instant>,
     _first: First,
 }
 
 impl<'p> AllStopped<'p> {
-    /// Stops all threads, those too that are born meanwhile.
+    /// Stops all threads, those too that are born meanwhile; the threads `late` may
+    /// reach their next system call before.
     pub(crate) fn new(
         process: &'p Process,
         unwinder: &'p mut Unwinder,
+        late: &[i32],
     ) -> Result<Self, TargetError> {
+        let (threads, since) = process.at_system_calls(late);
+        let mut known: BTreeSet<i32> = threads.iter().map(Standing::tid).collect();
         let mut all = AllStopped {
             process,
             unwinder,
-            threads: Vec::new(),
+            threads,
+            since,
             _first: First::new(),
         };
-        let mut known = BTreeSet::new();
         loop {
             let mut new: Vec<i32> = process
                 .tids()?
@@ -44,22 +72,37 @@ impl<'p> AllStopped<'p> {
             if new.is_empty() {
                 break;
             }
-            // All are asked before any is waited for.
             let mut refused = None;
-            new.retain(|tid| {
-                match seize(process.pid, *tid).and_then(|()| interrupt(process.pid, *tid)) {
-                    Ok(()) => true,
-                    Err(TargetError::Gone(_)) => false,
-                    Err(TargetError::NotNow(_)) if !process.has_thread(*tid) => false,
-                    Err(error) => {
-                        refused = Some(error);
-                        false
-                    }
+            let mut asked = |result: Result<(), TargetError>, tid: i32| match result {
+                Ok(()) => true,
+                Err(TargetError::Gone(_)) => false,
+                Err(TargetError::NotNow(_)) if !process.has_thread(tid) => false,
+                Err(error) => {
+                    refused = Some(error);
+                    false
                 }
+            };
+            new.retain(|tid| asked(seize(process.pid, *tid), *tid));
+            // Whose call the kernel will not resume is held first, and one by one: should
+            // this program die before the next line, that call ends early.
+            let (brief, mut new): (Vec<i32>, Vec<i32>) = new.into_iter().partition(|tid| {
+                let call = process.waits_in(*tid);
+                call.is_some_and(|call| NOT_RESUMED.contains(&call))
             });
-            for tid in new {
-                match wait_standing(process.pid, tid, PATIENCE) {
-                    Ok(standing) => all.threads.push(standing),
+            all.since.get_or_insert_with(Instant::now);
+            let mut standing = Vec::new();
+            for tid in brief {
+                if asked(interrupt(process.pid, tid), tid) {
+                    standing.push(wait_standing(process.pid, tid, PATIENCE));
+                }
+            }
+            // All others are asked before any is waited for.
+            new.retain(|tid| asked(interrupt(process.pid, *tid), *tid));
+            let others = new.into_iter();
+            standing.extend(others.map(|tid| wait_standing(process.pid, tid, PATIENCE)));
+            for thread in standing {
+                match thread {
+                    Ok(thread) => all.threads.push(thread),
                     Err(TargetError::Gone(_)) => {}
                     Err(error) => refused = refused.or(Some(error)),
                 }
@@ -88,18 +131,19 @@ impl Stopped for AllStopped<'_> {
     fn stacks(&mut self) -> Result<Vec<Stack>, TargetError> {
         let mut stacks = Vec::new();
         let handlers = self.process.has_handlers();
-        for thread in &self.threads {
-            let registers = thread.registers()?;
+        for standing in &self.threads {
+            let registers = standing.registers()?;
             let (frames, unknown) = self.unwinder.walk(&self.process.memory, &registers);
-            let name = self.process.thread_name(thread.tid());
+            let name = self.process.thread_name(standing.tid());
             let thread = Thread {
-                tid: thread.tid(),
+                tid: standing.tid(),
                 name,
             };
             stacks.push(Stack {
                 thread,
                 frames,
                 unknown,
+                running: standing.call().is_none(),
                 handlers,
             });
         }
@@ -115,14 +159,63 @@ impl Process {
     /// Runs `during` while all threads stand; tells how long they did.
     pub(crate) fn while_stopped(
         &self,
+        late: &[i32],
         during: &mut dyn FnMut(&mut dyn Stopped) -> Result<(), TargetError>,
     ) -> Result<Duration, TargetError> {
         // Tables are read before anybody stops.
         let mut unwinder = Unwinder::new(self)?;
-        let start = Instant::now();
-        let mut all = AllStopped::new(self, &mut unwinder)?;
+        let mut all = AllStopped::new(self, &mut unwinder, late)?;
+        let since = all.since.unwrap_or_else(Instant::now);
         let result = during(&mut all);
         all.resume()?;
-        result.map(|()| start.elapsed())
+        result.map(|()| since.elapsed())
+    }
+
+    /// Lets running threads reach their next system call, and holds them there, or where
+    /// they are when the time is over. Who is gone or does not stop is left out.
+    fn at_system_calls(&self, tids: &[i32]) -> (Vec<Standing>, Option<Instant>) {
+        let begin = |tid: &i32| {
+            seize(self.pid, *tid)?;
+            interrupt(self.pid, *tid)?;
+            let thread = wait_standing(self.pid, *tid, PATIENCE)?;
+            if thread.call().is_some() {
+                thread.release()?;
+                return Ok(None);
+            }
+            thread.run_on(None)?;
+            Ok::<_, TargetError>(Some(thread))
+        };
+        let mut running: Vec<Standing> = tids.iter().flat_map(|t| begin(t).ok()?).collect();
+        let mut there: Vec<Standing> = Vec::new();
+        let mut end = Instant::now() + RUN_ON;
+        let mut since = None;
+        while !running.is_empty() && Instant::now() < end {
+            for mut thread in std::mem::take(&mut running) {
+                match thread.look() {
+                    Ok(None) => running.push(thread),
+                    Ok(Some(Stop::SystemCall | Stop::Group)) => {
+                        let first = *since.get_or_insert_with(Instant::now);
+                        end = end.min(first + TOGETHER);
+                        there.push(thread);
+                    }
+                    // The signal is the thread's own.
+                    Ok(Some(Stop::Signal(signal))) => {
+                        if thread.run_on(Some(signal)).is_ok() {
+                            running.push(thread);
+                        }
+                    }
+                    Ok(Some(Stop::Event)) => {
+                        if thread.run_on(None).is_ok() {
+                            running.push(thread);
+                        }
+                    }
+                    Err(_) => {}
+                }
+            }
+            std::thread::sleep(Duration::from_micros(20));
+        }
+        // The others are stopped as all threads are.
+        running.into_iter().for_each(Standing::stay_traced);
+        (there, since)
     }
 }

@@ -107,9 +107,14 @@ impl Target for Process {
 
     fn stop(
         &mut self,
+        first: &[i32],
         during: &mut dyn FnMut(&mut dyn Stopped) -> Result<(), TargetError>,
     ) -> Result<Duration, TargetError> {
-        self.while_stopped(during)
+        self.while_stopped(first, during)
+    }
+
+    fn places(&self, frames: &[LiveAddr]) -> Vec<Option<String>> {
+        self.names_of(frames)
     }
 
     fn unwind_registrar(&self) -> Result<Option<LiveAddr>, TargetError> {
@@ -242,10 +247,9 @@ fn is_outside_runtime(process: &Process, thread: &Standing) -> Result<(), Target
         )))
     };
     let registers = thread.registers()?;
-    let call = registers.orig_rax.cast_signed();
-    if call < 0 {
+    let Some(call) = thread.call() else {
         return busy("it is running");
-    }
+    };
     let (frames, unknown) = Unwinder::new(process)?.walk(&process.memory, &registers);
     if let Some(why) = unknown {
         return busy(&why);
@@ -277,7 +281,7 @@ fn is_outside_runtime(process: &Process, thread: &Standing) -> Result<(), Target
     let outer = files.iter().rev().take_while(|path| in_libc(path)).count();
     // Nobody waits for a peer or for time with the allocator's lock in hand; whoever
     // waits for a lock may.
-    if WAITS.contains(&call) {
+    if WAITS.iter().any(|wait| wait.cast_unsigned() == call) {
         return Ok(());
     }
     // The wrapper of a call is one function, with a second one behind it for those

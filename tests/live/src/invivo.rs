@@ -33,6 +33,15 @@ pub fn invivo_through(command: Command) -> Result<Ran> {
     run(command, LIMIT)
 }
 
+/// Runs `invivo recover`.
+///
+/// # Errors
+///
+/// As [`invivo`].
+pub fn recover(pid: u32) -> Result<Ran> {
+    invivo(&["recover", "-p", &pid.to_string(), "--json"])
+}
+
 /// Builds a patch; it must succeed.
 ///
 /// # Errors

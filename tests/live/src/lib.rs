@@ -8,6 +8,7 @@ pub mod binary;
 pub mod compile;
 pub mod fixture;
 pub mod invivo;
+pub mod killed;
 pub mod memory;
 pub mod pair;
 pub mod round_trip;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use live_tests::compile::Build;
-use live_tests::invivo::{apply, revert};
+use live_tests::invivo::{apply, invivo, revert};
 use live_tests::pair::Pair;
 use live_tests::round_trip::{CONSISTENCIES, there_and_back};
 use live_tests::target::{Side, Target};
@@ -238,10 +238,87 @@ fn quiescent_names_who_blocks() -> Result<()> {
             "the thread {thread} is not named\n{}",
             ran.told()
         );
+        ensure!(
+            ran.stderr.contains(&format!(
+                "waiting: thread {thread} (stayer) is inside dwell"
+            )),
+            "it is not told who is waited for\n{}",
+            ran.told()
+        );
         target.expect_all(&pair.fixture.asks, Side::Old)?;
         target.expect("release", "10")?;
         apply(&patch, target.pid(), &quiescent)?.expect_state("applied")?;
         target.expect_all(&pair.fixture.asks, Side::New)
+    })
+}
+
+/// Who would be in the way is told at once, with the whole stack by name; the same command says when nobody is.
+#[test]
+fn blocking_names_threads_and_stacks() -> Result<()> {
+    in_workdir("blocking", |dir| {
+        let pair = Pair::build(dir, "stayer.c", Build::default())?;
+        let mut target = pair.start()?;
+        let patch = pair.patch()?;
+        let thread: i64 = target.ask("who")?.parse()?;
+        let (file, pid) = (patch.display().to_string(), target.pid().to_string());
+        let ran = invivo(&["blocking", &file, "-p", &pid, "--json"])?;
+        let json = ran.expect_code(3)?.json("invivo.blocking/1")?;
+        let process = &json["processes"][0];
+        ensure!(process["state"] == "blocked", "{json}");
+        ensure!(
+            process["threads"]
+                .as_array()
+                .is_some_and(|all| all.len() == 1),
+            "{json}"
+        );
+        let blocker = &process["threads"][0];
+        ensure!(
+            blocker["tid"] == thread
+                && blocker["name"] == "stayer"
+                && blocker["function"] == "dwell",
+            "{json}"
+        );
+        let places: Vec<String> = blocker["stack"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|frame| frame["place"].to_string())
+            .collect();
+        let order = ["read", "dwell+0x", "stay+0x"];
+        let mut left = places.iter();
+        ensure!(
+            order
+                .iter()
+                .all(|name| left.any(|place| place.contains(name))),
+            "the stack is {places:?}"
+        );
+        let text = invivo(&["blocking", &file, "-p", &pid])?;
+        for word in ["blocked", "stayer", "is inside dwell", "stay+0x"] {
+            ensure!(text.stdout.contains(word), "{word}\n{}", text.told());
+        }
+        target.expect_all(&pair.fixture.asks, Side::Old)?;
+        target.expect("release", "10")?;
+        let ran = invivo(&["blocking", &file, "-p", &pid, "--json"])?;
+        let json = ran.expect_code(0)?.json("invivo.blocking/1")?;
+        ensure!(json["processes"][0]["state"] == "free", "{json}");
+        Ok(())
+    })
+}
+
+/// A thread that is inside the function for all but a thousandth of its time, and runs: looking again and again by
+/// chance would take for ever. It is caught where it leaves, at its next system call.
+#[test]
+fn a_busy_thread_is_caught_where_it_leaves() -> Result<()> {
+    in_workdir("busy", |dir| {
+        let pair = Pair::build(dir, "red_zone.c", Build::default())?;
+        let mut target = pair.start()?;
+        let patch = pair.patch()?;
+        for _ in 0..10 {
+            let quiescent = ["--consistency", "quiescent", "--timeout", "3"];
+            apply(&patch, target.pid(), &quiescent)?.expect_state("applied")?;
+            revert(Some("fix"), target.pid())?.expect_state("reverted")?;
+        }
+        target.expect("damaged", "0")
     })
 }
 

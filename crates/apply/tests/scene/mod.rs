@@ -161,6 +161,7 @@ pub(crate) fn options(consistency: Consistency) -> Options<'static> {
         timeout: Duration::ZERO,
         applied_by: "test".to_owned(),
         interrupted: None,
+        waiting: None,
     }
 }
 

@@ -18,7 +18,7 @@ pub(crate) fn run(apply: &Apply, output: &Output) -> Result<u8, Failure> {
         arguments::Consistency::Entry => Consistency::Entry,
         arguments::Consistency::Quiescent => Consistency::Quiescent,
     };
-    let run = Run::new();
+    let run = Run::new(output);
     let options = run.options(consistency, apply.timeout);
     let _busy = output.busy("applying");
     let judgements = &file.patch.judgements;

@@ -103,7 +103,7 @@ fn describe(pid: i32, preflight: &Preflight) -> ProcessPlan {
     let new = layout.data.end.0 - layout.region.start.0;
     ProcessPlan {
         pid,
-        state: if preflight.is_applied {
+        state: if preflight.applied.is_some() {
             "nothing to do"
         } else {
             "ready"
@@ -119,7 +119,7 @@ fn describe(pid: i32, preflight: &Preflight) -> ProcessPlan {
                 leads_to: hook.destination.to_string(),
             })
             .collect(),
-        memory: if preflight.kept.is_some() || preflight.is_applied {
+        memory: if preflight.kept.is_some() || preflight.applied.is_some() {
             0
         } else {
             new

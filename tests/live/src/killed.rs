@@ -1,0 +1,73 @@
+//! A tool that is killed at a chosen step.
+//!
+//! The test traces it as a debugger would and counts the system calls with which it touches another process.
+
+use std::io::Write;
+use std::process::{Child, Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+use nix::sys::ptrace::{self, Options};
+use nix::sys::signal::Signal;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+use crate::binary;
+
+/// `pwrite64` and `ptrace`: everything that changes a process goes through them.
+const TOUCHING: [u64; 2] = [18, 101];
+/// `-ENOSYS`, which stands in `rax` before a call is made.
+const BEFORE: u64 = (-38_i64).cast_unsigned();
+
+/// Runs `invivo` with `args` and kills it just before its step number `last`, counted from 0. False if it ended before.
+///
+/// # Errors
+///
+/// When it cannot be run or traced.
+pub fn killed_before(args: &[&str], last: usize) -> Result<bool> {
+    // It waits for a line, so that it can be traced before it is what it becomes.
+    let mut child = Command::new("sh")
+        .args(["-c", "read go; exec \"$0\" \"$@\""])
+        .arg(binary::invivo()?)
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()?;
+    let killed = step(&mut child, last);
+    // Where it still lives, tracing it failed.
+    let _ = child.kill();
+    let _ = child.wait();
+    killed
+}
+
+fn step(child: &mut Child, last: usize) -> Result<bool> {
+    let pid = Pid::from_raw(child.id().try_into()?);
+    let options =
+        Options::PTRACE_O_TRACESYSGOOD | Options::PTRACE_O_TRACEEXEC | Options::PTRACE_O_EXITKILL;
+    ptrace::seize(pid, options).context("the tool cannot be traced")?;
+    child.stdin.take().context("no input")?.write_all(b"\n")?;
+    ptrace::interrupt(pid)?;
+    let (mut steps, mut executed) = (0, false);
+    loop {
+        let mut signal = None;
+        match waitpid(pid, Some(WaitPidFlag::__WALL))? {
+            WaitStatus::PtraceEvent(_, _, event) => {
+                executed |= event == ptrace::Event::PTRACE_EVENT_EXEC as i32;
+            }
+            WaitStatus::PtraceSyscall(_) => {
+                let registers = ptrace::getregs(pid)?;
+                if executed && registers.rax == BEFORE && TOUCHING.contains(&registers.orig_rax) {
+                    if steps == last {
+                        nix::sys::signal::kill(pid, Signal::SIGKILL)?;
+                        return Ok(true);
+                    }
+                    steps += 1;
+                }
+            }
+            WaitStatus::Stopped(_, other) => signal = Some(other),
+            WaitStatus::Exited(..) => return Ok(false),
+            other => bail!("the traced tool came to {other:?}"),
+        }
+        ptrace::syscall(pid, signal)?;
+    }
+}
