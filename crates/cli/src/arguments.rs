@@ -77,11 +77,11 @@ pub(crate) enum Command {
     Plan(Plan),
     /// Make a patch live in running processes.
     #[command(
-        after_help = "Examples:\n  invivo apply fix.patch -p 1234\n  invivo apply fix.patch -p 1234 --consistency quiescent --timeout 30"
+        after_help = "Examples:\n  invivo apply fix.patch -p 1234\n  invivo apply fix.patch -p 1234 --consistency quiescent --timeout 30\n  invivo apply fix.patch --all"
     )]
     Apply(Apply),
     /// Take a patch back, byte for byte.
-    #[command(after_help = "Examples:\n  invivo revert -p 1234\n  invivo revert my-fix -p 1234")]
+    #[command(after_help = "Examples:\n  invivo revert -p 1234\n  invivo revert my-fix --all")]
     Revert(Revert),
     /// Which threads keep a quiescent apply waiting; stops all for a moment to look.
     #[command(after_help = "Example:\n  invivo blocking fix.patch -p 1234")]
@@ -214,6 +214,18 @@ pub(crate) struct Processes {
     pub(crate) pid: Vec<i32>,
 }
 
+/// Which processes are changed.
+#[derive(Debug, Args)]
+pub(crate) struct Targets {
+    /// A process; may be given several times.
+    #[arg(short, long = "pid", value_name = "PID", required_unless_present = "all",
+          value_parser = clap::value_parser!(i32).range(1..))]
+    pub(crate) pid: Vec<i32>,
+    /// Every process that it concerns, those that start meanwhile too.
+    #[arg(long, conflicts_with = "pid")]
+    pub(crate) all: bool,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct Plan {
     /// The patch.
@@ -236,7 +248,7 @@ pub(crate) struct Apply {
     /// The patch.
     pub(crate) patch: PathBuf,
     #[command(flatten)]
-    pub(crate) processes: Processes,
+    pub(crate) targets: Targets,
     /// What callers of replaced functions may see; a patch that changes how functions are
     /// called through pointers is always `quiescent`.
     #[arg(long, value_enum, default_value = "entry")]
@@ -254,7 +266,7 @@ pub(crate) struct Revert {
     /// The patch's name [default: every live patch].
     pub(crate) name: Option<String>,
     #[command(flatten)]
-    pub(crate) processes: Processes,
+    pub(crate) targets: Targets,
     /// How many seconds to wait for another tool, or for threads that are in the way.
     #[arg(long, value_name = "SECONDS", default_value_t = 10.0, value_parser = seconds)]
     pub(crate) timeout: f64,
@@ -274,7 +286,7 @@ pub(crate) struct Blocking {
 #[derive(Debug, Args)]
 pub(crate) struct Recover {
     #[command(flatten)]
-    pub(crate) processes: Processes,
+    pub(crate) targets: Targets,
     /// How many seconds to wait for another tool, or for threads that are in the way.
     #[arg(long, value_name = "SECONDS", default_value_t = 10.0, value_parser = seconds)]
     pub(crate) timeout: f64,

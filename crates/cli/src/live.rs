@@ -9,7 +9,7 @@ use invivo_patch::Judgement;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::failure::{Failure, INTERRUPTED};
+use crate::failure::{Failure, INTERRUPTED, NOT_NOW};
 use crate::output::{Output, milliseconds};
 use crate::verdict::print_judgements;
 
@@ -17,7 +17,8 @@ use crate::verdict::print_judgements;
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct ProcessOutcome {
     pub(crate) pid: i32,
-    /// `applied`, `reverted`, `nothing to do`, `refused`, `blocked` or `failed`.
+    /// `applied`, `reverted`, `nothing to do`, `refused`, `blocked`, `failed`, or `ended` where
+    /// the process was gone before it was its turn.
     pub(crate) state: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) patch: Option<String>,
@@ -48,6 +49,8 @@ pub(crate) struct Outcomes {
     /// Findings against the patch that a person has judged to do no harm.
     pub(crate) judgements: Vec<Judgement>,
     pub(crate) processes: Vec<ProcessOutcome>,
+    /// Processes of other users, of which it is not known whether they are concerned.
+    pub(crate) unread: usize,
 }
 
 /// Options for the engine, with Ctrl-C in hand.
@@ -79,62 +82,85 @@ impl Run {
         }
     }
 
+    /// True once the user wants to stop.
+    pub(crate) fn is_interrupted(&self) -> bool {
+        self.interrupted.load(Ordering::Relaxed)
+    }
+
+    /// Does `work` for one process: its outcomes, and why it was not done.
+    pub(crate) fn one(
+        &self,
+        pid: i32,
+        work: &dyn Fn(i32) -> Result<Vec<Outcome>, Failure>,
+    ) -> (Vec<ProcessOutcome>, Option<Failure>) {
+        let start = Instant::now();
+        let result = work(pid);
+        let wall = micros(start.elapsed());
+        match result {
+            Ok(outcomes) => {
+                let done = outcomes.into_iter().map(|outcome| done(pid, outcome, wall));
+                (done.collect(), None)
+            }
+            Err(mut failure) => {
+                if failure.code == NOT_NOW && self.is_interrupted() {
+                    failure.code = INTERRUPTED;
+                    failure.text =
+                        format!("interrupted; process {pid} is as it was: {}", failure.text);
+                }
+                (vec![failed(pid, &failure, wall)], Some(failure))
+            }
+        }
+    }
+
     /// Does `work` for each process; prints all outcomes; returns the worst exit code.
     pub(crate) fn each(
         &self,
         pids: &[i32],
         judgements: &[Judgement],
         output: &Output,
-        work: impl Fn(i32) -> Result<Vec<Outcome>, Failure>,
+        work: &dyn Fn(i32) -> Result<Vec<Outcome>, Failure>,
     ) -> Result<u8, Failure> {
-        let mut processes = Vec::new();
-        let mut failures: Vec<Failure> = Vec::new();
+        let mut all = Vec::new();
         for pid in pids {
-            let start = Instant::now();
-            let result = work(*pid);
-            let wall = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
-            match result {
-                Ok(outcomes) => {
-                    processes.extend(
-                        outcomes
-                            .into_iter()
-                            .map(|outcome| done(*pid, outcome, wall)),
-                    );
-                }
-                Err(mut failure) => {
-                    if failure.code == crate::failure::NOT_NOW
-                        && self.interrupted.load(Ordering::Relaxed)
-                    {
-                        failure.code = INTERRUPTED;
-                        failure.text =
-                            format!("interrupted; process {pid} is as it was: {}", failure.text);
-                    }
-                    processes.push(failed(*pid, &failure, wall));
-                    failures.push(failure);
-                }
-            }
-            if self.interrupted.load(Ordering::Relaxed) {
+            all.push(self.one(*pid, work));
+            if self.is_interrupted() {
                 break;
             }
         }
-        let outcomes = Outcomes {
-            schema: "invivo.outcome/1",
-            judgements: judgements.to_vec(),
-            processes,
-        };
-        output.data(&outcomes, || {
-            outcomes.processes.iter().for_each(print);
-            print_judgements(&outcomes.judgements);
-        })?;
-        for failure in &failures {
-            failure.print();
-        }
-        Ok(failures
-            .iter()
-            .map(|failure| failure.code)
-            .max()
-            .unwrap_or(0))
+        show(all, judgements, 0, output)
     }
+}
+
+/// Prints what became of each process; returns the worst exit code.
+pub(crate) fn show(
+    all: Vec<(Vec<ProcessOutcome>, Option<Failure>)>,
+    judgements: &[Judgement],
+    unread: usize,
+    output: &Output,
+) -> Result<u8, Failure> {
+    let (processes, failures): (Vec<_>, Vec<_>) = all.into_iter().unzip();
+    let failures: Vec<Failure> = failures.into_iter().flatten().collect();
+    let looked_at = processes.len();
+    let outcomes = Outcomes {
+        schema: "invivo.outcome/1",
+        judgements: judgements.to_vec(),
+        processes: processes.into_iter().flatten().collect(),
+        unread,
+    };
+    output.data(&outcomes, || {
+        outcomes.processes.iter().for_each(print);
+        print_judgements(&outcomes.judgements);
+    })?;
+    failures.iter().for_each(Failure::print);
+    if looked_at > 1 && !failures.is_empty() {
+        let text = format!("{} of {looked_at} processes: not done", failures.len());
+        Failure::new(0, text).print();
+    }
+    Ok(failures
+        .iter()
+        .map(|failure| failure.code)
+        .max()
+        .unwrap_or(0))
 }
 
 pub(crate) fn micros(duration: Duration) -> u64 {
@@ -169,10 +195,10 @@ fn done(pid: i32, outcome: Outcome, wall_us: u64) -> ProcessOutcome {
     }
 }
 
-fn failed(pid: i32, failure: &Failure, wall_us: u64) -> ProcessOutcome {
+pub(crate) fn failed(pid: i32, failure: &Failure, wall_us: u64) -> ProcessOutcome {
     let state = match failure.code {
         crate::failure::REFUSED => "refused",
-        crate::failure::NOT_NOW | INTERRUPTED => "blocked",
+        NOT_NOW | INTERRUPTED => "blocked",
         _ => "failed",
     };
     ProcessOutcome {

@@ -6,6 +6,7 @@
 mod arguments;
 mod commands;
 mod debug_files;
+mod everywhere;
 mod failure;
 mod images;
 mod live;

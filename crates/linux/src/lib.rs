@@ -13,6 +13,7 @@ mod modules;
 mod priority;
 mod process;
 mod ptrace;
+mod scan;
 mod signal_frame;
 mod stop;
 mod stray;
@@ -21,3 +22,4 @@ mod target;
 mod unwind;
 
 pub use process::{Access, Process, processes};
+pub use scan::{Found, Incarnation, Scan};

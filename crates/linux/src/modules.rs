@@ -9,6 +9,7 @@ use object::read::elf::{FileHeader, ProgramHeader};
 use procfs::process::{MMPermissions, MMapPath};
 
 use crate::Process;
+use crate::memory::Memory;
 
 type Elf = FileHeader64<LittleEndian>;
 const LE: LittleEndian = LittleEndian;
@@ -47,60 +48,9 @@ impl Process {
                 continue;
             }
             let head = self.memory.read_some(LiveAddr(map.address.0), HEAD);
-            found.extend(self.parse_head(&head, map.address.0, path));
+            found.extend(parse_head(&self.memory, &head, map.address.0, path));
         }
         Ok(found)
-    }
-
-    fn parse_head(&self, head: &[u8], start: u64, path: String) -> Option<Loaded> {
-        let header = Elf::parse(head).ok()?;
-        let programs = header.program_headers(LE, head).ok()?;
-        let loads = || programs.iter().filter(|p| p.p_type(LE) == elf::PT_LOAD);
-        let first = loads().map(|p| p.p_vaddr(LE)).min()? & !0xfff;
-        let bias = start.wrapping_sub(first);
-        let live = |at: u64| LiveAddr(at.wrapping_add(bias));
-        let last = loads()
-            .filter_map(|p| p.p_vaddr(LE).checked_add(p.p_memsz(LE)))
-            .max()?;
-        let of_type = |kind| {
-            programs
-                .iter()
-                .find(move |p: &&ProgramHeader64<_>| p.p_type(LE) == kind)
-        };
-        let eh_frame_hdr =
-            of_type(elf::PT_GNU_EH_FRAME).map(|p| (live(p.p_vaddr(LE)), p.p_memsz(LE)));
-        let notes = programs.iter().filter(|p| p.p_type(LE) == elf::PT_NOTE);
-        let build_id = notes
-            .filter_map(|p| self.build_id(live(p.p_vaddr(LE)), p))
-            .next();
-        Some(Loaded {
-            bias,
-            first,
-            end: live(last),
-            path,
-            build_id,
-            eh_frame_hdr,
-            segments: loads()
-                .filter_map(|p| {
-                    let end = p.p_vaddr(LE).checked_add(p.p_memsz(LE))?;
-                    Some((live(p.p_vaddr(LE)), live(end)))
-                })
-                .collect(),
-        })
-    }
-
-    fn build_id(&self, at: LiveAddr, program: &ProgramHeader64<LittleEndian>) -> Option<Vec<u8>> {
-        const LARGEST: u64 = 0x1_0000;
-        let size = usize::try_from(program.p_memsz(LE).min(LARGEST)).ok()?;
-        let bytes = self.memory.read_some(at, size);
-        let align = program.p_align(LE);
-        let mut notes = object::read::elf::NoteIterator::<Elf>::new(LE, align, &bytes).ok()?;
-        while let Ok(Some(note)) = notes.next() {
-            if note.name() == elf::ELF_NOTE_GNU && note.n_type(LE) == elf::NT_GNU_BUILD_ID {
-                return Some(note.desc().to_vec());
-            }
-        }
-        None
     }
 
     pub(crate) fn modules_with_build_id(&self) -> Result<Vec<Module>, TargetError> {
@@ -116,4 +66,64 @@ impl Process {
             })
             .collect())
     }
+}
+
+/// The build id of the image whose first page is at `start`.
+pub(crate) fn build_id_at(memory: &Memory, start: u64) -> Option<Vec<u8>> {
+    let head = memory.read_some(LiveAddr(start), HEAD);
+    parse_head(memory, &head, start, String::new())?.build_id
+}
+
+fn parse_head(memory: &Memory, head: &[u8], start: u64, path: String) -> Option<Loaded> {
+    let header = Elf::parse(head).ok()?;
+    let programs = header.program_headers(LE, head).ok()?;
+    let loads = || programs.iter().filter(|p| p.p_type(LE) == elf::PT_LOAD);
+    let first = loads().map(|p| p.p_vaddr(LE)).min()? & !0xfff;
+    let bias = start.wrapping_sub(first);
+    let live = |at: u64| LiveAddr(at.wrapping_add(bias));
+    let last = loads()
+        .filter_map(|p| p.p_vaddr(LE).checked_add(p.p_memsz(LE)))
+        .max()?;
+    let of_type = |kind| {
+        programs
+            .iter()
+            .find(move |p: &&ProgramHeader64<_>| p.p_type(LE) == kind)
+    };
+    let eh_frame_hdr = of_type(elf::PT_GNU_EH_FRAME).map(|p| (live(p.p_vaddr(LE)), p.p_memsz(LE)));
+    let notes = programs.iter().filter(|p| p.p_type(LE) == elf::PT_NOTE);
+    let build_id = notes
+        .filter_map(|p| build_id(memory, live(p.p_vaddr(LE)), p))
+        .next();
+    Some(Loaded {
+        bias,
+        first,
+        end: live(last),
+        path,
+        build_id,
+        eh_frame_hdr,
+        segments: loads()
+            .filter_map(|p| {
+                let end = p.p_vaddr(LE).checked_add(p.p_memsz(LE))?;
+                Some((live(p.p_vaddr(LE)), live(end)))
+            })
+            .collect(),
+    })
+}
+
+fn build_id(
+    memory: &Memory,
+    at: LiveAddr,
+    program: &ProgramHeader64<LittleEndian>,
+) -> Option<Vec<u8>> {
+    const LARGEST: u64 = 0x1_0000;
+    let size = usize::try_from(program.p_memsz(LE).min(LARGEST)).ok()?;
+    let bytes = memory.read_some(at, size);
+    let align = program.p_align(LE);
+    let mut notes = object::read::elf::NoteIterator::<Elf>::new(LE, align, &bytes).ok()?;
+    while let Ok(Some(note)) = notes.next() {
+        if note.name() == elf::ELF_NOTE_GNU && note.n_type(LE) == elf::NT_GNU_BUILD_ID {
+            return Some(note.desc().to_vec());
+        }
+    }
+    None
 }

@@ -62,7 +62,7 @@ pub(crate) fn seize(pid: i32, tid: i32) -> Result<(), TargetError> {
                 .and_then(|task| task.status())
                 .map_or(0, |status| status.tracerpid);
             // Left from an attempt at which it did not stop in time.
-            if tracer == std::process::id().cast_signed() {
+            if tracer == nix::unistd::gettid().as_raw() {
                 return Ok(());
             }
             if tracer != 0 && is_ending(tracer) {

@@ -179,7 +179,7 @@ fn package_of(tool: &OsStr) -> Option<&'static str> {
         "cc" | "gcc" => "sudo apt-get install -y gcc libc6-dev",
         "g++" => "sudo apt-get install -y g++",
         "musl-gcc" => "sudo apt-get install -y musl-tools",
-        "objcopy" | "strip" | "nm" | "readelf" => "sudo apt-get install -y binutils",
+        "as" | "ld" | "objcopy" | "strip" | "nm" | "readelf" => "sudo apt-get install -y binutils",
         "rustc" => "curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y",
         _ => return None,
     })

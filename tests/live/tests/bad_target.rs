@@ -7,7 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use live_tests::binary;
-use live_tests::compile::{Build, compile_program};
+use live_tests::compile::{Build, compile_program, tool};
 use live_tests::invivo::{apply, invivo_through};
 use live_tests::memory::Snapshot;
 use live_tests::pair::Pair;
@@ -110,6 +110,64 @@ fn stopped_process() -> Result<()> {
             state.contains("State:\tT (stopped)"),
             "the process did not stay stopped\n{state}"
         );
+        Ok(())
+    })
+}
+
+/// Its parent has not asked for its end yet: the number is taken, and nobody is there.
+#[test]
+fn zombie() -> Result<()> {
+    unharmed("zombie", |_, _, patch, _| {
+        let mut child = Command::new("true").spawn()?;
+        let state = format!("/proc/{}/stat", child.id());
+        while !fs::read_to_string(&state)?.contains(") Z ") {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        let ran = apply(patch, child.id(), &[])?;
+        child.wait()?;
+        ran.expect_failure(1, &[&child.id().to_string(), "zombie"])?;
+        Ok(())
+    })
+}
+
+/// It has no memory of its own to patch.
+#[test]
+fn thread_of_the_kernel() -> Result<()> {
+    unharmed("kernel-thread", |_, _, patch, _| {
+        let is_one = |pid: &u32| {
+            let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+            status.contains("\nPPid:\t2\n") || status.starts_with("Name:\tkthreadd\n")
+        };
+        let found = (2..1000).find(is_one);
+        let pid = found.context(
+            "no thread of the kernel can be seen: these tests do not run in a container",
+        )?;
+        apply(patch, pid, &[])?.expect_failure(1, &["thread of the kernel", &pid.to_string()])?;
+        Ok(())
+    })
+}
+
+/// Another instruction set as far as patches are concerned.
+#[test]
+fn process_of_32_bits() -> Result<()> {
+    unharmed("narrow", |dir, _, patch, _| {
+        let (object, program) = (dir.join("narrow.o"), dir.join("narrow"));
+        let mut assemble = Command::new("as");
+        assemble
+            .arg("--32")
+            .arg("../programs/narrow.s")
+            .arg("-o")
+            .arg(&object);
+        tool(assemble)?;
+        let mut link = Command::new("ld");
+        link.args(["-m", "elf_i386"])
+            .arg(&object)
+            .arg("-o")
+            .arg(&program);
+        tool(link)?;
+        let target = Target::start(&program, &[] as &[&str])?;
+        apply(patch, target.pid(), &[])?
+            .expect_failure(1, &["32-bit", &target.pid().to_string()])?;
         Ok(())
     })
 }

@@ -1,18 +1,26 @@
 //! `invivo apply`
 
-use invivo_apply::Consistency;
-use invivo_linux::{Access, Process};
+use invivo_apply::{Consistency, State, TargetError, list};
+use invivo_linux::{Access, Process, Scan};
+use invivo_patch::Hex;
 
 use crate::arguments::{self, Apply};
-use crate::failure::Failure;
+use crate::everywhere::everywhere;
+use crate::failure::{Failure, USAGE};
 use crate::live::Run;
 use crate::output::Output;
 use crate::patch_file::load;
 
 pub(crate) fn run(apply: &Apply, output: &Output) -> Result<u8, Failure> {
     let file = load(&apply.patch)?;
+    if apply.dry_run && apply.targets.all {
+        return Err(
+            Failure::new(USAGE, "--dry-run looks at processes that are named with -p")
+                .hint("see which processes run the program with: invivo status PATCH"),
+        );
+    }
     if apply.dry_run {
-        return super::plan::show(&file, &apply.processes.pid, output);
+        return super::plan::show(&file, &apply.targets.pid, output);
     }
     let consistency = match apply.consistency {
         arguments::Consistency::Entry => Consistency::Entry,
@@ -21,14 +29,37 @@ pub(crate) fn run(apply: &Apply, output: &Output) -> Result<u8, Failure> {
     let run = Run::new(output);
     let options = run.options(consistency, apply.timeout);
     let _busy = output.busy("applying");
-    let judgements = &file.patch.judgements;
-    run.each(&apply.processes.pid, judgements, output, |pid| {
+    let work = |pid| {
         let mut process = Process::open(pid, Access::Write(&options))?;
-        Ok(vec![invivo_apply::apply(
-            &mut process,
-            &file.patch,
-            &file.id,
-            &options,
-        )?])
-    })
+        let outcome = invivo_apply::apply(&mut process, &file.patch, &file.id, &options)?;
+        Ok(vec![outcome])
+    };
+    let judgements = &file.patch.judgements;
+    if !apply.targets.all {
+        return run.each(&apply.targets.pid, judgements, output, &work);
+    }
+    let mut scan = Scan::default();
+    let mut is_first = true;
+    let find = || {
+        let found = scan.find(&[&file.patch.target.build_id.0])?;
+        let processes = found.processes.into_iter().map(|(process, _)| process);
+        // Children of patched processes are born patched: those that come later are only
+        // of interest where they are not.
+        let left = processes.filter(|process| is_first || !is_live(process.pid, &file.id));
+        let left = left.collect();
+        is_first = false;
+        Ok((left, found.unread))
+    };
+    everywhere(&run, apply.timeout, judgements, output, find, work)
+}
+
+/// True if the patch is live in the process, or nothing is left of the process.
+fn is_live(pid: i32, id: &Hex) -> bool {
+    let patches = Process::open(pid, Access::Read).and_then(|process| list(&process));
+    match patches {
+        Ok(patches) => patches
+            .iter()
+            .any(|patch| patch.state == State::Applied && patch.id == id.to_string()),
+        Err(error) => matches!(error, TargetError::Gone(_)),
+    }
 }

@@ -1,7 +1,7 @@
 //! `invivo list`
 
 use invivo_apply::{Applied, TargetError};
-use invivo_linux::{Access, Process, processes};
+use invivo_linux::{Access, Incarnation, Process, processes};
 use owo_colors::OwoColorize;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -45,6 +45,23 @@ pub(crate) fn run(list: &List, output: &Output) -> Result<u8, Failure> {
     };
     output.data(&listing, || print(&listing, unread))?;
     Ok(0)
+}
+
+/// Processes with a patch that `wanted` accepts, and how many may not be looked at.
+pub(crate) fn with_patches(
+    wanted: impl Fn(&Applied) -> bool,
+) -> Result<(Vec<Incarnation>, usize), Failure> {
+    let (mut found, mut unread) = (Vec::new(), 0);
+    for pid in processes()? {
+        match look(pid) {
+            Ok(process) if process.patches.iter().any(&wanted) => {
+                found.extend(Incarnation::of(pid));
+            }
+            Err(TargetError::NotPermitted { .. }) => unread += 1,
+            _ => {}
+        }
+    }
+    Ok((found, unread))
 }
 
 fn look(pid: i32) -> Result<ProcessPatches, TargetError> {

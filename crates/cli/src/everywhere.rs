@@ -1,0 +1,114 @@
+//! Commands over every process that they concern, however many there are.
+
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use invivo_apply::Outcome;
+use invivo_linux::Incarnation;
+use invivo_patch::Judgement;
+
+use crate::failure::{Failure, INTERRUPTED, NOT_NOW};
+use crate::live::{ProcessOutcome, Run, show};
+use crate::output::Output;
+
+/// More threads than that do not help: the work is the kernel's.
+const MOST_WORKERS: usize = 8;
+
+/// What became of one process, and why it was not done.
+type One = (Vec<ProcessOutcome>, Option<Failure>);
+
+/// Does `work` in every process that `find` finds, and in those that start meanwhile, until
+/// `find` finds no other one. `find` also tells how many processes it may not look at.
+pub(crate) fn everywhere(
+    run: &Run,
+    timeout: f64,
+    judgements: &[Judgement],
+    output: &Output,
+    mut find: impl FnMut() -> Result<(Vec<Incarnation>, usize), Failure>,
+    work: impl Fn(i32) -> Result<Vec<Outcome>, Failure> + Sync,
+) -> Result<u8, Failure> {
+    let mut known: BTreeSet<Incarnation> = BTreeSet::new();
+    let mut all: Vec<(Incarnation, One)> = Vec::new();
+    let mut deadline = None;
+    let mut cut_off = None;
+    let unread = loop {
+        let (found, unread) = find()?;
+        let new: Vec<Incarnation> = found.into_iter().filter(|p| known.insert(*p)).collect();
+        if new.is_empty() {
+            break unread;
+        }
+        all.extend(in_parallel(run, new, &work));
+        if run.is_interrupted() {
+            let text = "interrupted; not every process was reached";
+            cut_off = Some(Failure::new(INTERRUPTED, text));
+            break unread;
+        }
+        // The first walk takes as long as it takes.
+        let limit = || Instant::now() + Duration::from_secs_f64(timeout);
+        if Instant::now() > *deadline.get_or_insert_with(limit) {
+            let text = "new processes of the program start faster than they are reached";
+            cut_off = Some(Failure::new(NOT_NOW, text).hint("wait longer with --timeout SECONDS"));
+            break unread;
+        }
+    };
+    all.sort_by_key(|(process, _)| *process);
+    let all = all.into_iter().map(|(_, one)| one);
+    let all: Vec<One> = all
+        .chain(cut_off.map(|failure| (Vec::new(), Some(failure))))
+        .collect();
+    let code = show(all, judgements, unread, output)?;
+    if unread > 0 && !output.quiet {
+        anstream::eprintln!("{unread} processes of other users could not be looked at");
+    }
+    Ok(code)
+}
+
+/// Each process is one thread's from start to end: what traces a process is a thread.
+fn in_parallel(
+    run: &Run,
+    processes: Vec<Incarnation>,
+    work: &(impl Fn(i32) -> Result<Vec<Outcome>, Failure> + Sync),
+) -> Vec<(Incarnation, One)> {
+    let workers = thread::available_parallelism().map_or(1, usize::from);
+    let workers = workers.min(MOST_WORKERS).min(processes.len());
+    let left = Mutex::new(processes);
+    let done = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                while let Some(process) = next(&left, run) {
+                    let one = one(run, process, work);
+                    if let Ok(mut done) = done.lock() {
+                        done.push((process, one));
+                    }
+                }
+            });
+        }
+    });
+    done.into_inner().unwrap_or_default()
+}
+
+fn next(left: &Mutex<Vec<Incarnation>>, run: &Run) -> Option<Incarnation> {
+    if run.is_interrupted() {
+        return None;
+    }
+    left.lock().ok()?.pop()
+}
+
+fn one(
+    run: &Run,
+    process: Incarnation,
+    work: &(impl Fn(i32) -> Result<Vec<Outcome>, Failure> + Sync),
+) -> One {
+    let (mut outcomes, failure) = run.one(process.pid, work);
+    // A process that ended, or became another program, is no failure: nothing of it is left.
+    if failure.is_some() && !process.is_still_there() {
+        for outcome in &mut outcomes {
+            outcome.state = "ended".to_owned();
+        }
+        return (outcomes, None);
+    }
+    (outcomes, failure)
+}

@@ -1,0 +1,123 @@
+//! Which processes have an image loaded: told without stopping or changing any.
+
+use std::collections::HashMap;
+
+use invivo_apply::TargetError;
+use procfs::process::{MMPermissions, MMapPath, MemoryMap};
+
+use crate::error::proc_error;
+use crate::memory::Memory;
+use crate::{modules, process::processes};
+
+/// A process, told apart from later ones with the same number and from what it was
+/// before it executed another program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Incarnation {
+    /// Its number.
+    pub pid: i32,
+    /// When it started, in ticks since boot.
+    started: u64,
+    /// Where its stack starts: elsewhere after each `exec`.
+    stack: u64,
+}
+
+impl Incarnation {
+    /// What the process with this number is now; `None` if there is none, or it has ended.
+    #[must_use]
+    pub fn of(pid: i32) -> Option<Incarnation> {
+        let stat = procfs::process::Process::new(pid).and_then(|process| process.stat());
+        let stat = stat.ok().filter(|stat| !matches!(stat.state, 'Z' | 'X'))?;
+        Some(Incarnation {
+            pid,
+            started: stat.starttime,
+            stack: stat.startstack,
+        })
+    }
+
+    /// True unless it has ended, or become another program.
+    #[must_use]
+    pub fn is_still_there(&self) -> bool {
+        Incarnation::of(self.pid) == Some(*self)
+    }
+}
+
+/// What a walk over all processes found.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// Those that have the image loaded, with its build id.
+    pub processes: Vec<(Incarnation, Vec<u8>)>,
+    /// How many may not be looked at.
+    pub unread: usize,
+}
+
+/// Walks over all processes; remembers which file has which build id.
+#[derive(Debug, Default)]
+pub struct Scan {
+    files: HashMap<(i32, i32, u64), Option<Vec<u8>>>,
+}
+
+impl Scan {
+    /// Processes that have an image loaded whose build id is `wanted`. Processes that end
+    /// meanwhile are left out, and so is this program.
+    ///
+    /// # Errors
+    /// When `/proc` cannot be read.
+    pub fn find(&mut self, wanted: &[&[u8]]) -> Result<Found, TargetError> {
+        let mut found = Found::default();
+        let own = std::process::id().cast_signed();
+        for pid in processes()?.into_iter().filter(|pid| *pid != own) {
+            match self.build_ids(pid) {
+                Ok(ids) => {
+                    let ids = ids.into_iter().filter(|id| wanted.contains(&&id[..]));
+                    let now = Incarnation::of(pid);
+                    found.processes.extend(
+                        now.into_iter()
+                            .flat_map(|now| ids.clone().map(move |id| (now, id))),
+                    );
+                }
+                Err(TargetError::NotPermitted { .. }) => found.unread += 1,
+                // It has ended meanwhile.
+                Err(_) => {}
+            }
+        }
+        Ok(found)
+    }
+
+    /// Build ids of everything that a process has loaded, each once.
+    fn build_ids(&mut self, pid: i32) -> Result<Vec<Vec<u8>>, TargetError> {
+        let info = procfs::process::Process::new(pid).map_err(|e| proc_error(pid, e))?;
+        // Threads of the kernel have no memory.
+        if info.stat().map_err(|e| proc_error(pid, e))?.vsize == 0 {
+            return Ok(Vec::new());
+        }
+        let maps = info.maps().map_err(|e| proc_error(pid, e))?;
+        let mut memory = None;
+        let mut ids: Vec<Vec<u8>> = Vec::new();
+        for map in maps.0.iter().filter(|map| is_head(map)) {
+            let file = (map.dev.0, map.dev.1, map.inode);
+            let id = match self.files.get(&file) {
+                Some(known) => known.clone(),
+                None => {
+                    let memory = match &memory {
+                        Some(memory) => memory,
+                        None => memory.insert(Memory::open(pid, false)?),
+                    };
+                    let id = modules::build_id_at(memory, map.address.0);
+                    self.files.insert(file, id.clone());
+                    id
+                }
+            };
+            ids.extend(id);
+        }
+        ids.sort_unstable();
+        ids.dedup();
+        Ok(ids)
+    }
+}
+
+/// True for the start of a file that may be an image.
+fn is_head(map: &MemoryMap) -> bool {
+    map.offset == 0
+        && map.perms.contains(MMPermissions::READ)
+        && matches!(map.pathname, MMapPath::Path(_))
+}

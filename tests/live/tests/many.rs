@@ -1,0 +1,278 @@
+//! Every process of a program at once, wherever it runs.
+//!
+//! Each scenario marks its program, so that it is another image than those of other scenarios that run meanwhile.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread::sleep;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use live_tests::compile::Build;
+use live_tests::invivo::{self, invivo};
+use live_tests::memory::Snapshot;
+use live_tests::pair::Pair;
+use live_tests::run::Ran;
+use live_tests::target::{Side, Target};
+use live_tests::unharmed::am_root;
+use live_tests::workdir::in_workdir;
+use serde_json::Value;
+
+struct Marked {
+    pair: Pair,
+    patch: PathBuf,
+    name: String,
+}
+
+// A pair and its patch, with a mark in image and name that nobody else has.
+fn marked(dir: &Path, source: &str, more: &[&str]) -> Result<Marked> {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let name = format!("mark_{}_{number}", std::process::id());
+    let symbol = format!("-Wl,--defsym={name}=1");
+    let flags = [&[symbol.as_str()][..], more].concat();
+    let build = Build {
+        flags: &flags,
+        ..Build::default()
+    };
+    let pair = Pair::build(dir, source, build)?;
+    let patch = dir.join("marked.patch");
+    invivo::build(&pair.base, &pair.fixed, &patch, &["--name", &name])?;
+    Ok(Marked { pair, patch, name })
+}
+
+impl Marked {
+    fn apply_all(&self, more: &[&str]) -> Result<Ran> {
+        let patch = self.patch.display().to_string();
+        invivo(&[&["apply", &patch, "--all", "--json"][..], more].concat())
+    }
+
+    fn revert_all(&self) -> Result<Ran> {
+        invivo(&["revert", &self.name, "--all", "--json"])
+    }
+}
+
+fn outcomes(ran: &Ran) -> Result<Vec<Value>> {
+    let json = ran.json("invivo.outcome/1")?;
+    Ok(json["processes"].as_array().cloned().unwrap_or_default())
+}
+
+// How many processes have which state.
+fn count(ran: &Ran, state: &str) -> Result<usize> {
+    let all = outcomes(ran)?;
+    Ok(all
+        .iter()
+        .filter(|outcome| outcome["state"] == state)
+        .count())
+}
+
+/// Two hundred processes of one program; none is left out, and each is restored byte for byte.
+#[test]
+fn two_hundred_processes() -> Result<()> {
+    const MANY: usize = 200;
+    in_workdir("many", |dir| {
+        let marked = marked(dir, "greeting.c", &[])?;
+        let mut targets = Vec::new();
+        for _ in 0..MANY {
+            targets.push(marked.pair.start()?);
+        }
+        let before = Snapshot::of(targets[0].pid())?;
+        let ran = marked.apply_all(&[])?;
+        ran.expect_code(0)?;
+        ensure!(count(&ran, "applied")? == MANY, "{}", ran.told());
+        for target in &mut targets {
+            target.expect_all(&marked.pair.fixture.asks, Side::New)?;
+        }
+        let again = marked.apply_all(&[])?;
+        ensure!(count(&again, "nothing to do")? == MANY, "{}", again.told());
+        let back = marked.revert_all()?;
+        back.expect_code(0)?;
+        ensure!(count(&back, "reverted")? == MANY, "{}", back.told());
+        for target in &mut targets {
+            target.expect_all(&marked.pair.fixture.asks, Side::Old)?;
+        }
+        before.expect_same()
+    })
+}
+
+/// One process of several is in the way: the others are done, and the sum says what is not.
+#[test]
+fn partial_failure_is_told_as_such() -> Result<()> {
+    in_workdir("partial", |dir| {
+        let marked = marked(dir, "stayer.c", &[])?;
+        let mut free = marked.pair.start()?;
+        free.expect("release", "10")?;
+        let mut blocked = marked.pair.start()?;
+        let ran = marked.apply_all(&["--consistency", "quiescent", "--timeout", "1"])?;
+        ran.expect_failure(3, &["1 of 2 processes", "dwell"])?;
+        ensure!(
+            count(&ran, "applied")? == 1 && count(&ran, "blocked")? == 1,
+            "{}",
+            ran.told()
+        );
+        free.expect("price", "new 12")?;
+        blocked.expect("price", "old 10")?;
+        blocked.expect("release", "10")?;
+        let ran = marked.apply_all(&["--consistency", "quiescent"])?;
+        ran.expect_code(0)?;
+        ensure!(
+            count(&ran, "applied")? == 1 && count(&ran, "nothing to do")? == 1,
+            "{}",
+            ran.told()
+        );
+        marked.revert_all()?.expect_code(0)?;
+        blocked.expect("price", "old 10")
+    })
+}
+
+/// Thousands of children that live for a millisecond, while the tool walks all processes: none makes it fail, none
+/// sees anything but old or new, and once it has ended all see the same.
+#[test]
+fn thousands_of_short_lived_processes() -> Result<()> {
+    in_workdir("brood", |dir| {
+        let marked = marked(dir, "brood.c", &[])?;
+        let mut target = marked.pair.start()?;
+        let mut rounds = 0;
+        while rounds < 5 || target.ask("born")?.parse::<u64>()? < 3000 {
+            marked.apply_all(&["--timeout", "30"])?.expect_code(0)?;
+            only(&mut target, false).with_context(|| format!("after apply {rounds}"))?;
+            marked.revert_all()?.expect_code(0)?;
+            only(&mut target, true).with_context(|| format!("after revert {rounds}"))?;
+            rounds += 1;
+        }
+        target.expect("strange", "0")
+    })
+}
+
+// Children that were born after the tool had ended, and the few that were alive then, see one side.
+fn only(target: &mut Target, old: bool) -> Result<()> {
+    target.expect("price", if old { "10" } else { "12" })?;
+    sleep(Duration::from_millis(100));
+    target.expect("reset", "ok")?;
+    sleep(Duration::from_millis(100));
+    let counts = target.ask("counts")?;
+    let (seen_old, seen_new) = counts.split_once(' ').context("two counts")?;
+    let (right, wrong) = if old {
+        (seen_old, seen_new)
+    } else {
+        (seen_new, seen_old)
+    };
+    ensure!(
+        wrong == "0" && right != "0",
+        "old and new were seen {counts} times"
+    );
+    Ok(())
+}
+
+/// A process that starts while others are being patched is not forgotten.
+#[test]
+fn processes_that_start_meanwhile() -> Result<()> {
+    in_workdir("meanwhile", |dir| {
+        let marked = marked(dir, "stayer.c", &[])?;
+        // The first one blocks for a second, and the other starts in that time.
+        let _blocked = marked.pair.start()?;
+        let quiescent = ["--consistency", "quiescent", "--timeout", "2"];
+        let (ran, mut late) = std::thread::scope(|scope| {
+            let tool = scope.spawn(|| marked.apply_all(&quiescent));
+            sleep(Duration::from_millis(700));
+            let mut late = marked.pair.start()?;
+            late.expect("release", "10")?;
+            let ran = tool
+                .join()
+                .map_err(|_| anyhow::anyhow!("a thread of the test ended"))??;
+            Ok::<_, anyhow::Error>((ran, late))
+        })?;
+        ran.expect_code(3)?;
+        ensure!(
+            count(&ran, "applied")? == 1 && count(&ran, "blocked")? == 1,
+            "{}",
+            ran.told()
+        );
+        late.expect("price", "new 12")
+    })
+}
+
+// Starts the base through a command, patches every process of it and takes it back.
+fn elsewhere(dir: &Path, marked: &Marked, command: Command) -> Result<()> {
+    let mut target = Target::start_command(command, &dir.join("target"))?;
+    let ran = marked.apply_all(&[])?;
+    ran.expect_code(0)?;
+    ensure!(count(&ran, "applied")? == 1, "{}", ran.told());
+    target.expect_all(&marked.pair.fixture.asks, Side::New)?;
+    let pid = outcomes(&ran)?[0]["pid"].as_u64().context("no number")?;
+    let back = marked.revert_all()?;
+    ensure!(count(&back, "reverted")? == 1, "{}", back.told());
+    ensure!(outcomes(&back)?[0]["pid"] == pid, "{}", back.told());
+    target.expect_all(&marked.pair.fixture.asks, Side::Old)
+}
+
+// An ordinary user makes namespaces inside a user namespace of his own.
+fn unshare(more: &[&str]) -> Result<Command> {
+    let mut command = Command::new("unshare");
+    if !am_root()? {
+        command.arg("--map-root-user");
+    }
+    command.args(more);
+    Ok(command)
+}
+
+/// Its own process numbers and its own mounts: it is found and patched from outside.
+#[test]
+fn another_pid_and_mount_namespace() -> Result<()> {
+    in_workdir("namespace", |dir| {
+        let marked = marked(dir, "greeting.c", &[])?;
+        let mut command = unshare(&["--pid", "--fork", "--mount", "--mount-proc", "--kill-child"])?;
+        command.arg(&marked.pair.base);
+        elsewhere(dir, &marked, command)
+    })
+}
+
+/// A file system that is no longer there under the name that the process knows.
+#[test]
+fn a_mount_that_only_the_process_sees() -> Result<()> {
+    in_workdir("own-mount", |dir| {
+        let marked = marked(dir, "greeting.c", &[])?;
+        let place = dir.join("only-there");
+        std::fs::create_dir(&place)?;
+        let mut command = unshare(&["--mount"])?;
+        let script =
+            "mount -t tmpfs tmpfs \"$1\" && cp \"$0\" \"$1\"/program && exec \"$1\"/program";
+        command
+            .args(["sh", "-c", script])
+            .arg(&marked.pair.base)
+            .arg(&place);
+        elsewhere(dir, &marked, command)
+    })
+}
+
+/// A user namespace in which the process is root, though outside it is not.
+#[test]
+fn user_namespace() -> Result<()> {
+    in_workdir("user-namespace", |dir| {
+        let marked = marked(dir, "greeting.c", &[])?;
+        let mut command = Command::new("unshare");
+        command
+            .args(["--user", "--map-root-user"])
+            .arg(&marked.pair.base);
+        elsewhere(dir, &marked, command)
+    })
+}
+
+/// Its root is a folder that holds nothing but the program.
+#[test]
+fn chroot() -> Result<()> {
+    in_workdir("chroot", |dir| {
+        let marked = marked(dir, "greeting.c", &["-static"])?;
+        let root = dir.join("root");
+        std::fs::create_dir(&root)?;
+        std::fs::copy(&marked.pair.base, root.join("program"))?;
+        let mut command = Command::new("chroot");
+        if !am_root()? {
+            command = Command::new("unshare");
+            command.args(["--map-root-user", "chroot"]);
+        }
+        command.arg(&root).arg("/program");
+        elsewhere(dir, &marked, command)
+    })
+}
