@@ -30,8 +30,13 @@ fn marked(dir: &Path, source: &str, more: &[&str]) -> Result<Marked> {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let name = format!("mark_{}_{number}", std::process::id());
-    let symbol = format!("-Wl,--defsym={name}=1");
-    let flags = [&[symbol.as_str()][..], more].concat();
+    // Not in memory, but it makes another build id.
+    let mark = dir.join("mark.h");
+    let text =
+        format!(".pushsection .mark,\\\"\\\",@progbits\\n.ascii \\\"{name}\\\"\\n.popsection");
+    std::fs::write(&mark, format!("__asm__(\"{text}\");\n"))?;
+    let mark = mark.display().to_string();
+    let flags = [&["-include", &mark][..], more].concat();
     let build = Build {
         flags: &flags,
         ..Build::default()
