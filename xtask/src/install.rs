@@ -49,7 +49,13 @@ pub(crate) const BENCH: &[&str] = &["time"];
 pub(crate) const LARGE: &[&str] = &["binutils", "libc6-dbg", "npm", "time"];
 
 /// What the live scenarios compile and look at their small programs with.
-const SCENARIOS: &[&str] = &["build-essential", "binutils", "musl-tools", "util-linux"];
+const SCENARIOS: &[&str] = &[
+    "build-essential",
+    "binutils",
+    "gdb",
+    "musl-tools",
+    "util-linux",
+];
 
 /// What the tests look at the report with: a browser, what drives it, and letters.
 const REPORT: &[&str] = &["chromium", "chromium-driver", "fonts-dejavu-core"];

@@ -15,6 +15,7 @@ mod quiescence;
 mod record;
 mod revert;
 mod settle;
+mod status;
 mod switch;
 mod target;
 mod transaction;
@@ -29,6 +30,7 @@ pub use quiescence::{Blocker, Frame};
 pub use record::{HookRecord, Record, State};
 pub use revert::revert;
 pub use settle::recover;
+pub use status::{Standing, Status, status};
 pub use target::{Module, Protection, Region, Stack, Stopped, Target, TargetError, Thread, Visit};
 pub use transaction::{Consistency, Options, Outcome, OutcomeState, SwitchKind, apply};
 

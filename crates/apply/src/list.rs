@@ -1,6 +1,7 @@
 //! What is applied, read from the target itself; stops nothing.
 
 use invivo_image::demangle;
+use invivo_patch::Hex;
 use serde::Serialize;
 
 use crate::record::{State, read_all};
@@ -13,6 +14,9 @@ pub struct Applied {
     pub name: String,
     /// Its digest.
     pub id: String,
+    /// The build id of the image that it is for.
+    #[serde(skip)]
+    pub build_id: Hex,
     /// What it fixes.
     pub labels: Vec<String>,
     /// How far it has come.
@@ -34,6 +38,7 @@ pub fn list(target: &dyn Target) -> Result<Vec<Applied>, TargetError> {
         .map(|(record, state)| Applied {
             name: record.name,
             id: record.id.to_string(),
+            build_id: record.build_id,
             labels: record.labels,
             state,
             functions: record.functions.iter().map(|name| demangle(name)).collect(),

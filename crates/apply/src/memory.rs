@@ -212,6 +212,10 @@ impl Target for MemoryTarget {
         during(self).map(|()| Duration::ZERO)
     }
 
+    fn glimpse(&self) -> Result<Vec<Stack>, TargetError> {
+        Ok(self.stacks.clone())
+    }
+
     fn unwind_registrar(&self) -> Result<Option<LiveAddr>, TargetError> {
         Ok(None)
     }

@@ -227,6 +227,13 @@ pub trait Target {
         during: &mut dyn FnMut(&mut dyn Stopped) -> Result<(), TargetError>,
     ) -> Result<Duration, TargetError>;
 
+    /// Ways back of the threads that wait, as far as they can be seen without stopping
+    /// them. Where one is not proved, its frames are all places that may be return addresses.
+    ///
+    /// # Errors
+    /// When the target is gone or may not be looked at.
+    fn glimpse(&self) -> Result<Vec<Stack>, TargetError>;
+
     /// What lies at each of these places, for a person: `read+0x1a in libc.so.6`.
     /// All but the first are return addresses.
     fn places(&self, frames: &[LiveAddr]) -> Vec<Option<String>> {

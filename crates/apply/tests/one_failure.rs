@@ -154,6 +154,10 @@ impl Target for OneFailure {
             .stop(first, &mut |all| during(&mut FailingStopped(all, steps)))
     }
 
+    fn glimpse(&self) -> Result<Vec<Stack>, TargetError> {
+        self.inner.glimpse()
+    }
+
     fn unwind_registrar(&self) -> Result<Option<LiveAddr>, TargetError> {
         self.inner.unwind_registrar()
     }

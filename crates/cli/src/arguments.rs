@@ -89,6 +89,11 @@ pub(crate) enum Command {
     /// Finish or undo what a tool that died left; every apply and revert begins with it.
     #[command(after_help = "Example:\n  invivo recover -p 1234")]
     Recover(Recover),
+    /// Which processes run an image that has a fix, which are patched, and why not; stops nothing.
+    #[command(
+        after_help = "Examples:\n  invivo status fix.patch\n  invivo status /usr/lib/x86_64-linux-gnu/libc.so.6 --watch"
+    )]
+    Status(Status),
     /// Which patches are live where; stops nothing.
     #[command(after_help = "Examples:\n  invivo list\n  invivo list -p 1234 --json")]
     List(List),
@@ -293,6 +298,16 @@ pub(crate) struct Recover {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Status {
+    /// Patches, or programs and libraries [default: every image that is patched somewhere].
+    pub(crate) files: Vec<PathBuf>,
+    /// Go on and tell what changes; look again after so many seconds [default: 2].
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2",
+          require_equals = true, value_parser = seconds)]
+    pub(crate) watch: Option<f64>,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct List {
     /// Only this process; may be given several times [default: every process that can be read].
     #[arg(short, long = "pid", value_name = "PID", value_parser = clap::value_parser!(i32).range(1..))]
@@ -309,6 +324,7 @@ pub(crate) enum SchemaOf {
     Plan,
     Outcome,
     Blocking,
+    Status,
     List,
     Explain,
 }

@@ -12,4 +12,5 @@ pub(crate) mod plan;
 pub(crate) mod recover;
 pub(crate) mod revert;
 pub(crate) mod schema;
+pub(crate) mod status;
 pub(crate) mod texts;

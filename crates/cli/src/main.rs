@@ -57,6 +57,7 @@ fn run(arguments: &Arguments, output: &Output) -> Result<u8, Failure> {
         Command::Revert(revert) => commands::revert::run(revert, output),
         Command::Blocking(blocking) => commands::blocking::run(blocking, output),
         Command::Recover(recover) => commands::recover::run(recover, output),
+        Command::Status(status) => commands::status::run(status, output),
         Command::List(list) => commands::list::run(list, output),
         Command::Explain(explain) => commands::explain::run(explain, output),
         Command::Schema(schema) => commands::schema::run(schema),

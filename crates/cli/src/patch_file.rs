@@ -38,6 +38,11 @@ pub(crate) fn load(path: &Path) -> Result<PatchFile, Failure> {
     })
 }
 
+/// True unless the file is something else than a patch; it may be damaged.
+pub(crate) fn is_patch(bytes: &[u8]) -> bool {
+    !matches!(elf::read(bytes), Err(elf::PatchError::NotAPatch(_)))
+}
+
 /// Writes `bytes` to `path`: whole, or not at all.
 pub(crate) fn store(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     let fail = |error: std::io::Error| {

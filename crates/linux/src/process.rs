@@ -145,9 +145,15 @@ impl Process {
 
     /// The system call in which a thread waits, if it does.
     pub(crate) fn waits_in(&self, tid: i32) -> Option<i64> {
+        self.waits_at(tid)?.split(' ').next()?.trim().parse().ok()
+    }
+
+    /// The system call in which a thread waits, its arguments, its stack pointer and its
+    /// place, as the kernel writes them.
+    pub(crate) fn waits_at(&self, tid: i32) -> Option<String> {
         let text =
             std::fs::read_to_string(format!("/proc/{}/task/{tid}/syscall", self.pid)).ok()?;
-        text.split(' ').next()?.trim().parse().ok()
+        (text.trim() != "running").then_some(text)
     }
 
     pub(crate) fn thread_name(&self, tid: i32) -> String {

@@ -7,7 +7,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use invivo_apply::{Module, Region, Stopped, Target, TargetError, Visit};
+use invivo_apply::{Module, Region, Stack, Stopped, Target, TargetError, Thread, Visit};
 use invivo_image::LiveAddr;
 use invivo_patch::ImportVersion;
 use object::elf;
@@ -111,6 +111,35 @@ impl Target for Process {
         during: &mut dyn FnMut(&mut dyn Stopped) -> Result<(), TargetError>,
     ) -> Result<Duration, TargetError> {
         self.while_stopped(first, during)
+    }
+
+    fn glimpse(&self) -> Result<Vec<Stack>, TargetError> {
+        let mut unwinder = Unwinder::new(self)?;
+        let mut stacks = Vec::new();
+        for tid in self.tids()? {
+            let Some(waits) = self.waits_at(tid) else {
+                continue;
+            };
+            let hex = |word: &str| u64::from_str_radix(word.trim_start_matches("0x"), 16).ok();
+            let mut last = waits.trim().rsplit(' ').map(hex);
+            let (Some(Some(rip)), Some(Some(rsp))) = (last.next(), last.next()) else {
+                continue;
+            };
+            let (frames, unknown) = unwinder.guess(&self.memory, rsp, rip);
+            // It may have gone on while its stack was read.
+            if self.waits_at(tid) != Some(waits) {
+                continue;
+            }
+            let name = self.thread_name(tid);
+            stacks.push(Stack {
+                thread: Thread { tid, name },
+                frames,
+                unknown,
+                running: false,
+                handlers: true,
+            });
+        }
+        Ok(stacks)
     }
 
     fn places(&self, frames: &[LiveAddr]) -> Vec<Option<String>> {

@@ -82,13 +82,49 @@ impl Unwinder {
         thread: &user_regs_struct,
     ) -> (Vec<LiveAddr>, Option<String>) {
         let r = thread;
-        let mut registers: Registers = [
+        let registers: Registers = [
             r.rax, r.rdx, r.rcx, r.rbx, r.rsi, r.rdi, r.rbp, r.rsp, r.r8, r.r9, r.r10, r.r11,
             r.r12, r.r13, r.r14, r.r15, r.rip,
         ]
         .map(Some);
-        let mut stack = StackCache::new(memory, r.rsp);
-        let mut frames = vec![LiveAddr(r.rip)];
+        self.walk_from(memory, registers, r.rsp, r.rip)
+    }
+
+    /// The same for a thread of which only the stack pointer and the place are known, as
+    /// is the case for one that waits and is not stopped. Where that is not enough, every
+    /// word of its stack that may be a return address is taken for one.
+    pub(crate) fn guess(
+        &mut self,
+        memory: &Memory,
+        rsp: u64,
+        rip: u64,
+    ) -> (Vec<LiveAddr>, Option<String>) {
+        const SEARCHED: usize = 64 << 10;
+        let mut registers: Registers = [None; 17];
+        registers[usize::from(RSP)] = Some(rsp);
+        registers[usize::from(RIP)] = Some(rip);
+        let (mut frames, unknown) = self.walk_from(memory, registers, rsp, rip);
+        if unknown.is_some() {
+            let stack = memory.read_some(LiveAddr(rsp), SEARCHED);
+            let words = stack
+                .chunks_exact(8)
+                .map(|word| u64::from_le_bytes(word.try_into().expect("eight bytes")));
+            let inside = |at: &u64| self.modules.iter().any(|module| module.range.contains(at));
+            frames = vec![LiveAddr(rip)];
+            frames.extend(words.filter(inside).map(LiveAddr));
+        }
+        (frames, unknown)
+    }
+
+    fn walk_from(
+        &mut self,
+        memory: &Memory,
+        mut registers: Registers,
+        rsp: u64,
+        rip: u64,
+    ) -> (Vec<LiveAddr>, Option<String>) {
+        let mut stack = StackCache::new(memory, rsp);
+        let mut frames = vec![LiveAddr(rip)];
         // A return address may stand behind the last byte of its function, so it is
         // looked up one byte before; the place of a signal is exact.
         let mut exact = true;

@@ -9,6 +9,7 @@ pub mod compile;
 pub mod fixture;
 pub mod invivo;
 pub mod killed;
+pub mod marked;
 pub mod memory;
 pub mod pair;
 pub mod round_trip;

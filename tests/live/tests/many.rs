@@ -1,62 +1,18 @@
 //! Every process of a program at once, wherever it runs.
-//!
-//! Each scenario marks its program, so that it is another image than those of other scenarios that run meanwhile.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use live_tests::compile::Build;
-use live_tests::invivo::{self, invivo};
+use live_tests::marked::{Marked, marked};
 use live_tests::memory::Snapshot;
-use live_tests::pair::Pair;
 use live_tests::run::Ran;
 use live_tests::target::{Side, Target};
 use live_tests::unharmed::am_root;
 use live_tests::workdir::in_workdir;
 use serde_json::Value;
-
-struct Marked {
-    pair: Pair,
-    patch: PathBuf,
-    name: String,
-}
-
-// A pair and its patch, with a mark in image and name that nobody else has.
-fn marked(dir: &Path, source: &str, more: &[&str]) -> Result<Marked> {
-    static NUMBER: AtomicU32 = AtomicU32::new(0);
-    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-    let name = format!("mark_{}_{number}", std::process::id());
-    // Not in memory, but it makes another build id.
-    let mark = dir.join("mark.h");
-    let text =
-        format!(".pushsection .mark,\\\"\\\",@progbits\\n.ascii \\\"{name}\\\"\\n.popsection");
-    std::fs::write(&mark, format!("__asm__(\"{text}\");\n"))?;
-    let mark = mark.display().to_string();
-    let flags = [&["-include", &mark][..], more].concat();
-    let build = Build {
-        flags: &flags,
-        ..Build::default()
-    };
-    let pair = Pair::build(dir, source, build)?;
-    let patch = dir.join("marked.patch");
-    invivo::build(&pair.base, &pair.fixed, &patch, &["--name", &name])?;
-    Ok(Marked { pair, patch, name })
-}
-
-impl Marked {
-    fn apply_all(&self, more: &[&str]) -> Result<Ran> {
-        let patch = self.patch.display().to_string();
-        invivo(&[&["apply", &patch, "--all", "--json"][..], more].concat())
-    }
-
-    fn revert_all(&self) -> Result<Ran> {
-        invivo(&["revert", &self.name, "--all", "--json"])
-    }
-}
 
 fn outcomes(ran: &Ran) -> Result<Vec<Value>> {
     let json = ran.json("invivo.outcome/1")?;

@@ -3,7 +3,7 @@
 use schemars::schema_for;
 
 use crate::arguments::{Schema, SchemaOf};
-use crate::commands::{audit, blocking, build, diff, explain, inspect, list, plan};
+use crate::commands::{audit, blocking, build, diff, explain, inspect, list, plan, status};
 use crate::failure::Failure;
 use crate::live::Outcomes;
 
@@ -16,6 +16,7 @@ pub(crate) fn run(schema: &Schema) -> Result<u8, Failure> {
         SchemaOf::Plan => schema_for!(plan::Plans),
         SchemaOf::Outcome => schema_for!(Outcomes),
         SchemaOf::Blocking => schema_for!(blocking::Blocking),
+        SchemaOf::Status => schema_for!(status::Overview),
         SchemaOf::List => schema_for!(list::Listing),
         SchemaOf::Explain => schema_for!(explain::Rules),
     };

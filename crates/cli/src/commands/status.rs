@@ -1,0 +1,223 @@
+//! `invivo status`
+
+mod watch;
+
+use std::path::Path;
+
+use invivo_apply::{Standing, TargetError, status};
+use invivo_image::Image;
+use invivo_linux::{Access, Incarnation, Process, Scan, processes};
+use invivo_patch::Hex;
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::arguments;
+use crate::failure::{Failure, REFUSED};
+use crate::images::read_file;
+use crate::output::Output;
+use crate::patch_file::{PatchFile, is_patch, load};
+
+/// `status --json`.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Overview {
+    schema: &'static str,
+    processes: Vec<ProcessStatus>,
+    /// Processes of other users, of which it is not known whether they are concerned.
+    unread: usize,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+struct ProcessStatus {
+    pid: i32,
+    exe: String,
+    build_id: String,
+    /// `applied`, `pending`, `checked`, `unpatched`, `reverted`, `refused`, `unfinished`, `unknown`,
+    /// or `lost` where a patched process ended and this one took its place.
+    state: String,
+    /// Patches of the image that are live.
+    live: Vec<String>,
+    /// Threads that may be in old code.
+    threads: Vec<OldThread>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+struct OldThread {
+    tid: i32,
+    name: String,
+    /// Where in old code it may be.
+    place: String,
+}
+
+/// An image that is asked about.
+struct Wanted {
+    build_id: Hex,
+    patch: Option<PatchFile>,
+}
+
+pub(crate) fn run(asked: &arguments::Status, output: &Output) -> Result<u8, Failure> {
+    let files: Result<Vec<Wanted>, Failure> = asked.files.iter().map(|f| wanted(f)).collect();
+    let mut wanted = files?;
+    if wanted.is_empty() {
+        wanted = everything_patched()?;
+    }
+    let mut scan = Scan::default();
+    if let Some(seconds) = asked.watch {
+        return watch::run(seconds, output, || look(&mut scan, &wanted));
+    }
+    let (overview, _) = look(&mut scan, &wanted)?;
+    output.data(&overview, || print(&overview))?;
+    if overview.unread > 0 && !output.quiet {
+        let unread = overview.unread;
+        anstream::eprintln!("{unread} processes of other users could not be looked at");
+    }
+    Ok(0)
+}
+
+/// The image that a patch or a program file is about.
+fn wanted(file: &Path) -> Result<Wanted, Failure> {
+    let bytes = read_file(file)?;
+    if is_patch(&bytes) {
+        let patch = load(file)?;
+        return Ok(Wanted {
+            build_id: patch.patch.target.build_id.clone(),
+            patch: Some(patch),
+        });
+    }
+    let name = file.display();
+    let refuse = |text: String| {
+        Failure::new(REFUSED, text)
+            .hint("give a patch, or the program or library that processes run")
+    };
+    let image = Image::parse(bytes, None).map_err(|error| refuse(format!("{name}: {error}")))?;
+    let id = image
+        .build_id
+        .ok_or_else(|| refuse(format!("{name} has no build id")))?;
+    Ok(Wanted {
+        build_id: Hex(id.0),
+        patch: None,
+    })
+}
+
+/// Every image for which some process has a patch.
+fn everything_patched() -> Result<Vec<Wanted>, Failure> {
+    let mut wanted: Vec<Wanted> = Vec::new();
+    for pid in processes()? {
+        let patches = Process::open(pid, Access::Read).and_then(|p| invivo_apply::list(&p));
+        for patch in patches.unwrap_or_default() {
+            if wanted.iter().all(|other| other.build_id != patch.build_id) {
+                wanted.push(Wanted {
+                    build_id: patch.build_id,
+                    patch: None,
+                });
+            }
+        }
+    }
+    Ok(wanted)
+}
+
+/// Which process stood how, for a comparison with later.
+type Seen = Vec<(Incarnation, ProcessStatus)>;
+
+fn look(scan: &mut Scan, wanted: &[Wanted]) -> Result<(Overview, Seen), Failure> {
+    let ids: Vec<&[u8]> = wanted.iter().map(|wanted| &wanted.build_id.0[..]).collect();
+    let found = scan.find(&ids)?;
+    let mut seen = Vec::new();
+    for (process, id) in found.processes {
+        let about = wanted.iter().find(|wanted| wanted.build_id.0 == id);
+        let Some(about) = about else { continue };
+        match one(process.pid, about) {
+            Ok(status) => seen.push((process, status)),
+            Err(_) if !process.is_still_there() => {}
+            Err(error) => {
+                let mut status = nothing(process.pid, about);
+                status.reason = Some(error.to_string());
+                seen.push((process, status));
+            }
+        }
+    }
+    seen.sort_by_key(|(process, _)| *process);
+    let overview = Overview {
+        schema: "invivo.status/1",
+        processes: seen.iter().map(|(_, status)| status.clone()).collect(),
+        unread: found.unread,
+    };
+    Ok((overview, seen))
+}
+
+fn nothing(pid: i32, about: &Wanted) -> ProcessStatus {
+    ProcessStatus {
+        pid,
+        exe: String::new(),
+        build_id: about.build_id.to_string(),
+        state: "unknown".to_owned(),
+        live: Vec::new(),
+        threads: Vec::new(),
+        reason: None,
+    }
+}
+
+fn one(pid: i32, about: &Wanted) -> Result<ProcessStatus, TargetError> {
+    let process = Process::open(pid, Access::Read)?;
+    let exe = process.exe().map_or_else(
+        || process.name().to_owned(),
+        |exe| exe.display().to_string(),
+    );
+    let patch = about.patch.as_ref().map(|file| (&file.patch, &file.id));
+    let status = status(&process, &about.build_id, patch)?;
+    let threads = status.threads.into_iter().map(|blocker| OldThread {
+        tid: blocker.thread.tid,
+        name: blocker.thread.name,
+        place: blocker.function.unwrap_or_default(),
+    });
+    let threads: Vec<OldThread> = threads.collect();
+    let state = match status.standing {
+        Standing::Applied => "applied",
+        Standing::Pending => "pending",
+        Standing::Unfinished => "unfinished",
+        Standing::Reverted => "reverted",
+        Standing::Checked => "checked",
+        Standing::Refused => "refused",
+        Standing::Unpatched => "unpatched",
+    };
+    let pending = threads.first().map(|first| {
+        let (tid, name, place) = (first.tid, &first.name, &first.place);
+        match threads.len() {
+            1 => format!("thread {tid} ({name}) may still be in {place}"),
+            all => format!("{all} threads may still be in old code, as {tid} ({name}) in {place}"),
+        }
+    });
+    Ok(ProcessStatus {
+        exe,
+        state: state.to_owned(),
+        live: status.live,
+        reason: status.reason.or(pending),
+        threads,
+        ..nothing(pid, about)
+    })
+}
+
+fn print(overview: &Overview) {
+    overview.processes.iter().for_each(print_one);
+    let all = overview.processes.len();
+    let applied = overview.processes.iter().filter(|p| p.state == "applied");
+    anstream::println!("{all} processes run it; {} are patched", applied.count());
+}
+
+fn print_one(process: &ProcessStatus) {
+    let live = match &process.live[..] {
+        [] => String::new(),
+        names => format!(" {}", names.join(", ")),
+    };
+    let why = process
+        .reason
+        .as_ref()
+        .map_or(String::new(), |why| format!(": {why}"));
+    anstream::println!(
+        "{} {}: {}{live}{why}",
+        process.pid,
+        process.exe,
+        process.state
+    );
+}
