@@ -332,7 +332,12 @@ impl CleanCode<'_> {
             usize::try_from(size).map_err(|_| ApplyError::Refused("a huge function".to_owned()))?;
         let mut bytes = vec![0; size];
         self.target.read(at, &mut bytes)?;
-        for hook in self.records.iter().flat_map(|record| &record.hooks) {
+        let overlaps = |hook: &&HookRecord| {
+            hook.at.0 < at.0.saturating_add(bytes.len() as u64)
+                && at.0 < hook.at.0.saturating_add(hook.new.0.len() as u64)
+        };
+        let hooks = self.records.iter().flat_map(|record| &record.hooks);
+        for hook in hooks.filter(overlaps).collect::<Vec<_>>() {
             // A patch that was taken back may have left padding (see `revert`).
             if !self.target.holds(hook.at, &hook.new.0).unwrap_or(false) {
                 continue;

@@ -197,7 +197,15 @@ fn read_one(target: &dyn Target, region: &Region) -> Option<(Record, State)> {
         .ok()?;
     let record: Record = serde_json::from_slice(&body).ok()?;
     // The target could write anything there; what does not fit the place is not ours.
-    (record.region.0 == start && record.region.1 <= room).then_some((record, state))
+    if record.region.0 != start || record.region.1 > room {
+        return None;
+    }
+    // A library that was closed took its hooks along, and left the record: nothing is
+    // there, or the library again as its file has it.
+    let as_before = |hook: &HookRecord| target.holds(hook.at, &hook.old.0).unwrap_or(true);
+    let is_lost = state == State::Applied && record.hooks.iter().all(as_before);
+    let state = if is_lost { State::Reverted } else { state };
+    Some((record, state))
 }
 
 #[cfg(test)]
@@ -244,8 +252,19 @@ mod tests {
             record.region.0..LiveAddr(0x10_2000),
             Protection::ReadExecute,
         );
+        target.add(LiveAddr(0x1000)..LiveAddr(0x2000), Protection::ReadExecute);
+        target.write(LiveAddr(0x1000), &[2]).unwrap();
         write_record(&mut target, &record, State::Applied).unwrap();
-        assert_eq!(read_all(&target).unwrap(), vec![(record, State::Applied)]);
+        let state = |target: &MemoryTarget| read_all(target).unwrap()[0].1;
+        assert_eq!(
+            read_all(&target).unwrap(),
+            vec![(record.clone(), State::Applied)]
+        );
+        // Somebody else's bytes are not the base's.
+        target.write(LiveAddr(0x1000), &[3]).unwrap();
+        assert_eq!(state(&target), State::Applied);
+        target.write(LiveAddr(0x1000), &[1]).unwrap();
+        assert_eq!(state(&target), State::Reverted, "its library came back");
     }
 
     #[test]

@@ -14,8 +14,8 @@ use invivo_patch::ImportVersion;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TargetError {
-    /// There is no such process (any more).
-    #[error("process {0} does not exist")]
+    /// There is no such process (any more), or it executed another program meanwhile.
+    #[error("process {0} does not exist, or became another program")]
     Gone(i32),
     /// The system does not let us.
     #[error("not permitted to {what}")]

@@ -385,14 +385,21 @@ fn take_down(
 ) -> ApplyError {
     let open = matches!(
         error,
-        ApplyError::Inconsistent(_) | ApplyError::Target(TargetError::Unfinished(_))
+        ApplyError::Inconsistent(_)
+            | ApplyError::Target(TargetError::Unfinished(_) | TargetError::Gone(_))
     );
     if open {
         return error;
     }
-    let untouched = changes(plan.previous.as_ref(), &record.hooks)
-        .iter()
-        .all(|change| target.holds(change.at, &change.from).unwrap_or(false));
+    let mut untouched = true;
+    for change in changes(plan.previous.as_ref(), &record.hooks) {
+        match target.holds(change.at, &change.from) {
+            Ok(holds) => untouched &= holds,
+            // Nothing is left that could be inconsistent.
+            Err(gone @ TargetError::Gone(_)) => return gone.into(),
+            Err(_) => untouched = false,
+        }
+    }
     if !untouched {
         // Hooks lead to the new code: it stays, and the next command settles the rest.
         return ApplyError::Inconsistent(format!("{error}; hooks are written"));

@@ -69,10 +69,12 @@ impl Memory {
         size: usize,
         source: io::Error,
     ) -> TargetError {
-        // The memory of a process that has ended reads as empty.
-        let ended = source.kind() == io::ErrorKind::UnexpectedEof
-            || source.raw_os_error() == Some(libc::ESRCH);
-        if ended && !std::path::Path::new(&format!("/proc/{}/exe", self.pid)).exists() {
+        // The memory of a process that has ended, or executed another program, is empty.
+        let ended = matches!(
+            source.kind(),
+            io::ErrorKind::UnexpectedEof | io::ErrorKind::WriteZero
+        );
+        if ended || source.raw_os_error() == Some(libc::ESRCH) {
             return TargetError::Gone(self.pid);
         }
         TargetError::Memory {

@@ -1,7 +1,8 @@
 //! Functions of every shape, called in every way. What each shows and why it is hard stands in its fixture.
 
 use anyhow::Result;
-use live_tests::round_trip::round_trip;
+use live_tests::compile::Build;
+use live_tests::round_trip::{round_trip, round_trip_as};
 
 /// Six integers and eight doubles in registers, the rest on the stack: a hook may touch none of them.
 #[test]
@@ -85,4 +86,51 @@ fn function_of_one_to_three_bytes() -> Result<()> {
 #[test]
 fn caller_that_relies_on_the_callees_registers() -> Result<()> {
     round_trip("register_contract.c")
+}
+
+/// A store over a border of pages or cache lines may be seen in halves, so it must not be a plain store.
+#[test]
+fn entries_that_cross_a_page_and_a_line() -> Result<()> {
+    round_trip("crossing.c")
+}
+
+/// The loader chose the implementation long ago; the slot keeps the old address.
+#[test]
+fn ifunc_and_its_callers() -> Result<()> {
+    round_trip("ifunc.c")
+}
+
+/// What ran at the start is not run again.
+#[test]
+fn called_in_a_constructor_before() -> Result<()> {
+    round_trip("constructor.c")
+}
+
+/// The old function stays, and is not called any more.
+#[test]
+fn function_is_removed() -> Result<()> {
+    round_trip("removed.c")
+}
+
+/// Nothing but a return is left of it.
+#[test]
+fn function_made_empty() -> Result<()> {
+    round_trip("emptied.c")
+}
+
+/// All of them go live in one step.
+#[test]
+fn a_thousand_functions() -> Result<()> {
+    round_trip("thousands.c")
+}
+
+/// The record, the hooks and the checks are ten thousand as well.
+#[test]
+fn ten_thousand_functions() -> Result<()> {
+    let flags = ["-DTEN"];
+    let build = Build {
+        flags: &flags,
+        ..Build::default()
+    };
+    round_trip_as("thousands.c", build)
 }

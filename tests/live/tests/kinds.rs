@@ -155,3 +155,22 @@ fn stripped_with_separate_debug_file() -> Result<()> {
         there_and_back(&pair, &patch, &mut target)
     })
 }
+
+/// After an upgrade the file of the running program is another one, or none: what runs is what counts.
+#[test]
+fn program_file_deleted_or_replaced() -> Result<()> {
+    for replaced in [false, true] {
+        in_workdir("replaced", |dir| {
+            let pair = Pair::build(dir, "greeting.c", Build::default())?;
+            let patch = pair.patch()?;
+            let mut target = pair.start()?;
+            std::fs::remove_file(&pair.base)?;
+            if replaced {
+                std::fs::copy(&pair.fixed, &pair.base)?;
+            }
+            there_and_back(&pair, &patch, &mut target)
+        })
+        .with_context(|| format!("replaced: {replaced}"))?;
+    }
+    Ok(())
+}

@@ -225,3 +225,157 @@ fn patches_of_two_images() -> Result<()> {
         before.expect_same()
     })
 }
+
+/// A third version takes the place of the second; after a revert each of them can come again.
+#[test]
+fn three_versions_and_back() -> Result<()> {
+    in_workdir("three", |dir| {
+        let pair = Pair::build(dir, "greeting.c", Build::default())?;
+        let mut patches = vec![pair.patch()?];
+        for version in ["2", "3"] {
+            let define = format!("-DFIXED={version}");
+            let build = Build {
+                flags: &["-UFIXED", &define],
+                ..Build::default()
+            };
+            let image = compile(&dir.join(version), &pair.fixture, Version::Fixed, build)?;
+            let patch = dir.join(format!("{version}.patch"));
+            let more = ["--name", version, "--sequence", version];
+            invivo::build(&pair.base, &image, &patch, &more)?;
+            patches.push(patch);
+        }
+        let mut target = pair.start()?;
+        let before = Snapshot::of(target.pid())?;
+        let counts = ["6", "7", "8"];
+        for _ in 0..2 {
+            for (patch, count) in patches.iter().zip(counts) {
+                apply(patch, target.pid(), &[])?.expect_state("applied")?;
+                target.expect("count 5", count)?;
+            }
+            revert(None, target.pid())?.expect_state("reverted")?;
+            target.expect_all(&pair.fixture.asks, Side::Old)?;
+            before.expect_same()?;
+        }
+        Ok(())
+    })
+}
+
+/// A replacement that may not be made leaves the live patch as it is: one that is older, and one that is damaged.
+#[test]
+fn invalid_replacement_leaves_the_old_patch() -> Result<()> {
+    in_workdir("invalid", |dir| {
+        let pair = Pair::build(dir, "greeting.c", Build::default())?;
+        let again = compile(dir, &pair.fixture, Version::FixedAgain, Build::default())?;
+        let (live, older) = (dir.join("live.patch"), pair.patch()?);
+        invivo::build(
+            &pair.base,
+            &again,
+            &live,
+            &["--name", "live", "--sequence", "2"],
+        )?;
+        let mut target = pair.start()?;
+        apply(&live, target.pid(), &[])?.expect_state("applied")?;
+        let applied = Snapshot::of(target.pid())?;
+        apply(&older, target.pid(), &[])?.expect_failure(1, &["sequence number", "live"])?;
+        let mut bytes = std::fs::read(&live)?;
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        let damaged = dir.join("damaged.patch");
+        std::fs::write(&damaged, bytes)?;
+        apply(&damaged, target.pid(), &[])?.expect_failure(1, &["damaged"])?;
+        applied.expect_same()?;
+        target.expect("count 5", "7")?;
+        let patches = listed(target.pid())?;
+        ensure!(
+            patches.len() == 1 && patches[0]["name"] == "live",
+            "{patches:?}"
+        );
+        Ok(())
+    })
+}
+
+/// The child has the patch and its record from its parent, and each is taken back for itself; a program that is
+/// executed anew has neither.
+#[test]
+fn fork_copies_and_exec_drops() -> Result<()> {
+    in_workdir("family", |dir| {
+        let pair = Pair::build(dir, "family.c", Build::default())?;
+        let mut target = pair.start()?;
+        let patch = pair.patch()?;
+        apply(&patch, target.pid(), &[])?.expect_state("applied")?;
+        let child: u32 = target.ask("fork")?.parse()?;
+        target.expect("child", "new 12")?;
+        ensure!(listed(child)?.len() == 1, "the child has no record");
+        apply(&patch, child, &[])?.expect_state("nothing to do")?;
+        revert(None, child)?.expect_state("reverted")?;
+        target.expect("child", "old 10")?;
+        target.expect("price", "new 12")?;
+        target.expect("exec", "ready")?;
+        target.expect("price", "old 10")?;
+        ensure!(listed(target.pid())?.is_empty(), "exec left a record");
+        apply(&patch, target.pid(), &[])?.expect_state("applied")?;
+        target.expect("price", "new 12")
+    })
+}
+
+/// The program is exchanged under the tool's hands, at every moment: the outcome is one of those that are documented,
+/// and the process always answers.
+#[test]
+fn exec_during_apply() -> Result<()> {
+    in_workdir("exec", |dir| {
+        let pair = Pair::build(dir, "family.c", Build::default())?;
+        let mut target = pair.start()?;
+        let (patch, pid) = (pair.patch()?, target.pid());
+        let done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let tool = scope.spawn(|| -> Result<()> {
+                let mut result = Ok(());
+                for _ in 0..60 {
+                    let ran = apply(&patch, pid, &[])?;
+                    if !matches!(ran.code, Some(0 | 1 | 3 | 6)) {
+                        result = ran.expect_code(0).map(|_| ());
+                        break;
+                    }
+                }
+                done.store(true, std::sync::atomic::Ordering::Relaxed);
+                result
+            });
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                target.expect("exec", "ready")?;
+                let price = target.ask("price")?;
+                ensure!(
+                    price == "old 10" || price == "new 12",
+                    "the price is {price}"
+                );
+            }
+            tool.join()
+                .map_err(|_| anyhow::anyhow!("a thread of the test ended"))?
+        })?;
+        target.expect("exec", "ready")?;
+        apply(&patch, pid, &[])?.expect_state("applied")?;
+        target.expect_all(&pair.fixture.asks, Side::New)
+    })
+}
+
+/// The library went with its hooks and came back without them. The record that stayed must not be believed.
+#[test]
+fn library_closed_and_loaded_again() -> Result<()> {
+    in_workdir("reopened", |dir| {
+        let pair = Pair::build(dir, "reopened.c", Build::default())?;
+        let mut target = pair.start()?;
+        target.expect_all(&pair.fixture.asks, Side::Old)?;
+        let patch = pair.patch()?;
+        for _ in 0..3 {
+            apply(&patch, target.pid(), &[])?.expect_state("applied")?;
+            target.expect("price", "new 12 calls 0 0")?;
+            target.expect("reopen", "loaded")?;
+            target.expect("price", "old 10 calls 0")?;
+            ensure!(listed(target.pid())?.is_empty(), "the lost patch is listed");
+            revert(None, target.pid())?.expect_state("nothing to do")?;
+        }
+        apply(&patch, target.pid(), &[])?.expect_state("applied")?;
+        target.expect_all(&pair.fixture.asks[..1], Side::New)?;
+        revert(None, target.pid())?.expect_state("reverted")?;
+        target.expect_all(&pair.fixture.asks[..1], Side::Old)
+    })
+}
