@@ -87,6 +87,23 @@ fn pending_names_threads_in_old_code() -> Result<()> {
     })
 }
 
+/// A main loop never returns, so its fix never takes effect: `entry` applies, and the status says who goes on in the
+/// old one; `quiescent` is blocked by it.
+#[test]
+fn main_loop_stays_in_old_code() -> Result<()> {
+    in_workdir("main-loop", |dir| {
+        let marked = marked(dir, "main_loop.c", &[])?;
+        let mut target = marked.pair.start()?;
+        let quiescent = ["--consistency", "quiescent", "--timeout", "0.5"];
+        apply(&marked.patch, target.pid(), &quiescent)?.expect_failure(3, &["serve_all"])?;
+        apply(&marked.patch, target.pid(), &[])?.expect_state("applied")?;
+        target.expect("version", "old")?;
+        let told = expect(&marked.patch, target.pid(), "pending")?;
+        ensure!(told["reason"].to_string().contains("serve_all"), "{told}");
+        Ok(())
+    })
+}
+
 /// What a tool that was killed left is neither applied nor not, and the way out is named.
 #[test]
 fn unfinished_names_the_remedy() -> Result<()> {
