@@ -1,11 +1,13 @@
 //! Comparison of data by meaning: bytes are equal, pointers mean the same.
 
-use invivo_image::{EntityKind, Image, Link, LinkAddr, Place, Slot, is_rust};
+use std::collections::BTreeSet;
 
-use crate::Comparison;
+use invivo_image::{EntityId, EntityKind, Image, Link, LinkAddr, Place, Slot, is_rust};
+
 use crate::copies::is_anonymous;
 use crate::meaning::{Meaning, Referred};
 use crate::records::text;
+use crate::{Comparison, Usage};
 
 impl Meaning<'_, '_> {
     /// True if `size` bytes at `base` and `fixed` hold the same.
@@ -77,6 +79,15 @@ impl Meaning<'_, '_> {
     }
 
     /// Words of an image with fixed addresses: equal numbers, or addresses that mean the same.
+    ///
+    /// Whether a word is a number or an address nobody says. Two that differ are equal if
+    /// they lead to the same: no number of a fix would change by as much as the linker moved
+    /// what lies there. Two that are the same number are the dangerous case. Take a list
+    /// `{ &old_check }`, and a fix that puts `new_check` where `old_check` was: the words are
+    /// equal, and what they lead to is not. So these, too, must lead to the same, unless they
+    /// cannot be addresses at all ([`Meaning::is_number`]). A table of numbers that look like
+    /// addresses of data then costs a hot function too many; a share of words that look like
+    /// addresses proves nothing, because a large structure may have a single pointer.
     fn same_words(&self, base: LinkAddr, one: &[u8], fixed: LinkAddr, other: &[u8]) -> bool {
         let c = self.comparison();
         let lead = usize::try_from(base.0.wrapping_neg() & 7)
@@ -98,7 +109,8 @@ impl Meaning<'_, '_> {
                             c.base.section_at(x).is_some() && c.fixed.section_at(y).is_some();
                         let place = Referred::pointer;
                         if pointers {
-                            return self.same(place(x), place(y)).is_ok();
+                            return x == y && self.is_number(base, x, fixed)
+                                || self.same(place(x), place(y)).is_ok();
                         }
                     }
                     a == b
@@ -138,6 +150,51 @@ fn length(image: &Image, object: LinkAddr, offset: u64, slot: &Slot) -> Vec<u64>
         of_rust.unwrap_or_else(names_file).then_some(number)
     };
     read().into_iter().collect()
+}
+
+impl Meaning<'_, '_> {
+    /// True if the word `value`, which tables at `base` and `fixed` both hold, is no address:
+    /// it would lead into the middle of a function in both images, and only code of that very
+    /// function takes addresses there (`&&label`, `switch`). Such a function gets at the table
+    /// by its own instructions, or by objects that point to it.
+    fn is_number(&self, base: LinkAddr, value: LinkAddr, fixed: LinkAddr) -> bool {
+        let c = self.comparison();
+        let nobodys = |image: &Image, usage: &Usage, table: LinkAddr| {
+            let Place::In(function, offset) = image.place(value) else {
+                return false;
+            };
+            let entity = image.entity(function);
+            offset > 0
+                && entity.kind == EntityKind::Function
+                && !entity.names.iter().any(|name| name.name.contains(".cold"))
+                && image
+                    .entity_at(table)
+                    .is_some_and(|table| !gets_at(image, usage, function, table))
+        };
+        nobodys(c.base, &c.base_usage, base) && nobodys(c.fixed, &c.fixed_usage, fixed)
+    }
+}
+
+/// True if `function` refers to `table`, or to what leads there by pointers, or if that is
+/// not known.
+fn gets_at(image: &Image, usage: &Usage, function: EntityId, table: EntityId) -> bool {
+    const MOST: usize = 64;
+    let mut seen = BTreeSet::from([table]);
+    let mut waiting = vec![table];
+    while let Some(object) = waiting.pop() {
+        let mut uses = usage.uses.get(&object).into_iter().flatten();
+        if seen.len() > MOST || uses.any(|user| user.by == function) {
+            return true;
+        }
+        for place in usage.pointed.get(&object).into_iter().flatten() {
+            match image.entity_at(*place) {
+                Some(holder) if seen.insert(holder) => waiting.push(holder),
+                Some(_) => {}
+                None => return true,
+            }
+        }
+    }
+    false
 }
 
 /// Relocated words of a range, by offset; `None` if one reaches over its start or end.

@@ -9,7 +9,7 @@ use invivo_image::{EntityId, EntityKind, Image, LinkAddr, Place, SectionKind, Sl
 use crate::describe::{describe, show_constant};
 use crate::lengths::is_padding;
 use crate::line_numbers::line_in_text;
-use crate::{Comparison, Difference, Extent, extent};
+use crate::{Comparison, Difference, Extent, extent, unowned};
 
 /// One side's reference: the place, and the instruction that refers to it (none for a
 /// pointer in data).
@@ -141,6 +141,7 @@ impl<'c, 'a> Meaning<'c, 'a> {
                     _ => same_edge(c.base, *a, c.fixed, *b),
                 }
             }
+            (Place::Unnamed(a), Place::Unnamed(b)) => unowned::same_place(c, *a, *b),
             _ => false,
         };
         if same { Ok(()) } else { differ() }

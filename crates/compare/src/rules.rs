@@ -25,9 +25,11 @@ mod texts;
 mod thread_locals;
 mod virtual_table;
 
+use std::collections::BTreeSet;
 use std::str::FromStr;
 
 use invivo_image::{EntityId, EntityKind, Image, SectionKind};
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 pub use judgement::{Judgement, NotJudged};
@@ -208,7 +210,7 @@ impl Finding {
 
 /// Holds the comparison against every rule.
 pub(crate) fn find(c: &Comparison<'_>) -> Vec<Finding> {
-    let rules = [
+    let rules: [fn(&Comparison<'_>, &mut Vec<Finding>); 20] = [
         symbols::find,
         build::find,
         layout::find,
@@ -230,10 +232,12 @@ pub(crate) fn find(c: &Comparison<'_>) -> Vec<Finding> {
         allocation::find,
         crate::unowned::find,
     ];
-    let mut findings = Vec::new();
-    for find in rules {
+    let found = rules.into_par_iter().map(|find| {
+        let mut findings = Vec::new();
         find(c, &mut findings);
-    }
+        findings
+    });
+    let mut findings = found.collect::<Vec<_>>().concat();
     sort(&mut findings);
     findings
 }
@@ -261,8 +265,8 @@ fn variables<'c>(c: &'c Comparison<'_>) -> impl Iterator<Item = (EntityId, Entit
     pairs.filter(move |(base, fixed)| is_variable(c.base, *base) && is_variable(c.fixed, *fixed))
 }
 
-/// True for a library's variable that the loader copies into the image.
-fn is_copied(image: &Image, name: &str) -> bool {
-    let mut imports = image.imports.iter();
-    imports.any(|import| import.copied && &*import.name == name)
+/// Names of libraries' variables that the loader copies into the image.
+fn copied(image: &Image) -> BTreeSet<&str> {
+    let copied = image.imports.iter().filter(|import| import.copied);
+    copied.map(|import| &*import.name).collect()
 }

@@ -86,16 +86,7 @@ pub(crate) fn pieces(image: &Image, section: &Section) -> Vec<Piece> {
 }
 
 pub(crate) fn find(c: &Comparison<'_>, findings: &mut Vec<Finding>) {
-    // Another linker brings stubs and marks of its own: what it wrote between the program's
-    // functions then says nothing about the fix.
-    let sections = |image: &Image| -> Vec<String> {
-        image
-            .sections
-            .iter()
-            .map(|section| section.name.clone())
-            .collect()
-    };
-    if sections(c.base) != sections(c.fixed) {
+    if !same_sections(c) {
         return;
     }
     let meaning = Meaning::new(c);
@@ -103,6 +94,47 @@ pub(crate) fn find(c: &Comparison<'_>, findings: &mut Vec<Finding>) {
     data(c, &meaning, findings);
     first_calls(c, findings);
     stub_frames(c, &meaning, findings);
+}
+
+/// False where another linker brings stubs and marks of its own: what it wrote between the
+/// program's functions then says nothing about the fix.
+fn same_sections(c: &Comparison<'_>) -> bool {
+    let (base, fixed) = (&c.base.sections, &c.fixed.sections);
+    let names = |section: &'_ Section| section.name.clone();
+    base.iter().map(names).eq(fixed.iter().map(names))
+}
+
+/// True if two places in code that nobody owns are as far behind functions that are a pair,
+/// and hold the same up to the next thing that anything refers to. Assembly keeps constants
+/// without a symbol there.
+///
+/// Code may be there as well, with other references in the same bytes. It is no padding,
+/// as somebody refers to it, so [`find`] compares the whole of it by meaning.
+pub(crate) fn same_place(c: &Comparison<'_>, a: LinkAddr, b: LinkAddr) -> bool {
+    let before = |image: &Image, at: LinkAddr| {
+        let section = image.section_at(at).filter(|section| is_code(section))?;
+        let after = image.entities.partition_point(|entity| entity.addr <= at);
+        let near = after.saturating_sub(8)..after;
+        let id = EntityId(u32::try_from(after.checked_sub(1)?).ok()?);
+        let entity = image.entity(id);
+        let last = image.entities[near].iter().all(|e| e.end() <= entity.end());
+        let distance = at.checked_sub(entity.end())?;
+        (last && section.range.contains(&entity.addr)).then_some((id, distance))
+    };
+    let Some(((one, distance), (other, its))) = before(c.base, a).zip(before(c.fixed, b)) else {
+        return false;
+    };
+    let contents = |image: &'_ Image, usage: &Usage, at: LinkAddr| {
+        let end = image.section_at(at)?.range.end;
+        let end = usage.next_boundary(at).map_or(end, |next| next.min(end));
+        image.bytes(at, end.checked_sub(at)?).map(<[u8]>::to_vec)
+    };
+    let held = contents(c.base, &c.base_usage, a);
+    distance == its
+        && c.pairs.fixed_of(one) == Some(other)
+        && held.is_some()
+        && held == contents(c.fixed, &c.fixed_usage, b)
+        && same_sections(c)
 }
 
 /// How unwinding passes the linker's stubs.

@@ -520,3 +520,83 @@ fn a_table_of_pointers_without_a_name_is_no_empty_text() {
     let said = compare("pointers", &text(".Ltwo"), &text(".Lthree"));
     assert_eq!(said.names(), ["odd"]);
 }
+
+/// Assembly of functions `before`, as long as `length` says, and `work` behind it: 64 KiB at
+/// about 0x401200 to 0x411200 that begin with `first`.
+fn with_work(length: u32, first: &str, text: &str) -> String {
+    let function = |name: &str, body: &str| {
+        format!(
+            ".globl {name}\\n.type {name},@function\\n{name}:\\n{body}ret\\n.size {name},.-{name}\\n"
+        )
+    };
+    let before = function("before", &format!(".rept {length}\\nincl %eax\\n.endr\\n"));
+    let work = function(
+        "work",
+        &format!("{first}.rept 32768\\nincl %eax\\n.endr\\n"),
+    );
+    let asm = format!("asm(\".text\\n{before}{work}\");\nvoid before(void); void work(void);\n");
+    source(&format!("{asm}{text}"))
+}
+
+const FIXED_ADDRESSES: &[&str] = &["-no-pie", "-fno-pie"];
+
+const READS: &str = "const unsigned long numbers[4] = {0x409000, 1, 2, 3};\n\
+    const void *const holder[2] = {numbers, numbers};\n\
+    N unsigned long reads(int i) { return ((const volatile unsigned long *)numbers)[i & 3]; }\n\
+    int main(int n, char **v) { (void)v; before(); work(); return holder[n & 1] && reads(n); }\n";
+
+#[test]
+fn a_number_that_looks_like_a_place_in_a_function_is_a_number() {
+    let base = with_work(8, "", READS);
+    let fixed = with_work(40, "", READS);
+    let said = compare_with("place", &base, &fixed, FIXED_ADDRESSES);
+    assert_eq!(said.names(), ["before"], "{:?}", said.hot);
+}
+
+/// `work` may jump to where the word leads, which is another instruction of it now.
+#[test]
+fn a_function_has_places_in_itself_in_its_tables() {
+    for first in ["mov numbers(%rip),%rax\\n", "mov holder(%rip),%rax\\n"] {
+        let base = with_work(8, first, READS);
+        let fixed = with_work(40, first, READS);
+        let said = compare_with("label", &base, &fixed, FIXED_ADDRESSES);
+        let names = said.names();
+        assert!(names.contains(&"work"), "{first} {:?}", said.hot);
+        assert!(names.contains(&"reads"), "{first} {:?}", said.hot);
+    }
+}
+
+#[test]
+fn a_mask_that_looks_like_an_address_is_a_number() {
+    let text = |room: u32| {
+        source(&format!(
+            "asm(\".section .rodata\\n.globl big\\n.type big,@object\\n.skip {room}\\nbig:\\n\
+             .skip 1048576\\n.size big,.-big\\n.text\\n\");\nextern const char big[];\n\
+             N unsigned mask(unsigned x) {{ return x & 0x484848; }}\n\
+             N const char *place(unsigned x) {{ return big + x; }}\n\
+             int main(int n, char **v) {{ (void)v; return *place(mask(n)); }}\n"
+        ))
+    };
+    let said = compare_with("mask", &text(64), &text(4096), FIXED_ADDRESSES);
+    assert_eq!(said.names(), Vec::<&str>::new(), "{:?}", said.hot);
+}
+
+/// Assembly keeps constants without a symbol between its functions.
+#[test]
+fn constants_between_functions_are_compared() {
+    let constant = |length: u32, number: u32| {
+        let load = "asm(\".text\\n.globl load\\n.type load,@function\\nload:\\n\
+             mov 1f(%rip),%rax\\nret\\n.size load,.-load\\n1: .quad NUMBER\\n\");\n\
+             long load(void);\n\
+             int main(int n, char **v) { (void)v; before(); work(); return n + load(); }\n";
+        let load = load.replace("NUMBER", &number.to_string());
+        with_work(length, "", &load)
+    };
+    for flags in [&[][..], FIXED_ADDRESSES] {
+        let base = constant(8, 7);
+        let said = compare_with("between", &base, &constant(40, 7), flags);
+        assert_eq!(said.names(), ["before"], "{:?}", said.hot);
+        let said = compare_with("between", &base, &constant(40, 8), flags);
+        assert_eq!(said.names(), ["before", "load"], "{:?}", said.hot);
+    }
+}

@@ -1,7 +1,8 @@
 //! x86-64 code: instructions, and what each one refers to.
 
 use iced_x86::{
-    Code, ConstantOffsets, Decoder, DecoderOptions, FlowControl, Instruction, OpKind, Register,
+    Code, ConstantOffsets, Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind,
+    Register,
 };
 
 use crate::{Entity, Image, Link, LinkAddr, SectionKind};
@@ -218,6 +219,28 @@ fn is_code_address(image: &Image, place: LinkAddr, value: LinkAddr) -> bool {
     })
 }
 
+/// True for an instruction whose immediate can be an address.
+///
+/// `and eax, 0x3ffffff` is no reference to what lies at 64 MiB in a large program: addresses
+/// have 64 bits. Code names one in `mov`, also to 32 bits of a register, which clears the
+/// others, and in `push`; it adds to one or compares with one at full width. Linkers make the
+/// rest of that kind from loads of a slot (`test rax, [slot]`).
+fn takes_address(instruction: &Instruction) -> bool {
+    use Mnemonic::{Adc, Add, And, Cmp, Mov, Or, Push, Sbb, Sub, Test, Xor};
+    let register = instruction.op0_register();
+    let wide = match instruction.op0_kind() {
+        OpKind::Register => register.is_gpr64(),
+        OpKind::Memory => instruction.memory_size().size() == 8,
+        _ => false,
+    };
+    match instruction.mnemonic() {
+        Push => true,
+        Mov => wide || instruction.op0_kind() == OpKind::Register && register.is_gpr32(),
+        Adc | Add | And | Cmp | Or | Sbb | Sub | Test | Xor => wide,
+        _ => false,
+    }
+}
+
 fn absolute_displacement(
     image: &Image,
     instruction: &Instruction,
@@ -244,7 +267,10 @@ fn absolute_immediate(
     offsets: &ConstantOffsets,
 ) -> Option<Reference> {
     let width = offsets.immediate_size();
-    if !matches!(width, 4 | 8) {
+    if !matches!(width, 4 | 8) || image.link != Link::Fixed {
+        return None;
+    }
+    if !image.relocations_kept && !takes_address(instruction) {
         return None;
     }
     let value = (0..instruction.op_count()).find_map(|op| match instruction.op_kind(op) {

@@ -4,6 +4,7 @@
 //! per function and allocator without their order, because compilers schedule calls as they
 //! like. An allocation that is only new, or only gone, is the new code's own affair.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 
 use iced_x86::{FlowControl, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
@@ -48,6 +49,16 @@ const ARGUMENTS: [Register; 6] = [
     Register::RCX,
     Register::R8,
     Register::R9,
+];
+
+/// Registers that a call leaves as they are.
+const SPARED: [Register; 6] = [
+    Register::RBX,
+    Register::RBP,
+    Register::R12,
+    Register::R13,
+    Register::R14,
+    Register::R15,
 ];
 
 /// How far a wrapper of a wrapper of an allocator is followed.
@@ -101,6 +112,9 @@ impl std::fmt::Display for Numbers<'_> {
     }
 }
 
+/// What the registers for numbers and addresses hold, by their numbers.
+type Registers = [Option<Value>; 16];
+
 /// What a register holds.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Value {
@@ -110,8 +124,8 @@ enum Value {
 }
 
 /// A call, and what the argument registers hold at it.
-struct Call {
-    name: String,
+struct Call<'a> {
+    name: Cow<'a, str>,
     callee: Option<EntityId>,
     arguments: [Option<Value>; 6],
 }
@@ -151,7 +165,7 @@ impl<'a> Allocators<'a> {
     }
 
     /// Which arguments of a call are sizes of what it allocates.
-    fn size_arguments(&mut self, call: &Call, depth: u32) -> Vec<usize> {
+    fn size_arguments(&mut self, call: &Call<'_>, depth: u32) -> Vec<usize> {
         if let Some((_, sizes)) = ALLOCATORS.iter().find(|(name, _)| *name == call.name) {
             return sizes.to_vec();
         }
@@ -186,15 +200,14 @@ impl<'a> Allocators<'a> {
 
 /// The calls of a function, from its first instruction to its last; what a register holds
 /// is followed in that order and forgotten where control cannot come from above.
-fn calls(image: &Image, function: EntityId) -> Vec<Call> {
+fn calls(image: &Image, function: EntityId) -> Vec<Call<'_>> {
     let entity = image.entity(function);
     let lines = decode(image, entity).unwrap_or_default();
     let mut factory = InstructionInfoFactory::new();
-    let mut registers: HashMap<Register, Value> = (0..)
-        .map(Value::Argument)
-        .zip(ARGUMENTS)
-        .map(|(value, register)| (register, value))
-        .collect();
+    let mut registers: Registers = [None; 16];
+    for (index, register) in ARGUMENTS.into_iter().enumerate() {
+        registers[register.number()] = Some(Value::Argument(index));
+    }
     let mut found = Vec::new();
     for line in &lines {
         let instruction = &line.instruction;
@@ -202,20 +215,20 @@ fn calls(image: &Image, function: EntityId) -> Vec<Call> {
             found.push(Call {
                 name,
                 callee,
-                arguments: ARGUMENTS.map(|register| registers.get(&register).copied()),
+                arguments: ARGUMENTS.map(|register| registers[register.number()]),
             });
         }
         if matches!(
             instruction.flow_control(),
             FlowControl::Call | FlowControl::IndirectCall
         ) {
-            let spared = [Register::RBX, Register::RBP, Register::R12, Register::R13];
-            let spared = [&spared[..], &[Register::R14, Register::R15]].concat();
-            registers.retain(|register, _| spared.contains(register));
+            for (number, value) in registers.iter_mut().enumerate() {
+                *value = value.filter(|_| SPARED.iter().any(|spared| spared.number() == number));
+            }
             continue;
         }
         if line.ends_flow() {
-            registers.clear();
+            registers = [None; 16];
             continue;
         }
         let value = moved(line, &registers);
@@ -226,17 +239,20 @@ fn calls(image: &Image, function: EntityId) -> Vec<Call> {
                 OpAccess::Read | OpAccess::CondRead | OpAccess::None | OpAccess::NoMemAccess
             )
         }) {
-            registers.remove(&used.register().full_register());
+            let written = used.register().full_register();
+            if written.is_gpr64() {
+                registers[written.number()] = None;
+            }
         }
-        if let Some(value) = value {
-            registers.insert(instruction.op0_register().full_register(), value);
+        if value.is_some() {
+            registers[instruction.op0_register().full_register().number()] = value;
         }
     }
     found
 }
 
 /// What a move leaves in its target, if that is known.
-fn moved(line: &Line, registers: &HashMap<Register, Value>) -> Option<Value> {
+fn moved(line: &Line, registers: &Registers) -> Option<Value> {
     let i = &line.instruction;
     let wide = |register: Register| register.is_gpr64() || register.is_gpr32();
     if i.op_count() != 2 || i.op0_kind() != OpKind::Register || !wide(i.op0_register()) {
@@ -249,14 +265,18 @@ fn moved(line: &Line, registers: &HashMap<Register, Value>) -> Option<Value> {
             Some(Value::Constant(i.immediate(1)))
         }
         Mnemonic::Mov if i.op1_kind() == OpKind::Register && wide(i.op1_register()) => {
-            registers.get(&i.op1_register().full_register()).copied()
+            registers[i.op1_register().full_register().number()]
         }
         _ => None,
     }
 }
 
 /// The function that a line calls, or jumps to at its end.
-fn callee(image: &Image, caller: EntityId, line: &Line) -> Option<(String, Option<EntityId>)> {
+fn callee<'a>(
+    image: &'a Image,
+    caller: EntityId,
+    line: &Line,
+) -> Option<(Cow<'a, str>, Option<EntityId>)> {
     let calls = matches!(
         line.instruction.flow_control(),
         FlowControl::Call
@@ -269,20 +289,20 @@ fn callee(image: &Image, caller: EntityId, line: &Line) -> Option<(String, Optio
     let function = |id: EntityId| {
         // `__rust_alloc` is mangled, with a hash of the compiler inside.
         let name = image.entity(id).name();
-        let plain = demangle(name);
-        let short = plain.strip_prefix("__rustc::").unwrap_or(name);
-        Some((short.to_owned(), Some(id)))
+        let plain = name.contains("__rust").then(|| demangle(name));
+        let short = plain.and_then(|plain| Some(plain.strip_prefix("__rustc::")?.to_owned()));
+        Some((short.map_or(Cow::Borrowed(name), Cow::Owned), Some(id)))
     };
     match image.place(reference.target) {
         Place::In(id, 0) if id != caller && image.entity(id).kind == EntityKind::Function => {
             function(id)
         }
         Place::Stub(Slot::Import(name, 0) | Slot::LazyImport(name)) => {
-            Some((name.to_string(), None))
+            Some((name.to_string().into(), None))
         }
         // Without stubs (`-fno-plt`, Rust) a call reads the address from its slot.
         Place::Slot(Slot::Import(name, 0) | Slot::LazyImport(name)) if by_slot => {
-            Some((name.to_string(), None))
+            Some((name.to_string().into(), None))
         }
         Place::Slot(Slot::Pointer(target)) if by_slot => match image.place(target) {
             Place::In(id, 0) => function(id),

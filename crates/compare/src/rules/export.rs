@@ -36,9 +36,10 @@ pub(super) fn find(c: &Comparison<'_>, findings: &mut Vec<Finding>) {
 
 /// Exported names, and whether each may have other bearers (`weak`).
 fn exports(image: &Image) -> BTreeMap<&str, bool> {
+    let copied = super::copied(image);
     let names = image.entities.iter().flat_map(|entity| &entity.names);
     names
-        .filter(|symbol| symbol.exported && !super::is_copied(image, &symbol.name))
+        .filter(|symbol| symbol.exported && !copied.contains(&*symbol.name))
         .map(|symbol| (&*symbol.name, symbol.weak))
         .collect()
 }

@@ -12,10 +12,11 @@ pub(super) fn find(c: &Comparison<'_>, findings: &mut Vec<Finding>) {
     let names: HashSet<&str> = unpaired_variables(c.fixed, |id| c.pairs.base_of(id).is_none())
         .map(|id| stem(c.fixed.entity(id).name()))
         .collect();
+    let copied = super::copied(c.base);
     for id in unpaired_variables(c.base, |id| c.pairs.fixed_of(id).is_none()) {
         let name = c.base.entity(id).name();
         // One that may be its successor makes it ambiguous, which the planner judges.
-        if !names.contains(stem(name)) && !super::is_copied(c.base, name) {
+        if !names.contains(stem(name)) && !copied.contains(name) {
             findings.push(Finding::note(
                 Rule::Removed,
                 demangle(name),

@@ -15,6 +15,7 @@ pub(super) fn find(c: &Comparison<'_>, findings: &mut Vec<Finding>) {
         .filter(|(id, _)| is_lost(*id))
         .map(|(_, entity)| stem(entity.name()))
         .collect();
+    let copied = super::copied(c.fixed);
     for (id, entity) in c.fixed.entity_ids() {
         let name = entity.name();
         let is_new = is_variable(c.fixed, id) && c.pairs.base_of(id).is_none();
@@ -22,7 +23,7 @@ pub(super) fn find(c: &Comparison<'_>, findings: &mut Vec<Finding>) {
         // personality routine is no variable of the program.
         if !is_new
             || lost.contains(stem(name))
-            || super::is_copied(c.fixed, name)
+            || copied.contains(name)
             || name.starts_with("DW.ref.")
         {
             continue;
