@@ -24,9 +24,11 @@ pub(crate) fn load_pair(pair: &Pair) -> Result<(Image, Image), Failure> {
             folders: &pair.debug_directory,
         })
     };
-    let base = load(&pair.base, &pair.base_debug, "--base-debug")?;
-    let fixed = load(&pair.fixed, &pair.fixed_debug, "--fixed-debug")?;
-    Ok((base, fixed))
+    let (base, fixed) = rayon::join(
+        || load(&pair.base, &pair.base_debug, "--base-debug"),
+        || load(&pair.fixed, &pair.fixed_debug, "--fixed-debug"),
+    );
+    Ok((base?, fixed?))
 }
 
 /// Reads an image and the debug files that belong to it.

@@ -159,7 +159,7 @@ pub fn jump_table(
 }
 
 /// True for a jump to what a register or a place in memory holds.
-fn jumps_through(line: &Line) -> bool {
+pub(crate) fn jumps_through(line: &Line) -> bool {
     let instruction = &line.instruction;
     instruction.mnemonic() == Mnemonic::Jmp
         && matches!(instruction.op0_kind(), OpKind::Register | OpKind::Memory)

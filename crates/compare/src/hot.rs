@@ -105,6 +105,9 @@ pub(crate) fn find(
             || Meaning::new(c),
             |meaning, (base, fixed)| {
                 let parts = (cold.parts(c.base, *base), fixed_cold.parts(c.fixed, *fixed));
+                if meaning.same_outlines(&parts.0, &parts.1) {
+                    return None;
+                }
                 let differences = meaning.differences(&parts.0, &parts.1);
                 if differences.is_empty() {
                     return None;

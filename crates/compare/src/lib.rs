@@ -17,6 +17,7 @@ mod lengths;
 mod line_numbers;
 mod matching;
 mod meaning;
+mod outline;
 mod phases;
 mod reasons;
 mod records;
@@ -140,6 +141,9 @@ impl<'a> Comparison<'a> {
         let known = (base.as_ref().ok(), fixed.as_ref().ok());
         self.moved_records = records::find(self, known.0, known.1);
         let found = hot::find(self, known.0, known.1, options.keep_line_changes);
+        // The comparison of functions is over, and large programs need the room.
+        self.base_usage.outlines = Vec::new();
+        self.fixed_usage.outlines = Vec::new();
         self.phases.end("compare");
         let new: Vec<_> = match known.1 {
             Some(debug) => source::functions_at(self.fixed, debug, &found.added),

@@ -5,9 +5,10 @@
 //! by what tells its bearers apart (their file, their users, their body), and
 //! what stays ambiguous stays unpaired.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
+use foldhash::HashMap;
 use iced_x86::{OpKind, Register};
 use invivo_image::x86_64::decode;
 use invivo_image::{Binding, Entity, EntityId, EntityKind, Image, Place, Symbol, is_rust, stem};
@@ -18,35 +19,43 @@ use crate::copies::is_anonymous;
 /// The pairs, in both directions.
 #[derive(Debug, Default)]
 pub struct Pairs {
-    to_fixed: HashMap<EntityId, EntityId>,
-    to_base: HashMap<EntityId, EntityId>,
+    /// By the number of the entity.
+    to_fixed: Vec<Option<EntityId>>,
+    to_base: Vec<Option<EntityId>>,
+    count: usize,
 }
 
 impl Pairs {
     /// The fixed image's counterpart of a base entity.
     #[must_use]
     pub fn fixed_of(&self, base: EntityId) -> Option<EntityId> {
-        self.to_fixed.get(&base).copied()
+        *self.to_fixed.get(base.0 as usize)?
     }
 
     /// The base's counterpart of an entity of the fixed image.
     #[must_use]
     pub fn base_of(&self, fixed: EntityId) -> Option<EntityId> {
-        self.to_base.get(&fixed).copied()
+        *self.to_base.get(fixed.0 as usize)?
     }
 
-    /// All pairs, base first, in no particular order.
+    /// All pairs, base first, in order of it.
     pub fn iter(&self) -> impl Iterator<Item = (EntityId, EntityId)> {
-        self.to_fixed.iter().map(|(base, fixed)| (*base, *fixed))
+        let all = (0u32..).map(EntityId).zip(&self.to_fixed);
+        all.filter_map(|(base, fixed)| Some((base, (*fixed)?)))
     }
 
     pub(crate) fn insert(&mut self, base: EntityId, fixed: EntityId) {
-        self.to_fixed.insert(base, fixed);
-        self.to_base.insert(fixed, base);
+        self.to_fixed[base.0 as usize] = Some(fixed);
+        self.to_base[fixed.0 as usize] = Some(base);
+        self.count += 1;
     }
 
     pub(crate) fn of(base: &Image, fixed: &Image, in_base: &Usage, in_fixed: &Usage) -> Pairs {
-        let mut pairs = Pairs::default();
+        let mut pairs = Pairs {
+            to_fixed: vec![None; base.entities.len()],
+            to_base: vec![None; fixed.entities.len()],
+            count: 0,
+        };
         // From the strictest key to the loosest; each pass sees what the others left.
         let keys: [KeyOf; 5] = [
             |s| (s.binding == Binding::Global).then(|| Key::of(&s.name, None)),
@@ -85,14 +94,14 @@ impl Pairs {
         // one is called by a function that has its pair by now.
         const ROUNDS: usize = 8;
         for _ in 0..ROUNDS {
-            let before = self.to_fixed.len();
+            let before = self.count;
             for key in keys {
                 self.pass(base, fixed, *key, None);
                 for told_by in [ToldBy::Body, ToldBy::Callers, ToldBy::Position] {
                     self.pass(base, fixed, *key, Some((told_by, in_base, in_fixed)));
                 }
             }
-            if self.to_fixed.len() == before {
+            if self.count == before {
                 break;
             }
         }
@@ -130,7 +139,7 @@ impl Pairs {
                 usage: in_fixed,
                 pair: &|id| self.base_of(id),
             };
-            let mut alike: HashMap<u64, (Vec<EntityId>, Vec<EntityId>)> = HashMap::new();
+            let mut alike: HashMap<u64, (Vec<EntityId>, Vec<EntityId>)> = HashMap::default();
             for id in ids {
                 alike.entry(here.tell(id, by)).or_default().0.push(id);
             }
@@ -184,7 +193,7 @@ fn bearers<'a>(
     distinguished: bool,
     done: impl Fn(EntityId) -> bool,
 ) -> HashMap<(EntityKind, Key<'a>), Vec<EntityId>> {
-    let mut found: HashMap<_, Vec<EntityId>> = HashMap::new();
+    let mut found: HashMap<_, Vec<EntityId>> = HashMap::default();
     for (id, entity) in image.entity_ids().filter(|(id, _)| !done(*id)) {
         for symbol in own_names(entity) {
             // The number in `counter.3` is given anew in each build: today's

@@ -43,7 +43,12 @@ pub struct Meaning<'c, 'a> {
     objects: RefCell<Objects>,
     /// How many pointers deep the comparison is.
     depth: Cell<u32>,
+    /// Places that were found the same lately.
+    lately: RefCell<Vec<(LinkAddr, LinkAddr)>>,
 }
+
+/// How many pairs of places are kept.
+const LATELY: usize = 1 << 13;
 
 /// What is known about pairs of objects.
 #[derive(Debug, Default)]
@@ -65,7 +70,20 @@ impl<'c, 'a> Meaning<'c, 'a> {
             comparison,
             objects: RefCell::default(),
             depth: Cell::new(0),
+            lately: RefCell::default(),
         }
+    }
+
+    /// True if two places were found the same, whoever refers to them.
+    pub(crate) fn is_known(&self, base: LinkAddr, fixed: LinkAddr) -> bool {
+        self.lately.borrow().get(kept_at(base)) == Some(&(base, fixed))
+    }
+
+    /// Keeps that two places are the same.
+    pub(crate) fn know(&self, base: LinkAddr, fixed: LinkAddr) {
+        let mut lately = self.lately.borrow_mut();
+        lately.resize(LATELY, Default::default());
+        lately[kept_at(base)] = (base, fixed);
     }
 
     pub(crate) fn comparison(&self) -> &'c Comparison<'a> {
@@ -164,7 +182,7 @@ impl<'c, 'a> Meaning<'c, 'a> {
 
     /// True for two constants whose symbols do not say how long they are, as in assembly:
     /// their names say nothing about what is there.
-    fn is_unsized(&self, base: EntityId, fixed: EntityId) -> bool {
+    pub(crate) fn is_unsized(&self, base: EntityId, fixed: EntityId) -> bool {
         let one = |image: &Image, id| {
             let entity = image.entity(id);
             let section = image.section_at(entity.addr);
@@ -316,6 +334,10 @@ impl<'c, 'a> Meaning<'c, 'a> {
             fixed: show(c.fixed, b, other),
         })
     }
+}
+
+fn kept_at(at: LinkAddr) -> usize {
+    (at.0 ^ at.0 >> 13) as usize % LATELY
 }
 
 /// True if both have the same name, are at the same edge of the section of the same

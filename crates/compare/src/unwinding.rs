@@ -33,18 +33,27 @@ impl Meaning<'_, '_> {
         other: &Body<'_>,
         fixed: &Range<LinkAddr>,
     ) -> bool {
-        let c = self.comparison();
-        let (fdes, others) = (c.base.unwind.fdes_in(base), c.fixed.unwind.fdes_in(fixed));
         // Code that came out shorter, with a short jump for a long one, has the same steps
         // at other distances.
-        let moved = |from: LinkAddr, to: LinkAddr| {
+        self.same_frames_by(base, fixed, &|from, to| {
             let (before, after) = (
                 from.0.wrapping_sub(base.start.0),
                 to.0.wrapping_sub(fixed.start.0),
             );
             let places = one.index(from).zip(other.index(to));
             places.map_or(before == after, |(before, after)| before == after)
-        };
+        })
+    }
+
+    /// The same, where `moved` says whether two places in the code are the same.
+    pub(crate) fn same_frames_by(
+        &self,
+        base: &Range<LinkAddr>,
+        fixed: &Range<LinkAddr>,
+        moved: &dyn Fn(LinkAddr, LinkAddr) -> bool,
+    ) -> bool {
+        let c = self.comparison();
+        let (fdes, others) = (c.base.unwind.fdes_in(base), c.fixed.unwind.fdes_in(fixed));
         let exactly = base.end.0 - base.start.0 == fixed.end.0 - fixed.start.0;
         fdes.len() == others.len()
             && fdes.iter().zip(others).all(|(a, b)| {
@@ -52,7 +61,7 @@ impl Meaning<'_, '_> {
                     && (moved(a.range.end, b.range.end)
                         || a.range.end == base.end && b.range.end == fixed.end)
                     && self.same_cie(&c.base.unwind.cies[a.cie], &c.fixed.unwind.cies[b.cie])
-                    && self.same_steps(a, b, exactly, &moved)
+                    && self.same_steps(a, b, exactly, moved)
                     && self.same_lsda(a.lsda, b.lsda)
             })
     }
@@ -90,18 +99,7 @@ impl Meaning<'_, '_> {
         moved: &dyn Fn(LinkAddr, LinkAddr) -> bool,
     ) -> bool {
         let c = self.comparison();
-        let bytes = |image: &'_ Image, range: &Range<usize>| {
-            let section = image.section_named(".eh_frame")?;
-            image
-                .section_bytes(section)
-                .get(range.clone())
-                .map(<[u8]>::to_vec)
-        };
-        let ranges = |image: &Image, fde: &Fde| {
-            let common = bytes(image, &image.unwind.cies[fde.cie].instructions)?;
-            Some((common, bytes(image, &fde.instructions)?))
-        };
-        if exactly && ranges(c.base, a).is_some_and(|one| ranges(c.fixed, b) == Some(one)) {
+        if exactly && instructions(c.base, a).is_some_and(|x| instructions(c.fixed, b) == Some(x)) {
             return true;
         }
         let steps = |image: &Image, fde: &Fde| image.unwind.steps(image, fde);
@@ -135,4 +133,12 @@ impl Meaning<'_, '_> {
                         .is_ok()
             })
     }
+}
+
+/// The instructions of a frame description as they stand, those of its common entry first.
+fn instructions<'a>(image: &'a Image, fde: &Fde) -> Option<(&'a [u8], &'a [u8])> {
+    let section = image.section_named(".eh_frame")?;
+    let bytes = |range: &Range<usize>| image.section_bytes(section).get(range.clone());
+    let common = bytes(&image.unwind.cies[fde.cie].instructions)?;
+    Some((common, bytes(&fde.instructions)?))
 }

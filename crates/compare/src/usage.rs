@@ -9,6 +9,7 @@ use invivo_image::{Entity, EntityId, EntityKind, Image, Link, LinkAddr, Place, S
 use rayon::prelude::*;
 
 use crate::constants::through_tables;
+use crate::outline::Outline;
 use crate::unowned::{belongs_to_loader, is_code, pieces};
 
 /// One function's reference to an entity.
@@ -32,6 +33,8 @@ pub struct Usage {
     /// Every address that anything refers to, in order: an unnamed constant
     /// ends where the next one begins.
     pub boundaries: Vec<LinkAddr>,
+    /// By the number of the function; none for those that are not that simple.
+    pub(crate) outlines: Vec<Option<Outline>>,
 }
 
 impl Usage {
@@ -56,6 +59,10 @@ impl Usage {
             boundaries: found.boundaries,
             ..Usage::default()
         };
+        usage.outlines.resize_with(image.entities.len(), || None);
+        for (id, outline) in found.outlines {
+            usage.outlines[id.0 as usize] = Some(outline);
+        }
         for uses in found.uses.chunk_by(|a, b| a.0 == b.0) {
             let list = uses.iter().map(|(_, by)| *by).collect();
             usage.uses.insert(uses[0].0, list);
@@ -94,6 +101,7 @@ struct Found {
     pointed: Vec<(EntityId, LinkAddr)>,
     undecoded: BTreeSet<EntityId>,
     boundaries: Vec<LinkAddr>,
+    outlines: Vec<(EntityId, Outline)>,
 }
 
 impl Found {
@@ -113,19 +121,27 @@ impl Found {
             target,
         });
         let outside = tabled.filter(|r| !(entity.addr..entity.end()).contains(&r.target));
+        let mut targets = Vec::new();
         for reference in lines.iter().flat_map(Line::references).chain(outside) {
             // A function that takes its own address tells it to somebody.
             let told = reference.kind == ReferenceKind::Relative && reference.target == entity.addr;
             if (entity.addr..entity.end()).contains(&reference.target) && !told {
                 continue;
             }
-            self.boundaries.push(reference.target);
-            if let Place::In(id, offset) = image.place(reference.target) {
-                let calls = matches!(reference.kind, ReferenceKind::Call | ReferenceKind::Jump);
+            let calls = matches!(reference.kind, ReferenceKind::Call | ReferenceKind::Jump);
+            targets.push((reference.target, calls));
+        }
+        targets.sort_unstable();
+        targets.dedup();
+        for (target, calls) in targets {
+            self.boundaries.push(target);
+            if let Place::In(id, offset) = image.place(target) {
                 let branch = offset == 0 && calls;
                 self.uses.push((id, Use { by, branch }));
             }
         }
+        let outline = Outline::of(image, entity, &lines);
+        self.outlines.extend(outline.map(|outline| (by, outline)));
     }
 
     fn add_data(&mut self, image: &Image) {
@@ -153,6 +169,7 @@ impl Found {
         self.uses.append(&mut other.uses);
         self.undecoded.append(&mut other.undecoded);
         self.boundaries.append(&mut other.boundaries);
+        self.outlines.append(&mut other.outlines);
         self
     }
 

@@ -23,7 +23,9 @@ impl Image {
     /// What is at `at`.
     #[must_use]
     pub fn place(&self, at: LinkAddr) -> Place {
-        if let Some(slot) = self.stubs.get(&at) {
+        let section = self.section_at(at);
+        let stubs = section.filter(|s| s.kind == SectionKind::Text && s.name != ".text");
+        if let Some(slot) = stubs.and_then(|_| self.stubs.get(&at)) {
             if let Some(slot) = self.slots.get(slot) {
                 return Place::Stub(slot.clone());
             }
@@ -42,7 +44,7 @@ impl Image {
             let offset = at.0 - self.entity(id).addr.0;
             return Place::In(id, offset);
         }
-        let Some(section) = self.section_at(at) else {
+        let Some(section) = section else {
             return Place::Outside(at);
         };
         match section.kind {

@@ -278,12 +278,9 @@ impl Lsda {
         let section = image
             .section_at(at)
             .ok_or("the LSDA lies outside the image")?;
-        let next = image
-            .unwind
-            .lsdas
-            .iter()
-            .find(|other| **other > at)
-            .copied();
+        let lsdas = &image.unwind.lsdas;
+        let next = lsdas.partition_point(|other| *other <= at);
+        let next = lsdas.get(next).copied();
         let end = next.unwrap_or(section.range.end).min(section.range.end);
         let bytes = image
             .bytes(at, end.0 - at.0)

@@ -104,16 +104,19 @@ pub fn decode_bytes(image: &Image, at: LinkAddr, bytes: &[u8]) -> Vec<Line> {
         if instruction.is_invalid() {
             break;
         }
-        let offsets = decoder.get_constant_offsets(&instruction);
-        let immediate = absolute_immediate(image, &instruction, &offsets);
-        let address = branch(&instruction, &offsets)
-            .or_else(|| relative(&instruction, &offsets))
-            .or_else(|| absolute_displacement(image, &instruction, &offsets));
-        lines.push(Line {
+        let mut line = Line {
             instruction,
-            address,
-            immediate,
-        });
+            address: None,
+            immediate: None,
+        };
+        if may_refer(image, &instruction) {
+            let offsets = decoder.get_constant_offsets(&instruction);
+            line.immediate = absolute_immediate(image, &instruction, &offsets);
+            line.address = branch(&instruction, &offsets)
+                .or_else(|| relative(&instruction, &offsets))
+                .or_else(|| absolute_displacement(image, &instruction, &offsets));
+        }
+        lines.push(line);
     }
     lines
 }
@@ -123,7 +126,7 @@ pub fn decode_bytes(image: &Image, at: LinkAddr, bytes: &[u8]) -> Vec<Line> {
 /// stands around them refers to other places all the same.
 #[must_use]
 pub fn decode_all(image: &Image, at: LinkAddr, bytes: &[u8]) -> Vec<Line> {
-    let mut lines = Vec::with_capacity(bytes.len() / 4);
+    let mut lines = Vec::new();
     let mut done = 0;
     while let Some(rest) = bytes.get(done..).filter(|rest| !rest.is_empty()) {
         let Some(start) = at.checked_add(done as u64) else {
@@ -134,7 +137,11 @@ pub fn decode_all(image: &Image, at: LinkAddr, bytes: &[u8]) -> Vec<Line> {
             .iter()
             .map(|line| line.instruction.len())
             .sum::<usize>();
-        lines.extend(found);
+        if lines.is_empty() {
+            lines = found;
+        } else {
+            lines.extend(found);
+        }
         if let Some(odd) = bytes.get(done) {
             let mut instruction = Instruction::default();
             instruction.set_code(Code::DeclareByte);
@@ -155,6 +162,16 @@ pub fn decode_all(image: &Image, at: LinkAddr, bytes: &[u8]) -> Vec<Line> {
 
 fn byte(value: usize) -> u8 {
     u8::try_from(value).expect("an x86 instruction is at most 15 bytes long")
+}
+
+/// False for the many instructions of which no operand can be a place.
+fn may_refer(image: &Image, instruction: &Instruction) -> bool {
+    instruction.op0_kind() == OpKind::NearBranch64
+        || instruction.is_ip_rel_memory_operand()
+        || image.link == Link::Fixed
+            && (instruction.memory_displ_size() >= 4
+                || image.relocations_kept
+                || takes_address(instruction))
 }
 
 fn branch(instruction: &Instruction, offsets: &ConstantOffsets) -> Option<Reference> {

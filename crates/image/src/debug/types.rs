@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use gimli::constants as dw;
+use rayon::prelude::*;
 
 use super::functions::SourceFunction;
 use super::layout::{DEEPEST, TypeLayout, is_composite};
@@ -84,11 +85,12 @@ impl<'s> DebugData<'s> {
     pub fn types_named(&self, names: &BTreeSet<&str>) -> UsedTypes {
         let last = |name: &str| name.rsplit("::").next().unwrap_or(name).to_owned();
         let wanted: HashSet<String> = names.iter().map(|name| last(name)).collect();
+        let entries = |unit| self.type_entries(unit, Some(&wanted));
+        let units = (0..self.units.len()).into_par_iter();
+        let dies: Vec<Die> = units.flat_map_iter(entries).collect();
         let mut found = UsedTypes::new();
-        for unit in 0..self.units.len() {
-            for die in self.type_entries(unit, Some(&wanted)) {
-                self.reach(die, 0, &mut found, &mut Vec::new());
-            }
+        for die in dies {
+            self.reach(die, 0, &mut found, &mut Vec::new());
         }
         found.retain(|name, _| names.contains(name.as_str()));
         found

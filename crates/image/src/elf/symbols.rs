@@ -176,4 +176,5 @@ fn gather(image: &mut Image, symbols: impl Iterator<Item = Symbol>) {
             }
         })
         .collect();
+    image.starts = image.entities.iter().map(|entity| entity.addr).collect();
 }

@@ -1,0 +1,207 @@
+//! What each function refers to outside of itself, kept from the one pass over all code.
+//!
+//! Most functions of two builds are equal but for the distances to what they refer to. With
+//! the places of these in the code at hand, such a pair is found equal without decoding it
+//! again: the bytes between them are the same, and each leads to the same. Whatever is less
+//! simple, such as a table that code jumps through, is left to [`Meaning::differences`]; so
+//! is every pair that is not found equal here.
+
+use iced_x86::{Code, Mnemonic};
+use invivo_image::x86_64::{Line, ReferenceKind};
+use invivo_image::{Entity, EntityId, EntityKind, Image, Link, LinkAddr, Place};
+
+use crate::constants::jumps_through;
+use crate::meaning::{Meaning, Referred};
+use crate::{Parts, Usage};
+
+/// A reference, as small as it can be: large programs have millions.
+#[derive(Clone, Copy, Debug)]
+struct Outward {
+    /// Where the operand is in the function, in the upper 28 bits, and how long it is.
+    operand: u32,
+    /// What it refers to, relative to the image.
+    target: u32,
+}
+
+/// The references of a function that lead out of it or depend on where it is.
+#[derive(Debug)]
+pub(crate) struct Outline {
+    references: Box<[Outward]>,
+    /// True if it may read a table of code places or of distances.
+    tables: bool,
+}
+
+impl Outline {
+    /// The outline of a function that was decoded as `lines`; `None` where it is not that simple.
+    pub(crate) fn of(image: &Image, entity: &Entity, lines: &[Line]) -> Option<Outline> {
+        let mut references = Vec::new();
+        let mut tables = false;
+        for line in lines {
+            let instruction = &line.instruction;
+            if instruction.code() == Code::DeclareByte {
+                return None;
+            }
+            tables |= jumps_through(line) || instruction.mnemonic() == Mnemonic::Movsxd;
+            for reference in line.references() {
+                let inside = (entity.addr..entity.end()).contains(&reference.target);
+                if inside && reference.kind != ReferenceKind::Absolute {
+                    continue;
+                }
+                let start = line.at().0 - entity.addr.0 + u64::from(reference.offset);
+                let start = u32::try_from(start).ok().filter(|start| *start < 1 << 28)?;
+                references.push(Outward {
+                    operand: start << 4 | u32::from(reference.width),
+                    target: reference.target.checked_sub(image.base)?.try_into().ok()?,
+                });
+            }
+        }
+        Some(Outline {
+            references: references.into(),
+            tables,
+        })
+    }
+}
+
+impl Meaning<'_, '_> {
+    /// True if two functions are seen to be equal by their outlines alone.
+    pub(crate) fn same_outlines(&self, base: &Parts, fixed: &Parts) -> bool {
+        base.cold.len() == fixed.cold.len()
+            && base
+                .ids()
+                .zip(fixed.ids())
+                .all(|(a, b)| self.same_part(base, a, fixed, b) == Some(true))
+    }
+
+    fn same_part(&self, base: &Parts, a: EntityId, fixed: &Parts, b: EntityId) -> Option<bool> {
+        let c = self.comparison();
+        let one = c.base_usage.outlines.get(a.0 as usize)?.as_ref()?;
+        let other = c.fixed_usage.outlines.get(b.0 as usize)?.as_ref()?;
+        let (a, b) = (c.base.entity(a), c.fixed.entity(b));
+        if a.size != b.size || one.references.len() != other.references.len() {
+            return Some(false);
+        }
+        let (code, its) = (
+            c.base.bytes(a.addr, a.size)?,
+            c.fixed.bytes(b.addr, b.size)?,
+        );
+        let tables = one.tables || other.tables;
+        let mut done = 0;
+        for (x, y) in one.references.iter().zip(&other.references) {
+            let start = (x.operand >> 4) as usize;
+            if x.operand != y.operand || code.get(done..start)? != its.get(done..start)? {
+                return Some(false);
+            }
+            done = start + (x.operand & 15) as usize;
+            let from = c.base.base.checked_add(x.target.into())?;
+            let to = c.fixed.base.checked_add(y.target.into())?;
+            if !self.same_target(base, from, fixed, to, tables) {
+                return Some(false);
+            }
+        }
+        let (range, there) = (a.addr..a.end(), b.addr..b.end());
+        let moved = |x: LinkAddr, y: LinkAddr| {
+            x.0.wrapping_sub(range.start.0) == y.0.wrapping_sub(there.start.0)
+        };
+        Some(code.get(done..)? == its.get(done..)? && self.same_frames_by(&range, &there, &moved))
+    }
+
+    fn same_target(
+        &self,
+        base: &Parts,
+        from: LinkAddr,
+        fixed: &Parts,
+        to: LinkAddr,
+        tables: bool,
+    ) -> bool {
+        let c = self.comparison();
+        // A place in the function is the same at the same distance from its start, because its
+        // bytes are the same.
+        let own = |image: &Image, parts: &Parts, at: LinkAddr| {
+            let mut parts = parts.ids().map(|id| image.entity(id)).enumerate();
+            parts.find_map(|(number, part)| {
+                let inside = (part.addr..part.end()).contains(&at);
+                inside.then(|| (number, at.0 - part.addr.0))
+            })
+        };
+        let places = (own(c.base, base, from), own(c.fixed, fixed, to));
+        if places.0.is_some() || places.1.is_some() {
+            return places.0 == places.1;
+        }
+        if !tables && self.is_known(from, to) {
+            return true;
+        }
+        let pointed = || {
+            let place = Referred::pointer;
+            self.same(place(from), place(to)).is_ok()
+        };
+        let same = match (c.base.place(from), c.fixed.place(to)) {
+            (Place::In(a, _), Place::In(b, _)) => {
+                if c.base.entity(a).kind != EntityKind::Object {
+                    pointed()
+                } else {
+                    !tables && !self.is_unsized(a, b) && pointed()
+                }
+            }
+            (Place::Stub(_), Place::Stub(_)) => pointed(),
+            (Place::Slot(_), Place::Slot(_)) | (Place::Unnamed(_), Place::Unnamed(_)) => {
+                !tables && pointed()
+            }
+            (Place::Constant(a), Place::Constant(b)) => {
+                !tables && self.same_bytes(a, b) == Some(true)
+            }
+            _ => false,
+        };
+        if same && !tables {
+            self.know(from, to);
+        }
+        same
+    }
+
+    /// True if two constants without a name hold the same bytes however they are read, and no
+    /// pointer.
+    fn same_bytes(&self, a: LinkAddr, b: LinkAddr) -> Option<bool> {
+        // The widest operand, and more than most constants have.
+        const WIDEST: usize = 64;
+        const LONGEST: u64 = 4096;
+        let c = self.comparison();
+        let read = |image: &'_ Image, usage: &Usage, at: LinkAddr| {
+            let room = image.section_at(at)?.range.end.0 - at.0;
+            let next = usage.next_boundary(at).map_or(room, |next| next.0 - at.0);
+            Some((next.min(room), room.min(LONGEST)))
+        };
+        let (next, room) = read(c.base, &c.base_usage, a)?;
+        let (its_next, its_room) = read(c.fixed, &c.fixed_usage, b)?;
+        if next != its_next || next > LONGEST {
+            return Some(false);
+        }
+        let (one, other) = (c.base.bytes(a, room)?, c.fixed.bytes(b, its_room)?);
+        // What may be read of it: up to the next reference, an operand, or a text, behind an
+        // empty one the following text.
+        let text =
+            |from: usize| Some(from + one.get(from..)?.iter().position(|byte| *byte == 0)? + 1);
+        let end = match text(0)? {
+            1 => text(1)?,
+            end => end,
+        };
+        let size = end.max(WIDEST).max(usize::try_from(next).ok()?);
+        let (one, other) = (one.get(..size)?, other.get(..size)?);
+        Some(
+            one == other && holds_no_pointer(c.base, a, one) && holds_no_pointer(c.fixed, b, other),
+        )
+    }
+}
+
+fn holds_no_pointer(image: &Image, at: LinkAddr, bytes: &[u8]) -> bool {
+    let start = LinkAddr(at.0.saturating_sub(7));
+    let end = LinkAddr(at.0.saturating_add(bytes.len() as u64));
+    if image.slots.range(start..end).next().is_some() {
+        return false;
+    }
+    let lead = (at.0.wrapping_neg() & 7) as usize;
+    let mut words = bytes.get(lead..).unwrap_or_default().chunks_exact(8);
+    image.link != Link::Fixed
+        || !words.any(|word| {
+            let word = u64::from_le_bytes(word.try_into().expect("chunks of eight"));
+            image.section_at(LinkAddr(word)).is_some()
+        })
+}
