@@ -6,6 +6,8 @@ use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use invivo_compare::Rule;
 
+use crate::timing;
+
 const EXIT_CODES: &str = "\
 Exit codes:
   0   done, or nothing to do
@@ -158,6 +160,7 @@ impl Pair {
     pub(crate) fn options(&self) -> invivo_compare::Options {
         invivo_compare::Options {
             keep_line_changes: self.keep_line_changes,
+            clock: self.time.then_some(timing::processor_time),
         }
     }
 }

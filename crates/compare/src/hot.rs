@@ -6,7 +6,7 @@ use invivo_image::{DebugData, EntityId, EntityKind, Image, SourceFunction, deman
 use rayon::prelude::*;
 
 use crate::meaning::Meaning;
-use crate::{Comparison, Reason, ReasonKind, line_numbers, reasons};
+use crate::{Comparison, Differing, Reason, ReasonKind, line_numbers, reasons};
 
 /// A function together with the parts that the compiler moved away from it
 /// because they seldom run (`name.cold`).
@@ -75,69 +75,85 @@ pub(crate) struct Found {
     pub(crate) removed: Vec<EntityId>,
 }
 
+/// A pair of functions that differ, and how.
+pub(crate) struct Pair {
+    base: Parts,
+    fixed: Parts,
+    differences: Vec<Differing>,
+}
+
+/// The functions of an image that are no cold parts of others.
+fn functions(image: &Image, cold: &ColdParts) -> BTreeSet<EntityId> {
+    let functions = image.entity_ids().filter(|(id, entity)| {
+        entity.kind == EntityKind::Function && entity.size > 0 && !cold.all.contains(id)
+    });
+    functions.map(|(id, _)| id).collect()
+}
+
+/// The pairs of functions that differ.
+pub(crate) fn differing(c: &Comparison<'_>) -> Vec<Pair> {
+    let in_fixed = functions(c.fixed, &c.fixed_cold);
+    let pairs: Vec<(EntityId, EntityId)> = functions(c.base, &c.base_cold)
+        .into_iter()
+        .filter_map(|base| c.pairs.fixed_of(base).map(|fixed| (base, fixed)))
+        .filter(|(_, fixed)| in_fixed.contains(fixed))
+        .collect();
+    let compare = |meaning: &mut Meaning<'_, '_>, (base, fixed): &(EntityId, EntityId)| {
+        let base = c.base_cold.parts(c.base, *base);
+        let fixed = c.fixed_cold.parts(c.fixed, *fixed);
+        if meaning.same_outlines(&base, &fixed) {
+            return None;
+        }
+        let differences = meaning.differences(&base, &fixed);
+        (!differences.is_empty()).then_some(Pair {
+            base,
+            fixed,
+            differences,
+        })
+    };
+    let pairs = pairs.par_iter().map_init(|| Meaning::new(c), compare);
+    pairs.flatten().collect()
+}
+
 /// Functions that differ, that appeared and that vanished. Those in which only line numbers
 /// differ are left out of the hot set unless `keep_line_changes` says otherwise.
 pub(crate) fn find(
     c: &Comparison<'_>,
+    differing: Vec<Pair>,
     base_debug: Option<&DebugData<'_>>,
     fixed_debug: Option<&DebugData<'_>>,
     keep_line_changes: bool,
 ) -> Found {
-    let (cold, fixed_cold) = (&c.base_cold, &c.fixed_cold);
-    let functions = |image: &Image, cold: &ColdParts| -> BTreeSet<EntityId> {
-        image
-            .entity_ids()
-            .filter(|(id, e)| {
-                e.kind == EntityKind::Function && e.size > 0 && !cold.all.contains(id)
-            })
-            .map(|(id, _)| id)
-            .collect()
-    };
-    let (in_base, in_fixed) = (functions(c.base, cold), functions(c.fixed, fixed_cold));
-    let pairs: Vec<(EntityId, EntityId)> = in_base
-        .iter()
-        .filter_map(|base| c.pairs.fixed_of(*base).map(|fixed| (*base, fixed)))
-        .filter(|(_, fixed)| in_fixed.contains(fixed))
-        .collect();
-    let differ: Vec<Hot> = pairs
-        .par_iter()
-        .map_init(
-            || Meaning::new(c),
-            |meaning, (base, fixed)| {
-                let parts = (cold.parts(c.base, *base), fixed_cold.parts(c.fixed, *fixed));
-                if meaning.same_outlines(&parts.0, &parts.1) {
-                    return None;
+    let differ: Vec<Hot> = differing
+        .into_par_iter()
+        .map(|pair| {
+            let (base, fixed) = (pair.base.main, pair.fixed.main);
+            let differences = pair.differences;
+            let parts = (pair.base, pair.fixed);
+            let source = |debug: Option<&DebugData<'_>>, image: &Image, id| {
+                debug.and_then(|debug| debug.function(image.entity(id).addr))
+            };
+            let base_source = source(base_debug, c.base, base);
+            let fixed_source = source(fixed_debug, c.fixed, fixed);
+            let sides = base_debug
+                .zip(base_source.as_ref())
+                .zip(fixed_debug.zip(fixed_source.as_ref()));
+            let reasons = match sides {
+                Some((one, other)) if line_numbers::are_all(&differences, one, other) => {
+                    vec![Reason::lines(&differences)]
                 }
-                let differences = meaning.differences(&parts.0, &parts.1);
-                if differences.is_empty() {
-                    return None;
-                }
-                let source = |debug: Option<&DebugData<'_>>, image: &Image, id| {
-                    debug.and_then(|debug| debug.function(image.entity(id).addr))
-                };
-                let base_source = source(base_debug, c.base, *base);
-                let fixed_source = source(fixed_debug, c.fixed, *fixed);
-                let sides = base_debug
-                    .zip(base_source.as_ref())
-                    .zip(fixed_debug.zip(fixed_source.as_ref()));
-                let reasons = match sides {
-                    Some((one, other)) if line_numbers::are_all(&differences, one, other) => {
-                        vec![Reason::lines(&differences)]
-                    }
-                    Some((one, other)) => reasons::of(c, &parts, one, other, &differences),
-                    None => Reason::of(&differences),
-                };
-                Some(Hot {
-                    name: demangle(c.base.entity(*base).name()),
-                    base: parts.0,
-                    fixed: parts.1,
-                    base_source,
-                    fixed_source,
-                    reasons,
-                })
-            },
-        )
-        .flatten()
+                Some((one, other)) => reasons::of(c, &parts, one, other, &differences),
+                None => Reason::of(&differences),
+            };
+            Hot {
+                name: demangle(c.base.entity(base).name()),
+                base: parts.0,
+                fixed: parts.1,
+                base_source,
+                fixed_source,
+                reasons,
+            }
+        })
         .collect();
     let only_lines = |hot: &Hot| hot.reasons.iter().all(|r| r.kind == ReasonKind::Lines);
     let (left_out, hot) = differ
@@ -147,6 +163,10 @@ pub(crate) fn find(
         let alone = ids.iter().filter(|id| other(**id).is_none());
         alone.copied().collect()
     };
+    let (in_base, in_fixed) = (
+        functions(c.base, &c.base_cold),
+        functions(c.fixed, &c.fixed_cold),
+    );
     let mut found = Found {
         hot,
         left_out,

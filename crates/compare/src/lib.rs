@@ -33,7 +33,7 @@ pub use difference::{Difference, Differing, Reason, ReasonKind};
 pub use hot::{Hot, Parts};
 pub use matching::Pairs;
 pub use meaning::{Meaning, Referred};
-pub use phases::Phases;
+pub use phases::{Clock, Phase, Phases};
 pub use rules::{About, Finding, Judgement, NotJudged, Rule, Severity};
 pub use source::Source;
 pub use usage::{Usage, Use};
@@ -49,6 +49,8 @@ use records::MovedRecords;
 pub struct Options {
     /// Functions in which only line numbers differ are replaced, too.
     pub keep_line_changes: bool,
+    /// Where somebody wants to know what the phases cost.
+    pub clock: Option<Clock>,
 }
 
 /// Everything that is known about the way from the base to the fixed image.
@@ -97,7 +99,7 @@ impl<'a> Comparison<'a> {
     /// Compares two images as `options` say.
     #[must_use]
     pub fn with(base: &'a Image, fixed: &'a Image, options: Options) -> Self {
-        let mut phases = Phases::start();
+        let mut phases = Phases::start(options.clock);
         let (base_usage, fixed_usage) = rayon::join(|| Usage::of(base), || Usage::of(fixed));
         phases.end("index");
         let pairs = Pairs::of(base, fixed, &base_usage, &fixed_usage);
@@ -140,11 +142,20 @@ impl<'a> Comparison<'a> {
         self.phases.end("open debug data");
         let known = (base.as_ref().ok(), fixed.as_ref().ok());
         self.moved_records = records::find(self, known.0, known.1);
-        let found = hot::find(self, known.0, known.1, options.keep_line_changes);
+        self.phases.end("records");
+        let differing = hot::differing(self);
         // The comparison of functions is over, and large programs need the room.
         self.base_usage.outlines = Vec::new();
         self.fixed_usage.outlines = Vec::new();
         self.phases.end("compare");
+        let found = hot::find(
+            self,
+            differing,
+            known.0,
+            known.1,
+            options.keep_line_changes,
+        );
+        self.phases.end("explain");
         let new: Vec<_> = match known.1 {
             Some(debug) => source::functions_at(self.fixed, debug, &found.added),
             None => Vec::new(),

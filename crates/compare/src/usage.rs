@@ -1,7 +1,7 @@
 //! Who refers to what in one image: computed once, used by matching, by the
 //! bounds of constants, and by the choice of hooks.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use iced_x86::Code;
 use invivo_image::x86_64::{Line, Reference, ReferenceKind, decode_all};
@@ -52,6 +52,8 @@ impl Usage {
                 found
             })
             .reduce(Found::default, Found::join);
+        // Before more is added: the same places are referred to all the time.
+        found.sort();
         found.add_data(image);
         found.sort();
         let mut usage = Usage {
@@ -182,6 +184,7 @@ impl Found {
         self.boundaries.par_sort_unstable();
         self.boundaries.dedup();
         self.boundaries.shrink_to_fit();
+        self.uses.shrink_to_fit();
     }
 }
 
@@ -206,9 +209,14 @@ fn of_unowned_code(image: &Image) -> Vec<(LinkAddr, LinkAddr)> {
 /// Every pointer in data: from relocations, and in images with fixed addresses
 /// every word that could be one.
 fn pointers(image: &Image) -> Vec<(LinkAddr, LinkAddr)> {
+    let imported = image.slots.values().filter_map(|slot| match slot {
+        Slot::Import(name, 0) | Slot::LazyImport(name) => Some(name.as_ref()),
+        _ => None,
+    });
+    let imported: HashSet<&str> = imported.collect();
     let mut defined: HashMap<&str, LinkAddr> = HashMap::new();
     for entity in &image.entities {
-        for symbol in &entity.names {
+        for symbol in entity.names.iter().filter(|s| imported.contains(&*s.name)) {
             defined.entry(&symbol.name).or_insert(entity.addr);
         }
     }

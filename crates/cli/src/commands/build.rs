@@ -1,8 +1,6 @@
 //! `invivo build`
 
-use std::time::Instant;
-
-use invivo_compare::{Comparison, Finding};
+use invivo_compare::{Comparison, Finding, Phases};
 use invivo_format::elf;
 use invivo_patch::{Options, Refused};
 use schemars::JsonSchema;
@@ -40,14 +38,14 @@ pub(crate) struct Built {
 
 pub(crate) fn run(build: &Build, output: &Output) -> Result<u8, Failure> {
     let busy = output.busy("comparing");
-    let begun = Instant::now();
+    let mut read = Phases::start(Some(timing::processor_time));
     let (base, fixed) = load_pair(&build.pair)?;
-    let read = begun.elapsed();
+    read.end("read");
     let mut comparison = Comparison::with(&base, &fixed, build.pair.options());
     allow(&mut comparison, &build.judged)?;
     drop(busy);
     if build.pair.time {
-        timing::print(read, &comparison.phases);
+        timing::print(&read, &comparison.phases);
     }
     let file_name = |path: &std::path::Path| {
         path.file_name()

@@ -1,9 +1,8 @@
 //! `invivo diff`
 
 use std::path::Path;
-use std::time::Instant;
 
-use invivo_compare::{Comparison, Finding, Hot, Reason, Severity};
+use invivo_compare::{Comparison, Finding, Hot, Phases, Reason, Severity};
 use invivo_image::{EntityKind, Image, demangle};
 use invivo_patch::Options;
 use owo_colors::OwoColorize;
@@ -48,15 +47,15 @@ struct HotFunction {
 
 pub(crate) fn run(arguments: &arguments::Diff, output: &Output) -> Result<u8, Failure> {
     let busy = output.busy("comparing");
-    let begun = Instant::now();
+    let mut read = Phases::start(Some(timing::processor_time));
     let (base, fixed) = load_pair(&arguments.pair)?;
-    let read = begun.elapsed();
+    read.end("read");
     let mut comparison = Comparison::with(&base, &fixed, arguments.pair.options());
     allow(&mut comparison, &arguments.judged)?;
     comparison.findings = Verdict::of(&comparison, &Options::default()).findings;
     drop(busy);
     if arguments.pair.time {
-        timing::print(read, &comparison.phases);
+        timing::print(&read, &comparison.phases);
     }
     if let Some(path) = &arguments.html {
         let _busy = output.busy("writing the report");
