@@ -148,13 +148,7 @@ impl<'a> Comparison<'a> {
         self.base_usage.outlines = Vec::new();
         self.fixed_usage.outlines = Vec::new();
         self.phases.end("compare");
-        let found = hot::find(
-            self,
-            differing,
-            known.0,
-            known.1,
-            options.keep_line_changes,
-        );
+        let found = hot::find(self, differing, known.0, known.1, options.keep_line_changes);
         self.phases.end("explain");
         let new: Vec<_> = match known.1 {
             Some(debug) => source::functions_at(self.fixed, debug, &found.added),

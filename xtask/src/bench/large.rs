@@ -32,16 +32,34 @@ struct Build {
 }
 
 impl Build {
+    /// What it has on disk, with what is packed unpacked: the comparison works on that.
     fn bytes(&self) -> Result<u64> {
-        let size = |path: &Path| -> Result<u64> {
-            let data = path.metadata();
-            Ok(data
-                .with_context(|| format!("no {}", path.display()))?
-                .len())
-        };
-        let debug = self.debug.as_deref().map_or(Ok(0), size)?;
-        Ok(size(&self.image)? + debug)
+        let files = std::iter::once(&self.image).chain(&self.debug);
+        files.map(|path| unpacked(path)).sum()
     }
+}
+
+/// The size of a file once its packed sections are unpacked.
+fn unpacked(path: &Path) -> Result<u64> {
+    let data = path.metadata();
+    let whole = data
+        .with_context(|| format!("no {}", path.display()))?
+        .len();
+    let mut readelf = Command::new("readelf");
+    let sections = done(readelf.args(["--section-details", "--wide"]).arg(path))?;
+    let (mut size, mut packed) = (whole, 0);
+    for line in sections.lines() {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        if let ["ZLIB," | "ZSTD,", original, _] = words[..] {
+            let original = original.trim_end_matches(',');
+            size = size + u64::from_str_radix(original, 16)? - packed;
+        } else if let [_type, _address, _offset, bytes, ..] = words[..]
+            && let Ok(bytes) = u64::from_str_radix(bytes, 16)
+        {
+            packed = bytes;
+        }
+    }
+    Ok(size)
 }
 
 /// Compares each pair, and prints what it costs.
@@ -54,9 +72,9 @@ pub(crate) fn run(workspace: &Workspace) -> Result<bool> {
     let mut promises = Promises::default();
     for (name, pair) in [
         ("node", node(&folder)),
-        ("libjvm", libjvm(&folder)),
+        ("libjvm", debian(&folder, &LIBJVM)),
+        ("libc", debian(&folder, &LIBC)),
         ("librustc_driver", librustc_driver(workspace)),
-        ("libc", libc()),
     ] {
         let done = pair.and_then(|pair| compare(workspace, &pair, &mut promises));
         promises.part(name, done);
@@ -89,40 +107,61 @@ fn node(folder: &Path) -> Result<Pair> {
     })
 }
 
-/// 24 MB of C++ in a stripped library, with 156 MB of debug data; the two newest versions
-/// that the distribution has, or one of them twice.
-fn libjvm(folder: &Path) -> Result<Pair> {
-    const PACKAGES: [&str; 2] = ["openjdk-17-jre-headless", "openjdk-17-dbg"];
-    let mut madison = Command::new("apt-cache");
-    madison.args(["madison", PACKAGES[1]]);
-    let known = done(&mut madison)?;
+/// A program of the distribution in the two newest versions that its archive has.
+struct Packaged {
+    name: &'static str,
+    /// The package that holds it, and the one with its debug file.
+    packages: [&'static str; 2],
+    image: &'static str,
+}
+
+/// 24 MB of C++ in a stripped library, with 156 MB of packed debug data.
+const LIBJVM: Packaged = Packaged {
+    name: "libjvm of two updates, with debug files",
+    packages: ["openjdk-17-jre-headless", "openjdk-17-dbg"],
+    image: "usr/lib/jvm/java-17-openjdk-amd64/lib/server/libjvm.so",
+};
+
+/// 2 MB of C and assembly in a stripped library, with its debug file.
+const LIBC: Packaged = Packaged {
+    name: "libc of two updates, with debug files",
+    packages: ["libc6", "libc6-dbg"],
+    image: "lib/x86_64-linux-gnu/libc.so.6",
+};
+
+fn debian(folder: &Path, of: &Packaged) -> Result<Pair> {
+    let [_, debug] = of.packages;
+    let known = done(Command::new("apt-cache").args(["madison", debug]))?;
     let mut versions: Vec<&str> = known
         .lines()
         .filter_map(|line| Some(line.split('|').nth(1)?.trim()))
         .collect();
     versions.dedup();
-    let newest = *versions.first().context("the archive has no openjdk-17")?;
-    let older = *versions.get(1).unwrap_or(&newest);
+    let [fixed, base, ..] = versions[..] else {
+        bail!("the archive has no two versions of {debug}");
+    };
     let build = |version: &str| -> Result<Build> {
-        let home = folder.join(format!("openjdk-{version}"));
+        let home = folder.join(format!("{debug}-{version}"));
         if !home.join("usr").is_dir() {
-            std::fs::create_dir_all(&home)?;
-            let mut fetch = Command::new("apt-get");
-            fetch.current_dir(&home).args(["download", "-q"]);
-            fetch.args(PACKAGES.map(|package| format!("{package}={version}")));
-            done(&mut fetch)?;
-            for package in PACKAGES {
-                let version = version.replace(':', "%3a");
-                let mut unpack = Command::new("dpkg-deb");
-                unpack.current_dir(&home).args([
-                    "-x",
-                    &format!("{package}_{version}_amd64.deb"),
-                    ".",
-                ]);
-                done(&mut unpack)?;
+            let fresh = folder.join("fresh");
+            if fresh.exists() {
+                std::fs::remove_dir_all(&fresh)?;
             }
+            std::fs::create_dir_all(&fresh)?;
+            let mut fetch = Command::new("apt-get");
+            fetch.current_dir(&fresh).args(["download", "-q"]);
+            fetch.args(of.packages.map(|package| format!("{package}={version}")));
+            done(&mut fetch)?;
+            for package in of.packages {
+                let file = format!("{package}_{}_amd64.deb", version.replace(':', "%3a"));
+                let mut unpack = Command::new("dpkg-deb");
+                done(unpack.current_dir(&fresh).args(["-x", &file, "."]))?;
+                std::fs::remove_file(fresh.join(file))?;
+            }
+            // What was interrupted is fetched anew.
+            std::fs::rename(&fresh, &home)?;
         }
-        let image = home.join("usr/lib/jvm/java-17-openjdk-amd64/lib/server/libjvm.so");
+        let image = home.join(of.image);
         let debug = debug_file(&home.join("usr/lib/debug"), &image)?;
         Ok(Build {
             image,
@@ -130,9 +169,9 @@ fn libjvm(folder: &Path) -> Result<Pair> {
         })
     };
     Ok(Pair {
-        name: "libjvm with its debug file",
-        base: build(older)?,
-        fixed: build(newest)?,
+        name: of.name,
+        base: build(base)?,
+        fixed: build(fixed)?,
     })
 }
 
@@ -152,13 +191,6 @@ fn librustc_driver(workspace: &Workspace) -> Result<Pair> {
         }
     }
     bail!("{} has no librustc_driver", folder.display())
-}
-
-/// The C library of the system, twice.
-fn libc() -> Result<Pair> {
-    let image = PathBuf::from("/lib/x86_64-linux-gnu/libc.so.6");
-    let debug = debug_file(Path::new("/usr/lib/debug"), &image)?;
-    twice("libc with its debug file, and itself", image, Some(debug))
 }
 
 fn twice(name: &'static str, image: PathBuf, debug: Option<PathBuf>) -> Result<Pair> {
@@ -199,7 +231,7 @@ fn compare(workspace: &Workspace, pair: &Pair, promises: &mut Promises) -> Resul
     println!("\n{}", paint::bold(pair.name));
     let mut command = Command::new("/usr/bin/time");
     command
-        .args(["-f", "%e %U %S %M"])
+        .args(["-f", "%e %M"])
         .arg(workspace.invivo())
         .args(["diff", "--time", "--json"])
         .args([&pair.base.image, &pair.fixed.image]);
@@ -221,21 +253,33 @@ fn compare(workspace: &Workspace, pair: &Pair, promises: &mut Promises) -> Resul
         "      {hot} of {} functions differ",
         diff["functions"]["base"]
     );
-    let mut phases = output.stderr.lines().collect::<Vec<_>>();
-    let cost = phases.pop().context("`time` says nothing")?;
-    phases.retain(|line| line.contains(" s  "));
+    let mut lines = output.stderr.lines().collect::<Vec<_>>();
+    let cost = lines.pop().context("`time` says nothing")?;
+    lines.retain(|line| line.contains(" s of processors"));
+    let phases: Vec<Phase<'_>> = lines.into_iter().filter_map(Phase::read).collect();
     for phase in &phases {
-        println!("      {}", paint::dim(phase));
+        println!("      {}", paint::dim(phase.line));
     }
+    let instructions: f64 = phases
+        .iter()
+        .filter(|phase| ["index", "compare"].contains(&phase.name))
+        .map(|phase| phase.processor)
+        .sum();
     let cost: Vec<f64> = cost
         .split(' ')
         .map(str::parse)
         .collect::<Result<_, _>>()
         .with_context(|| format!("`time` says {cost:?}"))?;
-    let [wall, user, system, kilobytes] = cost[..] else {
+    let [wall, kilobytes] = cost[..] else {
         bail!("`time` says {cost:?}");
     };
-    let megabytes = code(&pair.base.image)? as f64 / 1e6;
+    let megabytes = (code(&pair.base.image)? + code(&pair.fixed.image)?) as f64 / 1e6;
+    let bytes = pair.base.bytes()? + pair.fixed.bytes()?;
+    println!(
+        "      {:.0} MB of code per second and core, memory {:.2} times the files",
+        megabytes / instructions,
+        kilobytes * 1024.0 / bytes as f64
+    );
     promises.measured(
         format!("diff of {}", pair.name),
         Amount::Micros(10_000_000.0),
@@ -243,16 +287,36 @@ fn compare(workspace: &Workspace, pair: &Pair, promises: &mut Promises) -> Resul
     );
     // 100 MB of code for each second of one core.
     promises.measured(
-        format!("processor time of that diff for {megabytes:.1} MB of code"),
+        format!("processor time for its {megabytes:.1} MB of instructions"),
         Amount::Micros(megabytes / 100.0 * 1e6),
-        Amount::Micros((user + system) * 1e6),
+        Amount::Micros(instructions * 1e6),
     );
     promises.measured(
         "memory of that diff at its highest",
-        Amount::Bytes(2.0 * (pair.base.bytes()? + pair.fixed.bytes()?) as f64),
+        Amount::Bytes(2.0 * bytes as f64),
         Amount::Bytes(kilobytes * 1024.0),
     );
     Ok(())
+}
+
+/// A phase of a comparison, as `--time` tells it.
+struct Phase<'l> {
+    line: &'l str,
+    name: &'l str,
+    /// Seconds of processor time.
+    processor: f64,
+}
+
+impl<'l> Phase<'l> {
+    fn read(line: &'l str) -> Option<Self> {
+        let (times, name) = line.split_once(" s of processors  ")?;
+        let processor = times.split_whitespace().last()?.parse().ok()?;
+        Some(Phase {
+            line,
+            name,
+            processor,
+        })
+    }
 }
 
 /// Runs a command that has to succeed; what it printed.
