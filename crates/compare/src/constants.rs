@@ -82,11 +82,19 @@ pub fn extent(image: &Image, usage: &Usage, line: &Line, at: LinkAddr) -> Option
 
 /// The text that `bytes` begins with, if it ends with a NUL and reads like one.
 fn text(bytes: &[u8]) -> Option<&str> {
-    let end = bytes.iter().position(|byte| *byte == 0)?;
-    let text = std::str::from_utf8(&bytes[..end]).ok()?;
+    // Texts of Rust have no NUL, and the next one may be far away: this is asked for each of
+    // them, so whole words are looked at before single characters.
+    let bytes = &bytes[..memchr::memchr(0, bytes)?];
     let printable =
         |c: char| !c.is_control() || matches!(c, '\n' | '\t' | '\r' | '\x1b' | '\x07' | '\x08');
-    text.chars().all(printable).then_some(text)
+    if !bytes
+        .iter()
+        .all(|byte| printable(char::from(byte & 0x7f)) || *byte >= 0x80)
+    {
+        return None;
+    }
+    let text = std::str::from_utf8(bytes).ok()?;
+    (text.is_ascii() || text.chars().all(printable)).then_some(text)
 }
 
 /// One entry of a table of code places.
