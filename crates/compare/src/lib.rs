@@ -19,6 +19,7 @@ mod matching;
 mod meaning;
 mod outline;
 mod phases;
+mod places;
 mod reasons;
 mod records;
 mod rules;
@@ -128,8 +129,6 @@ impl<'a> Comparison<'a> {
         comparison.pairs.finish((base, fixed), usages);
         comparison.phases.end("match");
         comparison.find_hot(options);
-        comparison.findings = rules::find(&comparison);
-        comparison.phases.end("rules");
         comparison
     }
 
@@ -196,6 +195,12 @@ impl<'a> Comparison<'a> {
         self.added = found.added;
         self.removed = found.removed;
         self.phases.end("types");
+        self.findings = rules::find(self);
+        self.phases.end("rules");
+        let mut findings = std::mem::take(&mut self.findings);
+        places::tell(self, base.as_ref().ok(), fixed.as_ref().ok(), &mut findings);
+        self.findings = findings;
+        self.phases.end("places");
     }
 
     /// A function of the fixed image with its cold parts.

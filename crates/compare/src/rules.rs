@@ -180,6 +180,9 @@ pub struct Finding {
     pub subject: String,
     /// What was found there, and what helps.
     pub text: String,
+    /// Where the source has it: file and line.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub place: Option<String>,
     /// Why a person allows it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub because: Option<String>,
@@ -194,6 +197,7 @@ impl Finding {
             severity: Severity::Refuse,
             subject: subject.into(),
             text: text.into(),
+            place: None,
             because: None,
         }
     }

@@ -39,6 +39,8 @@ pub(crate) struct Found {
     refuses: bool,
     subject: String,
     text: String,
+    /// Where the source has it.
+    place: Option<String>,
     /// Why a person allows it.
     because: Option<String>,
     members: Vec<Member>,
@@ -171,6 +173,7 @@ fn found(c: &Comparison<'_>, finding: &Finding) -> Found {
         refuses: finding.severity == Severity::Refuse,
         subject: visible(&finding.subject),
         text: visible(&finding.text),
+        place: finding.place.as_deref().map(visible),
         because: finding.because.as_deref().map(visible),
         members: members(c, finding),
     }

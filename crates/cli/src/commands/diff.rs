@@ -176,7 +176,10 @@ pub(crate) fn print_findings(findings: &[Finding]) {
                 anstream::println!("{} {}", rule.yellow(), finding.subject.bold())
             }
         }
-        anstream::println!("      {}", finding.text);
+        match &finding.place {
+            Some(place) => anstream::println!("      {} ({place})", finding.text),
+            None => anstream::println!("      {}", finding.text),
+        }
         if let Some(because) = &finding.because {
             anstream::println!("      allowed: {because}");
         }
