@@ -11,7 +11,8 @@ build() {
   [[ -x configure ]] || autoreconf -fi
   ./configure --with-lua=lua5.3 --disable-systemd --disable-nod --disable-dnstap --without-net-snmp --without-libcap \
     --disable-lto CFLAGS="$cflags" CXXFLAGS="$cflags" LDFLAGS=-pie
-  # Its libraries are not always made before the program that they are part of.
+  # What the build makes first, and its libraries, are only in the order of `make all`.
+  make htmlfiles.h
   make -j"$jobs" -C ext
   make -j"$jobs" pdns_recursor
 }

@@ -323,7 +323,7 @@ impl Lsda {
             let action = sites.read_uleb128().map_err(broken)?;
             actions.extend((action != 0).then_some(action));
         }
-        let (largest, mut read) = largest_filter(bytes, sites_end, type_base, &actions)?;
+        let (mut largest, mut read) = largest_filter(bytes, sites_end, type_base, &actions)?;
         let mut types = Vec::new();
         let width = match type_encoding & 0x0f {
             0x03 | 0x0b => 4,
@@ -331,6 +331,9 @@ impl Lsda {
             _ if type_base.is_none() => 0,
             other => return Err(format!("type table in encoding {other:#x}")),
         };
+        if let Some(base) = type_base {
+            largest = largest_listed(bytes, sites_end, base, width, largest);
+        }
         if let Some(base) = type_base.filter(|_| largest > 0) {
             read = read.max(base);
             for index in 1..=largest {
@@ -414,6 +417,33 @@ fn largest_filter(
     Ok((largest, end))
 }
 
+/// The same by all records of actions: gcc gives a function and its cold part one table of
+/// them, so a record may be there, and its type, that no call site of this part names.
+fn largest_listed(
+    bytes: &[u8],
+    table: usize,
+    base: usize,
+    width: usize,
+    mut largest: usize,
+) -> usize {
+    let types = |count: usize| base.checked_sub(count.checked_mul(width)?);
+    let mut at = table;
+    while let Some(end) = types(largest).filter(|end| at < *end)
+        && let Some(records) = bytes.get(at..end)
+    {
+        let mut rest = EndianSlice::new(records, LittleEndian);
+        let (Ok(filter), Ok(_)) = (rest.read_sleb128(), rest.read_sleb128()) else {
+            break;
+        };
+        at = end - rest.len();
+        let filter = usize::try_from(filter).unwrap_or(0);
+        if types(filter).is_some_and(|start| at <= start) {
+            largest = largest.max(filter);
+        }
+    }
+    largest
+}
+
 /// The largest index in a list of types that may pass (an exception specification;
 /// an empty one stands where Rust forbids unwinding), and where that list ends. The lists
 /// lie behind the types.
@@ -436,5 +466,32 @@ fn largest_specified(
                 largest = largest.max(usize::try_from(index).map_err(|_| "a type is too far")?)
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The cold part of `RemoteLogger::reconnect` of PowerDNS Recursor: no call site in it names
+    /// the record for the second type, which is another distance away in each build.
+    #[test]
+    fn a_type_that_only_the_other_part_uses_is_a_type() {
+        let mut bytes = vec![0xff, 0x9b, 0x0f, 0x01, 0x04, 0x18, 0x05, 0x65, 0x03];
+        bytes.extend([0x01, 0x00, 0x00, 0x7d]);
+        bytes.extend([0x02, 0x7d]);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes.extend(0x1716c_i32.to_le_bytes());
+        bytes.extend(0x17158_i32.to_le_bytes());
+        bytes[2] = u8::try_from(bytes.len() - 3).expect("short");
+        let (at, size) = (LinkAddr(0x63_be58), bytes.len() as u64);
+        let lsda = Lsda::parse_bytes(at, LinkAddr(at.0 + size), &bytes).expect("it is whole");
+        let types: Vec<u64> = lsda
+            .types
+            .iter()
+            .map(|(place, _, _)| place.0 - at.0)
+            .collect();
+        assert_eq!(types, [size - 4, size - 8]);
+        assert!(lsda.tables.ends_with(&[0; 8]), "distances are no bytes");
     }
 }

@@ -33,7 +33,13 @@ impl Case for Recursor {
     }
 
     fn changed(&self) -> &'static [&'static str] {
-        &[]
+        &[
+            "serviceMain(int, char**, std::shared_ptr<Logr::Logger> const&).constprop.0",
+            "MemRecursorCache::doDump(int, unsigned long)",
+            "MemRecursorCache::get(long, DNSName const&, QType, unsigned char, std::vector<DNSRecord, std::allocator<DNSRecord> >*, ComboAddress const&, boost::optional<std::__cxx11::basic_string<char, std::char_traits<char>, std::allocator<char> > > const&, std::vector<std::shared_ptr<RRSIGRecordContent>, std::allocator<std::shared_ptr<RRSIGRecordContent> > >*, std::vector<std::shared_ptr<DNSRecord>, std::allocator<std::shared_ptr<DNSRecord> > >*, bool*, vState*, bool*, DNSName*, ComboAddress*)",
+            "MemRecursorCache::replace(long, DNSName const&, QType, std::vector<DNSRecord, std::allocator<DNSRecord> > const&, std::vector<std::shared_ptr<RRSIGRecordContent>, std::allocator<std::shared_ptr<RRSIGRecordContent> > > const&, std::vector<std::shared_ptr<DNSRecord>, std::allocator<std::shared_ptr<DNSRecord> > > const&, bool, DNSName const&, boost::optional<Netmask>, boost::optional<std::__cxx11::basic_string<char, std::char_traits<char>, std::allocator<char> > > const&, vState, boost::optional<ComboAddress>, bool)",
+            "MemRecursorCache::CacheEntry::CacheEntry(MemRecursorCache::CacheEntry const&)",
+        ]
     }
 
     /// Each entry of the cache that the process already holds would need the flag.
