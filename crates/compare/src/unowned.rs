@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use iced_x86::FlowControl;
 use invivo_image::x86_64::decode_all;
-use invivo_image::{EntityId, EntityKind, Image, LinkAddr, Section, SectionKind, Slot};
+use invivo_image::{EntityId, EntityKind, Image, LinkAddr, Place, Section, SectionKind, Slot};
 
 use crate::code::Body;
 use crate::meaning::Meaning;
@@ -52,11 +52,14 @@ pub(crate) fn belongs_to_loader(name: &str) -> bool {
 
 /// True for code of the program, false for the linker's stubs, which are told by their slot.
 pub(crate) fn is_code(section: &Section) -> bool {
-    section.kind == SectionKind::Text && !is_stub(section)
+    let stubs = section.name.starts_with(".plt") || section.name == ".iplt";
+    section.kind == SectionKind::Text && !stubs
 }
 
-fn is_stub(section: &Section) -> bool {
-    section.name.starts_with(".plt") || section.name == ".iplt"
+/// True for a stub that leads to another image.
+fn calls_outside(image: &Image, at: LinkAddr) -> bool {
+    let place = image.place(at);
+    matches!(place, Place::Stub(Slot::Import(..) | Slot::LazyImport(_)))
 }
 
 /// The pieces of `section`, in order.
@@ -270,11 +273,13 @@ fn code(c: &Comparison<'_>, meaning: &Meaning<'_, '_>, findings: &mut Vec<Findin
         meaning.differences_of_piece(&one, &other, index, &mut found);
         if is_start_up(c.base, base) {
             // Its marks are anywhere; what the loader fills in for it is not, nor the stubs
-            // that lead there.
+            // by which it calls other images. (Static programs have stubs for what nobody
+            // defines; these calls are never made.)
             let slot = |image: &Image, body: &Body<'_>, at| {
                 body.references(at).any(|target| {
                     let section = image.section_at(target);
-                    section.is_some_and(|s| s.kind == SectionKind::Got || is_stub(s))
+                    section.is_some_and(|s| s.kind == SectionKind::Got)
+                        || calls_outside(image, target)
                 })
             };
             found.retain(|differing| {

@@ -52,7 +52,7 @@ impl Marked {
     ///
     /// # Errors
     ///
-    /// As [`invivo`].
+    /// As [`invivo()`].
     pub fn apply_all(&self, more: &[&str]) -> Result<Ran> {
         let patch = self.patch.display().to_string();
         invivo(&[&["apply", &patch, "--all", "--json"][..], more].concat())
@@ -62,7 +62,7 @@ impl Marked {
     ///
     /// # Errors
     ///
-    /// As [`invivo`].
+    /// As [`invivo()`].
     pub fn revert_all(&self) -> Result<Ran> {
         invivo(&["revert", &self.name, "--all", "--json"])
     }
