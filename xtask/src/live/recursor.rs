@@ -59,7 +59,7 @@ impl Case for Recursor {
             format!(
                 "local-address=127.0.0.1\nlocal-port={port}\nforward-zones=corpus.test=127.0.0.1:{upstream}\n\
                  threads=2\ndnssec=off\nsocket-dir={folder}\ndaemon=no\ndisable-syslog=yes\nloglevel=3\n\
-                 quiet=yes\nsecurity-poll-suffix=\nwebserver=no\nallow-from=127.0.0.0/8\ndont-query=\n"
+                 quiet=yes\nsecurity-poll-suffix=\nwebserver=no\ndisable-packetcache=yes\nallow-from=127.0.0.0/8\ndont-query=\n"
             ),
         )?;
         let mut command = Command::new(programs.join("pdns_recursor"));
