@@ -5,7 +5,6 @@
 //! is only taken for known where a single image has it.
 
 use std::collections::{HashSet, VecDeque};
-use std::io::Read;
 
 use invivo_apply::{Module, TargetError};
 use invivo_image::LiveAddr;
@@ -14,7 +13,6 @@ use object::LittleEndian;
 use object::elf::{self, FileHeader64};
 use object::read::SymbolIndex;
 use object::read::elf::{FileHeader, Rela, SectionHeader, SectionTable, Sym, SymbolTable};
-use procfs::process::MemoryMap;
 
 use crate::Process;
 use crate::modules::Loaded;
@@ -47,9 +45,10 @@ impl Process {
         symbol: &str,
     ) -> Result<Vec<String>, TargetError> {
         let maps = self.maps()?;
-        let others = self.loaded()?.into_iter().filter(|loaded| {
-            loaded.first.wrapping_add(loaded.bias) != module.start.0 && loaded.path != VDSO
-        });
+        let others = self
+            .loaded()?
+            .into_iter()
+            .filter(|loaded| loaded.start() != module.start.0 && loaded.path != VDSO);
         let found = others.filter(|loaded| {
             let bytes = self.file_of(&maps, loaded);
             bytes.is_none_or(|bytes| imports(&bytes, symbol.as_bytes()))
@@ -153,16 +152,6 @@ impl Process {
             )),
         }
     }
-
-    /// The file that a loaded image came from, if it can be read and is still that file.
-    fn file_of(&self, maps: &[MemoryMap], loaded: &Loaded) -> Option<Vec<u8>> {
-        let start = loaded.first.wrapping_add(loaded.bias);
-        let mut maps = maps.iter();
-        let map = maps.find(|map| map.offset == 0 && map.address.0 == start)?;
-        let mut bytes = Vec::new();
-        self.open_mapped(map)?.read_to_end(&mut bytes).ok()?;
-        Some(bytes)
-    }
 }
 
 const VDSO: &str = "[vdso]";
@@ -242,7 +231,7 @@ fn scope(images: &[Dynamic<'_>], module: &Module, entry: LiveAddr) -> HashSet<us
     let is_root = |image: &Dynamic<'_>| {
         let loaded = &image.image.loaded;
         let mut segments = loaded.segments.iter();
-        loaded.first.wrapping_add(loaded.bias) == module.start.0
+        loaded.start() == module.start.0
             || segments.any(|(start, end)| *start <= entry && entry < *end)
     };
     let mut waiting: VecDeque<usize> = (0..images.len()).filter(|n| is_root(&images[*n])).collect();

@@ -1,12 +1,14 @@
 //! Images that the process has loaded, read from its own memory: the file on disk may
 //! be another one by now.
 
+use std::io::Read;
+
 use invivo_apply::{Module, TargetError};
 use invivo_image::LiveAddr;
 use object::LittleEndian;
 use object::elf::{self, FileHeader64, ProgramHeader64};
 use object::read::elf::{FileHeader, ProgramHeader};
-use procfs::process::{MMPermissions, MMapPath};
+use procfs::process::{MMPermissions, MMapPath, MemoryMap};
 
 use crate::Process;
 use crate::memory::Memory;
@@ -33,7 +35,24 @@ pub(crate) struct Loaded {
     pub(crate) segments: Vec<(LiveAddr, LiveAddr)>,
 }
 
+impl Loaded {
+    /// Where its first page is.
+    pub(crate) fn start(&self) -> u64 {
+        self.first.wrapping_add(self.bias)
+    }
+}
+
 impl Process {
+    /// The file that a loaded image came from, if it can be read and is still that file.
+    pub(crate) fn file_of(&self, maps: &[MemoryMap], loaded: &Loaded) -> Option<Vec<u8>> {
+        let start = loaded.start();
+        let mut maps = maps.iter();
+        let map = maps.find(|map| map.offset == 0 && map.address.0 == start)?;
+        let mut bytes = Vec::new();
+        self.open_mapped(map)?.read_to_end(&mut bytes).ok()?;
+        Some(bytes)
+    }
+
     /// All loaded images, the vDSO among them.
     pub(crate) fn loaded(&self) -> Result<Vec<Loaded>, TargetError> {
         let maps = self.maps()?;
@@ -57,9 +76,10 @@ impl Process {
         let loaded = self.loaded()?.into_iter();
         Ok(loaded
             .filter_map(|image| {
+                let start = LiveAddr(image.start());
                 Some(Module {
                     build_id: image.build_id?,
-                    start: LiveAddr(image.first.wrapping_add(image.bias)),
+                    start,
                     end: image.end,
                     path: image.path,
                 })

@@ -1,7 +1,5 @@
 //! Names for places in the process's code, from the symbol tables of its files.
 
-use std::io::Read;
-
 use invivo_image::{LiveAddr, demangle};
 use object::elf::{self, FileHeader64, Sym64};
 use object::read::elf::{FileHeader, Sym};
@@ -22,7 +20,7 @@ impl Process {
             return names;
         };
         for image in &loaded {
-            let start = image.first.wrapping_add(image.bias);
+            let start = image.start();
             let inside: Vec<(usize, u64)> = (0..)
                 .zip(frames)
                 .filter(|(_, at)| (start..image.end.0).contains(&at.0))
@@ -31,14 +29,8 @@ impl Process {
             if inside.is_empty() {
                 continue;
             }
-            let map = maps
-                .iter()
-                .find(|map| map.offset == 0 && map.address.0 == start);
-            let mut bytes = Vec::new();
-            if let Some(mut file) = map.and_then(|map| self.open_mapped(map)) {
-                // What cannot be read has no names; the image's own is still known.
-                let _ = file.read_to_end(&mut bytes);
-            }
+            // What cannot be read has no names; the image's own is still known.
+            let bytes = self.file_of(&maps, image).unwrap_or_default();
             for (n, at) in inside {
                 names[n] = Some(place(&bytes, image, at, frames[n].0));
             }

@@ -1,7 +1,6 @@
 //! The process as a [`Target`].
 
 use std::fs::File;
-use std::io::Read;
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::PathBuf;
@@ -150,12 +149,6 @@ impl Target for Process {
         let maps = self.maps()?;
         for loaded in self.loaded()? {
             // The language's runtime, or a program that holds it.
-            let map = maps.iter().find(|map| {
-                map.offset == 0 && map.address.0 == loaded.first.wrapping_add(loaded.bias)
-            });
-            let Some(mut file) = map.and_then(|map| self.open_mapped(map)) else {
-                continue;
-            };
             let is_runtime = loaded.path.contains("libgcc_s");
             let is_program = self
                 .exe()
@@ -163,11 +156,8 @@ impl Target for Process {
             if !is_runtime && !is_program {
                 continue;
             }
-            let mut bytes = Vec::new();
-            if file.read_to_end(&mut bytes).is_err() {
-                continue;
-            }
-            if let Some(at) = find_symbol(&bytes, REGISTRAR) {
+            let bytes = self.file_of(&maps, &loaded);
+            if let Some(at) = bytes.and_then(|bytes| find_symbol(&bytes, REGISTRAR)) {
                 return Ok(Some(LiveAddr(at.wrapping_add(loaded.bias))));
             }
         }
@@ -193,11 +183,7 @@ impl Process {
 
     /// Link address and size of a section of a loaded image, from its file.
     pub(crate) fn section_of(&self, loaded: &Loaded, name: &str) -> Option<(u64, u64)> {
-        let start = loaded.first.wrapping_add(loaded.bias);
-        let mut maps = self.maps().ok()?.into_iter();
-        let map = maps.find(|map| map.offset == 0 && map.address.0 == start)?;
-        let mut bytes = Vec::new();
-        self.open_mapped(&map)?.read_to_end(&mut bytes).ok()?;
+        let bytes = self.file_of(&self.maps().ok()?, loaded)?;
         let endian = object::LittleEndian;
         let header = elf::FileHeader64::<object::LittleEndian>::parse(&bytes[..]).ok()?;
         let table = header.sections(endian, &bytes[..]).ok()?;

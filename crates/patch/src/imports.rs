@@ -24,8 +24,8 @@ impl Planner<'_, '_> {
         if let Some(symbol) = self.placed.get(&key) {
             return Ok(*symbol);
         }
-        let mut imports = self.c.fixed.imports.iter();
-        let mut same = imports.by_ref().filter(|import| import.name == *name);
+        let imports = self.c.fixed.imports.iter();
+        let mut same = imports.filter(|import| import.name == *name);
         let import = match (same.next(), same.next()) {
             (Some(import), None) if !import.copied => import,
             _ => return Err(format!("it needs {name}, of which there is not just one")),
