@@ -208,6 +208,19 @@ impl Clients {
         Ok(())
     }
 
+    /// Starts `count` clients that do the same, each with its number.
+    pub(crate) fn start_many(
+        &mut self,
+        count: usize,
+        work: impl Fn(&mut Client, usize) -> Result<()> + Copy + Send + 'static,
+    ) -> Result<()> {
+        (0..count).try_for_each(|number| {
+            self.start(format!("client {number}"), move |client| {
+                work(client, number)
+            })
+        })
+    }
+
     /// Ends all clients and adds up what each phase saw.
     pub(crate) fn finish(self) -> Vec<Record> {
         self.meter.end();

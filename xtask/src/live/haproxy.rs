@@ -68,16 +68,13 @@ impl Case for Haproxy {
     }
 
     fn load(&self, port: u16, clients: &mut Clients) -> Result<()> {
-        for number in 0..CLIENTS {
-            clients.start(format!("client {number}"), move |client| {
-                http::work(client, port, |round| {
-                    let path = format!("/{number}/{round}");
-                    let body = format!("path={path}\n");
-                    (path, body)
-                })
-            })?;
-        }
-        Ok(())
+        clients.start_many(CLIENTS, move |client, number| {
+            http::work(client, port, |round| {
+                let path = format!("/{number}/{round}");
+                let body = format!("path={path}\n");
+                (path, body)
+            })
+        })
     }
 
     fn probe(&self, port: u16) -> Result<(Answer, String)> {

@@ -70,12 +70,9 @@ impl Case for Memcached {
     }
 
     fn load(&self, port: u16, clients: &mut Clients) -> Result<()> {
-        for number in 0..CLIENTS {
-            clients.start(format!("client {number}"), move |client| {
-                memcached::work(client, port, number)
-            })?;
-        }
-        Ok(())
+        clients.start_many(CLIENTS, move |client, number| {
+            memcached::work(client, port, number)
+        })
     }
 
     fn probe(&self, port: u16) -> Result<(Answer, String)> {

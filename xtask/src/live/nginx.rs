@@ -123,18 +123,15 @@ http {{
     }
 
     fn load(&self, port: u16, clients: &mut Clients) -> Result<()> {
-        for number in 0..CLIENTS {
-            clients.start(format!("client {number}"), move |client| {
-                http::work(client, port, |round| {
-                    if round % 2 == 0 {
-                        (format!("/w/abc{round}"), "hello\n".to_owned())
-                    } else {
-                        (format!("/s/{round}"), format!("GET {round} http"))
-                    }
-                })
-            })?;
-        }
-        Ok(())
+        clients.start_many(CLIENTS, move |client, _| {
+            http::work(client, port, |round| {
+                if round % 2 == 0 {
+                    (format!("/w/abc{round}"), "hello\n".to_owned())
+                } else {
+                    (format!("/s/{round}"), format!("GET {round} http"))
+                }
+            })
+        })
     }
 
     fn probe(&self, port: u16) -> Result<(Answer, String)> {

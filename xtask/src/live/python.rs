@@ -46,15 +46,12 @@ impl Case for Python {
     }
 
     fn load(&self, port: u16, clients: &mut Clients) -> Result<()> {
-        for number in 0..CLIENTS {
-            clients.start(format!("client {number}"), move |client| {
-                http::work(client, port, |round| {
-                    let path = format!("/a/../{number}/./{round}//b");
-                    (path, format!("'/srv/{number}/{round}/b'"))
-                })
-            })?;
-        }
-        Ok(())
+        clients.start_many(CLIENTS, move |client, number| {
+            http::work(client, port, |round| {
+                let path = format!("/a/../{number}/./{round}//b");
+                (path, format!("'/srv/{number}/{round}/b'"))
+            })
+        })
     }
 
     fn probe(&self, port: u16) -> Result<(Answer, String)> {

@@ -79,11 +79,9 @@ impl Case for Redis {
     }
 
     fn load(&self, port: u16, clients: &mut Clients) -> Result<()> {
-        for number in 0..CLIENTS {
-            clients.start(format!("client {number}"), move |client| {
-                redis::work(client, port, number, BATCH)
-            })?;
-        }
+        clients.start_many(CLIENTS, move |client, number| {
+            redis::work(client, port, number, BATCH)
+        })?;
         clients.start("redis-benchmark".to_owned(), move |client| {
             benchmark(client, port)
         })

@@ -59,12 +59,7 @@ impl Case for Unbound {
     }
 
     fn load(&self, port: u16, clients: &mut Clients) -> Result<()> {
-        for number in 0..CLIENTS {
-            clients.start(format!("client {number}"), move |client| {
-                dns::work(client, port)
-            })?;
-        }
-        Ok(())
+        clients.start_many(CLIENTS, move |client, _| dns::work(client, port))
     }
 
     fn probe(&self, port: u16) -> Result<(Answer, String)> {
