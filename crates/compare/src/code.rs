@@ -23,6 +23,8 @@ pub(crate) struct Body<'a> {
     /// For each part, in order of address: where an instruction begins, and the number of
     /// the first one from there on that is not padding.
     starts: Vec<Vec<(LinkAddr, usize)>>,
+    /// Where each part begins and its number, in order of address.
+    firsts: Vec<(LinkAddr, usize)>,
 }
 
 impl<'a> Body<'a> {
@@ -53,20 +55,27 @@ impl<'a> Body<'a> {
             lines.push(part);
             starts.push(at);
         }
+        let parts = starts.iter().zip(0..);
+        let firsts = parts.filter_map(|(at, part)| Some((at.first()?.0, part)));
+        let mut firsts: Vec<(LinkAddr, usize)> = firsts.collect();
+        firsts.sort_unstable();
         Some(Body {
             image,
             usage,
             lines,
             starts,
+            firsts,
         })
     }
 
     /// The part and the number of the instruction that begins at `at`, padding passed over.
     pub(crate) fn index(&self, at: LinkAddr) -> Option<(usize, usize)> {
-        self.starts.iter().enumerate().find_map(|(part, starts)| {
-            let found = starts.binary_search_by_key(&at, |start| start.0).ok()?;
-            Some((part, starts[found].1))
-        })
+        // Pieces do not overlap, and code that nobody owns may be in tens of thousands of them.
+        let before = self.firsts.partition_point(|(first, _)| *first <= at);
+        let part = self.firsts[before.checked_sub(1)?].1;
+        let starts = &self.starts[part];
+        let found = starts.binary_search_by_key(&at, |start| start.0).ok()?;
+        Some((part, starts[found].1))
     }
 
     /// What the instruction at `at` refers to.

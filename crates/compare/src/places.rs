@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use invivo_image::{DebugData, EntityKind, Image, LinkAddr, SourcePlace, demangle};
+use rayon::prelude::*;
 
 use crate::Comparison;
 use crate::rules::{Finding, Rule};
@@ -45,13 +46,15 @@ fn declared(
     if subjects.is_empty() {
         return BTreeMap::new();
     }
-    for entity in &image.entities {
+    // Large programs have a hundred thousand names, and demangling takes longer than the rest.
+    let entities = image.entities.par_iter().filter_map(|entity| {
         let name = demangle(entity.name());
-        if subjects.contains(&*name) {
-            let one = Some((entity.addr, entity.kind));
-            let known = named.entry(name.to_string()).or_insert(one);
-            *known = known.filter(|known| Some(*known) == one);
-        }
+        let is_asked = subjects.contains(name.as_str());
+        is_asked.then_some((name, (entity.addr, entity.kind)))
+    });
+    for (name, one) in entities.collect::<Vec<_>>() {
+        let known = named.entry(name).or_insert(Some(one));
+        *known = known.filter(|known| *known == one);
     }
     let one = |(name, found): (String, Option<_>)| Some((name, found?));
     let (functions, variables): (Vec<_>, Vec<_>) = named
