@@ -70,13 +70,16 @@ impl Process {
             }
             match self.file_of(&maps, &loaded) {
                 Some(bytes) => opened.push(Opened { loaded, bytes }),
-                None => {
-                    let why = format!("which may be in {}, whose file cannot be read", loaded.path);
-                    return Ok(vec![Err(why); imports.len()]);
-                }
+                None => return Ok(vec![Err(unknown(&loaded)); imports.len()]),
             }
         }
-        let images: Vec<Dynamic<'_>> = opened.iter().filter_map(Dynamic::of).collect();
+        let mut images = Vec::new();
+        for image in &opened {
+            match Dynamic::of(image) {
+                Some(dynamic) => images.push(dynamic),
+                None => return Ok(vec![Err(unknown(&image.loaded)); imports.len()]),
+            }
+        }
         let scope = scope(&images, module, self.entry()?);
         let look_up = |(name, version): &(&str, Option<&ImportVersion>)| {
             self.look_up_one(&images, &scope, name.as_bytes(), *version)
@@ -154,12 +157,24 @@ impl Process {
     }
 }
 
+/// What is said where an image might have the name and cannot be asked.
+fn unknown(image: &Loaded) -> String {
+    format!(
+        "which may be in {}, whose symbols cannot be read",
+        image.path
+    )
+}
+
 const VDSO: &str = "[vdso]";
 
 impl<'f> Dynamic<'f> {
+    /// `None` where the file does not tell its symbols: an image without section headers
+    /// has them, too.
     fn of(image: &'f Opened) -> Option<Self> {
         let bytes = &image.bytes[..];
         let table = Elf::parse(bytes).ok()?.sections(LE, bytes).ok()?;
+        let mut headers = table.iter();
+        headers.find(|header| header.sh_type(LE) == elf::SHT_DYNSYM)?;
         let symbols = table.symbols(LE, bytes, elf::SHT_DYNSYM).ok()?;
         let dynamic = table.dynamic_table(LE, bytes).ok()?;
         let texts = |tag| {

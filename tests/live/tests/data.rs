@@ -1,5 +1,6 @@
 //! State lives in the running program and nowhere else; new code works on it, or the patch is refused.
 
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result};
@@ -106,6 +107,23 @@ fn new_import_is_looked_up() -> Result<()> {
 /// A library that was put before libc has one of the functions, too: whose it is to be is not for the tool to guess.
 #[test]
 fn new_import_of_two_libraries_is_refused() -> Result<()> {
+    interposed(|_| Ok(()), "which both")
+}
+
+/// The loader needs no section headers, the tool does: what a library without them has is not known.
+#[test]
+fn new_import_beside_an_unreadable_library_is_refused() -> Result<()> {
+    let strip = |library: &Path| -> Result<()> {
+        let mut file = std::fs::read(library)?;
+        // e_shoff, and e_shnum with e_shstrndx.
+        file[0x28..0x30].fill(0);
+        file[0x3c..0x40].fill(0);
+        Ok(std::fs::write(library, file)?)
+    };
+    interposed(strip, "cannot be read")
+}
+
+fn interposed(change: impl Fn(&Path) -> Result<()>, why: &str) -> Result<()> {
     in_workdir("interposed", |dir| {
         let flags = &["-fPIE", "-pie", "-mno-direct-extern-access"];
         let pair = Pair::build(
@@ -128,12 +146,13 @@ fn new_import_of_two_libraries_is_refused() -> Result<()> {
             .arg(&library)
             .arg(&source);
         tool(compiler)?;
+        change(&library)?;
         let mut command = Command::new(&pair.base);
         command.env("LD_PRELOAD", &library);
         let mut target = Target::start_command(command, &pair.base)?;
         let before = Snapshot::of(target.pid())?;
         apply(&pair.patch()?, target.pid(), &[])?
-            .expect_failure(1, &["wcwidth", "interposed.so"])?;
+            .expect_failure(1, &["new code needs", "interposed.so", why])?;
         before.expect_same()?;
         target.expect_all(&pair.fixture.asks, Side::Old)
     })
