@@ -78,6 +78,19 @@ fn eight_at_once() -> Result<()> {
     at_once(8, 6)
 }
 
+// Starts a tool that takes the process and then waits for a thread which does not leave.
+fn waiting(mut tool: Command, patch: &Path, pid: u32) -> Result<Child> {
+    let child = tool
+        .args(["apply", &patch.display().to_string(), "-p"])
+        .args([&pid.to_string(), "--consistency", "quiescent"])
+        .args(["--timeout", "60"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()?;
+    thread::sleep(Duration::from_millis(300));
+    Ok(child)
+}
+
 // A tool that has the process and waits for a thread which does not leave.
 fn with_a_waiting_tool(
     body: impl FnOnce(&Path, &mut Target, u32, &mut Child) -> Result<()>,
@@ -87,19 +100,7 @@ fn with_a_waiting_tool(
         let mut target = pair.start()?;
         let patch = pair.patch()?;
         let pid = target.pid();
-        let mut first = Command::new(binary::invivo()?)
-            .args(["apply", &patch.display().to_string(), "-p"])
-            .args([
-                &pid.to_string(),
-                "--consistency",
-                "quiescent",
-                "--timeout",
-                "60",
-            ])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()?;
-        thread::sleep(Duration::from_millis(300));
+        let mut first = waiting(Command::new(binary::invivo()?), &patch, pid)?;
         let result = body(&patch, &mut target, pid, &mut first);
         // It has ended already where all went well.
         let _ = first.kill();
@@ -197,19 +198,7 @@ fn the_lock_holds_across_users() -> Result<()> {
         };
         let target = Target::start_command(ordinary(&pair.base), &pair.base)?;
         let pid = target.pid();
-        let mut first = ordinary(&copy)
-            .args(["apply", &patch.display().to_string(), "-p"])
-            .args([
-                &pid.to_string(),
-                "--consistency",
-                "quiescent",
-                "--timeout",
-                "60",
-            ])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()?;
-        thread::sleep(Duration::from_millis(300));
+        let mut first = waiting(ordinary(&copy), &patch, pid)?;
         let ran = apply(&patch, pid, &["--timeout", "0.5"]);
         first.kill()?;
         first.wait()?;
