@@ -28,6 +28,10 @@ pub struct MemoryTarget {
     exports: BTreeMap<String, LiveAddr>,
     /// Steps that change the target and may still be made; none: any number.
     steps: Option<usize>,
+    /// How many moves back over memory still take it away and fail.
+    losses: usize,
+    /// What they took away.
+    lost: Option<Memory>,
 }
 
 impl MemoryTarget {
@@ -85,6 +89,12 @@ impl MemoryTarget {
     /// left is what a tool that died there leaves.
     pub fn fail_after(&mut self, steps: Option<usize>) {
         self.steps = steps;
+    }
+
+    /// Lets the next `losses` moves back take away what is in their place and then fail, as
+    /// they do in a kernel that is out of memory.
+    pub fn lose_text(&mut self, losses: usize) {
+        self.losses = losses;
     }
 
     fn insert(&mut self, memory: Memory) {
@@ -259,6 +269,19 @@ impl Visit for MemoryTarget {
 
     fn lower(&mut self, from: LiveAddr, range: Range<LiveAddr>) -> Result<(), TargetError> {
         self.step()?;
+        if let Some(left) = self.losses.checked_sub(1) {
+            self.losses = left;
+            if let Some((index, _)) = self.find(range.start, 1) {
+                self.lost = Some(self.memory.remove(index));
+            }
+            return Err(TargetError::System {
+                what: "mremap of text".to_owned(),
+                source: std::io::ErrorKind::OutOfMemory.into(),
+            });
+        }
+        if let Some(lost) = self.lost.take() {
+            self.insert(lost);
+        }
         let index = self
             .memory
             .iter()

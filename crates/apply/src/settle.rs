@@ -3,7 +3,7 @@
 use invivo_image::LiveAddr;
 
 use crate::record::{Record, State, read_all, set_state};
-use crate::switch::{Change, Job, stopped};
+use crate::switch::{Change, Job, end_move, first_page, stopped};
 use crate::transaction::{changes, release};
 use crate::{ApplyError, Consistency, Options, Outcome, OutcomeState, Target};
 
@@ -71,6 +71,7 @@ fn settle_apply(
     options: &Options<'_>,
 ) -> Result<bool, ApplyError> {
     let changes = changes(previous, &record.hooks);
+    end_its_move(target, record, &changes)?;
     let live = all(target, &changes, |change| &change.to);
     if !live && !all(target, &changes, |change| &change.from) {
         undo(target, record, &changes, options)?;
@@ -89,6 +90,7 @@ fn settle_revert(
     options: &Options<'_>,
 ) -> Result<bool, ApplyError> {
     let changes = changes(None, &record.hooks);
+    end_its_move(target, record, &changes)?;
     let live = all(target, &changes, |change| &change.to);
     if !live && !all(target, &changes, |change| &change.from) {
         undo(target, record, &changes, options)?;
@@ -97,8 +99,19 @@ fn settle_revert(
     Ok(live)
 }
 
+/// Text that was moved aside is back before anything is read of it.
+fn end_its_move(
+    target: &mut dyn Target,
+    record: &Record,
+    changes: &[Change],
+) -> Result<(), ApplyError> {
+    match first_page(changes) {
+        Some(place) => end_move(target, record.scratch, place),
+        None => Ok(()),
+    }
+}
+
 fn finish(target: &mut dyn Target, record: &Record, live: bool) -> Result<(), ApplyError> {
-    give_back_scratch(target, record)?;
     let state = if live {
         State::Applied
     } else {
@@ -151,20 +164,4 @@ fn undo(
         options: &options,
     };
     stopped(target, &job).map(|_| ())
-}
-
-/// Gives back text pages that were moved aside and not moved back: the file's own
-/// pages show in their place, which is what was there before.
-fn give_back_scratch(target: &mut dyn Target, record: &Record) -> Result<(), ApplyError> {
-    let (scratch, size) = record.scratch;
-    let end = LiveAddr(scratch.0.saturating_add(size));
-    let left_over = size > 0
-        && target
-            .regions()?
-            .iter()
-            .any(|r| r.range.start == scratch && r.range.end <= end);
-    if left_over {
-        target.visit(&mut |visit| visit.unmap(scratch..end))?;
-    }
-    Ok(())
 }

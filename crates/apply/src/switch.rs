@@ -16,12 +16,15 @@ use invivo_image::LiveAddr;
 
 use crate::quiescence::{Blocker, blockers, name_places, standing_in};
 use crate::transaction::{Consistency, Options, SwitchKind};
-use crate::{ApplyError, Target, TargetError, find};
+use crate::{ApplyError, Region, Target, TargetError, find};
 
 const PAGE: u64 = 0x1000;
 /// Text that is moved at most, in bytes: beyond that, reading it takes longer than
 /// stopping the threads does.
 const LARGEST_MOVE: u64 = 64 << 20;
+
+/// How often pages are moved back again that could not be moved back.
+const LOWERED_AGAIN: u32 = 3;
 
 /// One place that changes.
 #[derive(Clone, Debug)]
@@ -90,10 +93,10 @@ fn quiet_way(
     let ends = changes
         .iter()
         .map(|change| change.at.0 + change.to.len() as u64);
-    let (Some(first), Some(last)) = (changes.iter().map(|c| c.at.0).min(), ends.max()) else {
+    let (Some(first), Some(last)) = (first_page(changes), ends.max()) else {
         return Ok(None);
     };
-    let range = LiveAddr(first & !(PAGE - 1))..LiveAddr(last.next_multiple_of(PAGE));
+    let range = first..LiveAddr(last.next_multiple_of(PAGE));
     let size = range.end.0 - range.start.0;
     let whole = target.regions()?.into_iter().any(|region| {
         let inside = region.range.start <= range.start && range.end <= region.range.end;
@@ -141,18 +144,68 @@ fn move_pages(
                 return Err(error);
             }
         }
-        visit.lower(scratch, range.clone()).or_else(|error| {
-            if !matches!(error, TargetError::Unfinished(_)) {
-                visit.unmap(aside.clone())?;
+        // The kernel takes away what is in the place before it moves, and may lack memory
+        // then: so again at once, while nothing else is done.
+        let mut lowered = visit.lower(scratch, range.clone());
+        for _ in 0..LOWERED_AGAIN {
+            if !matches!(lowered, Err(TargetError::System { .. })) {
+                break;
             }
-            Err(error)
-        })
-    })?;
+            lowered = visit.lower(scratch, range.clone());
+        }
+        lowered
+    });
+    let visited = match visited {
+        Ok(visited) => visited,
+        // The call may still be made.
+        Err(error @ (TargetError::Unfinished(_) | TargetError::Gone(_))) => {
+            return Err(error.into());
+        }
+        Err(error) => {
+            end_move(target, (scratch, size), range.start)?;
+            return Err(error.into());
+        }
+    };
     Ok(Switched {
         kind: Some(SwitchKind::PageSwap),
         visited,
         stopped: Duration::ZERO,
     })
+}
+
+/// Ends a move of text that was cut off: where something shows at `place`, it is the file's
+/// own pages, which is what was there before, and those moved aside are given back. Where
+/// nothing shows, the moved ones are the only ones, and go back.
+pub(crate) fn end_move(
+    target: &mut dyn Target,
+    (scratch, size): (LiveAddr, u64),
+    place: LiveAddr,
+) -> Result<(), ApplyError> {
+    let end = |start: LiveAddr| LiveAddr(start.0.saturating_add(size));
+    let regions = target.regions()?;
+    let aside = |r: &Region| r.range.start == scratch && r.range.end <= end(scratch);
+    if size == 0 || !regions.iter().any(aside) {
+        return Ok(());
+    }
+    let shows = |r: &Region| r.range.start <= place && end(place) <= r.range.end;
+    if regions.iter().any(shows) {
+        target.visit(&mut |visit| visit.unmap(scratch..end(scratch)))?;
+        return Ok(());
+    }
+    let lowered = target.visit(&mut |visit| visit.lower(scratch, place..end(place)));
+    match lowered {
+        Ok(_) => Ok(()),
+        Err(error @ (TargetError::Unfinished(_) | TargetError::Gone(_))) => Err(error.into()),
+        Err(error) => Err(ApplyError::Inconsistent(format!(
+            "the code at {place} could not be moved back from {scratch}: {error}"
+        ))),
+    }
+}
+
+/// The page of the first place that changes: where text that is moved begins.
+pub(crate) fn first_page(changes: &[Change]) -> Option<LiveAddr> {
+    let first = changes.iter().map(|change| change.at.0).min()?;
+    Some(LiveAddr(first & !(PAGE - 1)))
 }
 
 /// A thread that runs is out of the way soon, but a look costs the target a moment:

@@ -8,8 +8,8 @@ use std::ops::Range;
 use std::time::Duration;
 
 use invivo_apply::{
-    ApplyError, Consistency, MemoryTarget, Module, Protection, Region, Stack, Stopped, Target,
-    TargetError, Visit, apply, list, revert,
+    ApplyError, Consistency, MemoryTarget, Module, Protection, Region, Stack, State, Stopped,
+    Target, TargetError, Visit, apply, list, recover, revert,
 };
 use invivo_image::LiveAddr;
 use invivo_patch::ImportVersion;
@@ -289,4 +289,38 @@ fn a_failed_step_of_a_replacement_leaves_one_patch_that_works() {
             assert!(bytes_of(&left) == clean, "step {step}: not as before");
         },
     );
+}
+
+#[test]
+fn text_that_could_not_be_moved_back_is_never_given_up() {
+    let clean = bytes_of(&target());
+    let made = patch("p", 1, &[ONE, TWO], 9);
+    let live = || list_of(&applied(&made).0);
+    for losses in 0..10 {
+        let mut target = target();
+        target.lose_text(losses);
+        let result = apply(
+            &mut target,
+            &made.patch,
+            &made.id,
+            &options(Consistency::Entry),
+        );
+        // Four attempts at once, and a last one by itself; from then on it is the next
+        // command's, which begins with it.
+        assert_eq!(result.is_ok(), losses <= 4, "{losses}: {result:?}");
+        if let Err(error) = result {
+            assert!(matches!(error, ApplyError::Inconsistent(_)), "{error}");
+            target.lose_text(0);
+            recover(&mut target, &options(Consistency::Entry)).unwrap();
+        }
+        assert_eq!(list_of(&target), live(), "{losses}");
+        revert(&mut target, None, &options(Consistency::Entry)).unwrap();
+        assert!(bytes_of(&target) == clean, "{losses}: not as before");
+        assert_eq!(target.regions().unwrap().len(), 2, "{losses}: left aside");
+    }
+}
+
+fn list_of(target: &MemoryTarget) -> Vec<(String, State)> {
+    let live = list(target).unwrap().into_iter();
+    live.map(|patch| (patch.name, patch.state)).collect()
 }
