@@ -16,6 +16,7 @@ mod record;
 mod revert;
 mod settle;
 mod status;
+mod stops;
 mod switch;
 mod target;
 mod transaction;
@@ -31,8 +32,9 @@ pub use record::{HookRecord, Record, State};
 pub use revert::revert;
 pub use settle::recover;
 pub use status::{Standing, Status, status};
+pub use stops::{Step, Stop};
 pub use target::{Module, Protection, Region, Stack, Stopped, Target, TargetError, Thread, Visit};
-pub use transaction::{Consistency, Options, Outcome, OutcomeState, SwitchKind, apply};
+pub use transaction::{Consistency, Options, Outcome, OutcomeState, SwitchKind, apply, replace};
 
 /// Why something was not done.
 #[derive(Debug, thiserror::Error)]

@@ -58,6 +58,27 @@ impl Preflight {
     /// # Errors
     /// Why it cannot.
     pub fn new(target: &dyn Target, patch: &Patch, id: &Hex) -> Result<Preflight, ApplyError> {
+        Preflight::with(target, patch, id, false)
+    }
+
+    /// The same, where it may take the place of a later patch too.
+    ///
+    /// # Errors
+    /// Why it cannot.
+    pub fn replacing(
+        target: &dyn Target,
+        patch: &Patch,
+        id: &Hex,
+    ) -> Result<Preflight, ApplyError> {
+        Preflight::with(target, patch, id, true)
+    }
+
+    fn with(
+        target: &dyn Target,
+        patch: &Patch,
+        id: &Hex,
+        any_order: bool,
+    ) -> Result<Preflight, ApplyError> {
         let module = find_module(target, patch)?;
         is_alone(target, patch, &module)?;
         let records: Vec<(Record, State)> = read_all(target)?
@@ -74,7 +95,7 @@ impl Preflight {
         };
         let is_applied = applied.is_some();
         if let Some(live) = &previous {
-            may_replace(live, patch)?;
+            may_replace(live, patch, any_order)?;
         }
         let others = records.iter().map(|(record, _)| record);
         let code = CleanCode {
@@ -296,10 +317,11 @@ fn find_module(target: &dyn Target, patch: &Patch) -> Result<Module, ApplyError>
     Ok(module.clone())
 }
 
-fn may_replace(live: &Record, patch: &Patch) -> Result<(), ApplyError> {
-    if patch.order.sequence < live.sequence {
+fn may_replace(live: &Record, patch: &Patch, any_order: bool) -> Result<(), ApplyError> {
+    if patch.order.sequence < live.sequence && !any_order {
         return refused(format!(
-            "{} has sequence number {} and would replace {}, which has {}",
+            "{} has sequence number {} and would replace {}, which has {}; to go back to it, use \
+             invivo replace",
             patch.identity.name, patch.order.sequence, live.name, live.sequence
         ));
     }

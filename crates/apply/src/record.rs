@@ -60,6 +60,13 @@ pub struct HookRecord {
     pub pad: bool,
 }
 
+impl HookRecord {
+    /// The bytes that it changes.
+    pub(crate) fn range(&self) -> std::ops::Range<LiveAddr> {
+        self.at..LiveAddr(self.at.0.saturating_add(self.new.0.len() as u64))
+    }
+}
+
 /// A patch in a target.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {

@@ -37,6 +37,38 @@ pub(crate) struct Change {
     pub(crate) rank: u8,
 }
 
+impl Change {
+    pub(crate) fn range(&self) -> Range<LiveAddr> {
+        self.at..LiveAddr(self.at.0.saturating_add(self.to.len() as u64))
+    }
+
+    pub(crate) fn meets(&self, other: &Range<LiveAddr>) -> bool {
+        let own = self.range();
+        own.start < other.end && other.start < own.end
+    }
+
+    /// This change and then `next`, as one: what `next` leaves alone is as this one leaves it.
+    pub(crate) fn followed_by(&self, next: &Change) -> Change {
+        let (own, other) = (self.range(), next.range());
+        let range = own.start.min(other.start)..own.end.max(other.end);
+        let pick = |first: (LiveAddr, &[u8]), second: (LiveAddr, &[u8])| -> Vec<u8> {
+            let byte = |at: u64, (start, bytes): (LiveAddr, &[u8])| {
+                let index = usize::try_from(at.checked_sub(start.0)?).ok()?;
+                bytes.get(index).copied()
+            };
+            (range.start.0..range.end.0)
+                .filter_map(|at| byte(at, first).or_else(|| byte(at, second)))
+                .collect()
+        };
+        Change {
+            at: range.start,
+            from: pick((self.at, &self.from), (next.at, &next.from)),
+            to: pick((next.at, &next.to), (self.at, &self.to)),
+            rank: next.rank,
+        }
+    }
+}
+
 /// What the switch needs to know.
 pub(crate) struct Job<'j> {
     pub(crate) changes: &'j [Change],
@@ -86,7 +118,7 @@ pub(crate) fn switch(
 
 /// The pages to move and whether their file holds what they shall show; `None` if
 /// they cannot be moved.
-fn quiet_way(
+pub(crate) fn quiet_way(
     target: &dyn Target,
     changes: &[Change],
 ) -> Result<Option<(Range<LiveAddr>, bool)>, ApplyError> {

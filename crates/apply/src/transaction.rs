@@ -1,5 +1,6 @@
 //! Apply: prepare, fill, switch; undo what was done when a step fails.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -123,6 +124,32 @@ pub fn apply(
 ) -> Result<Outcome, ApplyError> {
     recover(target, options)?;
     let plan = Preflight::new(target, patch, id)?;
+    carry_out(target, patch, id, plan, options)
+}
+
+/// The same, in the place of whatever patch of the image is live, be it an earlier or a
+/// later one: a way back to any of them in one switch.
+///
+/// # Errors
+/// As [`apply`].
+pub fn replace(
+    target: &mut dyn Target,
+    patch: &Patch,
+    id: &Hex,
+    options: &Options<'_>,
+) -> Result<Outcome, ApplyError> {
+    recover(target, options)?;
+    let plan = Preflight::replacing(target, patch, id)?;
+    carry_out(target, patch, id, plan, options)
+}
+
+fn carry_out(
+    target: &mut dyn Target,
+    patch: &Patch,
+    id: &Hex,
+    plan: Preflight,
+    options: &Options<'_>,
+) -> Result<Outcome, ApplyError> {
     let mut options = options.clone();
     if plan.quiescent {
         options.consistency = Consistency::Quiescent;
@@ -284,7 +311,7 @@ fn go_live(
     let changes = changes(plan.previous.as_ref(), &record.hooks);
     if overlap(&changes) {
         return refused(
-            "the patch hooks a function in another way than the one that it would replace; \
+            "the patch needs padding in another way than the one that it would replace; \
              revert that one first",
         );
     }
@@ -305,6 +332,14 @@ fn go_live(
         })
         .collect();
     torn.extend(plan.previous.iter().flat_map(Record::pads));
+    if let Some(previous) = &plan.previous {
+        torn.extend(between_forms(
+            &record.name,
+            previous,
+            &record.hooks,
+            &changes,
+        ));
+    }
     let job = Job {
         changes: &changes,
         busy: &plan.busy(),
@@ -330,6 +365,8 @@ fn go_live(
 }
 
 /// What changes when `previous` is replaced by `next`: places of both, in order.
+///
+/// Where the two hook an entry in different ways, its bytes change once.
 pub(crate) fn changes(previous: Option<&Record>, next: &[HookRecord]) -> Vec<Change> {
     let mut changes: Vec<Change> = previous
         .into_iter()
@@ -337,23 +374,38 @@ pub(crate) fn changes(previous: Option<&Record>, next: &[HookRecord]) -> Vec<Cha
         .map(taken_back)
         .collect();
     for hook in next {
-        let same = |c: &&mut Change| c.at == hook.at && c.to.len() == hook.new.0.len();
-        let rank = if hook.pad { 0 } else { 1 };
-        match changes.iter_mut().find(same) {
-            Some(change) => {
-                change.to = hook.new.0.clone();
-                change.rank = rank;
-            }
-            None => changes.push(Change {
-                at: hook.at,
-                from: hook.old.0.clone(),
-                to: hook.new.0.clone(),
-                rank,
-            }),
+        let next = Change {
+            at: hook.at,
+            from: hook.old.0.clone(),
+            to: hook.new.0.clone(),
+            rank: if hook.pad { 0 } else { 1 },
+        };
+        let same = |c: &Change| c.at == next.at && c.to.len() == next.to.len();
+        let entry = |c: &Change| c.rank == 1 && next.rank == 1 && c.meets(&next.range());
+        match changes.iter_mut().find(|c| same(c) || entry(c)) {
+            Some(change) => *change = change.followed_by(&next),
+            None => changes.push(next),
         }
     }
     changes.sort_by_key(|change| change.rank);
     changes
+}
+
+/// Bytes in the middle of which no thread may be when hooks of one form give way to hooks
+/// of another: an instruction of the one may begin inside one of the other.
+fn between_forms(
+    name: &str,
+    previous: &Record,
+    next: &[HookRecord],
+    changes: &[Change],
+) -> Vec<(String, Range<LiveAddr>)> {
+    let hooks = || previous.hooks.iter().chain(next);
+    let other = |change: &&Change| {
+        hooks().any(|hook| change.meets(&hook.range()) && hook.range() != change.range())
+    };
+    let inside = |change: &Change| LiveAddr(change.at.0 + 1)..change.range().end;
+    let changes = changes.iter().filter(other);
+    changes.map(|c| (name.to_owned(), inside(c))).collect()
 }
 
 /// The change that takes a hook back.
@@ -366,11 +418,12 @@ pub(crate) fn taken_back(hook: &HookRecord) -> Change {
     }
 }
 
-/// Two changes of the same bytes, as two patches with hooks of another form need them.
-fn overlap(changes: &[Change]) -> bool {
+/// Two changes of the same bytes: padding that two patches use in different ways, so that
+/// no order of writing is right for a thread on its way through it.
+pub(crate) fn overlap(changes: &[Change]) -> bool {
     let mut places: Vec<(u64, u64)> = changes
         .iter()
-        .map(|change| (change.at.0, change.at.0 + change.to.len() as u64))
+        .map(|change| (change.at.0, change.range().end.0))
         .collect();
     places.sort_unstable();
     places.windows(2).any(|pair| pair[0].1 > pair[1].0)

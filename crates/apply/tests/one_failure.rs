@@ -321,6 +321,6 @@ fn text_that_could_not_be_moved_back_is_never_given_up() {
 }
 
 fn list_of(target: &MemoryTarget) -> Vec<(String, State)> {
-    let live = list(target).unwrap().into_iter();
+    let live = list(target).expect("it can be read").into_iter();
     live.map(|patch| (patch.name, patch.state)).collect()
 }

@@ -82,6 +82,11 @@ pub(crate) enum Command {
         after_help = "Examples:\n  invivo apply fix.patch -p 1234\n  invivo apply fix.patch -p 1234 --consistency quiescent --timeout 30\n  invivo apply fix.patch --all"
     )]
     Apply(Apply),
+    /// Make a patch live in the place of whichever is live, an earlier or a later one.
+    #[command(
+        after_help = "Examples:\n  invivo replace fix-1.patch -p 1234\n  invivo replace fix-1.patch -p 1234 --dry-run"
+    )]
+    Replace(Apply),
     /// Take a patch back, byte for byte.
     #[command(after_help = "Examples:\n  invivo revert -p 1234\n  invivo revert my-fix --all")]
     Revert(Revert),

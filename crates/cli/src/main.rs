@@ -20,6 +20,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::arguments::{Arguments, Command};
+use crate::commands::apply::Replaces;
 use crate::failure::Failure;
 use crate::output::Output;
 
@@ -53,7 +54,8 @@ fn run(arguments: &Arguments, output: &Output) -> Result<u8, Failure> {
         Command::Build(build) => commands::build::run(build, output),
         Command::Inspect(inspect) => commands::inspect::run(inspect, output),
         Command::Plan(plan) => commands::plan::run(plan, output),
-        Command::Apply(apply) => commands::apply::run(apply, output),
+        Command::Apply(apply) => commands::apply::run(apply, Replaces::Earlier, output),
+        Command::Replace(apply) => commands::apply::run(apply, Replaces::Any, output),
         Command::Revert(revert) => commands::revert::run(revert, output),
         Command::Blocking(blocking) => commands::blocking::run(blocking, output),
         Command::Recover(recover) => commands::recover::run(recover, output),

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use program::{Ran, run_in};
 
-const COMMANDS: [&str; 11] = [
-    "audit", "diff", "build", "inspect", "plan", "apply", "revert", "blocking", "recover",
-    "status", "list",
+const COMMANDS: [&str; 12] = [
+    "audit", "diff", "build", "inspect", "plan", "apply", "replace", "revert", "blocking",
+    "recover", "status", "list",
 ];
 
 fn invivo(words: &[&str]) -> Ran {

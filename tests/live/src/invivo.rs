@@ -70,6 +70,16 @@ pub fn apply(patch: &Path, pid: u32, more: &[&str]) -> Result<Ran> {
     invivo(&[&["apply", &patch, "-p", &pid, "--json"][..], more].concat())
 }
 
+/// Runs `invivo replace`.
+///
+/// # Errors
+///
+/// As [`invivo`].
+pub fn replace(patch: &Path, pid: u32) -> Result<Ran> {
+    let (patch, pid) = (patch.display().to_string(), pid.to_string());
+    invivo(&["replace", &patch, "-p", &pid, "--json"])
+}
+
 /// Runs `invivo revert`, of everything when `name` is none.
 ///
 /// # Errors

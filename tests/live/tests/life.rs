@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use live_tests::compile::{Build, Version, compile};
-use live_tests::invivo::{self, apply, listed, revert};
+use live_tests::invivo::{self, apply, listed, replace, revert};
 use live_tests::memory::{Snapshot, mappings, resident_kb};
 use live_tests::pair::Pair;
 use live_tests::target::{Side, Target};
@@ -251,6 +251,13 @@ fn three_versions_and_back() -> Result<()> {
             for (patch, count) in patches.iter().zip(counts) {
                 apply(patch, target.pid(), &[])?.expect_state("applied")?;
                 target.expect("count 5", count)?;
+            }
+            // And back to any of them, in one switch.
+            apply(&patches[0], target.pid(), &[])?.expect_failure(1, &["invivo replace"])?;
+            for way in [0, 2, 1] {
+                let outcome = replace(&patches[way], target.pid())?.expect_state("applied")?;
+                ensure!(outcome["replaced"].is_string(), "{outcome}");
+                target.expect("count 5", counts[way])?;
             }
             revert(None, target.pid())?.expect_state("reverted")?;
             target.expect_all(&pair.fixture.asks, Side::Old)?;

@@ -1,8 +1,10 @@
-//! `invivo apply`
+//! `invivo apply`, `invivo replace`
 
-use invivo_apply::{Consistency, State, TargetError, list};
+use invivo_apply::{
+    ApplyError, Consistency, Options, Outcome, Preflight, State, Target, TargetError, list,
+};
 use invivo_linux::{Access, Process, Scan};
-use invivo_patch::Hex;
+use invivo_patch::{Hex, Patch};
 
 use crate::arguments::{self, Apply};
 use crate::everywhere::everywhere;
@@ -11,7 +13,23 @@ use crate::live::Run;
 use crate::output::Output;
 use crate::patch_file::load;
 
-pub(crate) fn run(apply: &Apply, output: &Output) -> Result<u8, Failure> {
+type Engine = fn(&mut dyn Target, &Patch, &Hex, &Options<'_>) -> Result<Outcome, ApplyError>;
+type Proof = fn(&dyn Target, &Patch, &Hex) -> Result<Preflight, ApplyError>;
+
+/// What may be replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Replaces {
+    /// An earlier patch.
+    Earlier,
+    /// Any patch.
+    Any,
+}
+
+pub(crate) fn run(apply: &Apply, replaces: Replaces, output: &Output) -> Result<u8, Failure> {
+    let (engine, proof): (Engine, Proof) = match replaces {
+        Replaces::Earlier => (invivo_apply::apply, Preflight::new),
+        Replaces::Any => (invivo_apply::replace, Preflight::replacing),
+    };
     let file = load(&apply.patch)?;
     if apply.dry_run && apply.targets.all {
         return Err(
@@ -20,7 +38,7 @@ pub(crate) fn run(apply: &Apply, output: &Output) -> Result<u8, Failure> {
         );
     }
     if apply.dry_run {
-        return super::plan::show(&file, &apply.targets.pid, output);
+        return super::plan::show(&file, &apply.targets.pid, proof, output);
     }
     let consistency = match apply.consistency {
         arguments::Consistency::Entry => Consistency::Entry,
@@ -31,7 +49,7 @@ pub(crate) fn run(apply: &Apply, output: &Output) -> Result<u8, Failure> {
     let _busy = output.busy("applying");
     let work = |pid| {
         let mut process = Process::open(pid, Access::Write(&options))?;
-        let outcome = invivo_apply::apply(&mut process, &file.patch, &file.id, &options)?;
+        let outcome = engine(&mut process, &file.patch, &file.id, &options)?;
         Ok(vec![outcome])
     };
     let judgements = &file.patch.judgements;

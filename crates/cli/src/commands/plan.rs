@@ -1,8 +1,8 @@
 //! `invivo plan`
 
-use invivo_apply::Preflight;
+use invivo_apply::{ApplyError, Preflight, Step, Stop, Target};
 use invivo_linux::{Access, Process};
-use invivo_patch::Judgement;
+use invivo_patch::{Hex, Judgement, Patch};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -32,6 +32,9 @@ struct ProcessPlan {
     memory: u64,
     /// True if all threads have to stop for a moment even with `entry` consistency.
     needs_stop: bool,
+    /// Why all threads stop, when it is applied with `entry` consistency and when it is taken
+    /// back later; empty if no thread stops.
+    stops: Vec<Stop>,
     /// True if the patch goes live only while no thread is inside what it replaces, whatever
     /// consistency is asked for: functions are called in another way now.
     quiescent: bool,
@@ -52,19 +55,28 @@ struct HookPlan {
 
 pub(crate) fn run(plan: &Plan, output: &Output) -> Result<u8, Failure> {
     let file = load(&plan.patch)?;
-    show(&file, &plan.processes.pid, output)
+    show(&file, &plan.processes.pid, Preflight::new, output)
 }
 
 /// Plans `file` for each process and prints it; returns the worst exit code.
-pub(crate) fn show(file: &PatchFile, pids: &[i32], output: &Output) -> Result<u8, Failure> {
+pub(crate) fn show(
+    file: &PatchFile,
+    pids: &[i32],
+    prove: impl Fn(&dyn Target, &Patch, &Hex) -> Result<Preflight, ApplyError>,
+    output: &Output,
+) -> Result<u8, Failure> {
     let mut processes = Vec::new();
     let mut failures = Vec::new();
     for pid in pids {
         let planned = Process::open(*pid, Access::Read)
             .map_err(Failure::from)
-            .and_then(|process| Ok(Preflight::new(&process, &file.patch, &file.id)?));
+            .and_then(|process| {
+                let preflight = prove(&process, &file.patch, &file.id)?;
+                let stops = preflight.stops(&process)?;
+                Ok((preflight, stops))
+            });
         match planned {
-            Ok(preflight) => processes.push(describe(*pid, &preflight)),
+            Ok((preflight, stops)) => processes.push(describe(*pid, &preflight, stops)),
             Err(failure) => {
                 processes.push(ProcessPlan {
                     pid: *pid,
@@ -73,6 +85,7 @@ pub(crate) fn show(file: &PatchFile, pids: &[i32], output: &Output) -> Result<u8
                     hooks: Vec::new(),
                     memory: 0,
                     needs_stop: false,
+                    stops: Vec::new(),
                     quiescent: false,
                     replaces: None,
                     reason: Some(failure.text.clone()),
@@ -98,7 +111,7 @@ pub(crate) fn show(file: &PatchFile, pids: &[i32], output: &Output) -> Result<u8
         .unwrap_or(0))
 }
 
-fn describe(pid: i32, preflight: &Preflight) -> ProcessPlan {
+fn describe(pid: i32, preflight: &Preflight, stops: Vec<Stop>) -> ProcessPlan {
     let layout = &preflight.layout;
     let new = layout.data.end.0 - layout.region.start.0;
     ProcessPlan {
@@ -124,7 +137,8 @@ fn describe(pid: i32, preflight: &Preflight) -> ProcessPlan {
         } else {
             new
         },
-        needs_stop: preflight.needs_proof() || preflight.previous.is_some() || preflight.quiescent,
+        needs_stop: stops.iter().any(|stop| stop.step == Step::Apply),
+        stops,
         quiescent: preflight.quiescent,
         replaces: preflight
             .previous
@@ -161,5 +175,12 @@ fn print(plan: &ProcessPlan) {
             "no thread"
         };
         anstream::println!("  {} bytes of new memory; stops {stop}", plan.memory);
+        for stop in &plan.stops {
+            let when = match stop.step {
+                Step::Apply => "now",
+                Step::Revert => "when it is taken back",
+            };
+            anstream::println!("  a stop of all threads {when}: {}", stop.reason);
+        }
     }
 }

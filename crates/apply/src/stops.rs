@@ -1,0 +1,86 @@
+//! Each moment at which all threads stop for a patch, and why.
+
+use invivo_image::demangle;
+use serde::Serialize;
+
+use crate::switch::{first_page, quiet_way};
+use crate::transaction::changes;
+use crate::x86_64::Form;
+use crate::{HookRecord, Preflight, Target, TargetError};
+
+/// What all threads stop for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Step {
+    /// The patch goes live.
+    Apply,
+    /// It is taken back, later.
+    Revert,
+}
+
+/// A reason for which all threads stop.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+pub struct Stop {
+    /// For what.
+    pub step: Step,
+    /// Why.
+    pub reason: String,
+}
+
+impl Preflight {
+    /// Why threads stop where the patch is applied with `entry` consistency, and where it
+    /// is taken back again; empty if nobody stops.
+    ///
+    /// # Errors
+    /// When the target is gone or may not be looked at.
+    pub fn stops(&self, target: &dyn Target) -> Result<Vec<Stop>, TargetError> {
+        if self.applied.is_some() {
+            return Ok(Vec::new());
+        }
+        let mut stops = Vec::new();
+        let mut stop = |step, reason: String| stops.push(Stop { step, reason });
+        for hook in &self.hooks {
+            let name = demangle(&hook.function);
+            match hook.form {
+                Form::Overwrite => {
+                    let why =
+                        "several instructions are replaced, and no thread may be between them";
+                    stop(Step::Apply, format!("{name}: {why}"));
+                }
+                Form::PadJump => {
+                    let why = "a thread may be on its way through padding, between two jumps";
+                    stop(Step::Revert, format!("{name}: {why}"));
+                }
+                Form::Jump | Form::LateJump => {}
+            }
+        }
+        if let Some(previous) = &self.previous {
+            let name = &previous.name;
+            stop(
+                Step::Apply,
+                format!("the hooks of {name} give way to new ones, all at once"),
+            );
+        }
+        if self.quiescent {
+            let why = "no thread may be inside what is replaced: functions are called in another \
+                       way";
+            stop(Step::Apply, why.to_owned());
+            stop(Step::Revert, why.to_owned());
+        }
+        let writes: Vec<HookRecord> = self.writes().cloned().collect();
+        let changes = changes(self.previous.as_ref(), &writes);
+        let applies = stops.iter().any(|stop| stop.step == Step::Apply);
+        if let Some(at) = first_page(&changes)
+            && !applies
+            && quiet_way(target, &changes)
+                .map_err(|error| TargetError::Unsupported(error.to_string()))?
+                .is_none()
+        {
+            let reason = format!("the code from {at} on is not what its file holds");
+            let step = Step::Apply;
+            stops.push(Stop { step, reason });
+        }
+        stops.sort_by_key(|stop| stop.step == Step::Revert);
+        Ok(stops)
+    }
+}
