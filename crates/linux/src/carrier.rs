@@ -17,6 +17,8 @@ use crate::signal_frame::SignalFrame;
 
 /// How long a thread may take to stop before another one is asked.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// What it costs to hold a thread whose call the kernel resumes by itself.
+const PATIENT: u8 = 0;
 /// How long a function of the target may take that we call.
 const CALL_PATIENCE: Duration = Duration::from_secs(30);
 /// How long to look for a thread that can be used.
@@ -136,36 +138,78 @@ impl Process {
 
     /// Threads in the order in which they should be asked: those first that wait in a
     /// call which the kernel resumes by itself, those last that are running.
-    fn candidates(&self) -> Result<Vec<i32>, TargetError> {
+    fn candidates(&self) -> Result<Vec<(u8, i32)>, TargetError> {
         let mut tids: Vec<(u8, i32)> = self
             .tids()?
             .into_iter()
             .map(|tid| (self.cost(tid), tid))
             .collect();
         tids.sort_unstable();
-        Ok(tids.into_iter().map(|(_, tid)| tid).collect())
+        Ok(tids)
     }
 
     fn cost(&self, tid: i32) -> u8 {
         match self.waits_in(tid) {
-            Some(libc::SYS_futex | libc::SYS_poll | libc::SYS_ppoll | libc::SYS_read) => 0,
-            Some(libc::SYS_nanosleep | libc::SYS_clock_nanosleep | libc::SYS_accept) => 0,
-            Some(libc::SYS_accept4 | libc::SYS_select | libc::SYS_pselect6 | libc::SYS_wait4) => 0,
+            Some(libc::SYS_read) if !self.reads_a_socket(tid) => PATIENT,
+            Some(
+                libc::SYS_futex
+                | libc::SYS_poll
+                | libc::SYS_ppoll
+                | libc::SYS_select
+                | libc::SYS_pselect6
+                | libc::SYS_nanosleep
+                | libc::SYS_clock_nanosleep
+                | libc::SYS_wait4
+                | libc::SYS_waitid
+                | libc::SYS_pause,
+            ) => PATIENT,
             Some(libc::SYS_vfork | libc::SYS_clone | libc::SYS_clone3) => 3,
             Some(_) => 1,
             None => 2,
         }
     }
 
+    /// A socket may have a time-out, and then the kernel does not resume the call. True
+    /// also where that cannot be seen.
+    fn reads_a_socket(&self, tid: i32) -> bool {
+        let waits = self.waits_at(tid).unwrap_or_default();
+        let file = waits.split(' ').nth(1).unwrap_or_default();
+        let number = u32::from_str_radix(file.trim_start_matches("0x"), 16).ok();
+        let link = number
+            .and_then(|number| std::fs::read_link(format!("/proc/{}/fd/{number}", self.pid)).ok());
+        link.is_none_or(|link| link.to_string_lossy().starts_with("socket:"))
+    }
+
+    /// Holds a thread that waits in a call which the kernel resumes by itself, whatever
+    /// becomes of this program; `None` if there is none that can be used and `fits`.
+    pub(crate) fn hold_patient(
+        &self,
+        fits: &impl Fn(&Process, &Standing) -> Result<(), TargetError>,
+    ) -> Result<Option<Carrier<'_>>, TargetError> {
+        let (gadgets, maps) = (self.gadgets()?, self.maps()?);
+        for (_, tid) in self
+            .candidates()?
+            .into_iter()
+            .filter(|one| one.0 == PATIENT)
+        {
+            match self.hold_this(tid, gadgets, &maps, fits) {
+                Ok(carrier) => return Ok(Some(carrier)),
+                Err(error) if is_final(&error) => return Err(error),
+                Err(_) => {}
+            }
+        }
+        Ok(None)
+    }
+
     /// Holds the first thread that can be used and that `fits`.
     pub(crate) fn hold(
         &self,
-        fits: impl Fn(&Process, &Standing) -> Result<(), TargetError>,
+        fits: &impl Fn(&Process, &Standing) -> Result<(), TargetError>,
     ) -> Result<Carrier<'_>, TargetError> {
         let gadgets = self.gadgets()?;
         let deadline = Instant::now() + SEARCH;
         loop {
-            match self.hold_one(gadgets, &fits) {
+            match self.hold_one(gadgets, fits) {
                 // Threads may all be busy for a moment, or get no processor.
                 Err(TargetError::NotNow(_)) if Instant::now() < deadline => {
                     std::thread::sleep(Duration::from_millis(10));
@@ -182,25 +226,30 @@ impl Process {
     ) -> Result<Carrier<'_>, TargetError> {
         let mut failure = TargetError::Gone(self.pid);
         let maps = self.maps()?;
-        for tid in self.candidates()? {
-            let held = (|| {
-                let first = First::new();
-                self.may_carry(tid)?;
-                seize(self.pid, tid)?;
-                interrupt(self.pid, tid)?;
-                let thread = wait_standing(self.pid, tid, PATIENCE)?;
-                fits(self, &thread)?;
-                Carrier::new(self, thread, gadgets, &maps, first)
-            })();
-            match held {
+        for (_, tid) in self.candidates()? {
+            match self.hold_this(tid, gadgets, &maps, fits) {
                 Ok(carrier) => return Ok(carrier),
-                Err(error @ (TargetError::Traced { .. } | TargetError::NotPermitted { .. })) => {
-                    return Err(error);
-                }
+                Err(error) if is_final(&error) => return Err(error),
                 Err(error) => failure = error,
             }
         }
         Err(failure)
+    }
+
+    fn hold_this(
+        &self,
+        tid: i32,
+        gadgets: Gadgets,
+        maps: &[MemoryMap],
+        fits: &impl Fn(&Process, &Standing) -> Result<(), TargetError>,
+    ) -> Result<Carrier<'_>, TargetError> {
+        let first = First::new();
+        self.may_carry(tid)?;
+        seize(self.pid, tid)?;
+        interrupt(self.pid, tid)?;
+        let thread = wait_standing(self.pid, tid, PATIENCE)?;
+        fits(self, &thread)?;
+        Carrier::new(self, thread, gadgets, maps, first)
     }
 
     /// True unless the thread would be ended by a call that it did not make itself.
@@ -226,6 +275,14 @@ impl Process {
             self.pid
         )))
     }
+}
+
+/// True if no other thread of the process will do either.
+fn is_final(error: &TargetError) -> bool {
+    matches!(
+        error,
+        TargetError::Traced { .. } | TargetError::NotPermitted { .. }
+    )
 }
 
 impl<'p> Carrier<'p> {

@@ -5,6 +5,7 @@
 //! code. It decides nothing: what is done, and in which order, is `invivo-apply`'s.
 
 mod carrier;
+mod deputy;
 mod error;
 mod exports;
 mod lock;

@@ -281,12 +281,16 @@ impl Standing {
     fn keep_its_call(&mut self) -> Result<(), TargetError> {
         let registers = self.registers()?;
         self.call = u64::try_from(registers.orig_rax.cast_signed()).ok();
-        let is_interrupted = self.call.is_some() && registers.rax == negative(libc::EINTR);
-        if is_interrupted && !self.has_signal() {
+        if self.call.is_some() && registers.rax == negative(libc::EINTR) {
             let mut again = registers;
             restart(&mut again);
+            // At once: whether a signal came takes longer to see.
             self.set_registers(&again)?;
-            self.interrupted = Some(registers);
+            if self.has_signal() {
+                self.set_registers(&registers)?;
+            } else {
+                self.interrupted = Some(registers);
+            }
         }
         Ok(())
     }

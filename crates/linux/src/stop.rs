@@ -7,6 +7,7 @@ use invivo_apply::{Stack, Stopped, TargetError, Thread};
 use invivo_image::LiveAddr;
 
 use crate::Process;
+use crate::deputy::by_deputy;
 use crate::priority::First;
 use crate::ptrace::{Standing, Stop, interrupt, seize, wait_standing};
 use crate::unwind::Unwinder;
@@ -164,11 +165,13 @@ impl Process {
     ) -> Result<Duration, TargetError> {
         // Tables are read before anybody stops.
         let mut unwinder = Unwinder::new(self)?;
-        let mut all = AllStopped::new(self, &mut unwinder, late)?;
-        let since = all.since.unwrap_or_else(Instant::now);
-        let result = during(&mut all);
-        all.resume()?;
-        result.map(|()| since.elapsed())
+        by_deputy(|| {
+            let mut all = AllStopped::new(self, &mut unwinder, late)?;
+            let since = all.since.unwrap_or_else(Instant::now);
+            let result = during(&mut all);
+            all.resume()?;
+            result.map(|()| since.elapsed())
+        })
     }
 
     /// Lets running threads reach their next system call, and holds them there, or where

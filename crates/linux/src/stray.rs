@@ -9,6 +9,7 @@ use invivo_apply::TargetError;
 use invivo_image::LiveAddr;
 
 use crate::Process;
+use crate::deputy::by_deputy;
 use crate::ptrace::{interrupt, seize, wait_standing};
 use crate::signal_frame::is_frame;
 
@@ -23,7 +24,7 @@ impl Process {
     pub(crate) fn wait_for_strays(&self) -> Result<(), TargetError> {
         let deadline = Instant::now() + PATIENCE;
         for tid in self.tids()? {
-            while self.blocks_every_signal(tid) && self.is_stray(tid)? {
+            while self.blocks_every_signal(tid) && by_deputy(|| self.is_stray(tid))? {
                 if Instant::now() > deadline {
                     return Err(TargetError::NotNow(format!(
                         "thread {tid} of process {} still makes a call for a tool that died",

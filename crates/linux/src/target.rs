@@ -14,6 +14,8 @@ use object::read::elf::{FileHeader, SectionHeader, Sym};
 use procfs::process::{MMPermissions, MMapPath, MemoryMap};
 
 use crate::Process;
+use crate::carrier::Carrier;
+use crate::deputy::by_deputy;
 use crate::modules::Loaded;
 use crate::ptrace::Standing;
 use crate::unwind::Unwinder;
@@ -175,10 +177,16 @@ impl Process {
         // Looked for before the clock starts: no thread is held for it.
         self.gadgets()?;
         let start = Instant::now();
-        let mut carrier = self.hold(fits)?;
-        let result = calls(&mut carrier);
-        carrier.leave()?;
-        result.map(|()| start.elapsed())
+        let mut carried = |mut carrier: Carrier<'_>| {
+            let result = calls(&mut carrier);
+            carrier.leave()?;
+            result.map(|()| start.elapsed())
+        };
+        match self.hold_patient(&fits)? {
+            Some(carrier) => carried(carrier),
+            // The call of any other thread may end early if its tracer is killed.
+            None => by_deputy(|| carried(self.hold(&fits)?)),
+        }
     }
 
     /// Link address and size of a section of a loaded image, from its file.

@@ -18,12 +18,21 @@ const TOUCHING: [u64; 2] = [18, 101];
 /// `-ENOSYS`, which stands in `rax` before a call is made.
 const BEFORE: u64 = (-38_i64).cast_unsigned();
 
+/// What is killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whom {
+    /// The tool, by its number; the deputy that traces for it goes on, if there is one.
+    Tool,
+    /// The tool and its deputy, as the kernel does it for want of memory.
+    Everything,
+}
+
 /// Runs `invivo` with `args` and kills it just before its step number `last`, counted from 0. False if it ended before.
 ///
 /// # Errors
 ///
 /// When it cannot be run or traced.
-pub fn killed_before(args: &[&str], last: usize) -> Result<bool> {
+pub fn killed_before(args: &[&str], last: usize, whom: Whom) -> Result<bool> {
     // It waits for a line, so that it can be traced before it is what it becomes.
     let mut child = Command::new("sh")
         .args(["-c", "read go; exec \"$0\" \"$@\""])
@@ -33,24 +42,30 @@ pub fn killed_before(args: &[&str], last: usize) -> Result<bool> {
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()?;
-    let killed = step(&mut child, last);
+    let killed = step(&mut child, last, whom);
     // Where it still lives, tracing it failed.
     let _ = child.kill();
     let _ = child.wait();
     killed
 }
 
-fn step(child: &mut Child, last: usize) -> Result<bool> {
-    let pid = Pid::from_raw(child.id().try_into()?);
-    let options =
-        Options::PTRACE_O_TRACESYSGOOD | Options::PTRACE_O_TRACEEXEC | Options::PTRACE_O_EXITKILL;
-    ptrace::seize(pid, options).context("the tool cannot be traced")?;
+fn step(child: &mut Child, last: usize, whom: Whom) -> Result<bool> {
+    let tool = Pid::from_raw(child.id().try_into()?);
+    // The deputy is a child as vfork makes one; it is traced from its first instruction on.
+    let options = Options::PTRACE_O_TRACESYSGOOD
+        | Options::PTRACE_O_TRACEEXEC
+        | Options::PTRACE_O_TRACEVFORK
+        | Options::PTRACE_O_EXITKILL;
+    ptrace::seize(tool, options).context("the tool cannot be traced")?;
     child.stdin.take().context("no input")?.write_all(b"\n")?;
-    ptrace::interrupt(pid)?;
+    ptrace::interrupt(tool)?;
+    // Other threads of the test have children of their own.
+    let own = WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD;
     let (mut steps, mut executed) = (0, false);
     loop {
-        let mut signal = None;
-        match waitpid(pid, Some(WaitPidFlag::__WALL))? {
+        let (mut signal, status) = (None, waitpid(None, Some(own))?);
+        let pid = status.pid().context("a wait for nobody")?;
+        match status {
             WaitStatus::PtraceEvent(_, _, event) => {
                 executed |= event == ptrace::Event::PTRACE_EVENT_EXEC as i32;
             }
@@ -58,16 +73,32 @@ fn step(child: &mut Child, last: usize) -> Result<bool> {
                 let registers = ptrace::getregs(pid)?;
                 if executed && registers.rax == BEFORE && TOUCHING.contains(&registers.orig_rax) {
                     if steps == last {
-                        nix::sys::signal::kill(pid, Signal::SIGKILL)?;
-                        return Ok(true);
+                        return kill(tool, pid, whom).map(|()| true);
                     }
                     steps += 1;
                 }
             }
             WaitStatus::Stopped(_, other) => signal = Some(other),
+            WaitStatus::Exited(..) | WaitStatus::Signaled(..) if pid != tool => continue,
             WaitStatus::Exited(..) => return Ok(false),
             other => bail!("the traced tool came to {other:?}"),
         }
         ptrace::syscall(pid, signal)?;
     }
+}
+
+/// Kills `tool`, in the name of which `pid` stands before a step.
+fn kill(tool: Pid, pid: Pid, whom: Whom) -> Result<()> {
+    let kill = |pid| nix::sys::signal::kill(pid, Signal::SIGKILL);
+    // The deputy first: alive it would go on when it sees the other one dead.
+    if whom == Whom::Everything && pid != tool {
+        kill(pid)?;
+        waitpid(pid, Some(WaitPidFlag::__WALL))?;
+    }
+    kill(tool)?;
+    if whom == Whom::Tool && pid != tool {
+        waitpid(tool, Some(WaitPidFlag::__WALL))?;
+        ptrace::detach(pid, None)?;
+    }
+    Ok(())
 }

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use live_tests::binary;
 use live_tests::compile::{Version, compile};
 use live_tests::invivo::{self, apply, invivo, revert};
-use live_tests::killed::killed_before;
+use live_tests::killed::{Whom, killed_before};
 use live_tests::marked::marked;
 use live_tests::memory::{Snapshot, mappings};
 use live_tests::workdir::in_workdir;
@@ -112,7 +112,7 @@ fn unfinished_names_the_remedy() -> Result<()> {
         let target = marked.pair.start()?;
         let (pid, patch) = (target.pid().to_string(), marked.patch.display().to_string());
         for step in 0.. {
-            let killed = killed_before(&["apply", &patch, "-p", &pid], step)?;
+            let killed = killed_before(&["apply", &patch, "-p", &pid], step, Whom::Everything)?;
             ensure!(killed, "at no step anything was left over");
             let told = status(&marked.patch, target.pid())?;
             if told["state"] == "unfinished" {

@@ -1,0 +1,199 @@
+//! A deputy does what must not be left half done, and outlives this program.
+//!
+//! A thread that stands inside `epoll_wait` goes on with EINTR unless its tracer sees to
+//! it, so the tracer must not be what somebody kills. The deputy is a child that shares
+//! this program's memory, as one of `vfork` does: it traces, while the thread of this
+//! program that asked for it stands still. If this program is killed meanwhile, the deputy
+//! brings its work to an end, lets the target go, and ends; the lock is its own as well
+//! until then. What kills both at once (the kernel for want of memory, a control group's
+//! end) still finds the target as a killed tracer leaves it.
+
+use std::any::Any;
+use std::os::raw::c_void;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::ptr;
+
+use invivo_apply::TargetError;
+use nix::errno::Errno;
+use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+use crate::error::system;
+
+/// Room for its stack, in bytes; the kernel gives it when it is used.
+const STACK: usize = 2 << 20;
+/// The lowest part of it that cannot be used.
+const GUARD: usize = 4096;
+/// How long it may go on when this program is dead, in seconds. Another thread of this
+/// program may have died with a lock in hand that the deputy needs.
+const ALONE: libc::c_uint = 5;
+
+/// What it is to do, and what came of it.
+struct Task<F, T> {
+    work: Option<F>,
+    done: Option<Result<T, Box<dyn Any + Send>>>,
+    parent: Pid,
+}
+
+/// Lets a deputy do `work`.
+///
+/// # Errors
+/// Those of `work`, and when somebody killed the deputy: how far it came is not known then.
+pub(crate) fn by_deputy<T>(
+    work: impl FnOnce() -> Result<T, TargetError>,
+) -> Result<T, TargetError> {
+    let stack = Stack::new()?;
+    let mut task = Task {
+        work: Some(work),
+        done: None,
+        parent: Pid::this(),
+    };
+    let mut before = SigSet::empty();
+    // What is meant for this program waits until the work is done.
+    let all = SigSet::all();
+    pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&all), Some(&mut before))
+        .map_err(|error| system("block signals", error))?;
+    let child = start(&stack, &mut task);
+    let ended = child.map(|child| waitpid(child, Some(WaitPidFlag::__WALL)));
+    let restored = pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&before), None);
+    restored.map_err(|error| system("let signals in", error))?;
+    match (ended, task.done) {
+        (_, Some(Ok(result))) => result,
+        (_, Some(Err(panic))) => resume_unwind(panic),
+        // Where no more processes may be started it is done all the same.
+        (Err(_), None) => match task.work {
+            Some(work) => work(),
+            None => Err(killed("it never began")),
+        },
+        (Ok(Ok(WaitStatus::Signaled(_, signal, _))), None) => Err(killed(signal.as_str())),
+        (Ok(_), None) => Err(killed("it left nothing")),
+    }
+}
+
+fn killed(how: &str) -> TargetError {
+    TargetError::Unfinished(format!(
+        "the process that was to change the target was ended ({how})"
+    ))
+}
+
+/// Starts the deputy; returns when it has ended.
+fn start<F, T>(stack: &Stack, task: &mut Task<F, T>) -> Result<Pid, Errno>
+where
+    F: FnOnce() -> T,
+{
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK;
+    let task: *mut Task<F, T> = task;
+    // SAFETY: the stack is the deputy's alone until it has ended, for which CLONE_VFORK
+    // makes this thread wait. So `task` outlives it, and the memory of this thread
+    // (its thread-local variables too) is used by one of the two at a time. It shares
+    // neither descriptors nor signal handlers with this program.
+    let child = unsafe { libc::clone(deputy::<F, T>, stack.top(), flags, task.cast()) };
+    Errno::result(child).map(Pid::from_raw)
+}
+
+extern "C" fn deputy<F, T>(task: *mut c_void) -> libc::c_int
+where
+    F: FnOnce() -> T,
+{
+    // SAFETY: `start` passes its task, which nobody else uses until this child has ended.
+    let task = unsafe { &mut *task.cast::<Task<F, T>>() };
+    end_soon_after(task.parent);
+    if let Some(work) = task.work.take() {
+        // A panic belongs to the program that asked.
+        task.done = Some(catch_unwind(AssertUnwindSafe(work)));
+    }
+    0
+}
+
+/// Gives the deputy only so much time once its parent is dead.
+fn end_soon_after(parent: Pid) {
+    // SAFETY: the structure is made of integers and an address, for which zeros are valid.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    let handler: extern "C" fn(libc::c_int) = count_down;
+    action.sa_sigaction = handler as libc::sighandler_t;
+    action.sa_flags = libc::SA_RESETHAND | libc::SA_RESTART;
+    // SAFETY: the handler does only what handlers may, and the handlers are the child's own.
+    unsafe { libc::sigaction(libc::SIGALRM, &raw const action, ptr::null_mut()) };
+    // SAFETY: the call takes two numbers.
+    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGALRM) };
+    let mut alarm = SigSet::empty();
+    alarm.add(nix::sys::signal::Signal::SIGALRM);
+    // Without it the deputy only lives longer than it has to.
+    let _ = pthread_sigmask(SigmaskHow::SIG_UNBLOCK, Some(&alarm), None);
+    if nix::unistd::getppid() != parent {
+        count_down(libc::SIGALRM);
+    }
+}
+
+extern "C" fn count_down(_signal: libc::c_int) {
+    // SAFETY: the call takes a number, and may be made from a handler. The second alarm
+    // finds no handler and ends the process.
+    unsafe { libc::alarm(ALONE) };
+}
+
+/// Memory for the deputy's stack.
+struct Stack(*mut c_void);
+
+impl Stack {
+    fn new() -> Result<Stack, TargetError> {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: new memory, anywhere, that nobody else knows.
+        let at = unsafe { libc::mmap(ptr::null_mut(), STACK, protection, flags, -1, 0) };
+        if at == libc::MAP_FAILED {
+            let error = std::io::Error::last_os_error();
+            return Err(system("make a stack", error));
+        }
+        let stack = Stack(at);
+        // SAFETY: the first page of what was just made, which nothing uses.
+        unsafe { libc::mprotect(at, GUARD, libc::PROT_NONE) };
+        Ok(stack)
+    }
+
+    /// Stacks grow downwards.
+    fn top(&self) -> *mut c_void {
+        self.0.wrapping_byte_add(STACK)
+    }
+}
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        // SAFETY: made by `new` with this size, and the deputy that used it has ended.
+        unsafe { libc::munmap(self.0, STACK) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_deputy_does_is_seen_here() {
+        let mut seen = Vec::new();
+        let parent = std::process::id();
+        let done = by_deputy(|| {
+            seen.push(std::process::id());
+            Ok(nix::unistd::getppid().as_raw())
+        });
+        assert_eq!(done.unwrap(), i32::try_from(parent).unwrap());
+        assert_ne!(seen, [parent], "another process did it");
+    }
+
+    #[test]
+    fn an_error_and_a_panic_come_back() {
+        let failed = by_deputy::<()>(|| Err(TargetError::Gone(7)));
+        assert!(matches!(failed, Err(TargetError::Gone(7))));
+        let panicked = catch_unwind(|| by_deputy::<()>(|| panic!("on purpose")));
+        assert!(panicked.is_err());
+    }
+
+    #[test]
+    fn a_deputy_that_is_killed_is_no_success() {
+        let killed = by_deputy::<()>(|| {
+            nix::sys::signal::kill(Pid::this(), nix::sys::signal::Signal::SIGKILL).unwrap();
+            Ok(())
+        });
+        assert!(matches!(killed, Err(TargetError::Unfinished(_))));
+    }
+}
