@@ -243,11 +243,17 @@ pub(crate) fn first_page(changes: &[Change]) -> Option<LiveAddr> {
 /// A thread that runs is out of the way soon, but a look costs the target a moment:
 /// between two looks it runs so many times as long as it stood.
 const RUN_BETWEEN: u32 = 25;
+/// After so many looks at threads that wait, or that run, a missing proof will not come.
+const LOOKS: (u32, u32) = (8, 64);
+/// A thread that runs but gets no processor stands at the same place at each look, so
+/// looks do not count until so much time has passed.
+const NO_PROCESSOR: Duration = Duration::from_millis(500);
 /// Who waits for something may wait for long.
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
 pub(crate) fn stopped(target: &mut dyn Target, job: &Job<'_>) -> Result<Switched, ApplyError> {
-    let deadline = Instant::now() + job.options.timeout;
+    let begun = Instant::now();
+    let deadline = begun + job.options.timeout;
     let mut pause = Duration::from_millis(1);
     let mut looks = 0;
     let mut running: Vec<i32> = Vec::new();
@@ -284,7 +290,13 @@ pub(crate) fn stopped(target: &mut dyn Target, job: &Job<'_>) -> Result<Switched
         // Where only the proof is missing, waiting does not bring it, but for a thread
         // that was on its way through a landing stub.
         let unproved = in_the_way.iter().all(|blocker| blocker.function.is_none());
-        let hopeless = unproved && looks >= 8 && job.options.consistency == Consistency::Entry;
+        let runs = in_the_way.iter().any(|blocker| blocker.running);
+        let looked = if runs {
+            looks >= LOOKS.1 && begun.elapsed() > NO_PROCESSOR
+        } else {
+            looks >= LOOKS.0
+        };
+        let hopeless = unproved && looked && job.options.consistency == Consistency::Entry;
         let is_over = Instant::now() + pause > deadline;
         if hopeless || job.options.is_interrupted() || is_over {
             name_places(target, &mut in_the_way);
