@@ -1,4 +1,5 @@
 //! An image of three functions in memory, and patches for it, made by hand.
+#![allow(dead_code, reason = "each program of tests uses a part of it")]
 
 use std::time::Duration;
 
@@ -176,4 +177,57 @@ pub(crate) fn applied(made: &Made) -> (MemoryTarget, Vec<u8>) {
     must_apply(&mut target, made);
     let bytes = bytes_of(&target);
     (target, bytes)
+}
+
+/// Every hook of the image leads into memory that is there and filled.
+pub(crate) fn hooks_lead_somewhere(target: &MemoryTarget, when: &str) {
+    let bytes = bytes_of(target);
+    for function in [ONE, TWO, TORN, FAR] {
+        let offset = usize::try_from(function.at).expect("a small offset");
+        let Some(leads) = target_of_hook(&bytes, offset) else {
+            continue;
+        };
+        let mut code = [0; 6];
+        let there = target.read(leads, &mut code);
+        let is_new = there.is_ok() && code[0] == 0xb8 && code[5] == 0xc3;
+        let name = function.name;
+        assert!(is_new, "{when}: the hook of {name} leads to {code:x?}");
+    }
+}
+
+/// What each function of the image returns, where it or its hook leads to a constant.
+pub(crate) fn answers(target: &MemoryTarget) -> [Option<u8>; 4] {
+    let bytes = bytes_of(target);
+    [ONE, TWO, TORN, FAR].map(|function| {
+        let offset = usize::try_from(function.at).expect("a small offset");
+        match target_of_hook(&bytes, offset) {
+            Some(at) => {
+                let mut code = [0; 6];
+                target.read(at, &mut code).expect("a hook leads somewhere");
+                Some(code[1])
+            }
+            None => {
+                let constant = function.code.iter().position(|byte| *byte == 0xb8)?;
+                Some(function.code[constant + 1])
+            }
+        }
+    })
+}
+
+/// Where the hook at this place of the image leads, if there is one.
+fn target_of_hook(bytes: &[u8], offset: usize) -> Option<LiveAddr> {
+    let jump = |at: usize| {
+        let raw: [u8; 4] = bytes[at + 1..at + 5].try_into().expect("four bytes");
+        let next = START.0 + at as u64 + 5;
+        let to = next.checked_add_signed(i64::from(i32::from_le_bytes(raw)));
+        LiveAddr(to.expect("an address"))
+    };
+    match bytes[offset] {
+        0xe9 => Some(jump(offset)),
+        0xeb => {
+            let distance = isize::from(bytes[offset + 1].cast_signed());
+            Some(jump((offset + 2).wrapping_add_signed(distance)))
+        }
+        _ => None,
+    }
 }
