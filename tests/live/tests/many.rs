@@ -6,6 +6,8 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use live_tests::invivo::{invivo, listed, revert};
+use live_tests::killed::{Whom, killed_before};
 use live_tests::marked::{Marked, marked};
 use live_tests::memory::Snapshot;
 use live_tests::run::Ran;
@@ -54,6 +56,62 @@ fn two_hundred_processes() -> Result<()> {
             target.expect_all(&marked.pair.fixture.asks, Side::Old)?;
         }
         before.expect_same()
+    })
+}
+
+/// What tools that were killed left in several processes is settled at once, and no other process is touched.
+#[test]
+fn recover_reaches_every_process_that_needs_it() -> Result<()> {
+    in_workdir("recover-all", |dir| {
+        let marked = marked(dir, "greeting.c", &[])?;
+        let patch = marked.patch.display().to_string();
+        let mut targets = Vec::new();
+        for _ in 0..3 {
+            targets.push(marked.pair.start()?);
+        }
+        let before: Vec<Snapshot> = targets
+            .iter()
+            .map(|target| Snapshot::of(target.pid()))
+            .collect::<Result<_>>()?;
+        for target in &targets[..2] {
+            let pid = target.pid().to_string();
+            for step in 0.. {
+                let killed = killed_before(&["apply", &patch, "-p", &pid], step, Whom::Everything)?;
+                ensure!(killed, "at no step anything was left over");
+                let left = listed(target.pid())?;
+                if left.iter().any(|patch| patch["state"] == "switching") {
+                    break;
+                }
+            }
+        }
+        let ran = invivo(&["recover", "--all", "--json"])?;
+        ran.expect_code(0)?;
+        let told = outcomes(&ran)?;
+        let told_of = |target: &Target| told.iter().any(|one| one["pid"] == target.pid());
+        let reached: Vec<bool> = targets.iter().map(told_of).collect();
+        ensure!(reached == [true, true, false], "{}", ran.told());
+        for (target, before) in targets.iter_mut().zip(&before) {
+            let live = listed(target.pid())?;
+            ensure!(
+                live.iter().all(|patch| patch["state"] == "applied"),
+                "{live:?}"
+            );
+            let side = if live.is_empty() {
+                Side::Old
+            } else {
+                Side::New
+            };
+            target.expect_all(&marked.pair.fixture.asks, side)?;
+            revert(None, target.pid())?.expect_code(0)?;
+            target.expect_all(&marked.pair.fixture.asks, Side::Old)?;
+            before.expect_same()?;
+        }
+        let again = outcomes(&invivo(&["recover", "--all", "--json"])?)?;
+        let left = again
+            .iter()
+            .any(|one| targets.iter().any(|target| one["pid"] == target.pid()));
+        ensure!(!left, "something was left over: {again:?}");
+        Ok(())
     })
 }
 
