@@ -18,6 +18,7 @@ mod process;
 mod street;
 mod tally;
 mod test;
+mod torture;
 mod workspace;
 
 use std::process::ExitCode;
@@ -39,6 +40,8 @@ usage: cargo xtask COMMAND
   corpus --selftest CASE…  only check that the probe and the load tell the two builds apart
   mutate [--count N] [--seed N] [--only INDEX]
                            change real images at random; the comparison must find it
+  torture kill [--count N] kill the tool at random instants; the target must notice nothing
+  torture soak [--rounds N] apply, replace and revert under load; nothing may pile up
   street                   check that each crate imports only crates to its left
   install                  install the Debian packages that the chores need
 ";
@@ -72,6 +75,10 @@ fn run() -> Result<bool> {
         ["bench", "large"] => bench::large::run(&workspace),
         ["bench", "--quick"] => bench::run(&workspace, true),
         ["mutate", options @ ..] => mutate::run(&workspace, options),
+        ["torture", "kill"] => torture::kill(&workspace, torture::KILLS),
+        ["torture", "kill", "--count", count] => torture::kill(&workspace, count),
+        ["torture", "soak"] => torture::soak(&workspace, torture::ROUNDS),
+        ["torture", "soak", "--rounds", rounds] => torture::soak(&workspace, rounds),
         ["street"] => street::run(&workspace),
         ["install"] => install::ensure(&install::everything()).map(|()| true),
         ["corpus", "--build", cases @ ..] => corpus::build(&workspace, cases).map(|()| true),

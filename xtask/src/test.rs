@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail};
 use crate::invivo::Invivo;
 use crate::tally::Tally;
 use crate::workspace::Workspace;
-use crate::{corpus, install, live, mutate, process};
+use crate::{corpus, install, live, mutate, process, torture};
 
 const LIMIT: Duration = Duration::from_secs(1800);
 
@@ -62,6 +62,10 @@ pub(crate) fn everything(workspace: &Workspace) -> Tally {
         "mutations",
         mutate::run(workspace, mutate::FEW).map(checked),
     );
+    let killed = torture::kill(workspace, torture::FEW_KILLS);
+    part("torture", killed.map(checked));
+    let rounds = torture::soak(workspace, torture::FEW_ROUNDS);
+    part("torture", rounds.map(checked));
     part("corpus", corpus::verdicts(workspace, live::TESTED));
     if tally.ignored > 0 {
         println!("{} tests were left out", tally.ignored);

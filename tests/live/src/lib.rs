@@ -5,6 +5,7 @@
 //! after stands in the fixture itself, see [`fixture`].
 
 pub mod binary;
+pub mod clients;
 pub mod compile;
 pub mod fixture;
 pub mod invivo;
@@ -15,5 +16,6 @@ pub mod pair;
 pub mod round_trip;
 pub mod run;
 pub mod target;
+pub mod torture;
 pub mod unharmed;
 pub mod workdir;

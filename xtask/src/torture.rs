@@ -1,0 +1,53 @@
+//! The tool killed at random instants, and many rounds of it, beside a server whose
+//! clients check every answer.
+
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+
+use crate::invivo::Invivo;
+use crate::workspace::Workspace;
+use crate::{install, process};
+
+/// Nobody waits longer for 10,000 kills.
+const LIMIT: Duration = Duration::from_secs(3600);
+
+/// Kills and rounds where no number is given.
+pub(crate) const KILLS: &str = "10000";
+pub(crate) const ROUNDS: &str = "1000";
+/// As many as `cargo xtask test` has time for.
+pub(crate) const FEW_KILLS: &str = "2000";
+pub(crate) const FEW_ROUNDS: &str = "100";
+
+/// Kills the tool `count` times.
+pub(crate) fn kill(workspace: &Workspace, count: &str) -> Result<bool> {
+    run(workspace, &["kill", count])
+}
+
+/// Goes `rounds` rounds.
+pub(crate) fn soak(workspace: &Workspace, rounds: &str) -> Result<bool> {
+    run(workspace, &["soak", rounds])
+}
+
+fn run(workspace: &Workspace, words: &[&str]) -> Result<bool> {
+    install::ensure(&install::everything())?;
+    Invivo::build(workspace)?;
+    let mut cargo = workspace.cargo();
+    cargo.args([
+        "build",
+        "--quiet",
+        "--release",
+        "--package",
+        "live-tests",
+        "--bin",
+        "torture",
+    ]);
+    if !process::succeeds(&mut cargo, LIMIT)? {
+        bail!("the torture does not build");
+    }
+    println!("torture: {}", words.join(" "));
+    let mut torture = Command::new(workspace.target.join("release/torture"));
+    torture.args(words).env("INVIVO", workspace.invivo());
+    process::succeeds(&mut torture, LIMIT)
+}
