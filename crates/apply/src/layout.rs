@@ -1,8 +1,8 @@
 //! Where each part of a patch goes in the target, and what it holds there.
 //!
 //! ```text
-//! r-x  record │ code │ landing stubs │ constants, unwind data
-//! rw-  registration of unwind data │ variables
+//! r-x  record │ code │ landing stubs, callouts' stubs │ constants, unwind data
+//! rw-  registration of unwind data │ words of callouts │ variables
 //! ```
 
 use std::ops::Range;
@@ -10,6 +10,7 @@ use std::ops::Range;
 use invivo_image::LiveAddr;
 use invivo_patch::{Patch, RelocationKind, SectionKind, SymbolPlace};
 
+use crate::callouts::{self, Callouts, Placed};
 use crate::x86_64::Choice;
 use crate::{ApplyError, refused};
 
@@ -24,10 +25,14 @@ pub(crate) struct Shape {
     pub(crate) record: u64,
     sections: Vec<u64>,
     stubs: Vec<Option<u64>>,
+    /// Stubs of the callouts.
+    callouts: Vec<u64>,
     /// Bytes of code and constants, with the record: whole pages.
     pub(crate) region: u64,
     /// Bytes of variables: whole pages.
     pub(crate) data: u64,
+    /// Words of the callouts.
+    words: u64,
 }
 
 impl Shape {
@@ -36,8 +41,10 @@ impl Shape {
             record,
             sections: vec![0; patch.contents.sections.len()],
             stubs: Vec::new(),
+            callouts: Vec::new(),
             region: record,
             data: 0,
+            words: 0,
         };
         let mut at = record;
         let order = [
@@ -56,6 +63,10 @@ impl Shape {
                     shape.stubs.push(stub.as_ref().map(|_| at));
                     at += stub.map_or(0, |code| code.len() as u64);
                 }
+                for _ in &patch.callouts {
+                    shape.callouts.push(at);
+                    at += callouts::STUB;
+                }
             }
         }
         shape.region = at.next_multiple_of(PAGE);
@@ -64,7 +75,13 @@ impl Shape {
             .sections
             .iter()
             .any(|s| s.kind == SectionKind::Unwind);
-        let first = shape.region + if registered { REGISTRATION } else { 0 };
+        let words = if patch.callouts.is_empty() {
+            0
+        } else {
+            callouts::WORDS
+        };
+        let first = shape.region + if registered { REGISTRATION } else { 0 } + words;
+        shape.words = first - words;
         let end = shape.place(patch, SectionKind::Data, first)?;
         shape.data = (end - shape.region).next_multiple_of(PAGE);
         Ok(shape)
@@ -101,6 +118,8 @@ pub struct Layout {
     pub variables: Vec<u8>,
     /// Where each hook leads.
     pub destinations: Vec<LiveAddr>,
+    /// The functions that are called before and after.
+    pub callouts: Option<Callouts>,
     /// Where the unwind data start.
     pub unwind: Option<LiveAddr>,
 }
@@ -164,6 +183,27 @@ impl Layout {
             image[from..from + code.len()].copy_from_slice(&code);
             destinations.push(place(*offset));
         }
+        let words = place(shape.words);
+        let mut all = Vec::new();
+        for (callout, offset) in patch.callouts.iter().zip(&shape.callouts) {
+            let (stub, moment) = (place(*offset), callout.moment);
+            let code = callouts::stub(
+                stub,
+                Callouts::place(words, moment),
+                symbols[callout.symbol as usize],
+            );
+            let code =
+                code.ok_or_else(|| ApplyError::Refused("a callout is too far".to_owned()))?;
+            let from = usize_of(*offset)?;
+            image[from..from + code.len()].copy_from_slice(&code);
+            let function = callout.function.clone();
+            all.push(Placed {
+                moment,
+                function,
+                stub,
+            });
+        }
+        let callouts = (!all.is_empty()).then_some(Callouts { words, all });
         let unwind = patch.contents.sections.iter().zip(&shape.sections);
         let unwind = unwind
             .filter(|(s, _)| s.kind == SectionKind::Unwind)
@@ -178,6 +218,7 @@ impl Layout {
             contents,
             variables,
             destinations,
+            callouts,
             unwind,
         })
     }

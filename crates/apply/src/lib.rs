@@ -6,6 +6,7 @@
 //! has been done stands in the target's own memory ([`Record`]) before it is done.
 
 mod blocking;
+mod callouts;
 mod find;
 mod layout;
 mod list;
@@ -23,6 +24,7 @@ mod transaction;
 pub mod x86_64;
 
 pub use blocking::blocking;
+pub use callouts::{Called, Callouts, Placed};
 pub use layout::Layout;
 pub use list::{Applied, list};
 pub use memory::MemoryTarget;

@@ -30,6 +30,8 @@ pub struct MemoryTarget {
     steps: Option<usize>,
     /// How many moves back over memory still take it away and fail.
     losses: usize,
+    /// What callouts answer, in turn, as far as it is said; 0 after that.
+    answers: Vec<u32>,
     /// What they took away.
     lost: Option<Memory>,
 }
@@ -89,6 +91,17 @@ impl MemoryTarget {
     /// left is what a tool that died there leaves.
     pub fn fail_after(&mut self, steps: Option<usize>) {
         self.steps = steps;
+    }
+
+    /// Says what the next callouts answer.
+    pub fn set_answers(&mut self, answers: &[u32]) {
+        self.answers = answers.to_vec();
+    }
+
+    /// How many of these answers nobody has asked for yet.
+    #[must_use]
+    pub fn answers_left(&self) -> usize {
+        self.answers.len()
     }
 
     /// Lets the next `losses` moves back take away what is in their place and then fail, as
@@ -299,7 +312,27 @@ impl Visit for MemoryTarget {
         self.put(at, bytes)
     }
 
-    fn call(&mut self, _function: LiveAddr, _arguments: [u64; 2]) -> Result<(), TargetError> {
+    fn call(&mut self, function: LiveAddr, _arguments: [u64; 2]) -> Result<(), TargetError> {
+        // Of all code only the stubs of callouts are known: each begins with a store to the
+        // word in which it notes how far it has come.
+        let mut code = [0; 10];
+        self.read(function, &mut code)?;
+        if let [0xc7, 0x05, distance @ .., 1, 0, 0, 0] = code {
+            let next = function.0 + code.len() as u64;
+            let word = next.wrapping_add_signed(i32::from_le_bytes(distance).into());
+            self.put(LiveAddr(word), &[1, 0, 0, 0])?;
+            let answer = if self.answers.is_empty() {
+                0
+            } else {
+                self.answers.remove(0)
+            };
+            // It goes on by itself, whoever lives.
+            let steps = self.steps.take();
+            self.put(LiveAddr(word + 4), &answer.to_le_bytes())?;
+            self.put(LiveAddr(word), &[2, 0, 0, 0])?;
+            self.steps = steps;
+            return Ok(());
+        }
         Err(TargetError::Unsupported(
             "an image in memory runs no code".to_owned(),
         ))

@@ -453,7 +453,9 @@ fn record_room(patch: &Patch) -> u64 {
         .sum();
     // Each hook is two places with old and new bytes as text, and two ranges.
     let hooks = patch.redirects.len() * 400 + patch.checks.len() * 64;
-    let fixed = 2048 + patch.identity.name.len() * 6;
+    let callouts = patch.callouts.iter();
+    let callouts: usize = callouts.map(|c| c.function.len() * 2 + 120).sum();
+    let fixed = callouts + 2048 + patch.identity.name.len() * 6;
     ((names + labels + variables + hooks + fixed) as u64).next_multiple_of(0x1000)
 }
 

@@ -8,6 +8,7 @@ use invivo_image::LiveAddr;
 use invivo_patch::Hex;
 use serde::{Deserialize, Serialize};
 
+use crate::callouts::Callouts;
 use crate::{Region, Target, TargetError};
 
 /// First bytes of a record.
@@ -100,6 +101,9 @@ pub struct Record {
     pub variables: Vec<String>,
     /// Where text pages are while they are changed, and how many bytes of them.
     pub scratch: (LiveAddr, u64),
+    /// Functions of it that are called before and after.
+    #[serde(default)]
+    pub callouts: Option<Callouts>,
     /// The digest of the live patch that it replaces.
     pub replaces: Option<Hex>,
     /// True from just before its unwind data are registered on: its memory stays then.
@@ -207,6 +211,13 @@ fn read_one(target: &dyn Target, region: &Region) -> Option<(Record, State)> {
     if record.region.0 != start || record.region.1 > room {
         return None;
     }
+    if record
+        .callouts
+        .as_ref()
+        .is_some_and(|c| !c.lie_in(record.region, record.data))
+    {
+        return None;
+    }
     // A library that was closed took its hooks along, and left the record: nothing is
     // there, or the library again as its file has it.
     let as_before = |hook: &HookRecord| target.holds(hook.at, &hook.old.0).unwrap_or(true);
@@ -239,6 +250,7 @@ pub(crate) fn sample() -> Record {
         data: (LiveAddr(0x10_2000), 0),
         variables: Vec::new(),
         scratch: (LiveAddr(0), 0),
+        callouts: None,
         replaces: None,
         registering: false,
         registered: false,
@@ -285,6 +297,33 @@ mod tests {
         let bytes = record.to_bytes(State::Applied).unwrap();
         target.write(LiveAddr(0x20_0000), &bytes).unwrap();
         assert_eq!(read_all(&target).unwrap(), vec![]);
+    }
+
+    #[test]
+    fn callouts_that_lie_elsewhere_are_not_believed() {
+        use crate::callouts::{Callouts, Placed};
+        let region = LiveAddr(0x10_0000);
+        let read_with = |words: u64, stub: u64| {
+            let mut record = sample();
+            record.data.1 = 0x1000;
+            record.callouts = Some(Callouts {
+                words: LiveAddr(words),
+                all: vec![Placed {
+                    moment: invivo_patch::Moment::AfterApply,
+                    function: "f".to_owned(),
+                    stub: LiveAddr(stub),
+                }],
+            });
+            let mut target = MemoryTarget::default();
+            target.add(region..LiveAddr(0x10_2000), Protection::ReadExecute);
+            write_record(&mut target, &record, State::Applied).unwrap();
+            read_all(&target).unwrap().len()
+        };
+        assert_eq!(read_with(0x10_2000, 0x10_1000), 1);
+        assert_eq!(read_with(u64::MAX, 0x10_1000), 0);
+        assert_eq!(read_with(0x10_2ff0, 0x10_1000), 0);
+        assert_eq!(read_with(0x10_2000, 0x10_1fff), 0);
+        assert_eq!(read_with(0x10_2000, u64::MAX), 0);
     }
 
     #[test]

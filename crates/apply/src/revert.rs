@@ -1,5 +1,8 @@
 //! Revert: the base's bytes come back, all of them, together.
 
+use invivo_patch::Moment;
+
+use crate::callouts;
 use crate::record::{HookRecord, Record, State, read_all, write_record};
 use crate::settle::recover;
 use crate::switch::{Change, Job, switch};
@@ -67,6 +70,8 @@ fn revert_one(
         torn: &torn,
         options: &options,
     };
+    let mut called = Vec::new();
+    let asked = callouts::ask(target, record, Moment::BeforeRevert, &mut called)?;
     write_record(target, record, State::Reverting)?;
     let mut journal = |target: &mut dyn Target, scratch| {
         write_record(
@@ -109,6 +114,8 @@ fn revert_one(
         }
     };
     write_record(target, record, State::Reverted)?;
+    let told = callouts::tell(target, record, Moment::AfterRevert, &mut called)?;
+    callouts::leave(target, record)?;
     // The patch's memory stays, even if no thread is inside: new code may have left
     // pointers to its constants, variables and functions in the base's data (a text
     // in a global, say), and nobody knows where. The next apply of it uses it again.
@@ -116,8 +123,9 @@ fn revert_one(
         consistency,
         hooks: record.hooks.iter().filter(|hook| !hook.pad).count(),
         switch: switched.kind,
-        visited: switched.visited,
+        visited: switched.visited + asked + told,
         stopped: switched.stopped,
+        called,
         ..Outcome::new(OutcomeState::Reverted, &record.name)
     })
 }

@@ -2,6 +2,7 @@
 
 use invivo_image::LiveAddr;
 
+use crate::callouts;
 use crate::record::{Record, State, read_all, set_state};
 use crate::switch::{Change, Job, end_move, first_page, stopped};
 use crate::transaction::{changes, release};
@@ -33,6 +34,7 @@ pub fn recover(target: &mut dyn Target, options: &Options<'_>) -> Result<Vec<Out
             State::Applied => {
                 // The last word of a replacement was not written.
                 let Some(previous) = previous else { continue };
+                callouts::leave(target, previous)?;
                 set_state(target, previous, State::Reverted)?;
                 true
             }
@@ -60,6 +62,20 @@ pub fn recover(target: &mut dyn Target, options: &Options<'_>) -> Result<Vec<Out
             )
         });
     }
+    // Now that all is one or the other: callouts that are due.
+    for (record, state) in read_all(target)? {
+        let is_live = state == State::Applied;
+        if callouts::finish(target, &record, is_live)?
+            && !outcomes.iter().any(|outcome| outcome.patch == record.name)
+        {
+            let state = if is_live {
+                OutcomeState::Applied
+            } else {
+                OutcomeState::Reverted
+            };
+            outcomes.push(Outcome::new(state, &record.name));
+        }
+    }
     Ok(outcomes)
 }
 
@@ -76,8 +92,12 @@ fn settle_apply(
     if !live && !all(target, &changes, |change| &change.from) {
         undo(target, record, &changes, options)?;
     }
+    if live {
+        callouts::goes_live(target, record)?;
+    }
     finish(target, record, live)?;
     if let Some(previous) = previous.filter(|_| live) {
+        callouts::leave(target, previous)?;
         set_state(target, previous, State::Reverted)?;
     }
     Ok(live)

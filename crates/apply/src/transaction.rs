@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use invivo_image::LiveAddr;
-use invivo_patch::{Hex, Patch, SectionKind};
+use invivo_patch::{Hex, Moment, Patch, SectionKind};
 use serde::Serialize;
 
+use crate::callouts::{self, Called};
 use crate::record::{Record, State, set_state, write_record};
 use crate::settle::recover;
 use crate::switch::{Change, Job, Switched, switch};
@@ -93,6 +94,8 @@ pub struct Outcome {
     pub stopped: Duration,
     /// The patch that it replaced.
     pub replaced: Option<String>,
+    /// Functions of the patch that were called.
+    pub called: Vec<Called>,
 }
 
 impl Outcome {
@@ -108,6 +111,7 @@ impl Outcome {
             visited: Duration::ZERO,
             stopped: Duration::ZERO,
             replaced: None,
+            called: Vec::new(),
         }
     }
 }
@@ -188,6 +192,9 @@ fn carry_out(
         ) {
             outcome.visited += register(target, &mut record, registrar, unwind)?;
         }
+        callouts::enter(target, &record)?;
+        outcome.visited +=
+            callouts::ask(target, &record, Moment::BeforeApply, &mut outcome.called)?;
         go_live(target, &plan, &record, options)
     })();
     match live {
@@ -196,6 +203,8 @@ fn carry_out(
             outcome.switch = switched.kind;
             outcome.visited += switched.visited;
             outcome.stopped = switched.stopped;
+            outcome.visited +=
+                callouts::tell(target, &record, Moment::AfterApply, &mut outcome.called)?;
             Ok(outcome)
         }
         Err(error) => Err(take_down(target, &record, &plan, error)),
@@ -238,6 +247,7 @@ fn record(plan: &Preflight, patch: &Patch, id: &Hex, options: &Options<'_>) -> R
             .filter_map(|section| section.name.strip_prefix(".data.").map(str::to_owned))
             .collect(),
         scratch: (LiveAddr(0), 0),
+        callouts: layout.callouts.clone(),
         replaces: plan.previous.as_ref().map(|previous| previous.id.clone()),
         registering: plan.kept.as_ref().is_some_and(|kept| kept.registering),
         registered: plan.kept.as_ref().is_some_and(|kept| kept.registered),
@@ -357,8 +367,10 @@ fn go_live(
             State::Switching,
         )
     })?;
+    callouts::goes_live(target, record)?;
     write_record(target, record, State::Applied)?;
     if let Some(previous) = &plan.previous {
+        callouts::leave(target, previous)?;
         set_state(target, previous, State::Reverted)?;
     }
     Ok(switched)
@@ -457,9 +469,12 @@ fn take_down(
         // Hooks lead to the new code: it stays, and the next command settles the rest.
         return ApplyError::Inconsistent(format!("{error}; hooks are written"));
     }
-    if record.registering || plan.kept.is_some() {
-        // The language's runtime points into this memory: it stays, unused.
-        let _ = set_state(target, record, State::Reverted);
+    if record.registering || plan.kept.is_some() || record.callouts.is_some() {
+        // The language's runtime points into this memory, or what a callout has made may:
+        // it stays, unused.
+        let undone = set_state(target, record, State::Reverted).map_err(ApplyError::from);
+        // What is due and cannot be called now, the next command calls.
+        let _ = undone.and_then(|()| callouts::finish(target, record, false));
         return error;
     }
     unmap(target, record, error)

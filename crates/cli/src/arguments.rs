@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use invivo_compare::Rule;
+use invivo_patch::Moment;
 
 use crate::timing;
 
@@ -68,7 +69,7 @@ pub(crate) enum Command {
     Diff(Diff),
     /// Compare two builds and write a patch.
     #[command(
-        after_help = "Example:\n  invivo build base/redis-server fixed/redis-server -o fix.patch --label CVE-2024-31228"
+        after_help = "Examples:\n  invivo build base/redis-server fixed/redis-server -o fix.patch --label CVE-2024-31228\n  invivo build base/server fixed/server -o fix.patch --callout before-apply=is_ready"
     )]
     Build(Build),
     /// Show everything that is in a patch.
@@ -210,6 +211,11 @@ pub(crate) struct Build {
     /// Its place among the patches of the program: each replaces those with lower numbers.
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) sequence: u32,
+    /// A function that only the fixed build has, and that is called in the process at one of
+    /// the moments before-apply, after-apply, before-revert, after-revert, as `int f(void)`. The two
+    /// before refuse with an answer other than 0. May be given several times.
+    #[arg(long, value_name = "MOMENT=FUNCTION", value_parser = moment_and_name)]
+    pub(crate) callout: Vec<(Moment, String)>,
 }
 
 #[derive(Debug, Args)]
@@ -362,6 +368,15 @@ fn rule_and_name(text: &str) -> Result<(Rule, String), String> {
         .split_once('=')
         .ok_or("a rule and a subject are wanted, such as R-INIT=counter")?;
     Ok((rule.parse()?, name.to_owned()))
+}
+
+fn moment_and_name(text: &str) -> Result<(Moment, String), String> {
+    let wanted = "a moment and a function are wanted, such as before-apply=is_ready";
+    let (moment, name) = text.split_once('=').ok_or(wanted)?;
+    let found = Moment::ALL
+        .into_iter()
+        .find(|known| known.to_string() == moment);
+    Ok((found.ok_or(wanted)?, name.to_owned()))
 }
 
 fn seconds(text: &str) -> Result<f64, String> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use invivo_apply::{Blocker, Consistency, Options, Outcome};
+use invivo_apply::{Blocker, Called, Consistency, Options, Outcome};
 use invivo_patch::Judgement;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -26,6 +26,8 @@ pub(crate) struct ProcessOutcome {
     pub(crate) replaced: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) consistency: Option<Consistency>,
+    /// Functions of the patch that were called, and what they answered.
+    pub(crate) called: Vec<Called>,
     /// Functions that are hooked.
     pub(crate) hooks: usize,
     /// `page swap` or `stopped`.
@@ -186,6 +188,7 @@ fn done(pid: i32, outcome: Outcome, wall_us: u64) -> ProcessOutcome {
         patch: Some(outcome.patch),
         replaced: outcome.replaced,
         consistency: Some(outcome.consistency),
+        called: outcome.called,
         hooks: outcome.hooks,
         switch: outcome.switch,
         wall_us,
@@ -207,6 +210,7 @@ pub(crate) fn failed(pid: i32, failure: &Failure, wall_us: u64) -> ProcessOutcom
         patch: None,
         replaced: None,
         consistency: None,
+        called: Vec::new(),
         hooks: 0,
         switch: None,
         wall_us,
@@ -258,4 +262,12 @@ fn print(outcome: &ProcessOutcome) {
         outcome.state,
         milliseconds(outcome.wall_us)
     );
+    for called in &outcome.called {
+        anstream::println!(
+            "    called {} {}, which answered {}",
+            called.function,
+            called.moment,
+            called.answer.cast_signed()
+        );
+    }
 }

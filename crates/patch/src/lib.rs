@@ -18,8 +18,9 @@ mod validate;
 pub use entry::Entry;
 pub use invivo_compare::{Judgement, Rule};
 pub use model::{
-    Bound, Check, Contents, Digest, Direction, Hex, Identity, ImportVersion, Order, Patch,
-    Redirect, Relocation, RelocationKind, Section, SectionKind, Symbol, SymbolPlace, TargetImage,
+    Bound, Callout, Check, Contents, Digest, Direction, Hex, Identity, ImportVersion, Moment,
+    Order, Patch, Redirect, Relocation, RelocationKind, Section, SectionKind, Symbol, SymbolPlace,
+    TargetImage,
 };
 pub use planner::{Options, Refused, plan};
 pub use validate::InvalidPatch;

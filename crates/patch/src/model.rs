@@ -123,6 +123,66 @@ pub struct Redirect {
     pub cold: Vec<(Rva, u64)>,
 }
 
+/// When a callout is called.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    schemars::JsonSchema,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum Moment {
+    /// Before the hooks are written; it may refuse.
+    BeforeApply,
+    /// When the patch is live.
+    AfterApply,
+    /// Before the hooks are taken back; it may refuse.
+    BeforeRevert,
+    /// When the patch is not live any more, or did not go live although the callout before
+    /// the apply agreed.
+    AfterRevert,
+}
+
+impl Moment {
+    /// All of them, in order.
+    pub const ALL: [Moment; 4] = [
+        Moment::BeforeApply,
+        Moment::AfterApply,
+        Moment::BeforeRevert,
+        Moment::AfterRevert,
+    ];
+}
+
+impl fmt::Display for Moment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Moment::BeforeApply => "before-apply",
+            Moment::AfterApply => "after-apply",
+            Moment::BeforeRevert => "before-revert",
+            Moment::AfterRevert => "after-revert",
+        })
+    }
+}
+
+/// A function of the patch that is called in the target: without arguments, and with an
+/// `int` as its answer, where 0 agrees.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Callout {
+    /// When.
+    pub moment: Moment,
+    /// Its name, mangled.
+    pub function: String,
+    /// The symbol of its code, an index into [`Contents::symbols`].
+    pub symbol: u32,
+}
+
 /// A place of the base that the patch refers to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Bound {
@@ -282,6 +342,8 @@ pub struct Patch {
     pub redirects: Vec<Redirect>,
     /// What must be in the target.
     pub checks: Vec<Check>,
+    /// Functions that are called before and after, at most one for each moment.
+    pub callouts: Vec<Callout>,
     /// What it brings; symbols with a place in the base are its bindings.
     pub contents: Contents,
 }

@@ -8,12 +8,12 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use invivo_compare::{Comparison, Finding, Parts, Rule, Severity};
-use invivo_image::{EntityId, Image, LinkAddr, Place, Slot, demangle};
+use invivo_image::{Entity, EntityId, EntityKind, Image, LinkAddr, Place, Slot, demangle};
 use sha2::{Digest as _, Sha256};
 
 use crate::model::{
-    Check, Contents, Direction, Hex, Identity, Order, Patch, Redirect, Section, SectionKind,
-    Symbol, SymbolPlace, TargetImage,
+    Callout, Check, Contents, Direction, Hex, Identity, Moment, Order, Patch, Redirect, Section,
+    SectionKind, Symbol, SymbolPlace, TargetImage,
 };
 use crate::{Entry, agreement, frames};
 
@@ -30,6 +30,8 @@ pub struct Options {
     pub file_name: String,
     /// Its place in the order of patches.
     pub sequence: u32,
+    /// Functions of the fixed image that are called before and after.
+    pub callouts: Vec<(Moment, String)>,
 }
 
 /// Why there is no patch.
@@ -107,6 +109,7 @@ pub fn plan(c: &Comparison<'_>, options: &Options) -> Result<Patch, Refused> {
     }
     let build_id = c.base.build_id.as_ref().ok_or(Refused::NoBuildId)?;
     let mut planner = Planner::new(c);
+    let callouts = planner.callouts(&options.callouts);
     planner.copy_functions();
     let frames = frames::section(&mut planner);
     let redirects = planner.redirects();
@@ -133,6 +136,7 @@ pub fn plan(c: &Comparison<'_>, options: &Options) -> Result<Patch, Refused> {
         order: order(c, options.sequence),
         judgements: c.judgements.clone(),
         checks,
+        callouts,
         redirects,
         contents: planner.contents,
     };
@@ -183,6 +187,9 @@ fn bindings_last(patch: &mut Patch) {
     }
     for redirect in &mut patch.redirects {
         redirect.replacement = now_at[redirect.replacement as usize];
+    }
+    for callout in &mut patch.callouts {
+        callout.symbol = now_at[callout.symbol as usize];
     }
 }
 
@@ -271,6 +278,49 @@ impl<'c, 'a> Planner<'c, 'a> {
             self.placed.insert(Placed::Copy(part), symbol);
         }
         self.placed[&Placed::Copy(function)]
+    }
+
+    /// Functions that are called before and after: new ones, since one that the base has
+    /// would be in the target twice.
+    fn callouts(&mut self, wanted: &[(Moment, String)]) -> Vec<Callout> {
+        let fixed = self.c.fixed;
+        let mut callouts = Vec::new();
+        for (moment, name) in wanted {
+            let is_wanted = |entity: &Entity| {
+                let mut names = entity.names.iter().map(|symbol| &*symbol.name);
+                entity.kind == EntityKind::Function
+                    && entity.size > 0
+                    && names.any(|own| own == name || demangle(own) == *name)
+            };
+            let found = fixed
+                .entities
+                .iter()
+                .zip(0u32..)
+                .filter(|(e, _)| is_wanted(e));
+            let found: Vec<EntityId> = found.map(|(_, index)| EntityId(index)).collect();
+            let why = match found[..] {
+                [id] if self.c.pairs.base_of(id).is_none() => {
+                    let function = fixed.entity(id).name().to_owned();
+                    let (moment, symbol) = (*moment, self.copied(id));
+                    callouts.push(Callout {
+                        moment,
+                        function,
+                        symbol,
+                    });
+                    continue;
+                }
+                [_] => "is in the base too; a callout has to be a function that only the fix has",
+                [] => {
+                    "is no function of the fixed build; one that nobody calls stays only with \
+                     __attribute__((used))"
+                }
+                _ => "is the name of several functions of the fixed build",
+            };
+            let why = format!("is to be called {moment}, and {why}");
+            self.refused
+                .push(Finding::refuse(Rule::Binding, name.clone(), why));
+        }
+        callouts
     }
 
     fn copy_functions(&mut self) {

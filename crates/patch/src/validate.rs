@@ -115,14 +115,7 @@ impl Patch {
                     "redirect of {name}: more room than the function has"
                 ));
             }
-            let code = contents
-                .symbols
-                .get(redirect.replacement as usize)
-                .and_then(|symbol| match symbol.place {
-                    SymbolPlace::Patch { section, .. } => contents.sections.get(section as usize),
-                    SymbolPlace::Base(_) | SymbolPlace::Import(_) => None,
-                });
-            if code.is_none_or(|section| section.kind != SectionKind::Text) {
+            if !self.is_code(redirect.replacement) {
                 return fail(format!(
                     "redirect of {name}: its replacement is no code of the patch"
                 ));
@@ -135,11 +128,31 @@ impl Patch {
                 return fail(format!("redirect of {name}: no check covers its bytes"));
             }
         }
+        let mut moments = HashSet::new();
+        for callout in &self.callouts {
+            let name = &callout.function;
+            if !moments.insert(callout.moment) {
+                return fail(format!("callout {name}: a second one {}", callout.moment));
+            }
+            if !self.is_code(callout.symbol) {
+                return fail(format!("callout {name}: it is no code of the patch"));
+            }
+        }
         for check in &self.checks {
             if check.size > LARGEST || check.sha256.0.len() != 32 {
                 return fail(format!("check at {}: broken", check.at));
             }
         }
         Ok(())
+    }
+
+    /// True if the symbol is code of the patch.
+    fn is_code(&self, symbol: u32) -> bool {
+        let symbol = self.contents.symbols.get(symbol as usize);
+        let section = symbol.and_then(|symbol| match symbol.place {
+            SymbolPlace::Patch { section, .. } => self.contents.sections.get(section as usize),
+            SymbolPlace::Base(_) | SymbolPlace::Import(_) => None,
+        });
+        section.is_some_and(|section| section.kind == SectionKind::Text)
     }
 }

@@ -146,6 +146,7 @@ pub(crate) fn patch(name: &str, sequence: u32, functions: &[Function], answer: u
             unshared: Vec::new(),
         },
         judgements: Vec::new(),
+        callouts: Vec::new(),
         redirects,
         checks,
         contents,

@@ -66,6 +66,7 @@ pub(crate) fn run(build: &Build, output: &Output) -> Result<u8, Failure> {
         creator: format!("invivo {}", env!("CARGO_PKG_VERSION")),
         file_name: file_name(&build.pair.base),
         sequence: build.sequence,
+        callouts: build.callout.clone(),
     };
     let verdict = Verdict::of(&comparison, &options);
     let patch = match verdict.patch {

@@ -1,6 +1,6 @@
 //! `invivo inspect`
 
-use invivo_patch::{Check, Identity, Judgement, Order, Redirect, SymbolPlace, TargetImage};
+use invivo_patch::{Check, Identity, Judgement, Moment, Order, Redirect, SymbolPlace, TargetImage};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -28,8 +28,32 @@ pub(crate) struct Dump {
     redirects: Vec<Redirect>,
     #[schemars(with = "Vec<serde_json::Value>")]
     checks: Vec<Check>,
+    /// Functions that are called in the process before and after.
+    callouts: Vec<CalloutDump>,
     sections: Vec<SectionDump>,
     symbols: Vec<SymbolDump>,
+}
+
+/// A function that is called in the process.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct CalloutDump {
+    moment: Moment,
+    function: String,
+}
+
+impl CalloutDump {
+    pub(crate) fn new(moment: Moment, function: &str) -> CalloutDump {
+        let function = invivo_image::demangle(function);
+        CalloutDump { moment, function }
+    }
+
+    pub(crate) fn print(&self) {
+        let refuses = match self.moment {
+            Moment::BeforeApply | Moment::BeforeRevert => ", which may refuse",
+            Moment::AfterApply | Moment::AfterRevert => "",
+        };
+        anstream::println!("  calls {} {}{refuses}", self.function, self.moment);
+    }
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
@@ -86,6 +110,11 @@ fn dump(file: &PatchFile) -> Dump {
         judgements: patch.judgements.clone(),
         redirects: patch.redirects.clone(),
         checks: patch.checks.clone(),
+        callouts: patch
+            .callouts
+            .iter()
+            .map(|callout| CalloutDump::new(callout.moment, &callout.function))
+            .collect(),
         sections: contents
             .sections
             .iter()
@@ -167,6 +196,10 @@ fn print(dump: &Dump) {
             redirect.at.to_string(),
             redirect.size
         );
+    }
+    if !dump.callouts.is_empty() {
+        anstream::println!("\ncallouts");
+        dump.callouts.iter().for_each(CalloutDump::print);
     }
     anstream::println!("\nbindings (patch → base)");
     print_symbols(dump, "base");

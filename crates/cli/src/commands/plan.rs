@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::arguments::Plan;
+use crate::commands::inspect::CalloutDump;
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::patch_file::{PatchFile, load};
@@ -38,6 +39,8 @@ struct ProcessPlan {
     /// True if the patch goes live only while no thread is inside what it replaces, whatever
     /// consistency is asked for: functions are called in another way now.
     quiescent: bool,
+    /// Functions of the patch that will be called in the process.
+    callouts: Vec<CalloutDump>,
     /// The live patch that would be replaced.
     #[serde(skip_serializing_if = "Option::is_none")]
     replaces: Option<String>,
@@ -86,6 +89,7 @@ pub(crate) fn show(
                     memory: 0,
                     needs_stop: false,
                     stops: Vec::new(),
+                    callouts: Vec::new(),
                     quiescent: false,
                     replaces: None,
                     reason: Some(failure.text.clone()),
@@ -139,6 +143,12 @@ fn describe(pid: i32, preflight: &Preflight, stops: Vec<Stop>) -> ProcessPlan {
         },
         needs_stop: stops.iter().any(|stop| stop.step == Step::Apply),
         stops,
+        callouts: layout
+            .callouts
+            .iter()
+            .flat_map(|callouts| &callouts.all)
+            .map(|placed| CalloutDump::new(placed.moment, &placed.function))
+            .collect(),
         quiescent: preflight.quiescent,
         replaces: preflight
             .previous
@@ -175,6 +185,7 @@ fn print(plan: &ProcessPlan) {
             "no thread"
         };
         anstream::println!("  {} bytes of new memory; stops {stop}", plan.memory);
+        plan.callouts.iter().for_each(CalloutDump::print);
         for stop in &plan.stops {
             let when = match stop.step {
                 Step::Apply => "now",

@@ -1,7 +1,9 @@
 //! The manifest: what ELF has no words for.
 
 use invivo_image::Rva;
-use invivo_patch::{Check, Identity, ImportVersion, Judgement, Order, Redirect, TargetImage};
+use invivo_patch::{
+    Callout, Check, Identity, ImportVersion, Judgement, Order, Redirect, TargetImage,
+};
 use serde::{Deserialize, Serialize};
 
 /// The form of patch that is written.
@@ -19,6 +21,8 @@ pub(super) struct Manifest {
     pub(super) judgements: Vec<Judgement>,
     pub(super) redirects: Vec<Redirect>,
     pub(super) checks: Vec<Check>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) callouts: Vec<Callout>,
     /// Places of the undefined symbols in the base, in their order.
     pub(super) bindings: Vec<Rva>,
     /// Versions of the undefined symbols that follow: those of other images.

@@ -53,6 +53,7 @@ pub fn read(file: &[u8]) -> Result<Patch, PatchError> {
         judgements: manifest.judgements,
         redirects: manifest.redirects,
         checks: manifest.checks,
+        callouts: manifest.callouts,
         contents,
     };
     patch

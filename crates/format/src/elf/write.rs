@@ -87,6 +87,7 @@ pub fn write(patch: &Patch) -> Result<Vec<u8>, PatchError> {
         judgements: patch.judgements.clone(),
         redirects: patch.redirects.clone(),
         checks: patch.checks.clone(),
+        callouts: patch.callouts.clone(),
         bindings,
         imports: patch
             .imports()

@@ -2,9 +2,9 @@
 
 use invivo_image::{LinkAddr, Machine, Rva};
 use invivo_patch::{
-    Check, Contents, Direction, Entry, Hex, Identity, ImportVersion, Judgement, Order, Patch,
-    Redirect, Relocation, RelocationKind, Rule, Section, SectionKind, Symbol, SymbolPlace,
-    TargetImage,
+    Callout, Check, Contents, Direction, Entry, Hex, Identity, ImportVersion, Judgement, Moment,
+    Order, Patch, Redirect, Relocation, RelocationKind, Rule, Section, SectionKind, Symbol,
+    SymbolPlace, TargetImage,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -243,7 +243,15 @@ pub(crate) fn patch() -> impl Strategy<Value = Patch> {
                     quiescent: sequence % 2 == 1,
                     unshared: (0..sequence % 3).map(|n| format!("symbol{n}")).collect(),
                 };
+                // Up to four, in the order that the sequence number says.
+                let moments = Moment::ALL.into_iter().skip(sequence as usize % 5);
+                let callouts = moments.map(|moment| Callout {
+                    moment,
+                    function: format!("call_{moment}"),
+                    symbol: 0,
+                });
                 Patch {
+                    callouts: callouts.collect(),
                     identity,
                     target,
                     order,
