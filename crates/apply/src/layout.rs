@@ -12,7 +12,7 @@ use invivo_patch::{Patch, RelocationKind, SectionKind, SymbolPlace};
 
 use crate::callouts::{self, Callouts, Placed};
 use crate::x86_64::Choice;
-use crate::{ApplyError, refused};
+use crate::{ApplyError, FunctionRecord, refused};
 
 const PAGE: u64 = 0x1000;
 /// What the language's runtime keeps about registered unwind data, with room to spare
@@ -122,6 +122,10 @@ pub struct Layout {
     pub callouts: Option<Callouts>,
     /// Where the unwind data start.
     pub unwind: Option<LiveAddr>,
+    /// Bytes of unwind data.
+    pub unwind_size: u64,
+    /// The patch's own functions.
+    pub functions: Vec<FunctionRecord>,
 }
 
 impl Layout {
@@ -204,11 +208,10 @@ impl Layout {
             });
         }
         let callouts = (!all.is_empty()).then_some(Callouts { words, all });
-        let unwind = patch.contents.sections.iter().zip(&shape.sections);
-        let unwind = unwind
-            .filter(|(s, _)| s.kind == SectionKind::Unwind)
-            .map(|(_, at)| place(*at))
-            .next();
+        let mut unwind = patch.contents.sections.iter().zip(&shape.sections);
+        let unwind = unwind.find(|(s, _)| s.kind == SectionKind::Unwind);
+        let unwind_size = unwind.map_or(0, |(section, _)| section.bytes.len() as u64);
+        let unwind = unwind.map(|(_, at)| place(*at));
         let variables = image.split_off(usize_of(shape.region)?);
         let contents = image.split_off(usize_of(shape.record)?);
         Ok(Layout {
@@ -220,8 +223,29 @@ impl Layout {
             destinations,
             callouts,
             unwind,
+            unwind_size,
+            functions: functions(patch, &symbols),
         })
     }
+}
+
+/// The functions of the patch at their places.
+fn functions(patch: &Patch, symbols: &[LiveAddr]) -> Vec<FunctionRecord> {
+    let contents = &patch.contents;
+    let all = contents.symbols.iter().zip(symbols);
+    all.filter_map(|(symbol, at)| match symbol.place {
+        SymbolPlace::Patch { section, size, .. } => {
+            let kind = contents.sections[section as usize].kind;
+            let named = kind == SectionKind::Text && size > 0 && !symbol.name.is_empty();
+            named.then(|| FunctionRecord {
+                name: symbol.name.clone(),
+                at: *at,
+                size,
+            })
+        }
+        SymbolPlace::Base(_) | SymbolPlace::Import(_) => None,
+    })
+    .collect()
 }
 
 fn usize_of(value: u64) -> Result<usize, ApplyError> {

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use invivo_image::LiveAddr;
-use invivo_patch::{Hex, Patch, Redirect, RelocationKind, SectionKind};
+use invivo_patch::{Hex, Patch, Redirect, RelocationKind, SectionKind, SymbolPlace};
 use sha2::{Digest as _, Sha256};
 
 use crate::layout::Shape;
@@ -451,12 +451,23 @@ fn record_room(patch: &Patch) -> u64 {
         .iter()
         .map(|section| section.name.len() * 2)
         .sum();
+    let text = |section: u32| {
+        let section = patch.contents.sections.get(section as usize);
+        section.is_some_and(|section| section.kind == SectionKind::Text)
+    };
+    let own: usize = patch
+        .contents
+        .symbols
+        .iter()
+        .filter(|s| matches!(s.place, SymbolPlace::Patch { section, .. } if text(section)))
+        .map(|symbol| symbol.name.len() * 2 + 80)
+        .sum();
     // Each hook is two places with old and new bytes as text, and two ranges.
     let hooks = patch.redirects.len() * 400 + patch.checks.len() * 64;
     let callouts = patch.callouts.iter();
     let callouts: usize = callouts.map(|c| c.function.len() * 2 + 120).sum();
     let fixed = callouts + 2048 + patch.identity.name.len() * 6;
-    ((names + labels + variables + hooks + fixed) as u64).next_multiple_of(0x1000)
+    ((names + labels + variables + own + hooks + fixed) as u64).next_multiple_of(0x1000)
 }
 
 fn replaced(patch: &Patch, module: &Module) -> Result<Vec<(String, Range<LiveAddr>)>, ApplyError> {

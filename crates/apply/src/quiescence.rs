@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use invivo_image::{LiveAddr, demangle};
 
+use crate::symbols::{place_in, symbols};
 use crate::{Stack, Target, Thread};
 
 /// One step of a way back.
@@ -70,11 +71,13 @@ impl fmt::Display for Blocker {
 /// Says what lies at the frames of `blockers`. That takes a while, so the threads must
 /// run again by then.
 pub(crate) fn name_places(target: &dyn Target, blockers: &mut [Blocker]) {
+    // Without names the addresses are still told.
+    let patches = symbols(target).unwrap_or_default();
     for blocker in blockers {
         let frames: Vec<LiveAddr> = blocker.frames.iter().map(|frame| frame.at).collect();
         let places = target.places(&frames);
         for (frame, place) in blocker.frames.iter_mut().zip(places) {
-            frame.place = place;
+            frame.place = place.or_else(|| place_in(&patches, frame.at));
         }
     }
 }

@@ -68,6 +68,18 @@ impl HookRecord {
     }
 }
 
+/// A function of a patch, for those who name code: debuggers, profilers, stacks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct FunctionRecord {
+    /// Its name, mangled.
+    pub name: String,
+    /// Where it is.
+    #[schemars(with = "String")]
+    pub at: LiveAddr,
+    /// Bytes of code.
+    pub size: u64,
+}
+
 /// A patch in a target.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
@@ -97,6 +109,12 @@ pub struct Record {
     pub room: u64,
     /// Its variables; size 0 if it has none.
     pub data: (LiveAddr, u64),
+    /// Its own functions. A record of an older program has none.
+    #[serde(default)]
+    pub own: Vec<FunctionRecord>,
+    /// Its unwind data, if it has any.
+    #[serde(default)]
+    pub unwind: Option<(LiveAddr, u64)>,
     /// Names of its variables.
     pub variables: Vec<String>,
     /// Where text pages are while they are changed, and how many bytes of them.
@@ -248,6 +266,8 @@ pub(crate) fn sample() -> Record {
         region: (LiveAddr(0x10_0000), 0x2000),
         room: 0x1000,
         data: (LiveAddr(0x10_2000), 0),
+        own: Vec::new(),
+        unwind: None,
         variables: Vec::new(),
         scratch: (LiveAddr(0), 0),
         callouts: None,

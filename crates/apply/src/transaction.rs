@@ -243,6 +243,8 @@ fn record(plan: &Preflight, patch: &Patch, id: &Hex, options: &Options<'_>) -> R
         ),
         room: layout.record,
         data: (layout.data.start, layout.data.end.0 - layout.data.start.0),
+        own: layout.functions.clone(),
+        unwind: layout.unwind.map(|at| (at, layout.unwind_size)),
         variables: variables
             .filter_map(|section| section.name.strip_prefix(".data.").map(str::to_owned))
             .collect(),

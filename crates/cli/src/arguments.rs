@@ -105,6 +105,11 @@ pub(crate) enum Command {
     /// Which patches are live where; stops nothing.
     #[command(after_help = "Examples:\n  invivo list\n  invivo list -p 1234 --json")]
     List(List),
+    /// What the code of live patches is called, for debuggers and profilers; stops nothing.
+    #[command(
+        after_help = "Examples:\n  invivo symbols -p 1234 -o fix.sym && gdb -p 1234 -ex 'add-symbol-file fix.sym'\n  invivo symbols -p 1234 > /tmp/perf-1234.map && perf report"
+    )]
+    Symbols(Symbols),
     /// What the rules mean that forbid a live patch.
     #[command(after_help = "Examples:\n  invivo explain\n  invivo explain R-INIT")]
     Explain(Explain),
@@ -328,6 +333,18 @@ pub(crate) struct List {
     pub(crate) pid: Vec<i32>,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct Symbols {
+    /// Only this patch [default: all; for a file the one that is live].
+    pub(crate) patch: Option<String>,
+    /// The process.
+    #[arg(short, long = "pid", value_name = "PID", value_parser = clap::value_parser!(i32).range(1..))]
+    pub(crate) pid: i32,
+    /// Write a file for a debugger's `add-symbol-file`; otherwise lines for `perf` are printed.
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+}
+
 /// What a schema describes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum SchemaOf {
@@ -340,6 +357,7 @@ pub(crate) enum SchemaOf {
     Blocking,
     Status,
     List,
+    Symbols,
     Explain,
 }
 

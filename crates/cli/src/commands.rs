@@ -13,4 +13,5 @@ pub(crate) mod recover;
 pub(crate) mod revert;
 pub(crate) mod schema;
 pub(crate) mod status;
+pub(crate) mod symbols;
 pub(crate) mod texts;

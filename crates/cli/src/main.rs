@@ -61,6 +61,7 @@ fn run(arguments: &Arguments, output: &Output) -> Result<u8, Failure> {
         Command::Recover(recover) => commands::recover::run(recover, output),
         Command::Status(status) => commands::status::run(status, output),
         Command::List(list) => commands::list::run(list, output),
+        Command::Symbols(symbols) => commands::symbols::run(symbols, output),
         Command::Explain(explain) => commands::explain::run(explain, output),
         Command::Schema(schema) => commands::schema::run(schema),
         Command::Completions(shell) => commands::texts::completions(shell.shell),

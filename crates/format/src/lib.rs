@@ -2,3 +2,4 @@
 //! and validate. Nothing here applies anything.
 
 pub mod elf;
+pub mod symbols;

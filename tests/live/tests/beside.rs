@@ -1,15 +1,16 @@
 //! What else looks at a process, or unwinds its stacks, while it is patched.
 
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use live_tests::compile::Build;
-use live_tests::invivo::{apply, revert};
+use live_tests::invivo::{apply, invivo, revert};
 use live_tests::pair::Pair;
 use live_tests::round_trip::round_trip;
 use live_tests::run::run;
-use live_tests::target::Side;
+use live_tests::target::{Side, Target};
 use live_tests::workdir::in_workdir;
 
 /// Cancellation unwinds the stack through the patched frame, and the handlers of both frames run.
@@ -26,7 +27,7 @@ fn core_dump_while_patched() -> Result<()> {
         let pair = Pair::build(dir, "greeting.c", Build::default())?;
         let mut target = pair.start()?;
         apply(&pair.patch()?, target.pid(), &[])?.expect_state("applied")?;
-        let hook = live_tests::invivo::invivo(&["list", "-p", &target.pid().to_string()])?;
+        let hook = invivo(&["list", "-p", &target.pid().to_string()])?;
         hook.expect_code(0)?;
         let core = dir.join("core");
         let mut gcore = Command::new("gcore");
@@ -47,5 +48,121 @@ fn core_dump_while_patched() -> Result<()> {
         }
         revert(None, target.pid())?.expect_state("reverted")?;
         target.expect_all(&pair.fixture.asks, Side::Old)
+    })
+}
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+// A thread works inside new code while `look` is made.
+fn at_work(look: impl FnOnce(&Path, &mut Target) -> Result<()>) -> Result<()> {
+    in_workdir("named", |dir| {
+        let pair = Pair::build(dir, "named.c", Build::default())?;
+        let mut target = pair.start()?;
+        apply(&pair.patch()?, target.pid(), &[])?.expect_state("applied")?;
+        target.expect("work", "at work")?;
+        look(dir, &mut target)?;
+        target.expect("leave", "left")?;
+        target.expect_all(&pair.fixture.asks, Side::New)?;
+        revert(None, target.pid())?.expect_state("reverted")?;
+        target.expect_all(&pair.fixture.asks, Side::Old)
+    })
+}
+
+/// With the symbols of the patch gdb names the frame in new code, and gets at the callers below it; in the process and
+/// in a core of it.
+#[test]
+fn gdb_names_new_code() -> Result<()> {
+    at_work(|dir, target| {
+        let pid = target.pid().to_string();
+        let symbols = dir.join("fix.sym").display().to_string();
+        invivo(&["symbols", "-p", &pid, "-o", &symbols])?.expect_code(0)?;
+        let add = format!("add-symbol-file {symbols}");
+        let look = ["-q", "-batch", "-ex", &add, "-ex", "thread apply all bt"];
+        let core = dir.join("core").display().to_string();
+        let mut live = Command::new("gdb");
+        live.args(["-p", &pid]).args(look);
+        let mut gcore = Command::new("gcore");
+        gcore.args(["-o", &core, &pid]);
+        let mut dead = Command::new("gdb");
+        dead.arg(format!("/proc/{pid}/exe"))
+            .arg(format!("{core}.{pid}"))
+            .args(look);
+        let mut without = Command::new("gdb");
+        without.args(["-p", &pid, "-q", "-batch", "-ex", "thread apply all bt"]);
+        // Nobody else knows this code: else the test would show nothing.
+        let ran = run(without, LIMIT)?;
+        ensure!(!ran.stdout.contains("in dwell"), "{}", ran.told());
+        for (command, says) in [(live, true), (gcore, false), (dead, true)] {
+            let ran = run(command, LIMIT)?;
+            ran.expect_code(0)?;
+            let frames = ran
+                .stdout
+                .lines()
+                .skip_while(|line| !line.contains("in dwell"));
+            let below = frames.take(2).collect::<Vec<_>>().join(" ");
+            ensure!(!says || below.contains("in stay"), "{}", ran.told());
+        }
+        Ok(())
+    })
+}
+
+/// With the lines of the patch in `/tmp/perf-PID.map` a profile names new code.
+#[test]
+fn perf_names_new_code() -> Result<()> {
+    at_work(|dir, target| {
+        let pid = target.pid().to_string();
+        let data = dir.join("perf.data").display().to_string();
+        let map = format!("/tmp/perf-{pid}.map");
+        let mut record = Command::new("perf");
+        record.args([
+            "record",
+            "-q",
+            "-e",
+            "cpu-clock",
+            "-g",
+            "-o",
+            &data,
+            "-p",
+            &pid,
+        ]);
+        record.args(["--", "sleep", "0.5"]);
+        run(record, LIMIT)?.expect_code(0)?;
+        let names = invivo(&["symbols", "-p", &pid])?;
+        names.expect_code(0)?;
+        let report = || {
+            let mut report = Command::new("perf");
+            report.args([
+                "report",
+                "-i",
+                &data,
+                "--stdio",
+                "--no-children",
+                "-g",
+                "none",
+            ]);
+            run(report, LIMIT)
+        };
+        let before = report()?;
+        before.expect_code(0)?;
+        ensure!(!before.stdout.contains("dwell"), "{}", before.told());
+        std::fs::write(&map, &names.stdout)?;
+        let after = report();
+        std::fs::remove_file(&map)?;
+        let after = after?;
+        ensure!(after.stdout.contains("dwell"), "{}", after.told());
+        Ok(())
+    })
+}
+
+/// Who is inside new code is named in the stack that is told.
+#[test]
+fn stacks_name_new_code() -> Result<()> {
+    at_work(|dir, target| {
+        let pid = target.pid().to_string();
+        let patch = dir.join("fix.patch").display().to_string();
+        let ran = invivo(&["blocking", &patch, "-p", &pid])?;
+        ensure!(ran.stdout.contains("dwell+"), "{}", ran.told());
+        ensure!(ran.stdout.contains("in patch fix"), "{}", ran.told());
+        Ok(())
     })
 }

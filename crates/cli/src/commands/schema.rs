@@ -3,7 +3,9 @@
 use schemars::schema_for;
 
 use crate::arguments::{Schema, SchemaOf};
-use crate::commands::{audit, blocking, build, diff, explain, inspect, list, plan, status};
+use crate::commands::{
+    audit, blocking, build, diff, explain, inspect, list, plan, status, symbols,
+};
 use crate::failure::Failure;
 use crate::live::Outcomes;
 
@@ -18,6 +20,7 @@ pub(crate) fn run(schema: &Schema) -> Result<u8, Failure> {
         SchemaOf::Blocking => schema_for!(blocking::Blocking),
         SchemaOf::Status => schema_for!(status::Overview),
         SchemaOf::List => schema_for!(list::Listing),
+        SchemaOf::Symbols => schema_for!(symbols::Named),
         SchemaOf::Explain => schema_for!(explain::Rules),
     };
     let text = serde_json::to_string_pretty(&schema)
