@@ -8,6 +8,7 @@ mod carrier;
 mod deputy;
 mod error;
 mod exports;
+mod gadgets;
 mod lock;
 mod memory;
 mod modules;

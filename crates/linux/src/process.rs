@@ -8,8 +8,8 @@ use invivo_apply::{Options, TargetError};
 use invivo_image::LiveAddr;
 use procfs::process::{MMPermissions, MMapPath, MemoryMap};
 
-use crate::carrier::Gadgets;
 use crate::error::proc_error;
+use crate::gadgets::Gadgets;
 use crate::lock::{Lock, is_ending};
 use crate::memory::Memory;
 

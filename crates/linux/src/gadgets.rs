@@ -1,0 +1,98 @@
+//! Pieces of the target's own code with which it makes system calls for us.
+
+use invivo_apply::TargetError;
+use invivo_image::LiveAddr;
+use memchr::memmem;
+use procfs::process::{MMPermissions, MMapPath};
+
+use crate::Process;
+
+/// Pieces of the target's own code that are run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Gadgets {
+    /// `syscall; ret`.
+    pub(crate) syscall: u64,
+    /// How a thread comes to call `rt_sigreturn`.
+    pub(crate) way_back: WayBack,
+}
+
+/// Code that leads a thread to `rt_sigreturn`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum WayBack {
+    /// libc's own return from signal handlers.
+    Restorer(u64),
+    /// `pop rax; ret`, in a program without handlers that has none; then `syscall`.
+    PopRax(u64),
+}
+
+impl Gadgets {
+    /// What stands right before the state of a thread that is on its way.
+    pub(crate) fn way_back(&self) -> u64 {
+        match self.way_back {
+            WayBack::Restorer(at) => at,
+            WayBack::PopRax(_) => self.syscall,
+        }
+    }
+}
+
+impl Process {
+    /// Finds the code to run, once; the target's libc has it, or the program itself.
+    pub(crate) fn gadgets(&self) -> Result<Gadgets, TargetError> {
+        let found = match self.gadgets.get() {
+            Some(found) => *found,
+            None => {
+                let found = self.find_gadgets()?;
+                *self.gadgets.get_or_init(|| found)
+            }
+        };
+        found.ok_or_else(|| {
+            TargetError::Unsupported(format!(
+                "process {} has no code with which a system call could be made",
+                self.pid
+            ))
+        })
+    }
+
+    fn find_gadgets(&self) -> Result<Option<Gadgets>, TargetError> {
+        const SYSCALL_RET: &[u8] = &[0x0f, 0x05, 0xc3];
+        // mov rax, 15; syscall — and the form with eax.
+        const RESTORER: [&[u8]; 2] = [
+            &[0x48, 0xc7, 0xc0, 15, 0, 0, 0, 0x0f, 0x05],
+            &[0xb8, 15, 0, 0, 0, 0x0f, 0x05],
+        ];
+        const LARGEST: u64 = 64 << 20;
+        const POP_RAX_RET: &[u8] = &[0x58, 0xc3];
+        let (mut syscall, mut restorer, mut pop) = (None, None, None);
+        let mut maps = self.maps()?;
+        // libc first: it has both, and it is small.
+        maps.sort_by_key(|map| match &map.pathname {
+            MMapPath::Path(path) => !path.to_string_lossy().contains("libc"),
+            _ => true,
+        });
+        for map in maps {
+            let text = map
+                .perms
+                .contains(MMPermissions::READ | MMPermissions::EXECUTE);
+            if !text || !matches!(map.pathname, MMapPath::Path(_)) {
+                continue;
+            }
+            let (start, end) = map.address;
+            let size = usize::try_from((end - start).min(LARGEST)).unwrap_or(0);
+            let bytes = self.memory.read_some(LiveAddr(start), size);
+            let find = |code: &[u8]| memmem::find(&bytes, code).map(|at| start + at as u64);
+            syscall = syscall.or_else(|| find(SYSCALL_RET));
+            restorer = restorer.or_else(|| RESTORER.into_iter().find_map(find));
+            pop = pop.or_else(|| find(POP_RAX_RET));
+            if let (Some(syscall), Some(restorer)) = (syscall, restorer) {
+                return Ok(Some(Gadgets {
+                    syscall,
+                    way_back: WayBack::Restorer(restorer),
+                }));
+            }
+        }
+        let way_back = restorer.map(WayBack::Restorer).or(pop.map(WayBack::PopRax));
+        Ok(syscall
+            .zip(way_back)
+            .map(|(syscall, way_back)| Gadgets { syscall, way_back }))
+    }
+}
