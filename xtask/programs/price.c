@@ -1,6 +1,8 @@
 #include "price.h"
 
-#ifdef FIXED
+#if FIXED == 2
+#define EACH 1799
+#elif FIXED
 #define EACH 1899
 #else
 #define EACH 1999

@@ -3,6 +3,7 @@
 
 mod cost;
 pub(crate) mod large;
+mod live_engine;
 mod promise;
 mod redis;
 mod rounds;
@@ -76,6 +77,18 @@ pub(crate) fn run(workspace: &Workspace, quick: bool) -> Result<bool> {
     promises.part("stops", stops);
     let rounds = rounds::run(subject, effort.rounds, &mut promises);
     promises.part("rounds", rounds);
+    Ok(promises.finish())
+}
+
+/// Measures what the engine that changes processes promises, beside the floor of the same
+/// run; `true` when all is kept.
+pub(crate) fn live(workspace: &Workspace, quick: bool) -> Result<bool> {
+    install::ensure(install::BENCH)?;
+    let invivo = Invivo::build(workspace)?;
+    say_machine()?;
+    let mut promises = Promises::default();
+    let switches = if quick { QUICK } else { USUAL }.switches;
+    live_engine::run(workspace, &invivo, switches, &mut promises)?;
     Ok(promises.finish())
 }
 

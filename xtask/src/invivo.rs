@@ -222,6 +222,20 @@ impl Invivo {
         ])
     }
 
+    /// Makes a patch live in every process that runs the program; how many there were.
+    pub(crate) fn apply_all(&self, patch: &Path) -> Result<usize> {
+        let arguments: [&OsStr; 4] = [
+            "apply".as_ref(),
+            patch.as_ref(),
+            "--all".as_ref(),
+            "--json".as_ref(),
+        ];
+        let value: Value = json(&self.succeed(&arguments)?)?;
+        let processes = value["processes"].as_array().context("no processes")?;
+        let applied = |process: &&Value| process["state"] == "applied";
+        Ok(processes.iter().filter(applied).count())
+    }
+
     /// Computes what an apply would do, and does nothing.
     pub(crate) fn plan(&self, patch: &Path, pid: u32) -> Result<()> {
         let pid = pid.to_string();

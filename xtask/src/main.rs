@@ -34,6 +34,7 @@ usage: cargo xtask COMMAND
   test                     every test, live ones included, as root and as an ordinary user
   ci                       what must pass before a change is taken: style, docs, street, test
   bench [--quick]          measure what SPECIFICATION.md promises
+  bench live [--quick]     the same for making a patch live: stops, gaps, times, calls
   bench large              the same for comparing the largest programs (fetches 750 MB)
   corpus [CASE…]           repair real programs under load with their real security fixes
   corpus --build [CASE…]   only build them
@@ -72,6 +73,8 @@ fn run() -> Result<bool> {
         ["test"] => test::run(&workspace),
         ["ci"] => ci::run(&workspace),
         ["bench"] => bench::run(&workspace, false),
+        ["bench", "live"] => bench::live(&workspace, false),
+        ["bench", "live", "--quick"] => bench::live(&workspace, true),
         ["bench", "large"] => bench::large::run(&workspace),
         ["bench", "--quick"] => bench::run(&workspace, true),
         ["mutate", options @ ..] => mutate::run(&workspace, options),

@@ -7,6 +7,8 @@ use crate::paint;
 /// What a number counts.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Amount {
+    /// Nanoseconds; differences may be negative.
+    Nanos(f64),
     /// Microseconds; differences may be negative.
     Micros(f64),
     /// Bytes; differences may be negative.
@@ -18,7 +20,9 @@ pub(crate) enum Amount {
 impl Amount {
     fn value(self) -> f64 {
         match self {
-            Self::Micros(value) | Self::Bytes(value) | Self::Count(value) => value,
+            Self::Nanos(value) | Self::Micros(value) | Self::Bytes(value) | Self::Count(value) => {
+                value
+            }
         }
     }
 
@@ -26,6 +30,7 @@ impl Amount {
         let sign = if self.value() < 0.0 { "-" } else { "" };
         let size = self.value().abs();
         let text = match self {
+            Self::Nanos(_) => format!("{size:.2} ns"),
             Self::Micros(_) if size < 1_000.0 => format!("{size:.0} µs"),
             Self::Micros(_) if size < 1_000_000.0 => format!("{:.1} ms", size / 1_000.0),
             Self::Micros(_) => format!("{:.2} s", size / 1_000_000.0),
@@ -125,6 +130,14 @@ impl Promises {
     }
 }
 
+/// What 99 of 100 numbers do not exceed; 0 when there are none.
+pub(crate) fn p99(numbers: &[u64]) -> f64 {
+    let mut sorted = numbers.to_vec();
+    sorted.sort_unstable();
+    let at = (sorted.len() * 99).div_ceil(100).saturating_sub(1);
+    sorted.get(at).copied().unwrap_or(0) as f64
+}
+
 /// The middle of some numbers; 0 when there are none.
 pub(crate) fn median(numbers: &[u64]) -> f64 {
     let mut sorted = numbers.to_vec();
@@ -148,6 +161,13 @@ mod tests {
         assert_eq!(median(&[7]), 7.0);
         assert_eq!(median(&[9, 1, 2]), 2.0);
         assert_eq!(median(&[4, 1, 2, 9]), 3.0);
+    }
+
+    #[test]
+    fn the_last_of_a_hundred_is_left_out() {
+        assert_eq!(p99(&[]), 0.0);
+        assert_eq!(p99(&[3, 1]), 3.0);
+        assert_eq!(p99(&(1..=100).collect::<Vec<u64>>()), 99.0);
     }
 
     #[test]

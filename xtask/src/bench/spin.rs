@@ -1,9 +1,9 @@
 //! A small program whose threads look at the clock: what an apply takes from
 //! threads that it does not borrow, and how long threads stand when all must.
 
-mod program;
+pub(super) mod program;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use crate::workspace::Workspace;
 use crate::{paint, process};
 use program::Running;
 
-const NAME: &str = "price-fix";
+pub(super) const NAME: &str = "price-fix";
 const WINDOW: Duration = Duration::from_millis(60);
 const OLD_PRICE: u32 = 1999;
 const NEW_PRICE: u32 = 1899;
@@ -26,33 +26,16 @@ const NEW_PRICE: u32 = 1899;
 /// The program's two builds and the patch between them.
 #[derive(Debug)]
 pub(crate) struct Spin {
-    base: PathBuf,
-    patch: PathBuf,
+    pub(super) base: PathBuf,
+    pub(super) patch: PathBuf,
 }
 
 impl Spin {
     /// Builds the program without and with the fix, and the patch.
     pub(crate) fn build(workspace: &Workspace, invivo: &Invivo) -> Result<Self> {
         let work = workspace.fresh_folder("bench/spin")?;
-        let sources = workspace.root.join("xtask/programs");
-        let compile = |name: &str, flags: &[&str]| -> Result<PathBuf> {
-            let program = work.join(name);
-            let mut cc = Command::new("cc");
-            cc.current_dir(&sources)
-                .args(["-O2", "-g", "-fPIE", "-pie", "-pthread", "-Wall", "-Wextra"])
-                .args(flags)
-                .args(["spin.c", "price.c", "-o"])
-                .arg(&program);
-            let output = process::capture(&mut cc, Duration::from_secs(60))?;
-            ensure!(
-                output.status.success(),
-                "{name} does not build: {}",
-                output.stderr
-            );
-            Ok(program)
-        };
-        let base = compile("base", &[])?;
-        let fixed = compile("fixed", &["-DFIXED"])?;
+        let base = compile(workspace, &work, "base", &["spin.c"])?;
+        let fixed = compile(workspace, &work, "fixed", &["spin.c", "-DFIXED"])?;
         let patch = work.join("patch");
         invivo.make_patch(&base, &fixed, &patch, NAME, "bench")?;
         Ok(Self { base, patch })
@@ -99,8 +82,8 @@ impl Spin {
                     }
                 }
                 thread::sleep(WINDOW);
-                let seen = running.ask()?;
                 let expected = if applied { NEW_PRICE } else { OLD_PRICE };
+                let seen = running.ask_until(expected)?;
                 ensure!(
                     seen.price == expected,
                     "the price is {}, not {expected}",
@@ -160,6 +143,29 @@ impl Spin {
         }
         Ok(())
     }
+}
+
+/// Builds one of the programs beside `price.c`.
+pub(super) fn compile(
+    workspace: &Workspace,
+    work: &Path,
+    name: &str,
+    arguments: &[&str],
+) -> Result<PathBuf> {
+    let program = work.join(name);
+    let mut cc = Command::new("cc");
+    cc.current_dir(workspace.root.join("xtask/programs"))
+        .args(["-O2", "-g", "-fPIE", "-pie", "-pthread", "-Wall", "-Wextra"])
+        .args(arguments)
+        .args(["price.c", "-o"])
+        .arg(&program);
+    let output = process::capture(&mut cc, Duration::from_secs(60))?;
+    ensure!(
+        output.status.success(),
+        "{name} does not build: {}",
+        output.stderr
+    );
+    Ok(program)
 }
 
 /// A histogram of one duration.

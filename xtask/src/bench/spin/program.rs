@@ -14,18 +14,18 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What the program saw of itself.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Seen {
+pub(in crate::bench) struct Seen {
     /// The longest gap that the scheduler did not make.
-    pub(super) own_gap: Duration,
+    pub(in crate::bench) own_gap: Duration,
     /// The longest gap.
-    pub(super) gap: Duration,
+    pub(in crate::bench) gap: Duration,
     /// Of one thing.
-    pub(super) price: u32,
+    pub(in crate::bench) price: u32,
 }
 
 /// The program at work; ended when it is dropped.
 #[derive(Debug)]
-pub(super) struct Running {
+pub(in crate::bench) struct Running {
     child: Child,
     questions: ChildStdin,
     answers: Receiver<String>,
@@ -33,9 +33,22 @@ pub(super) struct Running {
 
 impl Running {
     /// Starts it and waits until all its threads are at work.
-    pub(super) fn start(program: &Path, spinners: usize, sleepers: usize) -> Result<Self> {
+    pub(in crate::bench) fn start(
+        program: &Path,
+        spinners: usize,
+        sleepers: usize,
+    ) -> Result<Self> {
+        let mut running = Self::launch(program, &[spinners.to_string(), sleepers.to_string()])?;
+        // The first gaps are those of its start.
+        thread::sleep(Duration::from_millis(200));
+        running.ask()?;
+        Ok(running)
+    }
+
+    /// Starts a program that answers each line with a line.
+    pub(in crate::bench) fn launch(program: &Path, arguments: &[String]) -> Result<Self> {
         let mut child = Command::new(program)
-            .args([spinners.to_string(), sleepers.to_string()])
+            .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -51,31 +64,31 @@ impl Running {
                 }
             }
         });
-        let mut running = Self {
+        Ok(Self {
             child,
             questions,
             answers,
-        };
-        // The first gaps are those of its start.
-        thread::sleep(Duration::from_millis(200));
-        running.ask()?;
-        Ok(running)
+        })
     }
 
     /// Its process id.
-    pub(super) fn pid(&self) -> u32 {
+    pub(in crate::bench) fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// What the program saw since the last question.
-    pub(super) fn ask(&mut self) -> Result<Seen> {
+    /// One line of answer to one line of question.
+    pub(in crate::bench) fn answer(&mut self) -> Result<String> {
         self.questions
             .write_all(b"?\n")
             .context("the program died")?;
-        let answer = self
-            .answers
+        self.answers
             .recv_timeout(PATIENCE)
-            .context("the program does not answer")?;
+            .context("the program does not answer")
+    }
+
+    /// What the program saw since the last question.
+    pub(in crate::bench) fn ask(&mut self) -> Result<Seen> {
+        let answer = self.answer()?;
         let words: Vec<&str> = answer.split(' ').collect();
         let [own_gap, gap, price] = words.as_slice() else {
             bail!("half an answer: {answer}");
@@ -85,6 +98,26 @@ impl Running {
             gap: Duration::from_nanos(gap.parse()?),
             price: price.parse()?,
         })
+    }
+
+    /// The same, asked again for a while until the price is `expected`: a thread that got
+    /// no processor since the switch has not looked yet. The gaps are those of all this time.
+    pub(in crate::bench) fn ask_until(&mut self, expected: u32) -> Result<Seen> {
+        const ONCE_MORE: usize = 40;
+        let mut seen = self.ask()?;
+        for _ in 0..ONCE_MORE {
+            if seen.price == expected {
+                break;
+            }
+            thread::sleep(Duration::from_millis(50));
+            let now = self.ask()?;
+            seen = Seen {
+                own_gap: seen.own_gap.max(now.own_gap),
+                gap: seen.gap.max(now.gap),
+                price: now.price,
+            };
+        }
+        Ok(seen)
     }
 }
 
