@@ -37,7 +37,7 @@ pub use meaning::{Meaning, Referred};
 pub use phases::{Clock, Phase, Phases};
 pub use rules::{About, Finding, Judgement, NotJudged, Rule, Severity};
 pub use source::Source;
-pub use usage::{Usage, Use};
+pub use usage::{Usage, Use, references_to};
 
 use std::collections::BTreeSet;
 

@@ -1,7 +1,7 @@
 //! Who refers to what in one image: computed once, used by matching, by the
 //! bounds of constants, and by the choice of hooks.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use iced_x86::Code;
 use invivo_image::x86_64::{Line, Reference, ReferenceKind, decode_all};
@@ -186,6 +186,36 @@ impl Found {
         self.boundaries.shrink_to_fit();
         self.uses.shrink_to_fit();
     }
+}
+
+/// How often code and data of `image` refer to each of `places`.
+#[must_use]
+pub fn references_to(image: &Image, places: &BTreeSet<LinkAddr>) -> BTreeMap<LinkAddr, usize> {
+    let functions: Vec<&Entity> = image
+        .entities
+        .iter()
+        .filter(|entity| entity.kind != EntityKind::Object && entity.size > 0)
+        .collect();
+    let in_code = functions.par_iter().flat_map_iter(|entity| {
+        let bytes = image.bytes(entity.addr, entity.size).unwrap_or_default();
+        let lines = decode_all(image, entity.addr, bytes);
+        let found = lines.iter().flat_map(Line::references);
+        let found = found.map(|reference| reference.target);
+        let found: Vec<LinkAddr> = found.filter(|target| places.contains(target)).collect();
+        found
+    });
+    let mut found: Vec<LinkAddr> = in_code.collect();
+    let mut words = pointers(image);
+    // In images with fixed addresses a relocated word is found twice.
+    words.sort_unstable();
+    words.dedup();
+    let others = words.into_iter().chain(of_unowned_code(image));
+    found.extend(others.map(|(_, target)| target));
+    let mut counts = BTreeMap::new();
+    for target in found.into_iter().filter(|target| places.contains(target)) {
+        *counts.entry(target).or_default() += 1;
+    }
+    counts
 }
 
 /// What code refers to that no function owns, with the places of the instructions.

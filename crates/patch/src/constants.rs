@@ -251,8 +251,14 @@ impl Planner<'_, '_> {
         if image.link == Link::Fixed {
             pointers.extend(fixed_pointers(image, at, end)?);
         }
+        let owner = match image.place(at) {
+            Place::In(id, 0) => Some(id),
+            _ => None,
+        };
         for (place, target) in pointers {
-            bound.push((place, self.bind_pointer(target)?));
+            let to = self.bind_pointer(target)?;
+            self.doubt_data(owner, target, to);
+            bound.push((place, to));
         }
         let relocations = bound
             .into_iter()

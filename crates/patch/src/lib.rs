@@ -7,6 +7,7 @@
 mod agreement;
 mod code;
 mod constants;
+mod doubt;
 mod entry;
 mod frames;
 mod imports;

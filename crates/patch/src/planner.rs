@@ -11,6 +11,7 @@ use invivo_compare::{Comparison, Finding, Parts, Rule, Severity};
 use invivo_image::{Entity, EntityId, EntityKind, Image, LinkAddr, Place, Slot, demangle};
 use sha2::{Digest as _, Sha256};
 
+use crate::doubt::Doubt;
 use crate::model::{
     Callout, Check, Contents, Direction, Hex, Identity, Moment, Order, Patch, Redirect, Section,
     SectionKind, Symbol, SymbolPlace, TargetImage,
@@ -85,6 +86,8 @@ pub(crate) struct Planner<'c, 'a> {
     /// Functions that still have to be copied.
     pub(crate) waiting: VecDeque<Parts>,
     pub(crate) refused: Vec<Finding>,
+    /// Operands that may be numbers.
+    pub(crate) doubts: Vec<Doubt>,
     pub(crate) base_slots: HashMap<Slot, LinkAddr>,
     pub(crate) base_stubs: HashMap<Slot, LinkAddr>,
 }
@@ -111,6 +114,7 @@ pub fn plan(c: &Comparison<'_>, options: &Options) -> Result<Patch, Refused> {
     let mut planner = Planner::new(c);
     let callouts = planner.callouts(&options.callouts);
     planner.copy_functions();
+    planner.settle_doubts();
     let frames = frames::section(&mut planner);
     let redirects = planner.redirects();
     if !planner.refused.is_empty() {
@@ -222,6 +226,7 @@ impl<'c, 'a> Planner<'c, 'a> {
             hot,
             cold,
             refused: Vec::new(),
+            doubts: Vec::new(),
             base_stubs: base_stubs.collect(),
             base_slots: slots(c.base),
         }

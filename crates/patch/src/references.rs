@@ -33,9 +33,14 @@ impl Planner<'_, '_> {
                         continue;
                     }
                     let offset = line.at().0 - entity.addr.0;
-                    let copied = self
-                        .bind_code(parts, &lines, index, &reference)
-                        .and_then(|target| code.refer(line, &reference, offset, target));
+                    let bound = match self.unmoved_text(line, &reference) {
+                        Some(target) => Ok(target),
+                        None => self.bind_code(parts, &lines, index, &reference),
+                    };
+                    let copied = bound.and_then(|target| {
+                        self.doubt_code(parts, (part, &lines, index), &reference, target);
+                        code.refer(line, &reference, offset, target)
+                    });
                     if let Err(text) = copied {
                         self.refuse(Rule::Binding, part, text);
                     }
@@ -141,7 +146,7 @@ impl Planner<'_, '_> {
         Ok((symbol, i64::try_from(offset).map_err(|e| e.to_string())?))
     }
 
-    fn base_symbol(&mut self, name: &str, at: LinkAddr) -> Result<u32, String> {
+    pub(crate) fn base_symbol(&mut self, name: &str, at: LinkAddr) -> Result<u32, String> {
         if let Some(symbol) = self.placed.get(&Placed::Base(at)) {
             return Ok(*symbol);
         }
