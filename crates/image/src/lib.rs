@@ -12,6 +12,7 @@ mod model;
 mod names;
 mod place;
 mod plt;
+mod starts;
 mod unwind;
 pub mod x86_64;
 
