@@ -60,6 +60,9 @@ const SCENARIOS: &[&str] = &[
     "util-linux",
 ];
 
+/// The profiler that the live scenarios look at new code with; Ubuntu has it by another name.
+const PERF: (&str, &str) = ("linux-perf", "linux-tools-generic");
+
 /// What the tests look at the report with: a browser, what drives it, and letters.
 const REPORT: &[&str] = &["chromium", "chromium-driver", "fonts-dejavu-core"];
 
@@ -77,6 +80,9 @@ const INPUTS: &[&str] = &[
 /// What all chores together need.
 pub(crate) fn everything() -> Vec<&'static str> {
     let mut all = [DEMO, CORPUS, LIVE, BENCH, SCENARIOS, REPORT, INPUTS].concat();
+    let system = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
+    let is_ubuntu = system.lines().any(|line| line == "ID=ubuntu");
+    all.push(if is_ubuntu { PERF.1 } else { PERF.0 });
     all.sort_unstable();
     all.dedup();
     all

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use live_tests::compile::Build;
 use live_tests::invivo::{self, apply, invivo, listed, recover, revert};
-use live_tests::killed::killed_before;
+use live_tests::killed::{Whom, killed_before};
 use live_tests::memory::Snapshot;
 use live_tests::pair::Pair;
 use live_tests::round_trip::CONSISTENCIES;
@@ -157,12 +157,13 @@ fn at_every_step(
         let pid = target.pid();
         let words = [command(patch), vec!["-p".into(), pid.to_string()]].concat();
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
-        for step in 0.. {
+        // The tool alone, whose deputy may go on then; and both.
+        for (step, whom) in (0..).flat_map(|step| [(step, Whom::Tool), (step, Whom::Everything)]) {
             if begin_live {
                 apply(patch, pid, &[])?.expect_state("applied")?;
             }
             let start = counts(target)?;
-            let killed = killed_before(&words, step)?;
+            let killed = killed_before(&words, step, whom)?;
             recover(pid)?
                 .expect_code(0)
                 .with_context(|| format!("after step {step}"))?;
