@@ -80,7 +80,7 @@ impl Image {
             segments,
             sections: read_sections(&table)?,
             entities: Vec::new(),
-            starts: Default::default(),
+            starts: Vec::new(),
             thread_locals: Vec::new(),
             tls_block: tls_block(header, data)?,
             edges: Default::default(),

@@ -12,7 +12,6 @@ mod model;
 mod names;
 mod place;
 mod plt;
-mod starts;
 mod unwind;
 pub mod x86_64;
 

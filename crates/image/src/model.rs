@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::starts::Starts;
 use crate::{LinkAddr, Rva, UnwindTable};
 
 /// The instruction set of an image.
@@ -251,7 +250,7 @@ pub struct Image {
     /// Functions and objects, in order of address.
     pub entities: Vec<Entity>,
     /// Where each of them begins: what is looked for most, close together.
-    pub(crate) starts: Starts,
+    pub(crate) starts: Vec<LinkAddr>,
     /// Thread-locals, in order of offset.
     pub thread_locals: Vec<Symbol>,
     /// `p_memsz` of `PT_TLS`, rounded up to its alignment: the distance from a
@@ -333,7 +332,7 @@ impl Image {
     /// The function or object that holds `at`.
     #[must_use]
     pub fn entity_at(&self, at: LinkAddr) -> Option<EntityId> {
-        let after = self.starts.up_to(at);
+        let after = self.starts.partition_point(|start| *start <= at);
         // An object may lie inside a larger one (a function's second entry
         // point), so the nearest start need not be the holder.
         (0..after).rev().take(8).find_map(|index| {

@@ -73,7 +73,7 @@ impl<'s> DebugData<'s> {
             };
             if units.insert(unit) {
                 for die in self.type_entries(unit, None) {
-                    self.note_type(die, by, &mut found);
+                    self.reach(die, by, &mut found, &mut Vec::new());
                 }
             }
         }
@@ -90,7 +90,7 @@ impl<'s> DebugData<'s> {
         let dies: Vec<Die> = units.flat_map_iter(entries).collect();
         let mut found = UsedTypes::new();
         for die in dies {
-            self.note_type(die, 0, &mut found);
+            self.reach(die, 0, &mut found, &mut Vec::new());
         }
         found.retain(|name, _| names.contains(name.as_str()));
         found
@@ -155,41 +155,19 @@ impl<'s> DebugData<'s> {
     /// Notes the layout at `die`, if it is one, and what can be reached from there.
     fn reach(&self, die: Die, by: usize, found: &mut UsedTypes, waiting: &mut Vec<Die>) {
         let Some(entry) = self.entry(die) else { return };
-        self.note_entry(die, &entry, by, found);
+        let target = || self.reference(die.unit, &entry, dw::DW_AT_type);
         if is_composite(&entry) {
+            let declaration =
+                entry.has_attr(dw::DW_AT_declaration) || entry.has_attr(dw::DW_AT_signature);
+            if !declaration && let Some(name) = self.qualified_name(die) {
+                self.note(name, die, &entry, by, found);
+            }
             self.members_of(die, waiting);
             waiting.extend(self.reference(die.unit, &entry, dw::DW_AT_signature));
             return;
         }
-        waiting.extend(self.reference(die.unit, &entry, dw::DW_AT_type));
-        if entry.tag() == dw::DW_TAG_subroutine_type {
-            let parameters = self.children(die);
-            waiting.extend(
-                parameters
-                    .iter()
-                    .filter_map(|p| self.reference(die.unit, p, dw::DW_AT_type)),
-            );
-        }
-    }
-
-    /// Notes the layout at `die`, if it is one, and nothing that it leads to.
-    fn note_type(&self, die: Die, by: usize, found: &mut UsedTypes) {
-        if let Some(entry) = self.entry(die) {
-            self.note_entry(die, &entry, by, found);
-        }
-    }
-
-    fn note_entry(&self, die: Die, entry: &DebugEntry<'s>, by: usize, found: &mut UsedTypes) {
-        if is_composite(entry) {
-            let declaration =
-                entry.has_attr(dw::DW_AT_declaration) || entry.has_attr(dw::DW_AT_signature);
-            if !declaration && let Some(name) = self.qualified_name(die) {
-                self.note(name, die, entry, by, found);
-            }
-            return;
-        }
         if entry.tag() == dw::DW_TAG_typedef
-            && let Some(of) = self.reference(die.unit, entry, dw::DW_AT_type)
+            && let Some(of) = target()
             && let Some(inner) = self.entry(of)
             && is_composite(&inner)
             && inner.attr_value(dw::DW_AT_name).is_none()
@@ -197,6 +175,15 @@ impl<'s> DebugData<'s> {
         {
             // An unnamed structure is known by the name that is given to it.
             self.note(name, of, &inner, by, found);
+        }
+        waiting.extend(target());
+        if entry.tag() == dw::DW_TAG_subroutine_type {
+            let parameters = self.children(die);
+            waiting.extend(
+                parameters
+                    .iter()
+                    .filter_map(|p| self.reference(die.unit, p, dw::DW_AT_type)),
+            );
         }
     }
 

@@ -9,7 +9,6 @@ use object::read::elf::{SectionTable, Sym, SymbolTable};
 
 use super::{Elf, LE, broken};
 use crate::model::{Binding, Entity, EntityKind, Image, SectionKind, Symbol, SymbolKind};
-use crate::starts::Starts;
 use crate::{ImageError, LinkAddr};
 
 /// A file with its section headers.
@@ -177,5 +176,5 @@ fn gather(image: &mut Image, symbols: impl Iterator<Item = Symbol>) {
             }
         })
         .collect();
-    image.starts = Starts::new(image.entities.iter().map(|entity| entity.addr).collect());
+    image.starts = image.entities.iter().map(|entity| entity.addr).collect();
 }
