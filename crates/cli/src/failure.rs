@@ -83,14 +83,45 @@ impl From<ApplyError> for Failure {
 /// The setting that forbids it, as far as it can be told.
 fn permission_hint() -> String {
     let scope = std::fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").unwrap_or_default();
-    match scope.trim() {
-        "1" => "run it as root (sudo invivo …), give it the capability (sudo setcap \
-                cap_sys_ptrace+ep \"$(command -v invivo)\"), or allow it to all programs of one \
-                user: sudo sysctl kernel.yama.ptrace_scope=0"
-            .to_owned(),
-        "2" | "3" => "the system forbids tracing (kernel.yama.ptrace_scope); run it as root: sudo \
-                      invivo …"
-            .to_owned(),
-        _ => "run it as the user that owns the process, or as root: sudo invivo …".to_owned(),
+    remedy(scope.trim()).to_owned()
+}
+
+/// What helps where `kernel.yama.ptrace_scope` is `scope`; empty in a kernel without Yama.
+fn remedy(scope: &str) -> &'static str {
+    match scope {
+        "1" => {
+            "run it as root (sudo invivo …), give it the capability (sudo setcap \
+             cap_sys_ptrace+ep \"$(command -v invivo)\"), or allow it to all programs of one \
+             user: sudo sysctl kernel.yama.ptrace_scope=0"
+        }
+        "2" => {
+            "the system lets only root trace (kernel.yama.ptrace_scope); run it as root: sudo \
+             invivo …"
+        }
+        // It cannot be lowered while the system runs.
+        "3" => {
+            "the system lets nobody trace, not even root, until it is started again: set \
+             kernel.yama.ptrace_scope to 1 below /etc/sysctl.d, and restart it"
+        }
+        _ => "run it as the user that owns the process, or as root: sudo invivo …",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// With 3 not even root may trace: to send people to sudo would be of no use.
+    #[test]
+    fn the_remedy_fits_the_setting() {
+        for (scope, word) in [
+            ("1", "setcap"),
+            ("2", "sudo"),
+            ("3", "restart"),
+            ("", "owns"),
+        ] {
+            assert!(remedy(scope).contains(word), "{scope}");
+        }
+        assert!(!remedy("3").contains("sudo"));
     }
 }
