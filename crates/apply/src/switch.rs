@@ -162,6 +162,9 @@ fn move_pages(
     let size = range.end.0 - range.start.0;
     let scratch = find::anywhere(&target.regions()?, size)?;
     journal(target, (scratch, size))?;
+    if !drop {
+        make_private(target, changes)?;
+    }
     let aside = scratch..LiveAddr(scratch.0 + size);
     let visited = target.visit(&mut |visit| {
         visit.lift(range.clone(), scratch)?;
@@ -238,6 +241,17 @@ pub(crate) fn end_move(
 pub(crate) fn first_page(changes: &[Change]) -> Option<LiveAddr> {
     let first = changes.iter().map(|change| change.at.0).min()?;
     Some(LiveAddr(first & !(PAGE - 1)))
+}
+
+/// Gives the target its own copies of the pages, as the changes will need them anyway: a
+/// copy that is made only when they are written would take longer than all else that the
+/// thread is held for. What is written is what stands there (see `quiet_way`), so nobody
+/// can tell, and a tool that dies here leaves a page of the same bytes.
+fn make_private(target: &mut dyn Target, changes: &[Change]) -> Result<(), TargetError> {
+    for change in changes {
+        target.write(change.at, &change.from)?;
+    }
+    Ok(())
 }
 
 /// A thread that runs is out of the way soon, but a look costs the target a moment:

@@ -44,6 +44,8 @@ pub(crate) struct Carrier<'p> {
     away: bool,
     /// True once the frame was used up by a function's return.
     returned: bool,
+    /// Since when it has been held.
+    since: Instant,
     _first: First,
 }
 
@@ -155,13 +157,14 @@ impl Process {
         maps: &[MemoryMap],
         fits: &impl Fn(&Process, &Standing) -> Result<(), TargetError>,
     ) -> Result<Carrier<'_>, TargetError> {
-        let first = First::new();
         self.may_carry(tid)?;
+        let first = First::beside(self.pid, tid);
         seize(self.pid, tid)?;
+        let since = Instant::now();
         interrupt(self.pid, tid)?;
         let thread = wait_standing(self.pid, tid, PATIENCE)?;
         fits(self, &thread)?;
-        Carrier::new(self, thread, gadgets, maps, first)
+        Carrier::new(self, thread, gadgets, maps, (since, first))
     }
 
     /// True unless the thread would be ended by a call that it did not make itself.
@@ -203,7 +206,7 @@ impl<'p> Carrier<'p> {
         thread: Standing,
         gadgets: Gadgets,
         maps: &[MemoryMap],
-        first: First,
+        (since, first): (Instant, First),
     ) -> Result<Self, TargetError> {
         let registers = thread.registers()?;
         let mask = thread.signal_mask()?;
@@ -231,6 +234,7 @@ impl<'p> Carrier<'p> {
             gadgets,
             away: false,
             returned: false,
+            since,
             _first: first,
         })
     }
@@ -282,8 +286,8 @@ impl<'p> Carrier<'p> {
         Ok(result.cast_unsigned())
     }
 
-    /// Lets the thread go on as if nothing had happened.
-    pub(crate) fn leave(mut self) -> Result<(), TargetError> {
+    /// Lets the thread go on as if nothing had happened. Returns how long it was held.
+    pub(crate) fn leave(mut self) -> Result<Duration, TargetError> {
         if self.away {
             self.thread.run_to_edge(CALL_PATIENCE)?;
             // The mask first: should this program die between the two, the frame is
@@ -297,7 +301,8 @@ impl<'p> Carrier<'p> {
             restart(&mut registers);
         }
         self.thread.set_registers(&registers)?;
-        self.thread.let_go()
+        self.thread.let_go()?;
+        Ok(self.since.elapsed())
     }
 }
 

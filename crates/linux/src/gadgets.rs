@@ -60,7 +60,6 @@ impl Process {
             &[0x48, 0xc7, 0xc0, 15, 0, 0, 0, 0x0f, 0x05],
             &[0xb8, 15, 0, 0, 0, 0x0f, 0x05],
         ];
-        const LARGEST: u64 = 64 << 20;
         const POP_RAX_RET: &[u8] = &[0x58, 0xc3];
         let (mut syscall, mut restorer, mut pop) = (None, None, None);
         let mut maps = self.maps()?;
@@ -76,23 +75,58 @@ impl Process {
             if !text || !matches!(map.pathname, MMapPath::Path(_)) {
                 continue;
             }
-            let (start, end) = map.address;
-            let size = usize::try_from((end - start).min(LARGEST)).unwrap_or(0);
-            let bytes = self.memory.read_some(LiveAddr(start), size);
-            let find = |code: &[u8]| memmem::find(&bytes, code).map(|at| start + at as u64);
-            syscall = syscall.or_else(|| find(SYSCALL_RET));
-            restorer = restorer.or_else(|| RESTORER.into_iter().find_map(find));
-            pop = pop.or_else(|| find(POP_RAX_RET));
-            if let (Some(syscall), Some(restorer)) = (syscall, restorer) {
-                return Ok(Some(Gadgets {
-                    syscall,
-                    way_back: WayBack::Restorer(restorer),
-                }));
+            for (start, size) in pieces(map.address) {
+                let bytes = self.memory.read_some(LiveAddr(start), size);
+                let find = |code: &[u8]| memmem::find(&bytes, code).map(|at| start + at as u64);
+                syscall = syscall.or_else(|| find(SYSCALL_RET));
+                restorer = restorer.or_else(|| RESTORER.into_iter().find_map(find));
+                pop = pop.or_else(|| find(POP_RAX_RET));
+                if let (Some(syscall), Some(restorer)) = (syscall, restorer) {
+                    return Ok(Some(Gadgets {
+                        syscall,
+                        way_back: WayBack::Restorer(restorer),
+                    }));
+                }
             }
         }
         let way_back = restorer.map(WayBack::Restorer).or(pop.map(WayBack::PopRax));
         Ok(syscall
             .zip(way_back)
             .map(|(syscall, way_back)| Gadgets { syscall, way_back }))
+    }
+}
+
+/// Where pieces of text start, and how many bytes each has. What is looked for lies near
+/// the start of a libc, so that most of it need not be read; each piece goes on a little
+/// into the next one, or what lies across their border would be missed.
+fn pieces((start, end): (u64, u64)) -> impl Iterator<Item = (u64, usize)> {
+    const PIECE: usize = 64 << 10;
+    const LONGEST: u64 = 16;
+    const LARGEST: u64 = 64 << 20;
+    let end = end.min(start.saturating_add(LARGEST));
+    (start..end).step_by(PIECE).map(move |from| {
+        let left = end - from;
+        let size = left.min(PIECE as u64 + LONGEST);
+        (from, usize::try_from(size).unwrap_or(0))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_leave_nothing_out_and_overlap() {
+        let (start, end) = (0x1000, 0x1000 + (64 << 10) * 2 + 5);
+        let all: Vec<(u64, u64)> = pieces((start, end))
+            .map(|(from, size)| (from, from + size as u64))
+            .collect();
+        assert_eq!((all[0].0, all[2].1, all.len()), (start, end, 3));
+        // The longest code has 9 bytes: at each border it lies whole in one piece.
+        assert!(
+            all.windows(2)
+                .all(|pair| pair[0].1 >= pair[1].0 + 5 && pair[1].0 > pair[0].0)
+        );
+        assert!(all[0].1 >= all[1].0 + 9);
     }
 }

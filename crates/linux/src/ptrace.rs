@@ -187,7 +187,11 @@ impl Standing {
 
     /// The extended state, in the layout of XSAVE.
     pub(crate) fn extended_state(&self) -> Result<Vec<u8>, TargetError> {
-        let mut bytes = vec![0u8; LARGEST_XSTATE];
+        // CPUID leaf 0xd: what all states of this processor take. A thread is held
+        // meanwhile, so no more memory is touched than that.
+        let size = std::arch::x86_64::__cpuid_count(0xd, 0).ecx;
+        let size = usize::try_from(size).map_or(LARGEST_XSTATE, |size| size + 64);
+        let mut bytes = vec![0u8; size.min(LARGEST_XSTATE)];
         let mut vector = libc::iovec {
             iov_base: bytes.as_mut_ptr().cast(),
             iov_len: bytes.len(),

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use invivo_apply::{Module, Region, Stack, Stopped, Target, TargetError, Thread, Visit};
 use invivo_image::LiveAddr;
@@ -176,11 +176,10 @@ impl Process {
     ) -> Result<Duration, TargetError> {
         // Looked for before the clock starts: no thread is held for it.
         self.gadgets()?;
-        let start = Instant::now();
         let mut carried = |mut carrier: Carrier<'_>| {
             let result = calls(&mut carrier);
-            carrier.leave()?;
-            result.map(|()| start.elapsed())
+            let held = carrier.leave()?;
+            result.map(|()| held)
         };
         match self.hold_patient(&fits)? {
             Some(carrier) => carried(carrier),
