@@ -26,6 +26,9 @@ const CLIENTS: usize = 2;
 const SLACK: u64 = 256;
 /// One kill in so many hits the tool's deputy too.
 const EVERYTHING: usize = 4;
+/// At most one kill of the tool alone in so many may end a call: a thread that was seen in a
+/// call which the kernel resumes may have gone on to another one before it stood.
+const RARE: usize = 1000;
 /// A thread whose call was interrupted has said so after this time, also on a busy machine.
 const RETURN: Duration = Duration::from_millis(50);
 /// After so many kills the target is brought back and compared byte by byte.
@@ -246,7 +249,7 @@ pub fn kill(source: &str, count: usize) -> Result<()> {
             "memory grew from {resident} to {last} kB"
         );
         ensure!(
-            interrupted[0] == 0,
+            interrupted[0] * RARE <= count,
             "{} calls were interrupted",
             interrupted[0]
         );

@@ -283,6 +283,7 @@ fn killed_at_random() -> Result<()> {
         scene.back_to_base()?;
         let now = resident_kb(scene.pid())?;
         ensure!(now <= resident + 200, "{resident} kB became {now} kB");
-        scene.few_interrupted(KILLS as usize, 0)
+        // A thread may go on to another call between the look at it and its stop.
+        scene.few_interrupted(KILLS as usize, 1)
     })
 }
