@@ -10,7 +10,7 @@ use std::thread;
 use invivo_apply::{ApplyError, MemoryTarget, Target, TargetError};
 
 use crate::gated::{Gate, Gated, Step};
-use crate::scene::hooks_lead_somewhere;
+use crate::scene::lost_hooks;
 
 /// What a tool does once it has the lock.
 pub(crate) type Tool<'t> = dyn Fn(&mut dyn Target) -> Result<(), ApplyError> + Sync + 't;
@@ -153,7 +153,7 @@ fn direct(
             .lock()
             .map_err(|_| "a tool failed".to_owned())?
             .clone();
-        hooks_lead_somewhere(&now, "between two steps");
+        lost_hooks(&now).map_err(|error| format!("between two steps: {error}"))?;
         let last = turns.last().map(|turn| turn.tool);
         let unfinished = last.filter(|tool| waiting[*tool] != Some(Ask::Done));
         let mut choices = Vec::new();
