@@ -1,9 +1,8 @@
 //! Real images changed at random: the comparison must find every change that means something.
 
-use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
 use crate::workspace::Workspace;
 use crate::{corpus, install, process};
@@ -25,22 +24,11 @@ pub(crate) fn run(workspace: &Workspace, options: &[&str]) -> Result<bool> {
     install::ensure(&install::everything())?;
     let cases: Vec<&str> = SUBJECTS.iter().map(|(case, _)| *case).collect();
     corpus::build(workspace, &cases)?;
-    let mut cargo = workspace.cargo();
-    cargo.args([
-        "build",
-        "--quiet",
-        "--release",
-        "--package",
-        "invivo-mutation",
-    ]);
-    if !process::succeeds(&mut cargo, LIMIT)? {
-        bail!("the mutations do not build");
-    }
+    let mut mutate = workspace.built("invivo-mutation", "mutate")?;
     let images = SUBJECTS.iter().map(|(case, program)| {
         let folder = workspace.corpus.join(case).join("base");
         folder.join(program)
     });
-    let mut mutate = Command::new(workspace.target.join("release/mutate"));
     mutate.args(options).args(images);
     process::succeeds(&mut mutate, LIMIT)
 }

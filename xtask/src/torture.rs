@@ -1,10 +1,9 @@
 //! The tool killed at random instants, and many rounds of it, beside a server whose
 //! clients check every answer.
 
-use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
 use crate::invivo::Invivo;
 use crate::workspace::Workspace;
@@ -33,21 +32,8 @@ pub(crate) fn soak(workspace: &Workspace, rounds: &str) -> Result<bool> {
 fn run(workspace: &Workspace, words: &[&str]) -> Result<bool> {
     install::ensure(&install::everything())?;
     Invivo::build(workspace)?;
-    let mut cargo = workspace.cargo();
-    cargo.args([
-        "build",
-        "--quiet",
-        "--release",
-        "--package",
-        "live-tests",
-        "--bin",
-        "torture",
-    ]);
-    if !process::succeeds(&mut cargo, LIMIT)? {
-        bail!("the torture does not build");
-    }
+    let mut torture = workspace.built("live-tests", "torture")?;
     println!("torture: {}", words.join(" "));
-    let mut torture = Command::new(workspace.target.join("release/torture"));
     torture.args(words).env("INVIVO", workspace.invivo());
     process::succeeds(&mut torture, LIMIT)
 }

@@ -3,8 +3,14 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+
+use crate::process;
+
+/// No build of one program takes longer, even on a slow machine.
+const BUILD_LIMIT: Duration = Duration::from_secs(3600);
 
 /// The folders that the chores work in.
 #[derive(Debug, Clone)]
@@ -43,6 +49,17 @@ impl Workspace {
         let mut command = Command::new(cargo);
         command.current_dir(&self.root);
         command
+    }
+
+    /// The command of a program of the workspace that other chores run, built for release.
+    pub(crate) fn built(&self, package: &str, program: &str) -> Result<Command> {
+        let mut cargo = self.cargo();
+        cargo.args(["build", "--quiet", "--release", "--package", package]);
+        cargo.args(["--bin", program]);
+        if !process::succeeds(&mut cargo, BUILD_LIMIT)? {
+            bail!("{program} does not build");
+        }
+        Ok(Command::new(self.target.join("release").join(program)))
     }
 
     /// The folder of one run, emptied.
