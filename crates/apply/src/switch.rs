@@ -106,8 +106,11 @@ pub(crate) fn switch(
     };
     let switched = match way {
         Some((range, drop)) => match move_pages(target, job.changes, range, drop, journal) {
-            // Kernels before 5.13 cannot move a file's pages so; nothing has changed then.
-            Err(ApplyError::Target(TargetError::System { .. })) => stopped(target, job)?,
+            // Kernels before 5.13 cannot move a file's pages so, and the process's own filter may
+            // forbid it; nothing has changed then.
+            Err(ApplyError::Target(TargetError::System { .. } | TargetError::Unsupported(_))) => {
+                stopped(target, job)?
+            }
             other => other?,
         },
         None => stopped(target, job)?,

@@ -23,6 +23,14 @@ pub enum TargetError {
         /// The step.
         what: String,
     },
+    /// It takes a right that an ordinary user does not have, whoever owns the target.
+    #[error("not permitted to {what}")]
+    NotCapable {
+        /// The step.
+        what: String,
+        /// The right, such as `CAP_SYS_ADMIN`.
+        capability: &'static str,
+    },
     /// Another program traces it.
     #[error("process {pid} is already traced by process {tracer}")]
     Traced {
@@ -214,6 +222,18 @@ pub trait Target {
         calls: &mut dyn FnMut(&mut dyn Visit) -> Result<(), TargetError>,
     ) -> Result<Duration, TargetError>;
 
+    /// The same for what may as well be left: at once, or not at all (`None`).
+    ///
+    /// # Errors
+    /// What `calls` returns.
+    fn visit_outside_runtime_now(
+        &mut self,
+        calls: &mut dyn FnMut(&mut dyn Visit) -> Result<(), TargetError>,
+    ) -> Result<Option<Duration>, TargetError> {
+        let _ = calls;
+        Ok(None)
+    }
+
     /// Stops all threads for as long as `during` runs. Returns how long they stood.
     ///
     /// The threads `first` may run on for a moment, up to their next system call, before
@@ -246,6 +266,14 @@ pub trait Target {
     /// # Errors
     /// When the target is gone.
     fn unwind_registrar(&self) -> Result<Option<LiveAddr>, TargetError>;
+
+    /// The same where the runtime is a library of its own, which `backtrace(3)` uses.
+    ///
+    /// # Errors
+    /// When the target is gone.
+    fn backtrace_registrar(&self) -> Result<Option<LiveAddr>, TargetError> {
+        Ok(None)
+    }
 }
 
 /// What one held thread can do for us.

@@ -203,6 +203,7 @@ fn carry_out(
             outcome.switch = switched.kind;
             outcome.visited += switched.visited;
             outcome.stopped = switched.stopped;
+            outcome.visited += tell_backtraces(target, &plan, &mut record);
             outcome.visited +=
                 callouts::tell(target, &record, Moment::AfterApply, &mut outcome.called)?;
             Ok(outcome)
@@ -279,6 +280,42 @@ fn register(
     let visited = called?;
     record.registered = true;
     Ok(visited)
+}
+
+/// Makes the unwind data of a patch that is live known to `backtrace(3)`, where that can be done at
+/// once and without any doubt; otherwise a way back ends at the patch. Returns how long one
+/// thread was held.
+///
+/// It is not taken back at a revert: threads may still be inside new code then.
+fn tell_backtraces(target: &mut dyn Target, plan: &Preflight, record: &mut Record) -> Duration {
+    let known = plan.needs_unwinding || record.registering || record.registered;
+    let (Some(unwind), false) = (plan.layout.unwind, known) else {
+        return Duration::ZERO;
+    };
+    let Ok(Some(registrar)) = target.backtrace_registrar() else {
+        return Duration::ZERO;
+    };
+    let object = record.data.0;
+    let before = record.clone();
+    record.registering = true;
+    let Some(bytes) = record.to_bytes(State::Applied) else {
+        *record = before;
+        return Duration::ZERO;
+    };
+    let mut started = false;
+    let visited = target.visit_outside_runtime_now(&mut |visit| {
+        visit.write(record.region.0, &bytes)?;
+        started = true;
+        visit.call(registrar, [unwind.0, object.0])
+    });
+    // Where it is not known what became of the call, the record goes on to say so.
+    if let Ok(Some(_)) = visited {
+        record.registered = true;
+    } else if !started {
+        *record = before;
+    }
+    let _ = write_record(target, record, State::Applied);
+    visited.ok().flatten().unwrap_or_default()
 }
 
 /// Makes the patch's memory and fills it while the target runs.

@@ -51,6 +51,9 @@ impl From<TargetError> for Failure {
             TargetError::NotPermitted { .. } => {
                 Failure::new(PERMISSION, text).hint(permission_hint())
             }
+            TargetError::NotCapable { capability, .. } => Failure::new(PERMISSION, text).hint(
+                format!("it takes {capability}; run it as root: sudo invivo …"),
+            ),
             TargetError::Traced { tracer, .. } => Failure::new(NOT_NOW, text).hint(format!(
                 "detach the debugger or tracer (process {tracer}), then try again"
             )),

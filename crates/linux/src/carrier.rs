@@ -12,7 +12,8 @@ use crate::Process;
 use crate::gadgets::{Gadgets, WayBack};
 use crate::memory::Memory;
 use crate::priority::First;
-use crate::ptrace::{Standing, interrupt, negative, restart, seize, wait_standing};
+use crate::ptrace::{RESTART_BLOCK, Standing, interrupt, negative, restart, seize, wait_standing};
+use crate::seccomp::{self, Filters};
 use crate::signal_frame::SignalFrame;
 
 /// How long a thread may take to stop before another one is asked.
@@ -25,8 +26,6 @@ const CALL_PATIENCE: Duration = Duration::from_secs(30);
 const SEARCH: Duration = Duration::from_secs(10);
 /// `MAP_FIXED_NOREPLACE`.
 const NO_REPLACE: i32 = 0x10_0000;
-/// `-ERESTART_RESTARTBLOCK`.
-const RESTART_BLOCK: i32 = 516;
 /// `rt_sigreturn`.
 const SIGRETURN: i32 = 15;
 /// `MREMAP_DONTUNMAP`.
@@ -40,6 +39,8 @@ pub(crate) struct Carrier<'p> {
     mask: u64,
     frame: SignalFrame,
     gadgets: Gadgets,
+    /// What judges its calls, if anything does.
+    filters: Option<Filters>,
     /// True once the thread's registers point to the frame.
     away: bool,
     /// True once the frame was used up by a function's return.
@@ -106,7 +107,7 @@ impl Process {
             .into_iter()
             .filter(|one| one.0 == PATIENT)
         {
-            match self.hold_this(tid, gadgets, &maps, fits) {
+            match self.hold_this(tid, (gadgets, &maps), true, fits) {
                 Ok(carrier) => return Ok(Some(carrier)),
                 Err(error) if is_final(&error) => return Err(error),
                 Err(_) => {}
@@ -141,7 +142,7 @@ impl Process {
         let mut failure = TargetError::Gone(self.pid);
         let maps = self.maps()?;
         for (_, tid) in self.candidates()? {
-            match self.hold_this(tid, gadgets, &maps, fits) {
+            match self.hold_this(tid, (gadgets, &maps), false, fits) {
                 Ok(carrier) => return Ok(carrier),
                 Err(error) if is_final(&error) => return Err(error),
                 Err(error) => failure = error,
@@ -150,40 +151,78 @@ impl Process {
         Err(failure)
     }
 
+    /// Holds this thread, if it can be used and `fits`.
+    pub(crate) fn hold_that(
+        &self,
+        tid: i32,
+        fits: &impl Fn(&Process, &Standing) -> Result<(), TargetError>,
+    ) -> Result<Carrier<'_>, TargetError> {
+        self.hold_this(tid, (self.gadgets()?, &self.maps()?), false, fits)
+    }
+
+    /// True if a filter judges the thread's system calls, or that cannot be seen.
+    pub(crate) fn is_filtered(&self, tid: i32) -> bool {
+        let path = format!("/proc/{}/task/{tid}/status", self.pid);
+        let status = std::fs::read_to_string(path).unwrap_or_default();
+        let mode = status
+            .lines()
+            .find_map(|line| line.strip_prefix("Seccomp:"));
+        mode.is_none_or(|mode| mode.trim() != "0")
+    }
+
+    /// Holds one thread; if it shall be a `patient` one, it is as before also when
+    /// this program dies the next moment.
     fn hold_this(
         &self,
         tid: i32,
-        gadgets: Gadgets,
-        maps: &[MemoryMap],
+        (gadgets, maps): (Gadgets, &[MemoryMap]),
+        patient: bool,
         fits: &impl Fn(&Process, &Standing) -> Result<(), TargetError>,
     ) -> Result<Carrier<'_>, TargetError> {
-        self.may_carry(tid)?;
+        // A filter may forbid the call with which the kernel resumes another one; who sees to
+        // that must not die (see `Standing::keep_its_call`).
+        if self.may_carry(tid)? && patient {
+            return Err(TargetError::NotNow(format!(
+                "thread {tid} of process {} filters its system calls",
+                self.pid
+            )));
+        }
         let first = First::beside(self.pid, tid);
         seize(self.pid, tid)?;
         let since = Instant::now();
         interrupt(self.pid, tid)?;
         let thread = wait_standing(self.pid, tid, PATIENCE)?;
         fits(self, &thread)?;
-        Carrier::new(self, thread, gadgets, maps, (since, first))
+        // Asked of the thread that stands: another one may have given it a filter meanwhile.
+        let filters = if seccomp::can_be_read() {
+            Filters::of(self.pid, tid)?
+        } else {
+            None
+        };
+        Carrier::new(self, thread, (gadgets, filters), maps, (since, first))
     }
 
-    /// True unless the thread would be ended by a call that it did not make itself.
+    /// `Ok` unless the thread would be ended by any call that it did not make itself; true if a
+    /// filter judges its calls, and so ours too.
     ///
-    /// A system call filter judges our calls too. A shadow stack holds no return
-    /// address for the way back.
-    fn may_carry(&self, tid: i32) -> Result<(), TargetError> {
+    /// A shadow stack holds no return address for the way back.
+    fn may_carry(&self, tid: i32) -> Result<bool, TargetError> {
         let path = format!("/proc/{}/task/{tid}/status", self.pid);
         let status = std::fs::read_to_string(path).unwrap_or_default();
         let field = |name: &str| {
             let line = status.lines().find_map(|line| line.strip_prefix(name));
             line.unwrap_or_default().trim()
         };
-        let why = if field("Seccomp:") == "2" {
-            "filters its system calls (seccomp)"
+        let (filtered, readable) = (field("Seccomp:") == "2", seccomp::can_be_read());
+        let why = if field("Seccomp:") == "1" {
+            "may only read, write and exit (seccomp, strict mode)"
         } else if field("x86_Thread_features:").contains("shstk") {
             "has a shadow stack"
+        } else if filtered && !readable {
+            // It is not even stopped: the filter may forbid what resumes its call.
+            return Err(seccomp::unreadable(self.pid));
         } else {
-            return Ok(());
+            return Ok(filtered);
         };
         Err(TargetError::Unsupported(format!(
             "thread {tid} of process {} {why}; a call made for the patch could end it",
@@ -204,7 +243,7 @@ impl<'p> Carrier<'p> {
     fn new(
         process: &'p Process,
         thread: Standing,
-        gadgets: Gadgets,
+        (gadgets, filters): (Gadgets, Option<Filters>),
         maps: &[MemoryMap],
         (since, first): (Instant, First),
     ) -> Result<Self, TargetError> {
@@ -212,7 +251,7 @@ impl<'p> Carrier<'p> {
         let mask = thread.signal_mask()?;
         let extended = thread.extended_state()?;
         let way_back = match gadgets.way_back {
-            WayBack::Restorer(at) => vec![at],
+            WayBack::Restorer(at, _) => vec![at],
             WayBack::PopRax(at) => vec![at, flag(SIGRETURN), gadgets.syscall],
         };
         let frame = SignalFrame::new(&registers, &extended, mask, &way_back);
@@ -232,6 +271,7 @@ impl<'p> Carrier<'p> {
             mask,
             frame,
             gadgets,
+            filters,
             away: false,
             returned: false,
             since,
@@ -271,11 +311,21 @@ impl<'p> Carrier<'p> {
         number: i64,
         arguments: [u64; 6],
     ) -> Result<u64, TargetError> {
+        let suspended = match &self.filters {
+            Some(filters) => filters.permit(&self.thread, &self.gadgets, number, arguments)?,
+            None => false,
+        };
+        if suspended {
+            self.thread.suspend_filters(true)?;
+        }
         // The registers' true meaning is in the frame, so each call may begin anew.
         self.start(self.gadgets.syscall, number.cast_unsigned(), arguments)?;
         // Under load the thread may get no processor for long, but it will make the call.
         self.thread.run_to_system_call(CALL_PATIENCE)?;
         self.thread.run_to_system_call(CALL_PATIENCE)?;
+        if suspended {
+            self.thread.suspend_filters(false)?;
+        }
         let result = self.thread.registers()?.rax.cast_signed();
         if (-4095..0).contains(&result) {
             let errno = i32::try_from(-result).unwrap_or(0);
@@ -392,6 +442,9 @@ impl Visit for Carrier<'_> {
 
     fn call(&mut self, function: LiveAddr, arguments: [u64; 2]) -> Result<(), TargetError> {
         let [first, second] = arguments;
+        if let Some(filters) = &self.filters {
+            filters.permit_function(&self.thread, &self.gadgets, [first, second])?;
+        }
         self.start(function.0, 0, [first, second, 0, 0, 0, 0])?;
         loop {
             self.thread.run_to_system_call(CALL_PATIENCE)?;

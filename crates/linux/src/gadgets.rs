@@ -19,8 +19,8 @@ pub(crate) struct Gadgets {
 /// Code that leads a thread to `rt_sigreturn`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum WayBack {
-    /// libc's own return from signal handlers.
-    Restorer(u64),
+    /// libc's own return from signal handlers: where it is, and the first byte behind it.
+    Restorer(u64, u64),
     /// `pop rax; ret`, in a program without handlers that has none; then `syscall`.
     PopRax(u64),
 }
@@ -29,9 +29,22 @@ impl Gadgets {
     /// What stands right before the state of a thread that is on its way.
     pub(crate) fn way_back(&self) -> u64 {
         match self.way_back {
-            WayBack::Restorer(at) => at,
+            WayBack::Restorer(at, _) => at,
             WayBack::PopRax(_) => self.syscall,
         }
+    }
+
+    /// The first byte behind the instruction that calls `rt_sigreturn`.
+    pub(crate) fn behind_the_return(&self) -> u64 {
+        match self.way_back {
+            WayBack::Restorer(_, end) => end,
+            WayBack::PopRax(_) => self.behind_a_call(),
+        }
+    }
+
+    /// The first byte behind the instruction that makes a call.
+    pub(crate) fn behind_a_call(&self) -> u64 {
+        self.syscall + 2
     }
 }
 
@@ -79,17 +92,22 @@ impl Process {
                 let bytes = self.memory.read_some(LiveAddr(start), size);
                 let find = |code: &[u8]| memmem::find(&bytes, code).map(|at| start + at as u64);
                 syscall = syscall.or_else(|| find(SYSCALL_RET));
-                restorer = restorer.or_else(|| RESTORER.into_iter().find_map(find));
+                let restorers = || RESTORER.into_iter();
+                restorer = restorer.or_else(|| {
+                    restorers().find_map(|code| find(code).map(|at| (at, at + code.len() as u64)))
+                });
                 pop = pop.or_else(|| find(POP_RAX_RET));
-                if let (Some(syscall), Some(restorer)) = (syscall, restorer) {
+                if let (Some(syscall), Some((restorer, end))) = (syscall, restorer) {
                     return Ok(Some(Gadgets {
                         syscall,
-                        way_back: WayBack::Restorer(restorer),
+                        way_back: WayBack::Restorer(restorer, end),
                     }));
                 }
             }
         }
-        let way_back = restorer.map(WayBack::Restorer).or(pop.map(WayBack::PopRax));
+        let way_back = restorer
+            .map(|(at, end)| WayBack::Restorer(at, end))
+            .or(pop.map(WayBack::PopRax));
         Ok(syscall
             .zip(way_back)
             .map(|(syscall, way_back)| Gadgets { syscall, way_back }))

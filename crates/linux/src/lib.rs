@@ -4,6 +4,7 @@
 //! This is the only crate that touches a live process and the only one with unsafe
 //! code. It decides nothing: what is done, and in which order, is `invivo-apply`'s.
 
+mod bpf;
 mod carrier;
 mod deputy;
 mod error;
@@ -12,10 +13,12 @@ mod gadgets;
 mod lock;
 mod memory;
 mod modules;
+mod outside;
 mod priority;
 mod process;
 mod ptrace;
 mod scan;
+mod seccomp;
 mod signal_frame;
 mod stop;
 mod stray;

@@ -14,12 +14,17 @@ use nix::unistd::Pid;
 
 use crate::error::traced;
 use crate::lock::is_ending;
+use crate::seccomp::{Call, Filters, Verdict};
 
 /// `PTRACE_EVENT_STOP`: nix has no name for it.
 const EVENT_STOP: i32 = 128;
 /// `PTRACE_GETSIGMASK`, `PTRACE_SETSIGMASK`.
 const GET_SIGNAL_MASK: libc::c_uint = 0x420a;
 const SET_SIGNAL_MASK: libc::c_uint = 0x420b;
+/// `PTRACE_O_SUSPEND_SECCOMP`.
+const SUSPEND_SECCOMP: libc::c_int = 1 << 21;
+/// `-ERESTART_RESTARTBLOCK`: the kernel resumes the call with another one, `restart_syscall`.
+pub(crate) const RESTART_BLOCK: i32 = 516;
 /// `NT_X86_XSTATE`.
 const XSTATE: usize = 0x202;
 /// More than the extended state of any processor.
@@ -285,7 +290,10 @@ impl Standing {
     fn keep_its_call(&mut self) -> Result<(), TargetError> {
         let registers = self.registers()?;
         self.call = u64::try_from(registers.orig_rax.cast_signed()).ok();
-        if self.call.is_some() && registers.rax == negative(libc::EINTR) {
+        let is_call = self.call.is_some();
+        let ends_early = is_call && registers.rax == negative(libc::EINTR)
+            || is_call && registers.rax == negative(RESTART_BLOCK) && !self.may_resume(&registers);
+        if ends_early {
             let mut again = registers;
             restart(&mut again);
             // At once: whether a signal came takes longer to see.
@@ -297,6 +305,30 @@ impl Standing {
             }
         }
         Ok(())
+    }
+
+    /// False if a filter is known not to let the kernel resume the thread's call. That call is
+    /// made anew then, which makes a wait with a time-out longer.
+    fn may_resume(&self, registers: &user_regs_struct) -> bool {
+        let Ok(Some(filters)) = Filters::of(self.pid, self.tid()) else {
+            return true;
+        };
+        let r = registers;
+        let call = Call {
+            number: libc::SYS_restart_syscall,
+            place: r.rip,
+            arguments: [r.rdi, r.rsi, r.rdx, r.r10, r.r8, r.r9],
+        };
+        filters.judge(&call) == Verdict::Made
+    }
+
+    /// Lets its filters judge no call, or each again. It ends by itself when this program dies.
+    pub(crate) fn suspend_filters(&self, suspend: bool) -> Result<(), TargetError> {
+        let more = if suspend { SUSPEND_SECCOMP } else { 0 };
+        let options = ptrace::Options::PTRACE_O_TRACESYSGOOD.bits() | more;
+        let options = ptrace::Options::from_bits_retain(options);
+        ptrace::setoptions(self.tid, options)
+            .map_err(|e| traced(self.pid, "suspend the filter of system calls of", e))
     }
 
     /// The system call that it was inside.

@@ -1,5 +1,6 @@
 //! The process as a [`Target`].
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -17,11 +18,14 @@ use crate::Process;
 use crate::carrier::Carrier;
 use crate::deputy::by_deputy;
 use crate::modules::Loaded;
+use crate::outside::is_outside_runtime;
 use crate::ptrace::Standing;
 use crate::unwind::Unwinder;
 
 /// The function of libgcc with which unwind data are registered.
 const REGISTRAR: &[u8] = b"__register_frame_info";
+/// The library that has it, in part of its name.
+const RUNTIME: &str = "libgcc_s";
 
 impl Target for Process {
     fn describe(&self) -> String {
@@ -103,7 +107,18 @@ impl Target for Process {
         &mut self,
         calls: &mut dyn FnMut(&mut dyn Visit) -> Result<(), TargetError>,
     ) -> Result<Duration, TargetError> {
-        self.visit_where(is_outside_runtime, calls)
+        let unwinder = RefCell::new(Unwinder::new(self)?);
+        self.visit_where(
+            |process, thread| is_outside_runtime(process, thread, &unwinder),
+            calls,
+        )
+    }
+
+    fn visit_outside_runtime_now(
+        &mut self,
+        calls: &mut dyn FnMut(&mut dyn Visit) -> Result<(), TargetError>,
+    ) -> Result<Option<Duration>, TargetError> {
+        self.visit_one_that_waits(calls)
     }
 
     fn stop(
@@ -147,11 +162,31 @@ impl Target for Process {
         self.names_of(frames)
     }
 
+    fn backtrace_registrar(&self) -> Result<Option<LiveAddr>, TargetError> {
+        let maps = self.maps()?;
+        let runtime = |map: &&MemoryMap| {
+            let MMapPath::Path(path) = &map.pathname else {
+                return false;
+            };
+            map.offset == 0 && path.to_string_lossy().contains(RUNTIME)
+        };
+        let Some(map) = maps.iter().find(runtime) else {
+            return Ok(None);
+        };
+        let start = map.address.0;
+        let Some(loaded) = self.loaded()?.into_iter().find(|l| l.start() == start) else {
+            return Ok(None);
+        };
+        let bytes = self.file_of(&maps, &loaded);
+        let found = bytes.and_then(|bytes| find_symbol(&bytes, REGISTRAR));
+        Ok(found.map(|at| LiveAddr(at.wrapping_add(loaded.bias))))
+    }
+
     fn unwind_registrar(&self) -> Result<Option<LiveAddr>, TargetError> {
         let maps = self.maps()?;
         for loaded in self.loaded()? {
             // The language's runtime, or a program that holds it.
-            let is_runtime = loaded.path.contains("libgcc_s");
+            let is_runtime = loaded.path.contains(RUNTIME);
             let is_program = self
                 .exe()
                 .is_some_and(|exe| exe.to_string_lossy() == loaded.path);
@@ -169,7 +204,7 @@ impl Target for Process {
 
 impl Process {
     /// Makes `calls` on the first thread that can be used and that `fits`.
-    fn visit_where(
+    pub(crate) fn visit_where(
         &self,
         fits: impl Fn(&Process, &Standing) -> Result<(), TargetError>,
         calls: &mut dyn FnMut(&mut dyn Visit) -> Result<(), TargetError>,
@@ -231,85 +266,4 @@ fn find_symbol(bytes: &[u8], wanted: &[u8]) -> Option<u64> {
                 })
                 .map(|symbol| symbol.st_value(endian))
         })
-}
-
-/// Calls in which a thread waits for others.
-const WAITS: [i64; 18] = [
-    libc::SYS_read,
-    libc::SYS_poll,
-    libc::SYS_ppoll,
-    libc::SYS_select,
-    libc::SYS_pselect6,
-    libc::SYS_epoll_wait,
-    libc::SYS_epoll_pwait,
-    libc::SYS_accept,
-    libc::SYS_accept4,
-    libc::SYS_recvfrom,
-    libc::SYS_recvmsg,
-    libc::SYS_nanosleep,
-    libc::SYS_clock_nanosleep,
-    libc::SYS_wait4,
-    libc::SYS_waitid,
-    libc::SYS_pause,
-    libc::SYS_rt_sigtimedwait,
-    libc::SYS_rt_sigsuspend,
-];
-
-/// `Ok` if the thread waits in a system call that the program itself made through
-/// libc: then it holds no lock of the unwinder, the loader or the allocator.
-///
-/// Inside libc only the innermost frames (the wrapper of the call) and the outermost
-/// ones (the start of the thread) may lie.
-fn is_outside_runtime(process: &Process, thread: &Standing) -> Result<(), TargetError> {
-    let busy = |why: &str| {
-        Err(TargetError::NotNow(format!(
-            "thread {} of process {} may hold a lock of the runtime: {why}",
-            thread.tid(),
-            process.pid
-        )))
-    };
-    let registers = thread.registers()?;
-    let Some(call) = thread.call() else {
-        return busy("it is running");
-    };
-    let (frames, unknown) = Unwinder::new(process)?.walk(&process.memory, &registers);
-    if let Some(why) = unknown {
-        return busy(&why);
-    }
-    let maps = process.maps()?;
-    let file_of = |pc: &LiveAddr| {
-        let map = maps
-            .iter()
-            .find(|map| map.address.0 <= pc.0 && pc.0 < map.address.1);
-        map.map(|map| match &map.pathname {
-            MMapPath::Path(path) => path.to_string_lossy().into_owned(),
-            other => format!("{other:?}"),
-        })
-    };
-    let files: Option<Vec<String>> = frames.iter().map(file_of).collect();
-    let Some(files) = files else {
-        return busy("a frame is in no file");
-    };
-    let name = |path: &String| path.rsplit('/').next().unwrap_or_default().to_owned();
-    let in_libc =
-        |path: &String| name(path).starts_with("libc.so") || name(path).starts_with("libc-");
-    if files
-        .iter()
-        .any(|path| name(path).starts_with("ld-") || name(path).starts_with("libgcc"))
-    {
-        return busy("it is inside the loader or the unwinder");
-    }
-    let inner = files.iter().take_while(|path| in_libc(path)).count();
-    let outer = files.iter().rev().take_while(|path| in_libc(path)).count();
-    // Nobody waits for a peer or for time with the allocator's lock in hand; whoever
-    // waits for a lock may.
-    if WAITS.iter().any(|wait| wait.cast_unsigned() == call) {
-        return Ok(());
-    }
-    // The wrapper of a call is one function, with a second one behind it for those
-    // at which a thread can be cancelled.
-    if inner > 3 || inner + outer < files.iter().filter(|path| in_libc(path)).count() {
-        return busy("it is deep inside libc");
-    }
-    Ok(())
 }

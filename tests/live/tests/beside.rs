@@ -19,6 +19,12 @@ fn thread_cancelled_inside_a_patched_frame() -> Result<()> {
     round_trip("cancelled.c")
 }
 
+/// The unwinder inside the process passes through new code, which nothing but the patch describes.
+#[test]
+fn backtrace_passes_through_new_code() -> Result<()> {
+    round_trip("backtrace.c")
+}
+
 /// A core that is taken while the patch is live can be read: the program's own functions have their names, and the
 /// memory of the patch is in it.
 #[test]

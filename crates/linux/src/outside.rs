@@ -1,0 +1,136 @@
+//! Threads that hold no lock of the language's runtime, the loader or the allocator.
+
+use std::cell::RefCell;
+use std::time::Duration;
+
+use invivo_apply::{TargetError, Visit};
+use invivo_image::LiveAddr;
+use procfs::process::MMapPath;
+
+use crate::Process;
+use crate::carrier::Carrier;
+use crate::deputy::by_deputy;
+use crate::ptrace::Standing;
+use crate::unwind::Unwinder;
+
+/// How many threads are asked at most where it may as well be left.
+const ASKED: usize = 3;
+
+/// Calls in which a thread waits for others.
+const WAITS: [i64; 18] = [
+    libc::SYS_read,
+    libc::SYS_poll,
+    libc::SYS_ppoll,
+    libc::SYS_select,
+    libc::SYS_pselect6,
+    libc::SYS_epoll_wait,
+    libc::SYS_epoll_pwait,
+    libc::SYS_accept,
+    libc::SYS_accept4,
+    libc::SYS_recvfrom,
+    libc::SYS_recvmsg,
+    libc::SYS_nanosleep,
+    libc::SYS_clock_nanosleep,
+    libc::SYS_wait4,
+    libc::SYS_waitid,
+    libc::SYS_pause,
+    libc::SYS_rt_sigtimedwait,
+    libc::SYS_rt_sigsuspend,
+];
+
+/// `Ok` if the thread waits in a system call that the program itself made through
+/// libc: then it holds no lock of the unwinder, the loader or the allocator.
+///
+/// Inside libc only the innermost frames (the wrapper of the call) and the outermost
+/// ones (the start of the thread) may lie.
+pub(crate) fn is_outside_runtime(
+    process: &Process,
+    thread: &Standing,
+    unwinder: &RefCell<Unwinder>,
+) -> Result<(), TargetError> {
+    let busy = |why: &str| {
+        Err(TargetError::NotNow(format!(
+            "thread {} of process {} may hold a lock of the runtime: {why}",
+            thread.tid(),
+            process.pid
+        )))
+    };
+    let registers = thread.registers()?;
+    let Some(call) = thread.call() else {
+        return busy("it is running");
+    };
+    let (frames, unknown) = unwinder.borrow_mut().walk(&process.memory, &registers);
+    if let Some(why) = unknown {
+        return busy(&why);
+    }
+    let maps = process.maps()?;
+    let file_of = |pc: &LiveAddr| {
+        let map = maps
+            .iter()
+            .find(|map| map.address.0 <= pc.0 && pc.0 < map.address.1);
+        map.map(|map| match &map.pathname {
+            MMapPath::Path(path) => path.to_string_lossy().into_owned(),
+            other => format!("{other:?}"),
+        })
+    };
+    let files: Option<Vec<String>> = frames.iter().map(file_of).collect();
+    let Some(files) = files else {
+        return busy("a frame is in no file");
+    };
+    let name = |path: &String| path.rsplit('/').next().unwrap_or_default().to_owned();
+    let in_libc =
+        |path: &String| name(path).starts_with("libc.so") || name(path).starts_with("libc-");
+    if files
+        .iter()
+        .any(|path| name(path).starts_with("ld-") || name(path).starts_with("libgcc"))
+    {
+        return busy("it is inside the loader or the unwinder");
+    }
+    let inner = files.iter().take_while(|path| in_libc(path)).count();
+    let outer = files.iter().rev().take_while(|path| in_libc(path)).count();
+    // Nobody waits for a peer or for time with the allocator's lock in hand; whoever
+    // waits for a lock may.
+    if WAITS.iter().any(|wait| wait.cast_unsigned() == call) {
+        return Ok(());
+    }
+    // The wrapper of a call is one function, with a second one behind it for those
+    // at which a thread can be cancelled.
+    if inner > 3 || inner + outer < files.iter().filter(|path| in_libc(path)).count() {
+        return busy("it is deep inside libc");
+    }
+    Ok(())
+}
+
+impl Process {
+    /// Makes `calls` on a thread that is known to hold no such lock, if one of the first that wait
+    /// for others does not; nobody is waited for. Threads with a filter of their system
+    /// calls are left alone: what the runtime calls is not known exactly.
+    pub(crate) fn visit_one_that_waits(
+        &self,
+        calls: &mut dyn FnMut(&mut dyn Visit) -> Result<(), TargetError>,
+    ) -> Result<Option<Duration>, TargetError> {
+        let waits = |tid: &i32| {
+            let call = self.waits_in(*tid);
+            call.is_some_and(|call| WAITS.contains(&call)) && !self.is_filtered(*tid)
+        };
+        let tids: Vec<i32> = self.tids()?.into_iter().filter(waits).take(ASKED).collect();
+        if tids.is_empty() {
+            return Ok(None);
+        }
+        let unwinder = RefCell::new(Unwinder::new(self)?);
+        by_deputy(|| {
+            let fits = |process: &Process, thread: &Standing| {
+                is_outside_runtime(process, thread, &unwinder)
+            };
+            for tid in tids {
+                // Whoever cannot be used now is none that is asked for.
+                if let Ok(mut carrier) = self.hold_that(tid, &fits) {
+                    let result = calls(&mut carrier);
+                    let held = Carrier::leave(carrier)?;
+                    return result.map(|()| Some(held));
+                }
+            }
+            Ok(None)
+        })
+    }
+}
