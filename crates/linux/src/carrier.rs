@@ -262,7 +262,8 @@ impl<'p> Carrier<'p> {
             ))
         })?;
         is_thread_stack(maps, &frame, registers.rsp)?;
-        process.memory.write(LiveAddr(frame.at), &frame.bytes)?;
+        let at = LiveAddr(frame.at);
+        process.memory.write_by(&thread, at, &frame.bytes)?;
         let memory = &process.memory;
         Ok(Carrier {
             memory,
@@ -437,7 +438,7 @@ impl Visit for Carrier<'_> {
     }
 
     fn write(&mut self, at: LiveAddr, bytes: &[u8]) -> Result<(), TargetError> {
-        self.memory.write(at, bytes)
+        self.memory.write_by(&self.thread, at, bytes)
     }
 
     fn call(&mut self, function: LiveAddr, arguments: [u64; 2]) -> Result<(), TargetError> {

@@ -190,6 +190,12 @@ impl Standing {
             .map_err(|e| traced(self.pid, "set the registers of", e))
     }
 
+    /// Writes a word of the process's memory, wherever it is.
+    pub(crate) fn poke(&self, at: u64, word: u64) -> Result<(), Errno> {
+        let place = std::ptr::without_provenance_mut(usize::try_from(at).unwrap_or(0));
+        ptrace::write(self.tid, place, word.cast_signed())
+    }
+
     /// The extended state, in the layout of XSAVE.
     pub(crate) fn extended_state(&self) -> Result<Vec<u8>, TargetError> {
         // CPUID leaf 0xd: what all states of this processor take. A thread is held

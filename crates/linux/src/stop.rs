@@ -152,7 +152,10 @@ impl Stopped for AllStopped<'_> {
     }
 
     fn write(&mut self, at: LiveAddr, bytes: &[u8]) -> Result<(), TargetError> {
-        self.process.memory.write(at, bytes)
+        match self.threads.first() {
+            Some(thread) => self.process.memory.write_by(thread, at, bytes),
+            None => self.process.memory.write(at, bytes),
+        }
     }
 }
 

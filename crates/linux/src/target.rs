@@ -24,6 +24,8 @@ use crate::unwind::Unwinder;
 
 /// The function of libgcc with which unwind data are registered.
 const REGISTRAR: &[u8] = b"__register_frame_info";
+/// How many bytes a thread writes that is held for it.
+const HELD_FOR: usize = 32 << 10;
 /// The library that has it, in part of its name.
 const RUNTIME: &str = "libgcc_s";
 
@@ -67,7 +69,16 @@ impl Target for Process {
     }
 
     fn write(&mut self, at: LiveAddr, bytes: &[u8]) -> Result<(), TargetError> {
-        self.memory.write(at, bytes)
+        match self.memory.write(at, bytes) {
+            Err(TargetError::Memory { .. }) => {}
+            other => return other,
+        }
+        // A thread does it, a little at a time, so that it is not held for long.
+        for (number, piece) in (0u64..).zip(bytes.chunks(HELD_FOR)) {
+            let at = LiveAddr(at.0.saturating_add(number * HELD_FOR as u64));
+            self.visit_where(|_, _| Ok(()), &mut |visit| visit.write(at, piece))?;
+        }
+        Ok(())
     }
 
     fn original(&self, range: Range<LiveAddr>) -> Result<Option<Vec<u8>>, TargetError> {

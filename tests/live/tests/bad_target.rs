@@ -52,6 +52,67 @@ fn not_permitted() -> Result<()> {
     })
 }
 
+// The remedy that is told where the system lets only some trace, which a file stands for: kernels without Yama have none.
+fn remedy(scope: &str) -> Result<String> {
+    let mut told = String::new();
+    unharmed("remedy", |dir, _, patch, pid| {
+        let copy = dir.join("invivo");
+        fs::copy(binary::invivo()?, &copy)?;
+        fs::set_permissions(&copy, fs::Permissions::from_mode(0o755))?;
+        fs::set_permissions(patch, fs::Permissions::from_mode(0o644))?;
+        let root = am_root()?;
+        let mut command = Command::new("unshare");
+        command.args(if root { &["-m"][..] } else { &["-r", "-m"] });
+        command.args(["sh", "-ec"]).arg(
+            "mount -t tmpfs none /proc/sys/kernel; mkdir /proc/sys/kernel/yama; \
+             echo $0 > /proc/sys/kernel/yama/ptrace_scope; exec \"$@\"",
+        );
+        command.arg(scope);
+        if root {
+            command.args([
+                "setpriv",
+                "--reuid=65534",
+                "--regid=65534",
+                "--clear-groups",
+            ]);
+        }
+        // In a namespace of its own an ordinary user may trace nobody outside it, as with Yama.
+        let pid = if root { 1 } else { pid };
+        command.arg(copy).arg("apply").arg(patch);
+        command.args(["-p", &pid.to_string()]);
+        let ran = invivo_through(command)?;
+        ran.expect_failure(5, &["hint: "])?;
+        told = ran.stderr.clone();
+        Ok(())
+    })?;
+    Ok(told)
+}
+
+/// What helps depends on who may trace (Yama): a right or a setting, root, or nothing before the next start of the system.
+#[test]
+fn remedy_where_the_system_restricts_tracing() -> Result<()> {
+    let told = remedy("1")?;
+    for word in [
+        "setcap cap_sys_ptrace+ep",
+        "sudo sysctl kernel.yama.ptrace_scope=0",
+    ] {
+        ensure!(told.contains(word), "{word} is missing: {told}");
+    }
+    let told = remedy("2")?;
+    ensure!(
+        told.contains("lets only root trace") && !told.contains("setcap"),
+        "{told}"
+    );
+    let told = remedy("3")?;
+    ensure!(
+        told.contains("not even root") && !told.contains("sudo"),
+        "{told}"
+    );
+    let told = remedy("0")?;
+    ensure!(told.contains("the user that owns the process"), "{told}");
+    Ok(())
+}
+
 /// The process runs, but another program altogether.
 #[test]
 fn process_of_another_program() -> Result<()> {

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use live_tests::compile::{Build, tool};
 use live_tests::invivo;
 use live_tests::invivo::apply;
@@ -173,4 +173,24 @@ fn program_file_deleted_or_replaced() -> Result<()> {
         .with_context(|| format!("replaced: {replaced}"))?;
     }
     Ok(())
+}
+
+/// Code in huge pages of anonymous memory: there is no file whose pages could be swapped in, so the hooks are written where
+/// the code is, while all threads stand, and the pages stay huge.
+#[test]
+fn code_in_huge_pages() -> Result<()> {
+    in_workdir("huge", |dir| {
+        let pair = Pair::build(dir, "huge.c", Build::default())?;
+        let patch = pair.patch()?;
+        let mut target = pair.start()?;
+        there_and_back(&pair, &patch, &mut target)?;
+        // The program compares its own code with what it was at the start.
+        target.expect("code", "same")?;
+        let outcome = apply(&patch, target.pid(), &[])?.expect_state("applied")?;
+        ensure!(outcome["switch"] == "stopped", "{outcome}");
+        target.expect("code", "changed")?;
+        target.expect_all(&pair.fixture.asks, Side::New)?;
+        invivo::revert(None, target.pid())?.expect_state("reverted")?;
+        target.expect("code", "same")
+    })
 }

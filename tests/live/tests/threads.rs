@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use live_tests::compile::Build;
 use live_tests::invivo::{apply, invivo, revert};
 use live_tests::pair::Pair;
-use live_tests::round_trip::{CONSISTENCIES, there_and_back};
+use live_tests::round_trip::{CONSISTENCIES, round_trip, there_and_back};
 use live_tests::target::{Side, Target};
 use live_tests::workdir::in_workdir;
 
@@ -432,5 +432,26 @@ fn while_a_vfork_child_runs() -> Result<()> {
             revert(Some("fix"), pid)?.expect_state("reverted")?;
         }
         Ok(())
+    })
+}
+
+/// Sixty thousand frames on each of four stacks of 64 MB: all of them are looked at.
+#[test]
+fn deep_recursion_on_large_stacks() -> Result<()> {
+    round_trip("deep.c")
+}
+
+/// More frames than are looked at prove nothing: who waits for a quiet moment is told so, and goes on as before.
+#[test]
+fn recursion_that_is_too_deep_to_be_proved() -> Result<()> {
+    in_workdir("too-deep", |dir| {
+        let pair = Pair::build(dir, "deep.c", Build::default())?;
+        let patch = pair.patch()?;
+        let mut target = Target::start(&pair.base, &["400000"])?;
+        let more = ["--consistency", "quiescent", "--timeout", "1"];
+        apply(&patch, target.pid(), &more)?
+            .expect_failure(3, &["not proved: the stack has no end"])?;
+        target.expect("price", "old 10")?;
+        target.expect("deep", "0 threads, 57 MB or more")
     })
 }
