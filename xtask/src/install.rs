@@ -77,9 +77,15 @@ const INPUTS: &[&str] = &[
     "dwz",
 ];
 
+/// What Windows images are built and looked at with; LLVM 22 is the first that knows hot patching.
+const WINDOWS: &[&str] = &["clang-22", "llvm-22"];
+
 /// What all chores together need.
 pub(crate) fn everything() -> Vec<&'static str> {
-    let mut all = [DEMO, CORPUS, LIVE, BENCH, SCENARIOS, REPORT, INPUTS].concat();
+    let mut all = [
+        DEMO, CORPUS, LIVE, BENCH, SCENARIOS, REPORT, INPUTS, WINDOWS,
+    ]
+    .concat();
     let system = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
     let is_ubuntu = system.lines().any(|line| line == "ID=ubuntu");
     all.push(if is_ubuntu { PERF.1 } else { PERF.0 });

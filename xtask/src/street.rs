@@ -35,6 +35,7 @@ const OUTSIDE: &[&str] = &[
     "pair-tests",
     "report-tests",
     "input-tests",
+    "windows-tests",
 ];
 
 /// Checks the dependencies of every package of the workspace.

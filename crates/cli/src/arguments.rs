@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use invivo_compare::Rule;
 use invivo_patch::Moment;
 
+use crate::commands::explain::AnyRule;
 use crate::timing;
 
 const EXIT_CODES: &str = "\
@@ -72,9 +73,14 @@ pub(crate) enum Command {
         after_help = "Examples:\n  invivo build base/redis-server fixed/redis-server -o fix.patch --label CVE-2024-31228\n  invivo build base/server fixed/server -o fix.patch --callout before-apply=is_ready"
     )]
     Build(Build),
-    /// Show everything that is in a patch.
-    #[command(after_help = "Example:\n  invivo inspect fix.patch")]
+    /// Show everything that is in a patch, or in a Windows image.
+    #[command(after_help = "Examples:\n  invivo inspect fix.patch\n  invivo inspect server.dll")]
     Inspect(Inspect),
+    /// Is the hot-patch metadata of a Windows image sound? Each rule (A01 to A31) is looked at.
+    #[command(
+        after_help = "Examples:\n  invivo check server_hotpatch.dll --base server.dll\n  invivo explain A11"
+    )]
+    Check(Check),
     /// Everything that apply would do, proved without stopping or changing anything.
     #[command(after_help = "Example:\n  invivo plan fix.patch -p $(pidof redis-server)")]
     Plan(Plan),
@@ -110,8 +116,10 @@ pub(crate) enum Command {
         after_help = "Examples:\n  invivo symbols -p 1234 -o fix.sym && gdb -p 1234 -ex 'add-symbol-file fix.sym'\n  invivo symbols -p 1234 > /tmp/perf-1234.map && perf report"
     )]
     Symbols(Symbols),
-    /// What the rules mean that forbid a live patch.
-    #[command(after_help = "Examples:\n  invivo explain\n  invivo explain R-INIT")]
+    /// What the rules mean that forbid a live patch, and those of Windows metadata.
+    #[command(
+        after_help = "Examples:\n  invivo explain\n  invivo explain R-INIT\n  invivo explain A11"
+    )]
     Explain(Explain),
     /// Print the JSON schema of a command's output.
     #[command(after_help = "Example:\n  invivo schema diff")]
@@ -225,8 +233,20 @@ pub(crate) struct Build {
 
 #[derive(Debug, Args)]
 pub(crate) struct Inspect {
-    /// The patch.
+    /// The patch, or a Windows program, library or driver.
     pub(crate) patch: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Check {
+    /// A Windows image with hot-patch metadata.
+    pub(crate) image: PathBuf,
+    /// The build that it is for; without it, its side is not looked at.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) base: Option<PathBuf>,
+    /// How many functions a machine has room for: 512 for each page of `HotPatchTableSize`.
+    #[arg(long, value_name = "N", default_value_t = 512)]
+    pub(crate) capacity: u32,
 }
 
 /// Which processes.
@@ -352,6 +372,8 @@ pub(crate) enum SchemaOf {
     Diff,
     Build,
     Inspect,
+    Image,
+    Check,
     Plan,
     Outcome,
     Blocking,
@@ -363,15 +385,16 @@ pub(crate) enum SchemaOf {
 
 #[derive(Debug, Args)]
 pub(crate) struct Schema {
-    /// The output: `outcome` is that of apply, revert and recover.
+    /// The output: `outcome` is that of apply, revert and recover, `image` that of inspect for a
+    /// Windows image.
     #[arg(value_enum)]
     pub(crate) of: SchemaOf,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Explain {
-    /// A rule, such as R-INIT [default: all].
-    pub(crate) rule: Option<Rule>,
+    /// A rule, such as R-INIT or A11 [default: all].
+    pub(crate) rule: Option<AnyRule>,
 }
 
 #[derive(Debug, Args)]

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use invivo_image::Image;
+use invivo_image::pe::PeImage;
 
 use crate::arguments::Pair;
 use crate::debug_files::Search;
@@ -40,6 +41,19 @@ pub(crate) fn load(search: &Search<'_>) -> Result<Image, Failure> {
     })?;
     search.complete(&mut image)?;
     Ok(image)
+}
+
+/// Reads a Windows image.
+pub(crate) fn load_pe(path: &Path) -> Result<PeImage, Failure> {
+    parse_pe(path, read_file(path)?)
+}
+
+/// The Windows image that these bytes are; `path` is for messages.
+pub(crate) fn parse_pe(path: &Path, bytes: Arc<[u8]>) -> Result<PeImage, Failure> {
+    PeImage::parse(bytes).map_err(|error| {
+        Failure::new(USAGE, format!("{}: {error}", path.display()))
+            .hint("give a linked Windows program, library or driver for x86, x86-64 or ARM64")
+    })
 }
 
 /// Reads a whole file, straight to where it stays: a second copy of the largest images

@@ -53,6 +53,7 @@ fn run(arguments: &Arguments, output: &Output) -> Result<u8, Failure> {
         Command::Diff(diff) => commands::diff::run(diff, output),
         Command::Build(build) => commands::build::run(build, output),
         Command::Inspect(inspect) => commands::inspect::run(inspect, output),
+        Command::Check(check) => commands::check::run(check, output),
         Command::Plan(plan) => commands::plan::run(plan, output),
         Command::Apply(apply) => commands::apply::run(apply, Replaces::Earlier, output),
         Command::Replace(apply) => commands::apply::run(apply, Replaces::Any, output),

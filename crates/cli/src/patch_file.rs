@@ -19,8 +19,12 @@ pub(crate) struct PatchFile {
 
 /// Reads a patch.
 pub(crate) fn load(path: &Path) -> Result<PatchFile, Failure> {
-    let bytes = read_file(path)?;
-    let patch = elf::read(&bytes).map_err(|error| {
+    parse(path, &read_file(path)?)
+}
+
+/// The patch that these bytes are; `path` is for messages.
+pub(crate) fn parse(path: &Path, bytes: &[u8]) -> Result<PatchFile, Failure> {
+    let patch = elf::read(bytes).map_err(|error| {
         let text = format!("{}: {error}", path.display());
         match error {
             elf::PatchError::NotAPatch(_) => Failure::new(REFUSED, text)
@@ -33,7 +37,7 @@ pub(crate) fn load(path: &Path) -> Result<PatchFile, Failure> {
     })?;
     Ok(PatchFile {
         patch,
-        id: Hex(Sha256::digest(&bytes).to_vec()),
+        id: Hex(Sha256::digest(bytes).to_vec()),
         size: bytes.len(),
     })
 }

@@ -2,4 +2,5 @@
 //! and validate. Nothing here applies anything.
 
 pub mod elf;
+pub mod hpat;
 pub mod symbols;

@@ -10,6 +10,7 @@ mod elf;
 mod error;
 mod model;
 mod names;
+pub mod pe;
 mod place;
 mod plt;
 mod unwind;

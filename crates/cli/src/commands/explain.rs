@@ -1,6 +1,9 @@
 //! `invivo explain`
 
+use std::str::FromStr;
+
 use invivo_compare::Rule;
+use invivo_format::hpat;
 use owo_colors::OwoColorize;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -8,6 +11,24 @@ use serde::Serialize;
 use crate::arguments::Explain;
 use crate::failure::Failure;
 use crate::output::Output;
+
+/// A rule of the comparison, or one of the metadata of Windows images.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum AnyRule {
+    Change(Rule),
+    Metadata(hpat::Rule),
+}
+
+impl FromStr for AnyRule {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<AnyRule, String> {
+        match text.parse() {
+            Ok(rule) => Ok(AnyRule::Metadata(rule)),
+            Err(_) => text.parse().map(AnyRule::Change),
+        }
+    }
+}
 
 /// `explain --json`.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -18,7 +39,7 @@ pub(crate) struct Rules {
 
 #[derive(Debug, Serialize, JsonSchema)]
 struct Explained {
-    id: Rule,
+    id: &'static str,
     /// What it demands, in one line.
     meaning: &'static str,
     /// Why it matters.
@@ -29,18 +50,42 @@ struct Explained {
     example: &'static str,
     /// True if `--allow` may set it aside.
     may_be_allowed: bool,
+    /// For metadata: `kernel` if Windows was seen to refuse it, `strict` if only Invivo does,
+    /// `both` if Windows refuses a part of it.
+    refused_by: Option<&'static str>,
 }
 
 impl Explained {
-    fn of(rule: Rule) -> Explained {
+    fn of(rule: AnyRule) -> Explained {
+        match rule {
+            AnyRule::Change(rule) => Explained::change(rule),
+            AnyRule::Metadata(rule) => Explained::metadata(rule),
+        }
+    }
+
+    fn metadata(rule: hpat::Rule) -> Explained {
         let about = rule.about();
         Explained {
-            id: rule,
+            id: rule.id(),
+            meaning: about.meaning,
+            why: about.why,
+            remedy: about.remedy,
+            example: about.example,
+            may_be_allowed: false,
+            refused_by: Some(about.judge.name()),
+        }
+    }
+
+    fn change(rule: Rule) -> Explained {
+        let about = rule.about();
+        Explained {
+            id: rule.id(),
             meaning: about.meaning,
             why: about.why,
             remedy: about.remedy,
             example: about.example,
             may_be_allowed: rule.may_be_allowed(),
+            refused_by: None,
         }
     }
 }
@@ -48,7 +93,11 @@ impl Explained {
 pub(crate) fn run(explain: &Explain, output: &Output) -> Result<u8, Failure> {
     let rules = match explain.rule {
         Some(rule) => vec![Explained::of(rule)],
-        None => Rule::ALL.into_iter().map(Explained::of).collect(),
+        None => {
+            let changes = Rule::ALL.into_iter().map(AnyRule::Change);
+            let metadata = hpat::Rule::ALL.into_iter().map(AnyRule::Metadata);
+            changes.chain(metadata).map(Explained::of).collect()
+        }
     };
     let rules = Rules {
         schema: "invivo.explain/1",
@@ -62,16 +111,25 @@ pub(crate) fn run(explain: &Explain, output: &Output) -> Result<u8, Failure> {
 }
 
 fn print_line(rule: &Explained) {
-    anstream::println!("{:<14} {}", rule.id.id().bold(), rule.meaning);
+    anstream::println!("{:<14} {}", rule.id.bold(), rule.meaning);
 }
 
 fn print(rule: &Explained) {
-    anstream::println!("{}  {}\n", rule.id.id().bold(), rule.meaning);
+    anstream::println!("{}  {}\n", rule.id.bold(), rule.meaning);
     anstream::println!("{} {}", "why:    ".cyan(), rule.why);
     anstream::println!("{} {}", "remedy: ".cyan(), rule.remedy);
     anstream::println!("{} {}", "example:".cyan(), rule.example);
+    match rule.refused_by {
+        Some("kernel") => anstream::println!("{} Windows, too", "refused:".cyan()),
+        Some("strict") => anstream::println!("{} Invivo only", "refused:".cyan()),
+        Some(_) => anstream::println!(
+            "{} in part by Windows, as a whole by Invivo",
+            "refused:".cyan()
+        ),
+        None => {}
+    }
     let allowed = if rule.may_be_allowed {
-        format!("--allow {}=NAME --because \"…\"", rule.id.id())
+        format!("--allow {}=NAME --because \"…\"", rule.id)
     } else {
         "never: it is no matter of judgement".to_owned()
     };

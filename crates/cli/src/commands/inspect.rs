@@ -1,13 +1,16 @@
 //! `invivo inspect`
 
+use invivo_image::pe::PeImage;
 use invivo_patch::{Check, Identity, Judgement, Moment, Order, Redirect, SymbolPlace, TargetImage};
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::arguments::Inspect;
+use crate::commands::image;
 use crate::failure::Failure;
+use crate::images::read_file;
 use crate::output::Output;
-use crate::patch_file::{PatchFile, load};
+use crate::patch_file::{PatchFile, parse};
 
 /// `inspect --json`.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -82,7 +85,11 @@ struct SymbolDump {
 }
 
 pub(crate) fn run(inspect: &Inspect, output: &Output) -> Result<u8, Failure> {
-    let file = load(&inspect.patch)?;
+    let bytes = read_file(&inspect.patch)?;
+    if PeImage::is_pe(&bytes) {
+        return image::inspect(&inspect.patch, bytes, output);
+    }
+    let file = parse(&inspect.patch, &bytes)?;
     let dump = dump(&file);
     output.data(&dump, || print(&dump))?;
     Ok(0)

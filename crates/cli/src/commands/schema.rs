@@ -4,7 +4,7 @@ use schemars::schema_for;
 
 use crate::arguments::{Schema, SchemaOf};
 use crate::commands::{
-    audit, blocking, build, diff, explain, inspect, list, plan, status, symbols,
+    audit, blocking, build, check, diff, explain, image, inspect, list, plan, status, symbols,
 };
 use crate::failure::Failure;
 use crate::live::Outcomes;
@@ -15,6 +15,8 @@ pub(crate) fn run(schema: &Schema) -> Result<u8, Failure> {
         SchemaOf::Diff => schema_for!(diff::Diff),
         SchemaOf::Build => schema_for!(build::Built),
         SchemaOf::Inspect => schema_for!(inspect::Dump),
+        SchemaOf::Image => schema_for!(image::ImageDump),
+        SchemaOf::Check => schema_for!(check::Checked),
         SchemaOf::Plan => schema_for!(plan::Plans),
         SchemaOf::Outcome => schema_for!(Outcomes),
         SchemaOf::Blocking => schema_for!(blocking::Blocking),

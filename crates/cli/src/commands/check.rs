@@ -1,0 +1,124 @@
+//! `invivo check`
+
+use invivo_format::hpat::{Options, Report, Weight, validate};
+use owo_colors::OwoColorize;
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::arguments::Check;
+use crate::failure::{Failure, REFUSED};
+use crate::images::load_pe;
+use crate::output::Output;
+
+/// `check --json`.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Checked {
+    schema: &'static str,
+    file: String,
+    /// The build that it was held against.
+    base: Option<String>,
+    /// True if nothing forbids the patch.
+    sound: bool,
+    findings: Vec<FindingDump>,
+    /// Findings beyond the first of a rule, which are only counted.
+    more: Vec<More>,
+    /// Rules whose part about the base was not looked at, since no base was given.
+    without_base: Vec<&'static str>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct FindingDump {
+    /// The rule; `invivo explain` tells more.
+    rule: &'static str,
+    /// `refused`, or `warned` where the patch works all the same.
+    weight: &'static str,
+    /// `kernel` if Windows was seen to refuse it, `strict` if only Invivo does.
+    by: &'static str,
+    text: String,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct More {
+    rule: &'static str,
+    count: u64,
+}
+
+pub(crate) fn run(check: &Check, output: &Output) -> Result<u8, Failure> {
+    let image = load_pe(&check.image)?;
+    let base = check.base.as_deref().map(load_pe).transpose()?;
+    let options = Options {
+        base: base.as_ref(),
+        capacity: Some(check.capacity),
+    };
+    let report = validate(&image, &options);
+    let checked = checked(check, &report);
+    output.data(&checked, || print(&checked, &report))?;
+    Ok(if checked.sound { 0 } else { REFUSED })
+}
+
+fn checked(check: &Check, report: &Report) -> Checked {
+    let findings = report.findings.iter().map(|finding| FindingDump {
+        rule: finding.rule.id(),
+        weight: match finding.weight {
+            Weight::Refused => "refused",
+            Weight::Warned => "warned",
+        },
+        by: finding.judge.name(),
+        text: finding.text.clone(),
+    });
+    let more = report.more.iter().map(|(rule, count)| More {
+        rule: rule.id(),
+        count: *count,
+    });
+    Checked {
+        schema: "invivo.check/1",
+        file: check.image.display().to_string(),
+        base: check.base.as_ref().map(|path| path.display().to_string()),
+        sound: report.is_sound(),
+        findings: findings.collect(),
+        more: more.collect(),
+        without_base: report.without_base.iter().map(|rule| rule.id()).collect(),
+    }
+}
+
+fn print(checked: &Checked, report: &Report) {
+    for finding in &checked.findings {
+        let refuses = match finding.by {
+            "kernel" => "Windows refuses it",
+            _ => "Windows may let it through",
+        };
+        let rule = finding.rule;
+        match finding.weight {
+            "warned" => anstream::println!("{} {}", rule.yellow().bold(), finding.text),
+            _ => anstream::println!("{} {} ({refuses})", rule.red().bold(), finding.text),
+        }
+    }
+    for more in &checked.more {
+        anstream::println!("{} and {} more", more.rule.bold(), more.count);
+    }
+    if !checked.findings.is_empty() {
+        anstream::println!();
+    }
+    let records = report.parsed.as_ref().map_or(0, |parsed| {
+        let chunks = parsed.patch.bases.iter().flat_map(|base| &base.chunks);
+        chunks.map(|chunk| chunk.records.len()).sum()
+    });
+    let file = &checked.file;
+    if checked.sound {
+        let all = if checked.without_base.is_empty() {
+            "sound"
+        } else {
+            "sound as far as it was looked at"
+        };
+        anstream::println!("{file}: {all}, {records} records");
+    } else {
+        anstream::println!(
+            "{file}: not sound; `invivo explain {}` tells more",
+            checked.findings[0].rule
+        );
+    }
+    if !checked.without_base.is_empty() {
+        let rules = checked.without_base.join(", ");
+        anstream::println!("without --base, {rules} were held against the patch alone");
+    }
+}

@@ -1,0 +1,192 @@
+//! Windows libraries, compiled by Debian's clang and linked by the linker that comes
+//! with the Rust toolchain.
+//!
+//! Both need no Windows: the programs have no C runtime, and define what the
+//! linker wants of one (a load configuration, an entry point).
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use invivo_image::pe::PeImage;
+
+/// The compiler's version: the first whose code generator knows hot patching of Windows.
+const LLVM: &str = "22";
+
+/// Which version of a program is built, and how.
+#[derive(Clone, Debug, Default)]
+pub struct Build {
+    /// Words for the compiler, such as `-DFIXED`.
+    pub compile: Vec<String>,
+    /// Words for the linker.
+    pub link: Vec<String>,
+}
+
+impl Build {
+    /// The program as it runs: made for hot patching.
+    #[must_use]
+    pub fn base() -> Build {
+        Build {
+            compile: words("-fms-hotpatch"),
+            link: words("/functionpadmin:6 /hotpatchcompatible"),
+        }
+    }
+
+    /// The fixed source; these functions reach variables through pointers that a
+    /// patch can redirect.
+    #[must_use]
+    pub fn fixed(functions: &str) -> Build {
+        let mut build = Build::base();
+        build.compile.push("-DFIXED".to_owned());
+        if !functions.is_empty() {
+            let list = format!("-fms-secure-hotpatch-functions-list={functions}");
+            build.compile.push(list);
+        }
+        build
+    }
+
+    /// The same with further words for the compiler.
+    #[must_use]
+    pub fn with(mut self, compile: &str) -> Build {
+        self.compile.extend(words(compile));
+        self
+    }
+}
+
+fn words(text: &str) -> Vec<String> {
+    text.split_whitespace().map(str::to_owned).collect()
+}
+
+/// A library that was built, and the folder that holds its PDB file.
+#[derive(Clone, Debug)]
+pub struct Library {
+    /// The DLL.
+    pub path: PathBuf,
+    /// Its PDB file.
+    pub pdb: PathBuf,
+}
+
+impl Library {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// When it is no Windows image.
+    pub fn image(&self) -> Result<PeImage> {
+        let bytes = std::fs::read(&self.path)?;
+        PeImage::parse(Arc::from(bytes)).with_context(|| format!("{}", self.path.display()))
+    }
+}
+
+/// Builds the library `program` (a folder in `programs`) below `folder`.
+///
+/// # Errors
+/// When a tool is missing or fails.
+pub fn build(folder: &Path, name: &str, program: &str, how: &Build) -> Result<Library> {
+    let place = folder.join(name);
+    std::fs::create_dir_all(&place)?;
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("programs")
+        .join(program);
+    let mut objects = Vec::new();
+    let mut files: Vec<PathBuf> = std::fs::read_dir(&sources)?
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect::<Result<_, _>>()?;
+    files.sort();
+    for source in files
+        .iter()
+        .filter(|path| path.extension().is_some_and(|e| e == "c"))
+    {
+        let object = place.join(source.with_extension("obj").file_name().context("a name")?);
+        let mut clang = Command::new(format!("clang-{LLVM}"));
+        clang
+            .args([
+                "--target=x86_64-windows-msvc",
+                "-c",
+                "-O2",
+                "-g",
+                "-gcodeview",
+            ])
+            .args([
+                "-ffunction-sections",
+                "-fdata-sections",
+                "-fno-stack-protector",
+            ])
+            .args(&how.compile)
+            .arg("-o")
+            .arg(&object)
+            .arg(source);
+        run(&mut clang, "clang-22")?;
+        objects.push(object);
+    }
+    let (path, pdb) = (
+        place.join(format!("{program}.dll")),
+        place.join(format!("{program}.pdb")),
+    );
+    let mut lld = Command::new(linker()?);
+    lld.args([
+        "-flavor",
+        "link",
+        "/nologo",
+        "/dll",
+        "/entry:_DllMainCRTStartup",
+    ])
+    .args([
+        "/nodefaultlib",
+        "/debug:full",
+        "/Brepro",
+        "/release",
+        "/opt:noref,noicf",
+    ])
+    .arg("/pdbaltpath:%_PDB%")
+    .args(&how.link)
+    .arg(format!("/out:{}", path.display()))
+    .arg(format!("/pdb:{}", pdb.display()))
+    .args(&objects);
+    run(&mut lld, "the Rust toolchain's linker")?;
+    Ok(Library { path, pdb })
+}
+
+/// Runs `llvm-readobj` on a file, as a reader that knows nothing of ours.
+///
+/// # Errors
+/// When it fails.
+pub fn readobj(words: &[&str], file: &Path) -> Result<String> {
+    let mut command = Command::new(format!("llvm-readobj-{LLVM}"));
+    command.args(words).arg(file);
+    run(&mut command, "llvm-readobj-22")
+}
+
+/// `rust-lld`, which comes with every Rust toolchain for Linux.
+fn linker() -> Result<PathBuf> {
+    let ask = |what: &str| -> Result<String> {
+        let mut rustc = Command::new("rustc");
+        let text = run(rustc.args(["--print", what]), "rustc")?;
+        Ok(text.trim().to_owned())
+    };
+    let path = Path::new(&ask("sysroot")?)
+        .join("lib/rustlib")
+        .join(ask("host-tuple")?)
+        .join("bin/rust-lld");
+    if !path.is_file() {
+        bail!(
+            "{} is missing; toolchains that rustup installs have it",
+            path.display()
+        );
+    }
+    Ok(path)
+}
+
+fn run(command: &mut Command, tool: &str) -> Result<String> {
+    let output = command
+        .output()
+        .with_context(|| format!("{tool} is not installed; cargo xtask test installs it"))?;
+    if !output.status.success() {
+        bail!(
+            "{tool} failed:\n{}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
