@@ -136,6 +136,38 @@ impl Meaning<'_, '_> {
         found
     }
 
+    /// True if the instructions that have these operands, each in a part at a distance from
+    /// its start, are the same in two functions that have the same instructions otherwise.
+    pub(crate) fn same_lines(
+        &self,
+        base: &Parts,
+        fixed: &Parts,
+        operands: &[(usize, u64)],
+    ) -> bool {
+        let c = self.comparison();
+        let one = Body::of(c.base, &c.base_usage, base);
+        let other = Body::of(c.fixed, &c.fixed_usage, fixed);
+        let (Some(one), Some(other)) = (one, other) else {
+            return false;
+        };
+        let mut found = Vec::new();
+        operands.iter().all(|(part, operand)| {
+            let lines = &one.lines[*part];
+            let Some(first) = one.starts[*part].first() else {
+                return false;
+            };
+            let behind = lines.partition_point(|line| line.at().0 <= first.0.0 + operand);
+            let Some(index) = behind
+                .checked_sub(1)
+                .filter(|_| lines.len() == other.lines[*part].len())
+            else {
+                return false;
+            };
+            self.line(&one, &other, *part, index, &mut found);
+            found.is_empty()
+        })
+    }
+
     /// Adds what differs between piece `part` of two bodies.
     pub(crate) fn differences_of_piece(
         &self,

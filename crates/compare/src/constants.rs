@@ -123,15 +123,8 @@ pub fn jump_table(
     at: LinkAddr,
     is_inside: &dyn Fn(LinkAddr) -> bool,
 ) -> Option<Vec<TableEntry>> {
-    let line = lines.get(index)?;
-    let lea = line.instruction.mnemonic() == Mnemonic::Lea
-        || line.instruction.mnemonic() == Mnemonic::Mov && line.immediate.is_some();
-    let width: u8 = if lea { 4 } else { 8 };
-    let scaled = line.instruction.memory_index() != Register::None
-        && line.instruction.memory_index_scale() == 8;
-    if !lea && !scaled {
-        return None;
-    }
+    let line = lines.get(index).filter(|line| may_be_jump_table(line))?;
+    let width: u8 = if names_table(line) { 4 } else { 8 };
     let room = image.section_at(at)?.range.end.0 - at.0;
     let next = usage
         .next_boundary(at)
@@ -164,6 +157,20 @@ pub fn jump_table(
     // A table that its own guard says is longer than what could be read is not understood.
     let guarded = guard(lines, index).is_some_and(|count| count > entries.len() as u64);
     (!guarded).then_some(entries)
+}
+
+/// True for an instruction that may load the address of a jump table or an entry of one.
+pub(crate) fn may_be_jump_table(line: &Line) -> bool {
+    let instruction = &line.instruction;
+    let scaled =
+        instruction.memory_index() != Register::None && instruction.memory_index_scale() == 8;
+    scaled || names_table(line)
+}
+
+/// True for an instruction that may load the address of a table of distances.
+fn names_table(line: &Line) -> bool {
+    let mnemonic = line.instruction.mnemonic();
+    mnemonic == Mnemonic::Lea || mnemonic == Mnemonic::Mov && line.immediate.is_some()
 }
 
 /// True for a jump to what a register or a place in memory holds.

@@ -6,73 +6,108 @@
 //! simple, such as a table that code jumps through, is left to [`Meaning::differences`]; so
 //! is every pair that is not found equal here.
 
-use iced_x86::{Code, Mnemonic};
-use invivo_image::x86_64::{Line, ReferenceKind};
+use iced_x86::Code;
+use invivo_image::x86_64::{Line, Reference, ReferenceKind};
 use invivo_image::{Entity, EntityId, EntityKind, Image, Link, LinkAddr, Place};
 
-use crate::constants::jumps_through;
+use crate::constants::{is_relative_table, jumps_through, may_be_jump_table};
 use crate::meaning::{Meaning, Referred};
 use crate::{Parts, Usage};
 
 /// A reference, as small as it can be: large programs have millions.
 #[derive(Clone, Copy, Debug)]
 struct Outward {
-    /// Where the operand is in the function, in the upper 28 bits, and how long it is.
+    /// Where the operand is in the function, and in the lower bits how long it is, its kind,
+    /// and whether it may be the address of a table.
     operand: u32,
     /// What it refers to, relative to the image.
     target: u32,
+}
+
+/// A longer function has no outline.
+const LONGEST: u64 = 1 << 27;
+
+impl Outward {
+    fn new(image: &Image, start: u64, reference: Reference, tabled: bool) -> Option<Self> {
+        let start = u32::try_from(start).ok().filter(|_| start < LONGEST)?;
+        let width = match reference.width {
+            1 => 0,
+            4 => 1,
+            8 => 2,
+            _ => return None,
+        };
+        let operand = start << 5 | width << 3 | u32::from(tabled);
+        let target = reference.target.checked_sub(image.base)?.try_into().ok()?;
+        Some(Outward { operand, target })
+    }
+
+    fn start(self) -> usize {
+        (self.operand >> 5) as usize
+    }
+
+    fn end(self) -> usize {
+        self.start() + [1, 4, 8, 0][(self.operand >> 3 & 3) as usize]
+    }
+
+    /// True where the code may read a table of places or of distances at what is referred to.
+    fn tabled(self) -> bool {
+        self.operand & 1 != 0
+    }
 }
 
 /// The references of a function that lead out of it or depend on where it is.
 #[derive(Debug)]
 pub(crate) struct Outline {
     references: Box<[Outward]>,
-    /// True if it may read a table of code places or of distances.
-    tables: bool,
 }
 
 impl Outline {
     /// The outline of a function that was decoded as `lines`; `None` where it is not that simple.
     pub(crate) fn of(image: &Image, entity: &Entity, lines: &[Line]) -> Option<Outline> {
+        let jumps = lines.iter().any(jumps_through);
         let mut references = Vec::new();
-        let mut tables = false;
-        for line in lines {
-            let instruction = &line.instruction;
-            if instruction.code() == Code::DeclareByte {
+        for (index, line) in lines.iter().enumerate() {
+            if line.instruction.code() == Code::DeclareByte {
                 return None;
             }
-            tables |= jumps_through(line) || instruction.mnemonic() == Mnemonic::Movsxd;
             for reference in line.references() {
                 let inside = (entity.addr..entity.end()).contains(&reference.target);
                 if inside && reference.kind != ReferenceKind::Absolute {
                     continue;
                 }
                 let start = line.at().0 - entity.addr.0 + u64::from(reference.offset);
-                let start = u32::try_from(start).ok().filter(|start| *start < 1 << 28)?;
-                references.push(Outward {
-                    operand: start << 4 | u32::from(reference.width),
-                    target: reference.target.checked_sub(image.base)?.try_into().ok()?,
-                });
+                let tabled = jumps && may_be_jump_table(line) || is_relative_table(lines, index);
+                references.push(Outward::new(image, start, reference, tabled)?);
             }
         }
         Some(Outline {
             references: references.into(),
-            tables,
         })
     }
 }
 
 impl Meaning<'_, '_> {
-    /// True if two functions are seen to be equal by their outlines alone.
+    /// True if two functions are seen to be equal by their outlines, and by no more of their
+    /// instructions than those whose references the outlines do not prove to be the same.
     pub(crate) fn same_outlines(&self, base: &Parts, fixed: &Parts) -> bool {
+        let mut unproved = Vec::new();
         base.cold.len() == fixed.cold.len()
-            && base
-                .ids()
-                .zip(fixed.ids())
-                .all(|(a, b)| self.same_part(base, a, fixed, b) == Some(true))
+            && base.ids().zip(fixed.ids()).enumerate().all(|(part, both)| {
+                self.same_part(base, fixed, part, both, &mut unproved) == Some(true)
+            })
+            && (unproved.is_empty() || self.same_lines(base, fixed, &unproved))
     }
 
-    fn same_part(&self, base: &Parts, a: EntityId, fixed: &Parts, b: EntityId) -> Option<bool> {
+    /// `Some(true)` if two parts are the same but for the references that are added to
+    /// `unproved`: the number of the part, and where in it the operand is.
+    fn same_part(
+        &self,
+        base: &Parts,
+        fixed: &Parts,
+        part: usize,
+        (a, b): (EntityId, EntityId),
+        unproved: &mut Vec<(usize, u64)>,
+    ) -> Option<bool> {
         let c = self.comparison();
         let one = c.base_usage.outlines.get(a.0 as usize)?.as_ref()?;
         let other = c.fixed_usage.outlines.get(b.0 as usize)?.as_ref()?;
@@ -84,18 +119,17 @@ impl Meaning<'_, '_> {
             c.base.bytes(a.addr, a.size)?,
             c.fixed.bytes(b.addr, b.size)?,
         );
-        let tables = one.tables || other.tables;
         let mut done = 0;
         for (x, y) in one.references.iter().zip(&other.references) {
-            let start = (x.operand >> 4) as usize;
+            let start = x.start();
             if x.operand != y.operand || code.get(done..start)? != its.get(done..start)? {
                 return Some(false);
             }
-            done = start + (x.operand & 15) as usize;
+            done = x.end();
             let from = c.base.base.checked_add(x.target.into())?;
             let to = c.fixed.base.checked_add(y.target.into())?;
-            if !self.same_target(base, from, fixed, to, tables) {
-                return Some(false);
+            if !self.same_target(base, from, fixed, to, x.tabled()) {
+                unproved.push((part, start as u64));
             }
         }
         let (range, there) = (a.addr..a.end(), b.addr..b.end());
@@ -111,7 +145,7 @@ impl Meaning<'_, '_> {
         from: LinkAddr,
         fixed: &Parts,
         to: LinkAddr,
-        tables: bool,
+        tabled: bool,
     ) -> bool {
         let c = self.comparison();
         // A place in the function is the same at the same distance from its start, because its
@@ -127,7 +161,7 @@ impl Meaning<'_, '_> {
         if places.0.is_some() || places.1.is_some() {
             return places.0 == places.1;
         }
-        if !tables && self.is_known(from, to) {
+        if !tabled && self.is_known(from, to) {
             return true;
         }
         let pointed = || {
@@ -139,19 +173,19 @@ impl Meaning<'_, '_> {
                 if c.base.entity(a).kind != EntityKind::Object {
                     pointed()
                 } else {
-                    !tables && !self.is_unsized(a, b) && pointed()
+                    !tabled && !self.is_unsized(a, b) && pointed()
                 }
             }
             (Place::Stub(_), Place::Stub(_)) => pointed(),
             (Place::Slot(_), Place::Slot(_)) | (Place::Unnamed(_), Place::Unnamed(_)) => {
-                !tables && pointed()
+                !tabled && pointed()
             }
             (Place::Constant(a), Place::Constant(b)) => {
-                !tables && self.same_bytes(a, b) == Some(true)
+                !tabled && self.same_bytes(a, b) == Some(true)
             }
             _ => false,
         };
-        if same && !tables {
+        if same && !tabled {
             self.know(from, to);
         }
         same
@@ -171,7 +205,9 @@ impl Meaning<'_, '_> {
         };
         let (next, room) = read(c.base, &c.base_usage, a)?;
         let (its_next, its_room) = read(c.fixed, &c.fixed_usage, b)?;
-        if next != its_next || next > LONGEST {
+        // Where one image alone refers to a place between, the longer way includes the other.
+        let next = next.max(its_next);
+        if next > LONGEST {
             return Some(false);
         }
         let (one, other) = (c.base.bytes(a, room)?, c.fixed.bytes(b, its_room)?);
