@@ -1,6 +1,7 @@
 //! One thread of the process makes system calls for us and is itself again.
 
 use std::ops::Range;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use invivo_apply::{Protection, TargetError, Visit};
@@ -15,6 +16,7 @@ use crate::priority::First;
 use crate::ptrace::{RESTART_BLOCK, Standing, interrupt, negative, restart, seize, wait_standing};
 use crate::seccomp::{self, Filters};
 use crate::signal_frame::SignalFrame;
+use crate::ticks::Ticks;
 
 /// How long a thread may take to stop before another one is asked.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -188,10 +190,11 @@ impl Process {
             )));
         }
         let first = First::beside(self.pid, tid);
+        let ticks = Rc::new(Ticks::new());
         seize(self.pid, tid)?;
         let since = Instant::now();
         interrupt(self.pid, tid)?;
-        let thread = wait_standing(self.pid, tid, PATIENCE)?;
+        let thread = wait_standing(self.pid, tid, PATIENCE, &ticks)?;
         fits(self, &thread)?;
         // Asked of the thread that stands: another one may have given it a filter meanwhile.
         let filters = if seccomp::can_be_read() {

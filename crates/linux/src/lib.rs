@@ -24,6 +24,7 @@ mod stop;
 mod stray;
 mod symbols;
 mod target;
+mod ticks;
 mod unwind;
 
 pub use process::{Access, Process, processes};

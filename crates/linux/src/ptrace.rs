@@ -1,7 +1,7 @@
 //! ptrace, as far as it is used: a thread that stands is a [`Standing`], and only
 //! a standing one can be asked for anything.
 
-use std::marker::PhantomData;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use invivo_apply::TargetError;
@@ -15,6 +15,7 @@ use nix::unistd::Pid;
 use crate::error::traced;
 use crate::lock::is_ending;
 use crate::seccomp::{Call, Filters, Verdict};
+use crate::ticks::Ticks;
 
 /// `PTRACE_EVENT_STOP`: nix has no name for it.
 const EVENT_STOP: i32 = 128;
@@ -43,7 +44,8 @@ pub(crate) struct Standing {
     /// Its registers at that time, if they said that the call was interrupted.
     interrupted: Option<user_regs_struct>,
     gone: bool,
-    _same_thread: PhantomData<*const ()>,
+    /// Not to be shared: requests belong to the thread that attached.
+    ticks: Rc<Ticks>,
 }
 
 /// How a wait ended.
@@ -106,6 +108,7 @@ pub(crate) fn wait_standing(
     pid: i32,
     tid: i32,
     patience: Duration,
+    ticks: &Rc<Ticks>,
 ) -> Result<Standing, TargetError> {
     let mut standing = Standing {
         tid: Pid::from_raw(tid),
@@ -113,7 +116,7 @@ pub(crate) fn wait_standing(
         call: None,
         interrupted: None,
         gone: false,
-        _same_thread: PhantomData,
+        ticks: Rc::clone(ticks),
     };
     let deadline = Instant::now() + patience;
     loop {
@@ -144,7 +147,10 @@ impl Standing {
 
     /// Its next stop, if it has come to one.
     pub(crate) fn look(&mut self) -> Result<Option<Stop>, TargetError> {
-        let flags = WaitPidFlag::__WALL | WaitPidFlag::WNOHANG;
+        self.next_stop(WaitPidFlag::__WALL | WaitPidFlag::WNOHANG)
+    }
+
+    fn next_stop(&mut self, flags: WaitPidFlag) -> Result<Option<Stop>, TargetError> {
         match waitpid(self.tid, Some(flags)) {
             Ok(WaitStatus::PtraceEvent(_, Signal::SIGTRAP, EVENT_STOP)) => Ok(Some(Stop::Event)),
             Ok(WaitStatus::PtraceEvent(_, _, EVENT_STOP)) => Ok(Some(Stop::Group)),
@@ -159,11 +165,15 @@ impl Standing {
         }
     }
 
-    /// Waits for the next stop. Short waits are the rule, so it looks often at first.
+    /// Waits for the next stop.
     fn wait(&mut self, deadline: Instant) -> Result<Stop, TargetError> {
-        let mut looks = 0u32;
         loop {
-            if let Some(stop) = self.look()? {
+            let stop = if self.ticks.tick() {
+                self.next_stop(WaitPidFlag::__WALL)?
+            } else {
+                self.look()?
+            };
+            if let Some(stop) = stop {
                 return Ok(stop);
             }
             if Instant::now() > deadline {
@@ -172,10 +182,7 @@ impl Standing {
                     self.tid, self.pid
                 )));
             }
-            looks += 1;
-            if looks < 50 {
-                std::thread::yield_now();
-            } else {
+            if !self.ticks.tick() {
                 std::thread::sleep(Duration::from_micros(20));
             }
         }

@@ -1,6 +1,7 @@
 //! All threads stand for a moment.
 
 use std::collections::BTreeSet;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use invivo_apply::{Stack, Stopped, TargetError, Thread};
@@ -10,6 +11,7 @@ use crate::Process;
 use crate::deputy::by_deputy;
 use crate::priority::First;
 use crate::ptrace::{Standing, Stop, interrupt, seize, wait_standing};
+use crate::ticks::Ticks;
 use crate::unwind::Unwinder;
 
 /// How long a thread may take to stop.
@@ -55,7 +57,8 @@ impl<'p> AllStopped<'p> {
         unwinder: &'p mut Unwinder,
         late: &[i32],
     ) -> Result<Self, TargetError> {
-        let (threads, since) = process.at_system_calls(late);
+        let ticks = Rc::new(Ticks::new());
+        let (threads, since) = process.at_system_calls(late, &ticks);
         let mut known: BTreeSet<i32> = threads.iter().map(Standing::tid).collect();
         let mut all = AllStopped {
             process,
@@ -94,13 +97,13 @@ impl<'p> AllStopped<'p> {
             let mut standing = Vec::new();
             for tid in brief {
                 if asked(interrupt(process.pid, tid), tid) {
-                    standing.push(wait_standing(process.pid, tid, PATIENCE));
+                    standing.push(wait_standing(process.pid, tid, PATIENCE, &ticks));
                 }
             }
             // All others are asked before any is waited for.
             new.retain(|tid| asked(interrupt(process.pid, *tid), *tid));
             let others = new.into_iter();
-            standing.extend(others.map(|tid| wait_standing(process.pid, tid, PATIENCE)));
+            standing.extend(others.map(|tid| wait_standing(process.pid, tid, PATIENCE, &ticks)));
             for thread in standing {
                 match thread {
                     Ok(thread) => all.threads.push(thread),
@@ -179,11 +182,11 @@ impl Process {
 
     /// Lets running threads reach their next system call, and holds them there, or where
     /// they are when the time is over. Who is gone or does not stop is left out.
-    fn at_system_calls(&self, tids: &[i32]) -> (Vec<Standing>, Option<Instant>) {
+    fn at_system_calls(&self, tids: &[i32], ticks: &Rc<Ticks>) -> (Vec<Standing>, Option<Instant>) {
         let begin = |tid: &i32| {
             seize(self.pid, *tid)?;
             interrupt(self.pid, *tid)?;
-            let thread = wait_standing(self.pid, *tid, PATIENCE)?;
+            let thread = wait_standing(self.pid, *tid, PATIENCE, ticks)?;
             if thread.call().is_some() {
                 thread.release()?;
                 return Ok(None);

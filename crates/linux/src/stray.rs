@@ -3,6 +3,7 @@
 //! They make their call and come back by themselves. Until then nothing that depends
 //! on that call may be decided: memory that is not there yet may still appear.
 
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use invivo_apply::TargetError;
@@ -12,6 +13,7 @@ use crate::Process;
 use crate::deputy::by_deputy;
 use crate::ptrace::{interrupt, seize, wait_standing};
 use crate::signal_frame::is_frame;
+use crate::ticks::Ticks;
 
 /// How long a thread may take to come back: it needs a processor for a moment.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -48,9 +50,10 @@ impl Process {
     }
 
     fn is_stray(&self, tid: i32) -> Result<bool, TargetError> {
+        let ticks = Rc::new(Ticks::new());
         let standing = seize(self.pid, tid)
             .and_then(|()| interrupt(self.pid, tid))
-            .and_then(|()| wait_standing(self.pid, tid, Duration::from_secs(1)));
+            .and_then(|()| wait_standing(self.pid, tid, Duration::from_secs(1), &ticks));
         let thread = match standing {
             Ok(thread) => thread,
             Err(TargetError::Gone(_)) => return Ok(false),
