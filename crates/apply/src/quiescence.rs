@@ -68,12 +68,15 @@ impl fmt::Display for Blocker {
     }
 }
 
-/// Says what lies at the frames of `blockers`. That takes a while, so the threads must
+/// Says what `blockers` are called, and what lies at their frames. That takes a while, so the threads must
 /// run again by then.
 pub(crate) fn name_places(target: &dyn Target, blockers: &mut [Blocker]) {
     // Without names the addresses are still told.
     let patches = symbols(target).unwrap_or_default();
     for blocker in blockers {
+        if blocker.thread.name.is_empty() {
+            blocker.thread.name = target.thread_name(blocker.thread.tid);
+        }
         let frames: Vec<LiveAddr> = blocker.frames.iter().map(|frame| frame.at).collect();
         let places = target.places(&frames);
         for (frame, place) in blocker.frames.iter_mut().zip(places) {

@@ -254,6 +254,12 @@ pub trait Target {
     /// When the target is gone or may not be looked at.
     fn glimpse(&self) -> Result<Vec<Stack>, TargetError>;
 
+    /// What a thread is called, if it is still there.
+    fn thread_name(&self, tid: i32) -> String {
+        let _ = tid;
+        String::new()
+    }
+
     /// What lies at each of these places, for a person: `read+0x1a in libc.so.6`.
     /// All but the first are return addresses.
     fn places(&self, frames: &[LiveAddr]) -> Vec<Option<String>> {

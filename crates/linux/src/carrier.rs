@@ -13,6 +13,7 @@ use crate::Process;
 use crate::gadgets::{Gadgets, WayBack};
 use crate::memory::Memory;
 use crate::priority::First;
+use crate::proc_file::Status;
 use crate::ptrace::{RESTART_BLOCK, Standing, interrupt, negative, restart, seize, wait_standing};
 use crate::seccomp::{self, Filters};
 use crate::signal_frame::SignalFrame;
@@ -210,12 +211,8 @@ impl Process {
     ///
     /// A shadow stack holds no return address for the way back.
     fn may_carry(&self, tid: i32) -> Result<bool, TargetError> {
-        let path = format!("/proc/{}/task/{tid}/status", self.pid);
-        let status = std::fs::read_to_string(path).unwrap_or_default();
-        let field = |name: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name));
-            line.unwrap_or_default().trim()
-        };
+        let status = Status::of_thread(self.pid, tid);
+        let field = |name: &str| status.field(name).unwrap_or_default();
         let (filtered, readable) = (field("Seccomp:") == "2", seccomp::can_be_read());
         let why = if field("Seccomp:") == "1" {
             "may only read, write and exit (seccomp, strict mode)"

@@ -1,11 +1,65 @@
 //! Pieces of the target's own code with which it makes system calls for us.
 
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
 use invivo_apply::TargetError;
 use invivo_image::LiveAddr;
 use memchr::memmem;
-use procfs::process::{MMPermissions, MMapPath};
+use procfs::process::{MMPermissions, MMapPath, MemoryMap};
 
 use crate::Process;
+
+const SYSCALL_RET: &[u8] = &[0x0f, 0x05, 0xc3];
+/// `mov rax, 15; syscall`, and the form with `eax`.
+const RESTORERS: [&[u8]; 2] = [
+    &[0x48, 0xc7, 0xc0, 15, 0, 0, 0, 0x0f, 0x05],
+    &[0xb8, 15, 0, 0, 0, 0x0f, 0x05],
+];
+const POP_RAX_RET: &[u8] = &[0x58, 0xc3];
+/// More bytes than any of them has.
+const LONGEST: usize = 16;
+
+/// Device, inode and offset of a mapping.
+type FilePart = ((i32, i32), u64, u64);
+/// What was found in files, as offsets from the mapping's start.
+static KNOWN: Mutex<BTreeMap<FilePart, Found>> = Mutex::new(BTreeMap::new());
+
+/// Places of code in a mapping, as far as it has them.
+#[derive(Clone, Copy, Debug, Default)]
+struct Found {
+    syscall: Option<u64>,
+    /// Where it begins and ends.
+    restorer: Option<(u64, u64)>,
+    pop: Option<u64>,
+}
+
+impl Found {
+    fn or(self, other: Found) -> Found {
+        Found {
+            syscall: self.syscall.or(other.syscall),
+            restorer: self.restorer.or(other.restorer),
+            pop: self.pop.or(other.pop),
+        }
+    }
+
+    fn map(self, place: impl Fn(u64) -> u64) -> Found {
+        Found {
+            syscall: self.syscall.map(&place),
+            restorer: self.restorer.map(|(at, end)| (place(at), place(end))),
+            pop: self.pop.map(&place),
+        }
+    }
+
+    fn gadgets(self) -> Option<Gadgets> {
+        let restorer = self.restorer;
+        let restorer = restorer.map(|(at, end)| WayBack::Restorer(at, end));
+        Some(Gadgets {
+            syscall: self.syscall?,
+            way_back: restorer.or(self.pop.map(WayBack::PopRax))?,
+        })
+    }
+}
 
 /// Pieces of the target's own code that are run.
 #[derive(Clone, Copy, Debug)]
@@ -67,50 +121,76 @@ impl Process {
     }
 
     fn find_gadgets(&self) -> Result<Option<Gadgets>, TargetError> {
-        const SYSCALL_RET: &[u8] = &[0x0f, 0x05, 0xc3];
-        // mov rax, 15; syscall — and the form with eax.
-        const RESTORER: [&[u8]; 2] = [
-            &[0x48, 0xc7, 0xc0, 15, 0, 0, 0, 0x0f, 0x05],
-            &[0xb8, 15, 0, 0, 0, 0x0f, 0x05],
-        ];
-        const POP_RAX_RET: &[u8] = &[0x58, 0xc3];
-        let (mut syscall, mut restorer, mut pop) = (None, None, None);
-        let mut maps = self.maps()?;
-        // libc first: it has both, and it is small.
-        maps.sort_by_key(|map| match &map.pathname {
-            MMapPath::Path(path) => !path.to_string_lossy().contains("libc"),
-            _ => true,
+        let mut found = Found::default();
+        let maps = self.maps()?;
+        let is_text = |map: &&MemoryMap| {
+            let open = MMPermissions::READ | MMPermissions::EXECUTE;
+            map.perms.contains(open) && matches!(map.pathname, MMapPath::Path(_))
+        };
+        let mut texts: Vec<&MemoryMap> = maps.iter().filter(is_text).collect();
+        // The loader and libc first: each has both, and the loader is small.
+        texts.sort_by_key(|map| match &map.pathname {
+            MMapPath::Path(path) if path.to_string_lossy().contains("/ld-") => 0,
+            MMapPath::Path(path) if path.to_string_lossy().contains("libc") => 1,
+            _ => 2,
         });
-        for map in maps {
-            let text = map
-                .perms
-                .contains(MMPermissions::READ | MMPermissions::EXECUTE);
-            if !text || !matches!(map.pathname, MMapPath::Path(_)) {
-                continue;
-            }
-            for (start, size) in pieces(map.address) {
-                let bytes = self.memory.read_some(LiveAddr(start), size);
-                let find = |code: &[u8]| memmem::find(&bytes, code).map(|at| start + at as u64);
-                syscall = syscall.or_else(|| find(SYSCALL_RET));
-                let restorers = || RESTORER.into_iter();
-                restorer = restorer.or_else(|| {
-                    restorers().find_map(|code| find(code).map(|at| (at, at + code.len() as u64)))
-                });
-                pop = pop.or_else(|| find(POP_RAX_RET));
-                if let (Some(syscall), Some((restorer, end))) = (syscall, restorer) {
-                    return Ok(Some(Gadgets {
-                        syscall,
-                        way_back: WayBack::Restorer(restorer, end),
-                    }));
-                }
+        for map in texts {
+            found = found.or(self.search(map));
+            if found.syscall.is_some() && found.restorer.is_some() {
+                break;
             }
         }
-        let way_back = restorer
-            .map(|(at, end)| WayBack::Restorer(at, end))
-            .or(pop.map(WayBack::PopRax));
-        Ok(syscall
-            .zip(way_back)
-            .map(|(syscall, way_back)| Gadgets { syscall, way_back }))
+        Ok(found.gadgets())
+    }
+
+    /// What is in a mapping. Processes have most of their files in common, so that a place
+    /// is looked for once in each, and then only looked at.
+    fn search(&self, map: &MemoryMap) -> Found {
+        let start = map.address.0;
+        let file = (map.dev, map.inode, map.offset);
+        let known = KNOWN
+            .lock()
+            .ok()
+            .and_then(|known| known.get(&file).copied());
+        if let Some(known) = known.map(|known| known.map(|offset| start.wrapping_add(offset)))
+            && self.still_has(&known)
+        {
+            return known;
+        }
+        let mut found = Found::default();
+        for (start, size) in pieces(map.address) {
+            let bytes = self.memory.read_some(LiveAddr(start), size);
+            let find = |code: &[u8]| memmem::find(&bytes, code).map(|at| start + at as u64);
+            found = Found {
+                syscall: found.syscall.or_else(|| find(SYSCALL_RET)),
+                restorer: found.restorer.or_else(|| {
+                    let end = |at: u64, code: &[u8]| (at, at + code.len() as u64);
+                    let mut all = RESTORERS.into_iter();
+                    all.find_map(|code| find(code).map(|at| end(at, code)))
+                }),
+                pop: found.pop.or_else(|| find(POP_RAX_RET)),
+            };
+            if found.syscall.is_some() && found.restorer.is_some() {
+                break;
+            }
+        }
+        if let Ok(mut known) = KNOWN.lock() {
+            known.insert(file, found.map(|at| at.wrapping_sub(start)));
+        }
+        found
+    }
+
+    /// True if the code of another process with the same file is here as well.
+    fn still_has(&self, found: &Found) -> bool {
+        let has = |place: Option<u64>, codes: &[&[u8]]| {
+            place.is_none_or(|at| {
+                let bytes = self.memory.read_some(LiveAddr(at), LONGEST);
+                codes.iter().any(|code| bytes.starts_with(code))
+            })
+        };
+        has(found.syscall, &[SYSCALL_RET])
+            && has(found.restorer.map(|(at, _)| at), &RESTORERS)
+            && has(found.pop, &[POP_RAX_RET])
     }
 }
 
@@ -119,12 +199,11 @@ impl Process {
 /// into the next one, or what lies across their border would be missed.
 fn pieces((start, end): (u64, u64)) -> impl Iterator<Item = (u64, usize)> {
     const PIECE: usize = 64 << 10;
-    const LONGEST: u64 = 16;
     const LARGEST: u64 = 64 << 20;
     let end = end.min(start.saturating_add(LARGEST));
     (start..end).step_by(PIECE).map(move |from| {
         let left = end - from;
-        let size = left.min(PIECE as u64 + LONGEST);
+        let size = left.min((PIECE + LONGEST) as u64);
         (from, usize::try_from(size).unwrap_or(0))
     })
 }

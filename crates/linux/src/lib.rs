@@ -15,6 +15,7 @@ mod memory;
 mod modules;
 mod outside;
 mod priority;
+mod proc_file;
 mod process;
 mod ptrace;
 mod scan;

@@ -57,7 +57,7 @@ impl Process {
     pub(crate) fn loaded(&self) -> Result<Vec<Loaded>, TargetError> {
         let maps = self.maps()?;
         let mut found = Vec::new();
-        for map in &maps {
+        for map in maps.iter() {
             let path = match &map.pathname {
                 MMapPath::Path(path) => path.to_string_lossy().into_owned(),
                 MMapPath::Vdso => "[vdso]".to_owned(),

@@ -5,6 +5,8 @@ use std::marker::PhantomData;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
+use crate::proc_file;
+
 /// While a thread of the target waits for us, we should not wait for a processor: as
 /// long as this lives, this program comes first. At all other times the target does.
 ///
@@ -48,12 +50,15 @@ impl First {
 
 /// Moves this thread; returns where it could run before.
 fn move_beside(pid: i32, tid: i32) -> Option<CpuSet> {
-    let process = procfs::process::Process::new(pid).ok()?;
-    let processor = process.task_from_tid(tid).ok()?.stat().ok()?.processor?;
+    /// Of the values behind the name of the program, which may hold anything.
+    const PROCESSOR: usize = 36;
+    let stat = proc_file::read(&format!("/proc/{pid}/task/{tid}/stat")).ok()?;
+    let mut values = stat.rsplit_once(')')?.1.split_whitespace();
+    let processor: usize = values.nth(PROCESSOR)?.parse().ok()?;
     let this = Pid::from_raw(0);
     let before = sched_getaffinity(this).ok()?;
     let mut there = CpuSet::new();
-    there.set(usize::try_from(processor).ok()?).ok()?;
+    there.set(processor).ok()?;
     sched_setaffinity(this, &there).ok()?;
     Some(before)
 }

@@ -1,7 +1,9 @@
 //! A process: opened, looked at, held against other tools.
 
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use invivo_apply::{Options, TargetError};
@@ -12,6 +14,12 @@ use crate::error::proc_error;
 use crate::gadgets::Gadgets;
 use crate::lock::{Lock, is_ending};
 use crate::memory::Memory;
+use crate::proc_file::{self, Status, failure};
+
+/// How long one look at the mappings serves, as long as this program changes none. What
+/// is done with them can never be sure that the process has not gone on meanwhile: nothing
+/// is put where something is, and text is compared with its file before it is moved.
+const FRESH: Duration = Duration::from_millis(1);
 
 /// What will be done to a process.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +39,8 @@ pub struct Process {
     pub(crate) info: procfs::process::Process,
     pub(crate) gadgets: OnceCell<Option<Gadgets>>,
     name: String,
+    /// The mappings, and when they were looked at.
+    maps: RefCell<Option<(Instant, Rc<Vec<MemoryMap>>)>>,
     _lock: Option<Lock>,
 }
 
@@ -42,30 +52,31 @@ impl Process {
     /// it may not be looked at, or when another tool works on it.
     pub fn open(pid: i32, access: Access<'_>) -> Result<Process, TargetError> {
         let info = procfs::process::Process::new(pid).map_err(|e| proc_error(pid, e))?;
-        let stat = info.stat().map_err(|e| proc_error(pid, e))?;
-        if matches!(stat.state, 'Z' | 'X') {
+        let status = Status::of(pid)?;
+        if status.has_ended() {
             return Err(TargetError::Unsupported(format!(
                 "process {pid} has ended (it is a zombie)"
             )));
         }
-        if stat.vsize == 0 {
-            let text = format!("process {pid} ({}) is a thread of the kernel", stat.comm);
+        let name = status.field("Name:").unwrap_or_default().to_owned();
+        if status.field("VmSize:").is_none() {
+            let text = format!("process {pid} ({name}) is a thread of the kernel");
             return Err(TargetError::Unsupported(text));
         }
         let options = match access {
             Access::Read => None,
             Access::Write(options) => Some(options),
         };
-        let memory = Memory::open(pid, options.is_some())?;
-        is_64_bit(pid, &memory, &info)?;
         let mut process = Process {
             pid,
-            memory,
+            memory: Memory::open(pid, options.is_some())?,
             info,
             gadgets: OnceCell::new(),
-            name: stat.comm,
+            name,
+            maps: RefCell::new(None),
             _lock: None,
         };
+        process.is_64_bit()?;
         if let Some(options) = options {
             process._lock = Some(Lock::take(pid, process.memory.file()?, options)?);
             process.may_be_traced()?;
@@ -79,9 +90,9 @@ impl Process {
         let pid = self.pid;
         let deadline = Instant::now() + Duration::from_secs(1);
         loop {
-            let status = self.info.status().map_err(|e| proc_error(pid, e))?;
-            match status.tracerpid {
-                0 if status.state.starts_with('T') => {
+            let status = Status::of(pid)?;
+            match status.tracer() {
+                0 if status.state() == 'T' => {
                     return Err(TargetError::NotNow(format!(
                         "process {pid} is stopped (SIGSTOP); continue it with: kill -CONT {pid}"
                     )));
@@ -120,23 +131,49 @@ impl Process {
         Ok(LiveAddr(auxv.get(&AT_ENTRY).copied().unwrap_or(0)))
     }
 
-    pub(crate) fn maps(&self) -> Result<Vec<MemoryMap>, TargetError> {
+    pub(crate) fn maps(&self) -> Result<Rc<Vec<MemoryMap>>, TargetError> {
+        if let Some((seen, maps)) = &*self.maps.borrow()
+            && seen.elapsed() < FRESH
+        {
+            return Ok(Rc::clone(maps));
+        }
+        let seen = Instant::now();
         let maps = self.info.maps().map_err(|e| proc_error(self.pid, e))?;
         if maps.0.is_empty() {
             return Err(TargetError::Gone(self.pid));
         }
-        Ok(maps.0)
+        let maps = Rc::new(maps.0);
+        *self.maps.borrow_mut() = Some((seen, Rc::clone(&maps)));
+        Ok(maps)
+    }
+
+    /// The next look at the mappings is a new one.
+    pub(crate) fn forget_maps(&self) {
+        *self.maps.borrow_mut() = None;
     }
 
     /// Its threads.
     pub(crate) fn tids(&self) -> Result<Vec<i32>, TargetError> {
-        let tasks = self.info.tasks().map_err(|e| proc_error(self.pid, e))?;
-        Ok(tasks.flatten().map(|task| task.tid).collect())
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid));
+        let tasks = tasks.map_err(|error| failure(self.pid, error))?;
+        let number = |name: std::ffi::OsString| name.to_str()?.parse().ok();
+        Ok(tasks
+            .flatten()
+            .filter_map(|task| number(task.file_name()))
+            .collect())
+    }
+
+    /// How many threads it has, those that have ended but are not forgotten included.
+    pub(crate) fn thread_count(&self) -> Option<usize> {
+        let data = std::fs::metadata(format!("/proc/{}/task", self.pid)).ok()?;
+        // Each is a folder below this one.
+        usize::try_from(data.nlink().checked_sub(2)?).ok()
     }
 
     /// True unless the process is known to catch no signal at all.
     pub(crate) fn has_handlers(&self) -> bool {
-        self.info.status().map_or(true, |status| status.sigcgt != 0)
+        let caught = Status::of(self.pid).map(|status| status.signals("SigCgt:"));
+        !matches!(caught, Ok(Some(0)))
     }
 
     pub(crate) fn has_thread(&self, tid: i32) -> bool {
@@ -151,15 +188,37 @@ impl Process {
     /// The system call in which a thread waits, its arguments, its stack pointer and its
     /// place, as the kernel writes them.
     pub(crate) fn waits_at(&self, tid: i32) -> Option<String> {
-        let text =
-            std::fs::read_to_string(format!("/proc/{}/task/{tid}/syscall", self.pid)).ok()?;
+        let text = proc_file::read(&format!("/proc/{}/task/{tid}/syscall", self.pid)).ok()?;
         (text.trim() != "running").then_some(text)
     }
 
-    pub(crate) fn thread_name(&self, tid: i32) -> String {
+    pub(crate) fn name_of(&self, tid: i32) -> String {
         let path = format!("/proc/{}/task/{tid}/comm", self.pid);
-        std::fs::read_to_string(path)
-            .map_or_else(|_| "?".to_owned(), |name| name.trim_end().to_owned())
+        proc_file::read(&path).map_or_else(|_| "?".to_owned(), |name| name.trim_end().to_owned())
+    }
+
+    fn is_64_bit(&self) -> Result<(), TargetError> {
+        const ELF_CLASS: usize = 4;
+        const CLASS_64: u8 = 2;
+        let maps = self.maps()?;
+        let programs = maps
+            .iter()
+            .filter(|map| map.offset == 0 && matches!(map.pathname, MMapPath::Path(_)));
+        for map in programs.filter(|map| map.perms.contains(MMPermissions::READ)) {
+            let mut head = [0; 5];
+            self.memory.read(LiveAddr(map.address.0), &mut head)?;
+            if head[..4] == *b"\x7fELF" {
+                return if head[ELF_CLASS] == CLASS_64 {
+                    Ok(())
+                } else {
+                    Err(TargetError::Unsupported(format!(
+                        "process {} runs a 32-bit program",
+                        self.pid
+                    )))
+                };
+            }
+        }
+        Ok(())
     }
 }
 
@@ -172,30 +231,19 @@ pub fn processes() -> Result<Vec<i32>, TargetError> {
     Ok(all.flatten().map(|process| process.pid).collect())
 }
 
-fn is_64_bit(
-    pid: i32,
-    memory: &Memory,
-    info: &procfs::process::Process,
-) -> Result<(), TargetError> {
-    const ELF_CLASS: usize = 4;
-    const CLASS_64: u8 = 2;
-    let maps = info.maps().map_err(|e| proc_error(pid, e))?;
-    let programs = maps
-        .0
-        .iter()
-        .filter(|map| map.offset == 0 && matches!(map.pathname, MMapPath::Path(_)));
-    for map in programs.filter(|map| map.perms.contains(MMPermissions::READ)) {
-        let mut head = [0; 5];
-        memory.read(invivo_image::LiveAddr(map.address.0), &mut head)?;
-        if head[..4] == *b"\x7fELF" {
-            return if head[ELF_CLASS] == CLASS_64 {
-                Ok(())
-            } else {
-                Err(TargetError::Unsupported(format!(
-                    "process {pid} runs a 32-bit program"
-                )))
-            };
-        }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_are_counted_as_they_are_listed() {
+        let own = Process::open(std::process::id().cast_signed(), Access::Read).unwrap();
+        let (stay, leave) = std::sync::mpsc::channel::<()>();
+        let waits = std::thread::spawn(move || leave.recv());
+        // Other tests start and end threads meanwhile.
+        let same = (0..1000).any(|_| Some(own.tids().unwrap().len()) == own.thread_count());
+        assert!(same && own.thread_count() > Some(1));
+        drop(stay);
+        assert!(waits.join().unwrap().is_err());
     }
-    Ok(())
 }

@@ -2,6 +2,7 @@
 //! a standing one can be asked for anything.
 
 use std::rc::Rc;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use invivo_apply::TargetError;
@@ -14,6 +15,7 @@ use nix::unistd::Pid;
 
 use crate::error::traced;
 use crate::lock::is_ending;
+use crate::proc_file::Status;
 use crate::seccomp::{Call, Filters, Verdict};
 use crate::ticks::Ticks;
 
@@ -136,6 +138,18 @@ pub(crate) fn wait_standing(
     }
 }
 
+/// Bytes that hold all states of this processor. Asked once: a virtual machine takes a
+/// while to answer.
+pub(crate) fn size_of_extended_state() -> usize {
+    static SIZE: OnceLock<usize> = OnceLock::new();
+    *SIZE.get_or_init(|| {
+        // CPUID leaf 0xd.
+        let size = std::arch::x86_64::__cpuid_count(0xd, 0).ecx;
+        let size = usize::try_from(size).map_or(LARGEST_XSTATE, |size| size + 64);
+        size.min(LARGEST_XSTATE)
+    })
+}
+
 impl Standing {
     pub(crate) fn pid(&self) -> i32 {
         self.pid
@@ -205,11 +219,8 @@ impl Standing {
 
     /// The extended state, in the layout of XSAVE.
     pub(crate) fn extended_state(&self) -> Result<Vec<u8>, TargetError> {
-        // CPUID leaf 0xd: what all states of this processor take. A thread is held
-        // meanwhile, so no more memory is touched than that.
-        let size = std::arch::x86_64::__cpuid_count(0xd, 0).ecx;
-        let size = usize::try_from(size).map_or(LARGEST_XSTATE, |size| size + 64);
-        let mut bytes = vec![0u8; size.min(LARGEST_XSTATE)];
+        // A thread is held meanwhile, so no more memory is touched than that.
+        let mut bytes = vec![0u8; size_of_extended_state()];
         let mut vector = libc::iovec {
             iov_base: bytes.as_mut_ptr().cast(),
             iov_len: bytes.len(),
@@ -360,11 +371,19 @@ impl Standing {
 
     /// True if a signal waits that the thread will take.
     fn has_signal(&self) -> bool {
-        let task = procfs::process::Process::new(self.tid.as_raw());
-        let Ok(status) = task.and_then(|task| task.status()) else {
-            return true;
-        };
-        (status.sigpnd | status.shdpnd) & !(status.sigblk | status.sigign) != 0
+        let status = Status::of_thread(self.pid, self.tid.as_raw());
+        let set = |name| status.signals(name);
+        let sets = (|| {
+            Some((
+                set("SigPnd:")?,
+                set("ShdPnd:")?,
+                set("SigBlk:")?,
+                set("SigIgn:")?,
+            ))
+        })();
+        sets.is_none_or(|(own, shared, blocked, ignored)| {
+            (own | shared) & !(blocked | ignored) != 0
+        })
     }
 
     /// Lets it go on as if it had never been stopped.

@@ -115,6 +115,10 @@ impl<'p> AllStopped<'p> {
                 all.resume()?;
                 return Err(error);
             }
+            // Nobody is left to start another one.
+            if process.thread_count() == Some(all.threads.len()) {
+                break;
+            }
         }
         Ok(all)
     }
@@ -138,10 +142,10 @@ impl Stopped for AllStopped<'_> {
         for standing in &self.threads {
             let registers = standing.registers()?;
             let (frames, unknown) = self.unwinder.walk(&self.process.memory, &registers);
-            let name = self.process.thread_name(standing.tid());
+            // Names can be asked for when all run again.
             let thread = Thread {
                 tid: standing.tid(),
-                name,
+                name: String::new(),
             };
             stacks.push(Stack {
                 thread,

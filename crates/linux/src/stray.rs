@@ -11,6 +11,7 @@ use invivo_image::LiveAddr;
 
 use crate::Process;
 use crate::deputy::by_deputy;
+use crate::proc_file::Status;
 use crate::ptrace::{interrupt, seize, wait_standing};
 use crate::signal_frame::is_frame;
 use crate::ticks::Ticks;
@@ -42,10 +43,7 @@ impl Process {
     /// As a thread does that makes a call for a tool; hardly another one does.
     fn blocks_every_signal(&self, tid: i32) -> bool {
         const UNBLOCKABLE: u64 = 1 << (libc::SIGKILL - 1) | 1 << (libc::SIGSTOP - 1);
-        let path = format!("/proc/{}/task/{tid}/status", self.pid);
-        let status = std::fs::read_to_string(path).unwrap_or_default();
-        let mask = status.lines().find_map(|line| line.strip_prefix("SigBlk:"));
-        let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+        let mask = Status::of_thread(self.pid, tid).signals("SigBlk:");
         mask.is_some_and(|mask| mask | UNBLOCKABLE == u64::MAX)
     }
 

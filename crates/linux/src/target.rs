@@ -19,7 +19,7 @@ use crate::carrier::Carrier;
 use crate::deputy::by_deputy;
 use crate::modules::Loaded;
 use crate::outside::is_outside_runtime;
-use crate::ptrace::Standing;
+use crate::ptrace::{Standing, size_of_extended_state};
 use crate::unwind::Unwinder;
 
 /// The function of libgcc with which unwind data are registered.
@@ -51,17 +51,17 @@ impl Target for Process {
     }
 
     fn regions(&self) -> Result<Vec<Region>, TargetError> {
-        let region = |map: MemoryMap| Region {
+        let region = |map: &MemoryMap| Region {
             range: LiveAddr(map.address.0)..LiveAddr(map.address.1),
             executable: map.perms.contains(MMPermissions::EXECUTE),
             writable: map.perms.contains(MMPermissions::WRITE),
-            file: match map.pathname {
+            file: match &map.pathname {
                 MMapPath::Path(path) => Some(path.to_string_lossy().into_owned()),
                 MMapPath::Anonymous => None,
                 other => Some(format!("{other:?}")),
             },
         };
-        Ok(self.maps()?.into_iter().map(region).collect())
+        Ok(self.maps()?.iter().map(region).collect())
     }
 
     fn read(&self, at: LiveAddr, bytes: &mut [u8]) -> Result<(), TargetError> {
@@ -82,12 +82,12 @@ impl Target for Process {
     }
 
     fn original(&self, range: Range<LiveAddr>) -> Result<Option<Vec<u8>>, TargetError> {
-        let map = self
-            .maps()?
-            .into_iter()
+        let maps = self.maps()?;
+        let map = maps
+            .iter()
             .find(|map| map.address.0 <= range.start.0 && range.end.0 <= map.address.1);
         let Some(map) = map else { return Ok(None) };
-        let Some(file) = self.open_mapped(&map) else {
+        let Some(file) = self.open_mapped(map) else {
             return Ok(None);
         };
         let Ok(size) = usize::try_from(range.end.0 - range.start.0) else {
@@ -157,7 +157,7 @@ impl Target for Process {
             if self.waits_at(tid) != Some(waits) {
                 continue;
             }
-            let name = self.thread_name(tid);
+            let name = self.name_of(tid);
             stacks.push(Stack {
                 thread: Thread { tid, name },
                 frames,
@@ -167,6 +167,10 @@ impl Target for Process {
             });
         }
         Ok(stacks)
+    }
+
+    fn thread_name(&self, tid: i32) -> String {
+        self.name_of(tid)
     }
 
     fn places(&self, frames: &[LiveAddr]) -> Vec<Option<String>> {
@@ -222,16 +226,19 @@ impl Process {
     ) -> Result<Duration, TargetError> {
         // Looked for before the clock starts: no thread is held for it.
         self.gadgets()?;
+        size_of_extended_state();
         let mut carried = |mut carrier: Carrier<'_>| {
             let result = calls(&mut carrier);
             let held = carrier.leave()?;
             result.map(|()| held)
         };
-        match self.hold_patient(&fits)? {
+        let visited = match self.hold_patient(&fits)? {
             Some(carrier) => carried(carrier),
             // The call of any other thread may end early if its tracer is killed.
             None => by_deputy(|| carried(self.hold(&fits)?)),
-        }
+        };
+        self.forget_maps();
+        visited
     }
 
     /// Link address and size of a section of a loaded image, from its file.

@@ -5,7 +5,7 @@
 //! way: it leaves out the very function that is being executed when that one has
 //! no frame yet.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
 use gimli::{
@@ -48,9 +48,21 @@ struct Tables {
     bases: BaseAddresses,
 }
 
+/// How the caller's registers are found at one instruction.
+struct Row {
+    module: usize,
+    encoding: gimli::Encoding,
+    is_signal: bool,
+    cfa: CfaRule<usize>,
+    /// By DWARF's number.
+    rules: [Option<RegisterRule<usize>>; 17],
+}
+
 /// Unwind data of all modules of a process.
 pub(crate) struct Unwinder {
     modules: Vec<Module>,
+    /// Threads mostly wait at the same places, so that each is read once.
+    rows: HashMap<u64, Rc<Row>>,
     context: UnwindContext<usize>,
 }
 
@@ -70,6 +82,7 @@ impl Unwinder {
         }
         Ok(Unwinder {
             modules,
+            rows: HashMap::new(),
             context: UnwindContext::new(),
         })
     }
@@ -155,35 +168,23 @@ impl Unwinder {
         exact: &mut bool,
     ) -> Result<bool, String> {
         let at = if *exact { rip } else { rip.wrapping_sub(1) };
-        let module = self
-            .modules
-            .iter()
-            .find(|module| module.range.contains(&at));
-        let module = module.ok_or_else(|| format!("{rip:#x} is in no module"))?;
+        let row = match self.rows.get(&at) {
+            Some(row) => Rc::clone(row),
+            None => {
+                let row = Rc::new(self.row(rip, at)?);
+                self.rows.insert(at, Rc::clone(&row));
+                row
+            }
+        };
+        let module = &self.modules[row.module];
         let tables = module.tables.as_ref();
         let tables = tables.ok_or_else(|| format!("{} has no unwind data", module.name))?;
         let fail = |error: gimli::Error| format!("{rip:#x} in {}: {error}", module.name);
-        let table = tables.header.as_ref().and_then(|header| header.table());
-        let cie = EhFrame::cie_from_offset;
-        let fde = match table {
-            Some(table) => table.fde_for_address(&tables.frames, &tables.bases, at, cie),
-            None => tables.frames.fde_for_address(&tables.bases, at, cie),
-        };
-        let fde = fde.map_err(|error| match error {
-            gimli::Error::NoUnwindInfoForAddress => {
-                format!("{rip:#x} in {} has no unwind data", module.name)
-            }
-            other => fail(other),
-        })?;
-        let encoding = fde.cie().encoding();
-        let row = fde
-            .unwind_info_for_address(&tables.frames, &tables.bases, &mut self.context, at)
-            .map_err(fail)?;
         let evaluate =
             |expression: Expression<Bytes>, start: Option<u64>, stack: &mut StackCache<'_>| {
-                evaluate(expression, encoding, start, registers, stack)
+                evaluate(expression, row.encoding, start, registers, stack)
             };
-        let cfa = match row.cfa() {
+        let cfa = match &row.cfa {
             CfaRule::RegisterAndOffset { register, offset } => {
                 let base = registers.get(usize::from(register.0)).copied().flatten();
                 base.ok_or("the frame's register is not known")?
@@ -195,8 +196,7 @@ impl Unwinder {
             }
         };
         let mut next: Registers = [None; 17];
-        for number in 0..=RIP {
-            let rule = row.register(Register(number));
+        for (number, rule) in (0..=RIP).zip(&row.rules) {
             let old = registers[usize::from(number)];
             next[usize::from(number)] = match rule {
                 None if number == RSP => Some(cfa),
@@ -206,9 +206,9 @@ impl Unwinder {
                 Some(RegisterRule::Undefined) => None,
                 Some(RegisterRule::SameValue) => old,
                 Some(RegisterRule::Offset(offset)) => {
-                    Some(stack.word(cfa.wrapping_add_signed(offset))?)
+                    Some(stack.word(cfa.wrapping_add_signed(*offset))?)
                 }
-                Some(RegisterRule::ValOffset(offset)) => Some(cfa.wrapping_add_signed(offset)),
+                Some(RegisterRule::ValOffset(offset)) => Some(cfa.wrapping_add_signed(*offset)),
                 Some(RegisterRule::Register(other)) => {
                     registers.get(usize::from(other.0)).copied().flatten()
                 }
@@ -224,9 +224,43 @@ impl Unwinder {
                 Some(_) => return Err(format!("{rip:#x} in {}: an unknown rule", module.name)),
             };
         }
-        *exact = fde.is_signal_trampoline();
+        *exact = row.is_signal;
         *registers = next;
         Ok(true)
+    }
+
+    /// Reads the rules for the instruction at `at` from the tables of its module.
+    fn row(&mut self, rip: u64, at: u64) -> Result<Row, String> {
+        let mut modules = self.modules.iter();
+        let number = modules.position(|module| module.range.contains(&at));
+        let number = number.ok_or_else(|| format!("{rip:#x} is in no module"))?;
+        let module = &self.modules[number];
+        let tables = module.tables.as_ref();
+        let tables = tables.ok_or_else(|| format!("{} has no unwind data", module.name))?;
+        let fail = |error: gimli::Error| format!("{rip:#x} in {}: {error}", module.name);
+        let table = tables.header.as_ref().and_then(|header| header.table());
+        let cie = EhFrame::cie_from_offset;
+        let fde = match table {
+            Some(table) => table.fde_for_address(&tables.frames, &tables.bases, at, cie),
+            None => tables.frames.fde_for_address(&tables.bases, at, cie),
+        };
+        let fde = fde.map_err(|error| match error {
+            gimli::Error::NoUnwindInfoForAddress => {
+                format!("{rip:#x} in {} has no unwind data", module.name)
+            }
+            other => fail(other),
+        })?;
+        let row = fde
+            .unwind_info_for_address(&tables.frames, &tables.bases, &mut self.context, at)
+            .map_err(fail)?;
+        let mut numbers = 0..=RIP;
+        Ok(Row {
+            module: number,
+            encoding: fde.cie().encoding(),
+            is_signal: fde.is_signal_trampoline(),
+            cfa: row.cfa().clone(),
+            rules: [(); 17].map(|()| row.register(Register(numbers.next()?))),
+        })
     }
 }
 
@@ -319,19 +353,19 @@ fn evaluate(
     }
 }
 
-/// A stack, read in large pieces: one system call for most threads.
+/// A stack, read in pages: one system call for most threads that wait.
 struct StackCache<'m> {
     memory: &'m Memory,
-    pieces: HashMap<u64, Vec<u8>>,
+    pieces: BTreeMap<u64, Vec<u8>>,
 }
 
 impl<'m> StackCache<'m> {
-    const PIECE: u64 = 0x4000;
+    const PIECE: u64 = 0x1000;
 
     fn new(memory: &'m Memory, rsp: u64) -> Self {
         let mut cache = StackCache {
             memory,
-            pieces: HashMap::new(),
+            pieces: BTreeMap::new(),
         };
         cache.fill(rsp & !(Self::PIECE - 1));
         cache
@@ -340,7 +374,6 @@ impl<'m> StackCache<'m> {
     fn fill(&mut self, start: u64) -> &Vec<u8> {
         let memory = self.memory;
         self.pieces.entry(start).or_insert_with(|| {
-            // The piece may begin below the stack, where nothing can be read.
             let size = usize::try_from(Self::PIECE).expect("a small number");
             let bytes = memory.read_some(LiveAddr(start), size);
             if bytes.len() == size {
