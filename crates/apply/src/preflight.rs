@@ -117,15 +117,10 @@ impl Preflight {
         let mut pads = Vec::new();
         for redirect in patch.redirects.iter().filter(|redirect| redirect.hooked) {
             let entry = live_place(&module, redirect.at.0)?;
-            let bytes = if is_applied {
-                Vec::new()
-            } else {
-                code.read(entry, redirect.size)?
-            };
             let choice = if is_applied {
                 None
             } else {
-                Some(choose_for(redirect, entry, &bytes, &mut pads)?)
+                Some(choose_for(redirect, entry, &mut pads)?)
             };
             entered.push((redirect, entry, choice));
         }
@@ -237,10 +232,9 @@ fn has_foreign_personality(patch: &Patch) -> bool {
 fn choose_for(
     redirect: &Redirect,
     entry: LiveAddr,
-    bytes: &[u8],
     pads: &mut Vec<LiveAddr>,
 ) -> Result<Choice, ApplyError> {
-    choose(&redirect.entry, entry, bytes, pads).map_err(|why| {
+    choose(&redirect.entry, entry, redirect.size, pads).map_err(|why| {
         let name = invivo_image::demangle(&redirect.function);
         ApplyError::Refused(format!("{name} cannot be hooked: {why}"))
     })

@@ -4,12 +4,8 @@
 //! bytes, so no thread needs to be looked at. Only where no single instruction is
 //! long enough must the threads stop for a moment.
 
-use iced_x86::{
-    Decoder, DecoderOptions, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind,
-    Register,
-};
 use invivo_image::LiveAddr;
-use invivo_patch::Entry;
+use invivo_patch::{Effect, Entry, Step};
 
 /// `jmp rel32`.
 const NEAR_JUMP: u64 = 5;
@@ -55,13 +51,6 @@ impl Form {
     }
 }
 
-/// What the landing stub takes back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Undo {
-    Pop(Register),
-    Release(i32),
-}
-
 /// A hook for one function.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Choice {
@@ -73,7 +62,8 @@ pub struct Choice {
     pub length: u64,
     /// For [`Form::PadJump`]: where the long jump stands, as an offset from the entry.
     pub pad: Option<i64>,
-    undo: Vec<Undo>,
+    /// What ran before it and must be taken back.
+    undo: Vec<Effect>,
 }
 
 impl Choice {
@@ -81,20 +71,21 @@ impl Choice {
     #[must_use]
     pub fn landing_stub(&self, at: LiveAddr, function: LiveAddr) -> Option<Vec<u8>> {
         let mut code = Vec::new();
-        for undo in self.undo.iter().rev() {
-            match undo {
-                Undo::Pop(register) => {
-                    let number = u8::try_from(register.number()).ok()?;
-                    if number >= 8 {
+        for effect in self.undo.iter().rev() {
+            match effect {
+                // pop
+                Effect::Push(number) => {
+                    if *number >= 8 {
                         code.push(0x41);
                     }
                     code.push(0x58 | number & 7);
                 }
                 // lea rsp, [rsp+n]: unlike `add`, it leaves the flags alone.
-                Undo::Release(bytes) => {
+                Effect::Room(bytes) => {
                     code.extend([0x48, 0x8d, 0xa4, 0x24]);
                     code.extend(bytes.to_le_bytes());
                 }
+                Effect::Landing | Effect::None | Effect::Lasting => {}
             }
         }
         let jump = at.checked_add(code.len() as u64)?;
@@ -141,32 +132,26 @@ fn near_jump(at: LiveAddr, target: LiveAddr) -> Option<Vec<u8>> {
     Some(code)
 }
 
-/// Chooses the hook for the function at `at`, whose unpatched code is `code` and whose
-/// entry leaves the room `entry`. `taken` holds padding that other hooks use; what this
-/// one uses is added.
+/// Chooses the hook for the function at `at`, whose unpatched code has `size` bytes and
+/// whose entry is `entry`. `taken` holds padding that other hooks use; what this one uses
+/// is added.
 ///
 /// # Errors
 /// Why no hook fits.
 pub fn choose(
     entry: &Entry,
     at: LiveAddr,
-    code: &[u8],
+    size: u64,
     taken: &mut Vec<LiveAddr>,
 ) -> Result<Choice, String> {
-    let size = code.len() as u64;
-    let instructions = straight_line(code);
-    let (skip, rest) = match instructions.first() {
-        Some(first) if first.mnemonic() == Mnemonic::Endbr64 => (4, &instructions[1..]),
-        _ => (0, &instructions[..]),
-    };
+    let (skip, rest) = behind_landing(entry);
     if rest.is_empty() {
         return Err("its first instruction cannot be decoded".to_owned());
     }
     let mut undo = Vec::new();
-    let mut factory = InstructionInfoFactory::new();
     let mut offset = skip;
-    for instruction in rest {
-        let length = instruction.len() as u64;
+    for step in rest {
+        let length = u64::from(step.length);
         if offset + length > u64::from(entry.clear) {
             break;
         }
@@ -199,8 +184,10 @@ pub fn choose(
                 undo,
             });
         }
-        if !undoable(instruction, &mut factory, &mut undo) {
-            break;
+        match step.effect {
+            Effect::Lasting => break,
+            Effect::Landing | Effect::None => {}
+            Effect::Push(_) | Effect::Room(_) => undo.push(step.effect),
         }
         offset += length;
     }
@@ -211,19 +198,24 @@ pub fn choose(
 /// room for a long jump right before it, and a first instruction (or one behind `endbr64`)
 /// that a short jump can replace.
 #[must_use]
-pub fn is_prepared(entry: &Entry, code: &[u8]) -> bool {
-    let instructions = straight_line(code);
-    let mut rest = instructions
-        .iter()
-        .skip_while(|instruction| instruction.mnemonic() == Mnemonic::Endbr64);
+pub fn is_prepared(entry: &Entry) -> bool {
+    let (_, rest) = behind_landing(entry);
     let long_enough = rest
-        .next()
-        .is_some_and(|first| first.len() as u64 >= SHORT_JUMP);
+        .first()
+        .is_some_and(|first| u64::from(first.length) >= SHORT_JUMP);
     long_enough
         && entry
             .pads
             .iter()
             .any(|(start, size)| start + i64::from(*size) == 0 && u64::from(*size) >= NEAR_JUMP)
+}
+
+/// The instructions behind `endbr64`, and how many bytes that has, if it is there.
+fn behind_landing(entry: &Entry) -> (u64, &[Step]) {
+    match &entry.steps[..] {
+        [first, rest @ ..] if first.effect == Effect::Landing => (first.length.into(), rest),
+        rest => (0, rest),
+    }
 }
 
 /// Room for a long jump in padding that a short jump at `site` reaches.
@@ -255,10 +247,10 @@ fn is_right_before((start, size): &(i64, u32)) -> bool {
 }
 
 /// Several instructions, for a moment at which no thread is between them.
-fn overwrite(skip: u64, rest: &[Instruction], size: u64, entry: &Entry) -> Result<Choice, String> {
+fn overwrite(skip: u64, rest: &[Step], size: u64, entry: &Entry) -> Result<Choice, String> {
     let mut length = 0;
-    for instruction in rest {
-        length += instruction.len() as u64;
+    for step in rest {
+        length += u64::from(step.length);
         if length >= NEAR_JUMP {
             break;
         }
@@ -285,70 +277,6 @@ fn overwrite(skip: u64, rest: &[Instruction], size: u64, entry: &Entry) -> Resul
         pad: None,
         undo: Vec::new(),
     })
-}
-
-/// The instructions from the entry on, up to the first one that may lead elsewhere.
-fn straight_line(code: &[u8]) -> Vec<Instruction> {
-    let mut lines = Vec::new();
-    for instruction in Decoder::with_ip(64, code, 0, DecoderOptions::NONE) {
-        if instruction.is_invalid() {
-            break;
-        }
-        lines.push(instruction);
-        if instruction.flow_control() != iced_x86::FlowControl::Next {
-            break;
-        }
-    }
-    lines
-}
-
-/// Notes how to take back what `instruction` does; false if that is not possible.
-fn undoable(
-    instruction: &Instruction,
-    factory: &mut InstructionInfoFactory,
-    undo: &mut Vec<Undo>,
-) -> bool {
-    let code = instruction;
-    if code.mnemonic() == Mnemonic::Push && code.op0_kind() == OpKind::Register {
-        let register = code.op0_register();
-        if register.is_gpr64() && register != Register::RSP {
-            undo.push(Undo::Pop(register));
-            return true;
-        }
-        return false;
-    }
-    if code.mnemonic() == Mnemonic::Sub && code.op0_register() == Register::RSP {
-        let size = i32::try_from(code.immediate(1)).ok();
-        if let (true, Some(size)) = (code.op1_kind() != OpKind::Register, size)
-            && size > 0
-        {
-            undo.push(Undo::Release(size));
-            return true;
-        }
-        return false;
-    }
-    let info = factory.info(code);
-    let writes = |access: OpAccess| {
-        !matches!(
-            access,
-            OpAccess::None | OpAccess::Read | OpAccess::CondRead | OpAccess::NoMemAccess
-        )
-    };
-    if info
-        .used_memory()
-        .iter()
-        .any(|memory| writes(memory.access()))
-    {
-        return false;
-    }
-    info.used_registers()
-        .iter()
-        .filter(|used| writes(used.access()))
-        .all(|used| {
-            let register = used.register().full_register();
-            // What was pushed comes back with its pop; nobody expects anything of r11.
-            undo.contains(&Undo::Pop(register)) || register == Register::R11
-        })
 }
 
 #[cfg(test)]

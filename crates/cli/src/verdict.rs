@@ -47,15 +47,14 @@ impl Verdict {
 
 /// R-HOOK: which entries take no hook, and which only while the threads stand.
 ///
-/// The live preflight decides again, on the bytes that are in the process.
+/// The live preflight decides again, when it has compared the bytes that are in the process.
 fn hooks(c: &Comparison<'_>, patch: &Patch) -> Vec<Finding> {
     let mut taken = Vec::new();
     let mut findings = Vec::new();
     for redirect in patch.redirects.iter().filter(|redirect| redirect.hooked) {
         let at = LinkAddr(c.base.base.0.saturating_add(redirect.at.0));
-        let code = c.base.bytes(at, redirect.size).unwrap_or_default();
         let name = demangle(&redirect.function);
-        match choose(&redirect.entry, LiveAddr(at.0), code, &mut taken) {
+        match choose(&redirect.entry, LiveAddr(at.0), redirect.size, &mut taken) {
             Err(why) => findings.push(Finding::refuse(
                 Rule::Hook,
                 name,

@@ -192,12 +192,12 @@ fn a_newer_form_is_told_from_a_broken_one() {
         .expect("a patch")
         .current();
     let mut file = write(&patch).expect("a valid patch is written");
-    let form = br#"{"version":1"#;
+    let form = br#"{"version":2"#;
     let at = file
         .windows(form.len())
         .position(|w| w == form)
         .expect("the manifest is plain JSON");
-    file[at + form.len() - 1] = b'2';
+    file[at + form.len() - 1] = b'3';
     seal(&mut file).expect("the digest is found");
-    assert!(matches!(read(&file), Err(PatchError::Version(2))));
+    assert!(matches!(read(&file), Err(PatchError::Version(3))));
 }

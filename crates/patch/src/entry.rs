@@ -7,6 +7,8 @@ use invivo_image::x86_64::{Line, decode, decode_bytes};
 use invivo_image::{Image, LinkAddr, Lsda};
 use serde::{Deserialize, Serialize};
 
+use crate::prologue::Step;
+
 /// The longest padding that is looked at, in bytes.
 const LONGEST_PADDING: u64 = 64;
 
@@ -19,6 +21,8 @@ pub struct Entry {
     pub pads: Vec<(i64, u32)>,
     /// Bytes of padding behind the function that control never reaches.
     pub tail: u32,
+    /// Its first instructions.
+    pub steps: Vec<Step>,
 }
 
 impl Entry {
@@ -29,6 +33,10 @@ impl Entry {
             clear: clear(image, usage, parts)?,
             pads: pads(image, image.entity(parts.main).addr),
             tail: tail(image, image.entity(parts.main).end()),
+            steps: {
+                let main = image.entity(parts.main);
+                Step::all(image.bytes(main.addr, main.size)?)
+            },
         })
     }
 }

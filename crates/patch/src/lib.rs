@@ -13,6 +13,7 @@ mod frames;
 mod imports;
 mod model;
 mod planner;
+mod prologue;
 mod references;
 mod validate;
 
@@ -24,4 +25,5 @@ pub use model::{
     TargetImage,
 };
 pub use planner::{Options, Refused, plan};
+pub use prologue::{Effect, Step};
 pub use validate::InvalidPatch;

@@ -115,6 +115,11 @@ impl Patch {
                     "redirect of {name}: more room than the function has"
                 ));
             }
+            let steps = &redirect.entry.steps;
+            let length: u64 = steps.iter().map(|step| u64::from(step.length)).sum();
+            if length > redirect.size || !steps.iter().all(|step| step.is_valid()) {
+                return fail(format!("redirect of {name}: its first instructions"));
+            }
             if !self.is_code(redirect.replacement) {
                 return fail(format!(
                     "redirect of {name}: its replacement is no code of the patch"

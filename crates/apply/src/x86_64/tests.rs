@@ -1,5 +1,5 @@
 use invivo_image::LiveAddr;
-use invivo_patch::Entry;
+use invivo_patch::{Entry, Step};
 
 use super::{Choice, Form, choose, is_prepared};
 
@@ -10,11 +10,18 @@ fn entry(code: &[u8], padding: u32) -> Entry {
         clear: u32::try_from(code.len()).unwrap(),
         pads: vec![(-i64::from(padding), padding)],
         tail: 0,
+        steps: Step::all(code),
     }
 }
 
 fn choice(code: &[u8], padding: u32) -> Choice {
-    choose(&entry(code, padding), ENTRY, code, &mut Vec::new()).unwrap()
+    choose(
+        &entry(code, padding),
+        ENTRY,
+        code.len() as u64,
+        &mut Vec::new(),
+    )
+    .unwrap()
 }
 
 #[test]
@@ -80,15 +87,15 @@ fn a_loop_into_the_first_bytes_forbids_the_hook() {
     let code = [0x53, 0x55, 0xff, 0xc9, 0x75, 0xfb, 0xc3];
     let mut entry = entry(&code, 0);
     entry.clear = 1;
-    assert!(choose(&entry, ENTRY, &code, &mut Vec::new()).is_err());
+    assert!(choose(&entry, ENTRY, code.len() as u64, &mut Vec::new()).is_err());
 }
 
 #[test]
 fn a_lone_return_reaches_into_the_padding_behind_it() {
     let mut entry = entry(&[0xc3], 0);
-    assert!(choose(&entry, ENTRY, &[0xc3], &mut Vec::new()).is_err());
+    assert!(choose(&entry, ENTRY, 1, &mut Vec::new()).is_err());
     entry.tail = 15;
-    let hook = choose(&entry, ENTRY, &[0xc3], &mut Vec::new()).unwrap();
+    let hook = choose(&entry, ENTRY, 1, &mut Vec::new()).unwrap();
     assert_eq!((hook.form, hook.length), (Form::Jump, 5));
 }
 
@@ -108,10 +115,10 @@ fn two_functions_do_not_share_a_pad() {
         pads: vec![(-29, 13)],
         ..first.clone()
     };
-    let hook = choose(&first, ENTRY, &code, &mut taken).unwrap();
+    let hook = choose(&first, ENTRY, code.len() as u64, &mut taken).unwrap();
     assert_eq!(hook.pad, Some(-5));
     // The second function starts 16 bytes on and sees the same padding.
-    let hook = choose(&second, LiveAddr(0x1010), &code, &mut taken).unwrap();
+    let hook = choose(&second, LiveAddr(0x1010), code.len() as u64, &mut taken).unwrap();
     assert_eq!(hook.pad, Some(-26));
 }
 
@@ -122,19 +129,19 @@ fn a_pad_of_its_own_comes_before_a_neighbours() {
     entry.pads.insert(0, (-21, 5));
     entry.pads.push((11, 5));
     let mut taken = Vec::new();
-    let hook = choose(&entry, ENTRY, &code, &mut taken).unwrap();
+    let hook = choose(&entry, ENTRY, code.len() as u64, &mut taken).unwrap();
     assert_eq!(hook.pad, Some(-5));
-    assert!(is_prepared(&entry, &code));
+    assert!(is_prepared(&entry));
     // Where it is taken, any other will do.
-    let hook = choose(&entry, ENTRY, &code, &mut taken).unwrap();
+    let hook = choose(&entry, ENTRY, code.len() as u64, &mut taken).unwrap();
     assert_eq!(hook.pad, Some(-21));
 }
 
 #[test]
 fn prepared_is_room_before_and_two_bytes_to_replace() {
     let pushes = [0x55, 0x31, 0xc0, 0xc3];
-    assert!(!is_prepared(&entry(&pushes, 5), &pushes));
+    assert!(!is_prepared(&entry(&pushes, 5)));
     let branch_target = [0xf3, 0x0f, 0x1e, 0xfa, 0x31, 0xc0, 0xc3];
-    assert!(is_prepared(&entry(&branch_target, 5), &branch_target));
-    assert!(!is_prepared(&entry(&branch_target, 4), &branch_target));
+    assert!(is_prepared(&entry(&branch_target, 5)));
+    assert!(!is_prepared(&entry(&branch_target, 4)));
 }

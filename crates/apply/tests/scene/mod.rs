@@ -7,7 +7,7 @@ use invivo_apply::{Consistency, MemoryTarget, Options, Outcome, Target, apply};
 use invivo_image::{LinkAddr, LiveAddr, Machine, Rva};
 use invivo_patch::{
     Check, Contents, Direction, Entry, Hex, Identity, Order, Patch, Redirect, Section, SectionKind,
-    Symbol, SymbolPlace, TargetImage,
+    Step, Symbol, SymbolPlace, TargetImage,
 };
 use sha2::{Digest as _, Sha256};
 
@@ -117,6 +117,7 @@ pub(crate) fn patch(name: &str, sequence: u32, functions: &[Function], answer: u
                     Vec::new()
                 },
                 tail: 0,
+                steps: Step::all(function.code),
             },
             replacement: number,
             cold: Vec::new(),

@@ -111,10 +111,9 @@ pub(crate) fn run(audit: &Audit, output: &Output) -> Result<u8, Failure> {
 /// The hook of one function, chosen as for an apply in which nothing else is hooked.
 fn look(image: &Image, usage: &Usage, parts: &Parts) -> Function {
     let entity = image.entity(parts.main);
-    let code = image.bytes(entity.addr, entity.size).unwrap_or_default();
     let entry = Entry::of(image, usage, parts);
     let choice = match &entry {
-        Some(entry) => choose(entry, LiveAddr(entity.addr.0), code, &mut Vec::new()),
+        Some(entry) => choose(entry, LiveAddr(entity.addr.0), entity.size, &mut Vec::new()),
         None => Err("its code is not all instructions".to_owned()),
     };
     let (hook, reason) = match choice {
@@ -134,7 +133,7 @@ fn look(image: &Image, usage: &Usage, parts: &Parts) -> Function {
         name: demangle(entity.name()),
         at: entity.addr.to_string(),
         size: entity.size,
-        prepared: entry.is_some_and(|entry| is_prepared(&entry, code)),
+        prepared: entry.is_some_and(|entry| is_prepared(&entry)),
         hook,
         reason,
     }

@@ -7,7 +7,7 @@ use invivo_patch::{
 use serde::{Deserialize, Serialize};
 
 /// The form of patch that is written.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 
 /// `.invivo.manifest`, as JSON.
 #[derive(Debug, Serialize, Deserialize)]

@@ -3,7 +3,7 @@
 use invivo_image::{LinkAddr, Machine, Rva};
 use invivo_patch::{
     Callout, Check, Contents, Direction, Entry, Hex, Identity, ImportVersion, Judgement, Moment,
-    Order, Patch, Redirect, Relocation, RelocationKind, Rule, Section, SectionKind, Symbol,
+    Order, Patch, Redirect, Relocation, RelocationKind, Rule, Section, SectionKind, Step, Symbol,
     SymbolPlace, TargetImage,
 };
 use proptest::collection::vec;
@@ -75,23 +75,30 @@ fn redirect() -> impl Strategy<Value = Redirect> {
         any::<bool>(),
     );
     let cold = vec((any::<u64>().prop_map(Rva), any::<u64>()), 0..3);
-    (facts, cold).prop_map(|((function, size, clear, pads, tail, hooked), cold)| {
-        let clear = clear.index(usize::try_from(size).expect("small") + 1);
-        Redirect {
-            direction: Direction::Forward,
-            function,
-            at: Rva(0),
-            size,
-            hooked,
-            entry: Entry {
-                clear: u32::try_from(clear).expect("small"),
-                pads,
-                tail,
-            },
-            replacement: 0,
-            cold,
-        }
-    })
+    let code = vec(any::<u8>(), 0..40);
+    let rest = (cold, code);
+    (facts, rest).prop_map(
+        |((function, size, clear, pads, tail, hooked), (cold, code))| {
+            let clear = clear.index(usize::try_from(size).expect("small") + 1);
+            Redirect {
+                direction: Direction::Forward,
+                function,
+                at: Rva(0),
+                size,
+                hooked,
+                entry: Entry {
+                    clear: u32::try_from(clear).expect("small"),
+                    pads,
+                    tail,
+                    steps: Step::all(
+                        &code[..code.len().min(usize::try_from(size).expect("small"))],
+                    ),
+                },
+                replacement: 0,
+                cold,
+            }
+        },
+    )
 }
 
 fn identity() -> impl Strategy<Value = Identity> {
