@@ -165,12 +165,7 @@ impl Process {
 
     /// True if a filter judges the thread's system calls, or that cannot be seen.
     pub(crate) fn is_filtered(&self, tid: i32) -> bool {
-        let path = format!("/proc/{}/task/{tid}/status", self.pid);
-        let status = std::fs::read_to_string(path).unwrap_or_default();
-        let mode = status
-            .lines()
-            .find_map(|line| line.strip_prefix("Seccomp:"));
-        mode.is_none_or(|mode| mode.trim() != "0")
+        Status::of_thread(self.pid, tid).field("Seccomp:") != Some("0")
     }
 
     /// Holds one thread; if it shall be a `patient` one, it is as before also when
