@@ -75,6 +75,7 @@ const INPUTS: &[&str] = &[
     "llvm",
     "mold",
     "dwz",
+    "bolt-19",
 ];
 
 /// What Windows images are built and looked at with; LLVM 22 is the first that knows hot patching.

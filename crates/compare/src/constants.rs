@@ -6,7 +6,9 @@
 use invivo_image::x86_64::Line;
 use invivo_image::{Image, LinkAddr};
 
-use iced_x86::{Mnemonic, OpKind, Register};
+use iced_x86::{
+    InstructionInfoFactory, InstructionInfoOptions, Mnemonic, OpAccess, OpKind, Register,
+};
 
 use crate::Usage;
 
@@ -197,9 +199,12 @@ fn index_register(lines: &[Line], index: usize) -> Option<Register> {
 /// True if the code behind `lines[index]` treats what that one loaded the address of as
 /// a table of distances from its own start: `movsxd rax, [rdx+rax*4]`, `add rax, rdx`.
 ///
-/// The load alone says nothing: a table of plain numbers is read in the same way.
+/// The load alone says nothing: a table of plain numbers is read in the same way. Neither do
+/// both, once the register holds something else: behind `lea rdx, [location]` and a call of
+/// `panic` stands another block, which may well have a table in the same register. And where
+/// the loader writes an address there are no distances.
 #[must_use]
-pub fn is_relative_table(lines: &[Line], index: usize) -> bool {
+pub fn is_relative_table(image: &Image, lines: &[Line], index: usize) -> bool {
     if lines[index].instruction.mnemonic() != Mnemonic::Lea {
         return false;
     }
@@ -211,7 +216,7 @@ pub fn is_relative_table(lines: &[Line], index: usize) -> bool {
     });
     let Some(load) = load else { return false };
     let distance = near[load].instruction.op0_register();
-    near[load + 1..].iter().any(|line| {
+    let sum = near[load + 1..].iter().position(|line| {
         let sum = &line.instruction;
         let parts = match sum.mnemonic() {
             Mnemonic::Add => (sum.op0_register(), sum.op1_register()),
@@ -219,6 +224,37 @@ pub fn is_relative_table(lines: &[Line], index: usize) -> bool {
             _ => return false,
         };
         parts == (distance, table) || parts == (table, distance)
+    });
+    let Some(sum) = sum else { return false };
+    let filled = |at: LinkAddr| {
+        let end = LinkAddr(at.0.saturating_add(4));
+        let start = LinkAddr(at.0.saturating_sub(7));
+        image.slots.range(start..end).next().is_some()
+    };
+    let at = lines[index].address.map(|reference| reference.target);
+    let way = &near[load + 1..][..sum];
+    !at.is_some_and(filled)
+        && keeps(&near[..load], table)
+        && (distance == table || keeps(way, table))
+        && keeps(way, distance)
+}
+
+/// True if no instruction of `lines` writes to the register.
+fn keeps(lines: &[Line], register: Register) -> bool {
+    use Register::{R8, R9, R10, R11, RAX, RCX, RDI, RDX, RSI};
+    let register = register.full_register();
+    let lost_in_calls = [RAX, RCX, RDX, RSI, RDI, R8, R9, R10, R11].contains(&register);
+    let mut known = InstructionInfoFactory::new();
+    !lines.iter().any(|line| {
+        let used = known.info_options(&line.instruction, InstructionInfoOptions::NO_MEMORY_USAGE);
+        line.is_call() && lost_in_calls
+            || used.used_registers().iter().any(|used| {
+                let written = !matches!(
+                    used.access(),
+                    OpAccess::None | OpAccess::Read | OpAccess::CondRead | OpAccess::NoMemAccess
+                );
+                written && used.register().full_register() == register
+            })
     })
 }
 
@@ -234,12 +270,15 @@ pub(crate) fn relative_table(
     index: usize,
     at: LinkAddr,
 ) -> Option<Vec<LinkAddr>> {
-    if !is_relative_table(lines, index) {
+    if !is_relative_table(image, lines, index) {
         return None;
     }
     let room = image.section_at(at)?.range.end.0 - at.0;
     let next = usage.next_boundary(at).map_or(room, |next| next.0 - at.0);
-    let bytes = image.bytes(at, next.min(room))?;
+    // A word that the loader writes is no distance.
+    let filled = image.slots.range(at..).next();
+    let filled = filled.map_or(room, |(place, _)| place.0 - at.0);
+    let bytes = image.bytes(at, next.min(room).min(filled))?;
     let mut distances: Vec<i32> = bytes
         .chunks_exact(4)
         .map_while(|entry| Some(i32::from_le_bytes(entry.try_into().ok()?)))
@@ -268,7 +307,7 @@ pub(crate) fn through_tables(image: &Image, lines: &[Line]) -> Vec<LinkAddr> {
         let Some(table) = line.address.map(|reference| reference.target) else {
             continue;
         };
-        if !is_relative_table(lines, index) {
+        if !is_relative_table(image, lines, index) {
             continue;
         }
         let size = guard(lines, index).and_then(|count| count.checked_mul(4));

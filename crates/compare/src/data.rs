@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use invivo_image::{EntityId, EntityKind, Image, Link, LinkAddr, Place, Slot, is_rust};
+use invivo_image::{EntityId, EntityKind, Image, Link, LinkAddr, Place, Slot, is_rust, whole_of};
 
 use crate::copies::is_anonymous;
 use crate::meaning::{Meaning, Referred};
@@ -166,7 +166,10 @@ impl Meaning<'_, '_> {
             let entity = image.entity(function);
             offset > 0
                 && entity.kind == EntityKind::Function
-                && !entity.names.iter().any(|name| name.name.contains(".cold"))
+                && !entity
+                    .names
+                    .iter()
+                    .any(|name| whole_of(&name.name).is_some())
                 && image
                     .entity_at(table)
                     .is_some_and(|table| !gets_at(image, usage, function, table))

@@ -2,14 +2,14 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use invivo_image::{DebugData, EntityId, EntityKind, Image, SourceFunction, demangle};
+use invivo_image::{DebugData, EntityId, EntityKind, Image, SourceFunction, demangle, whole_of};
 use rayon::prelude::*;
 
 use crate::meaning::Meaning;
 use crate::{Comparison, Differing, Reason, ReasonKind, line_numbers, reasons};
 
 /// A function together with the parts that the compiler moved away from it
-/// because they seldom run (`name.cold`).
+/// because they seldom run (`name.cold`; with BOLT also `name.warm`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Parts {
     /// The function itself.
@@ -212,22 +212,12 @@ impl ColdParts {
         let cold = self.by_name.get(entity.name());
         let mut cold = cold.cloned().unwrap_or_default();
         // A global function's cold part is local to the file that has the function, and
-        // the symbol of a global function does not say which file that is: there is one
-        // file with such a part, or the part must be in the function's own file.
+        // the symbol of a global function does not say which file that is. A local one's is
+        // in its own file: the only part of that name may be that of another file's function.
         let file = &entity.symbol().file;
-        if cold.len() > 1 && file.is_some() {
+        if file.is_some() {
             cold.retain(|id| image.entity(*id).symbol().file == *file);
         }
         Parts { main, cold }
     }
-}
-
-/// The function that `name.cold` or `name.cold.3` is part of.
-fn whole_of(name: &str) -> Option<&str> {
-    let (function, rest) = name.rsplit_once(".cold")?;
-    let number = rest.strip_prefix('.').unwrap_or(rest);
-    number
-        .bytes()
-        .all(|b| b.is_ascii_digit())
-        .then_some(function)
 }

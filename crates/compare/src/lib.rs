@@ -17,6 +17,7 @@ mod lengths;
 mod line_numbers;
 mod matching;
 mod meaning;
+mod originals;
 mod outline;
 mod phases;
 mod places;

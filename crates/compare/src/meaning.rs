@@ -188,7 +188,11 @@ impl<'c, 'a> Meaning<'c, 'a> {
             let section = image.section_at(entity.addr);
             entity.size == 0
                 && entity.kind == EntityKind::Object
-                && section.is_some_and(|s| s.name.starts_with(".rodata"))
+                && section.is_some_and(|s| {
+                    s.name
+                        .trim_start_matches(".bolt.org")
+                        .starts_with(".rodata")
+                })
         };
         one(self.comparison.base, base) && one(self.comparison.fixed, fixed)
     }

@@ -76,7 +76,8 @@ impl Outline {
                     continue;
                 }
                 let start = line.at().0 - entity.addr.0 + u64::from(reference.offset);
-                let tabled = jumps && may_be_jump_table(line) || is_relative_table(lines, index);
+                let tabled =
+                    jumps && may_be_jump_table(line) || is_relative_table(image, lines, index);
                 references.push(Outward::new(image, start, reference, tabled)?);
             }
         }
@@ -134,7 +135,8 @@ impl Meaning<'_, '_> {
         }
         let (range, there) = (a.addr..a.end(), b.addr..b.end());
         let moved = |x: LinkAddr, y: LinkAddr| {
-            x.0.wrapping_sub(range.start.0) == y.0.wrapping_sub(there.start.0)
+            let distance = x.0.wrapping_sub(range.start.0);
+            distance <= a.size && distance == y.0.wrapping_sub(there.start.0)
         };
         Some(code.get(done..)? == its.get(done..)? && self.same_frames_by(&range, &there, &moved))
     }

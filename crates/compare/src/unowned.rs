@@ -8,8 +8,6 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use iced_x86::FlowControl;
-use invivo_image::x86_64::decode_all;
 use invivo_image::{EntityId, EntityKind, Image, LinkAddr, Place, Section, SectionKind, Slot};
 
 use crate::code::Body;
@@ -33,21 +31,6 @@ pub(crate) enum Anchor {
 pub(crate) struct Piece {
     pub(crate) anchor: Anchor,
     pub(crate) range: Range<LinkAddr>,
-}
-
-/// True for sections that only the loader, the unwinder and debuggers read.
-pub(crate) fn belongs_to_loader(name: &str) -> bool {
-    let starts = [
-        ".dyn",
-        ".gnu",
-        ".rel",
-        ".hash",
-        ".interp",
-        ".note",
-        ".eh_frame",
-        ".gcc_except_table",
-    ];
-    starts.iter().any(|start| name.starts_with(start))
 }
 
 /// True for code of the program, false for the linker's stubs, which are told by their slot.
@@ -193,7 +176,7 @@ fn code_pieces<'a>(image: &'a Image, usage: &'a Usage) -> Vec<(String, Piece)> {
             .into_iter()
             .map(|p| (section.name.clone(), p))
     })
-    .filter(|(_, piece)| !is_filler(image, usage, piece))
+    .filter(|(_, piece)| !usage.is_dead(&piece.range) && !is_filler(image, usage, piece))
     .collect()
 }
 
@@ -215,21 +198,7 @@ fn is_filler(image: &Image, usage: &Usage, piece: &Piece) -> bool {
         .boundaries
         .get(first)
         .is_some_and(|at| *at < piece.range.end);
-    let entity = image.entity(before);
-    let bytes = image.bytes(entity.addr, entity.size).unwrap_or_default();
-    let lines = decode_all(image, entity.addr, bytes);
-    // A call at the end of a function does not return.
-    let ends = lines
-        .iter()
-        .rfind(|line| !line.is_padding())
-        .is_some_and(|last| {
-            last.ends_flow()
-                || matches!(
-                    last.instruction.flow_control(),
-                    FlowControl::Call | FlowControl::IndirectCall
-                )
-        });
-    !referred && ends && image.unwind.fdes_in(&piece.range).is_empty()
+    !referred && !usage.runs_on.contains(&before) && image.unwind.fdes_in(&piece.range).is_empty()
 }
 
 fn code(c: &Comparison<'_>, meaning: &Meaning<'_, '_>, findings: &mut Vec<Finding>) {

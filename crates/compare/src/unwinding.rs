@@ -41,7 +41,8 @@ impl Meaning<'_, '_> {
                 to.0.wrapping_sub(fixed.start.0),
             );
             let places = one.index(from).zip(other.index(to));
-            places.map_or(before == after, |(before, after)| before == after)
+            let inside = base.start <= from && from <= base.end;
+            places.map_or(inside && before == after, |(before, after)| before == after)
         })
     }
 
@@ -62,7 +63,7 @@ impl Meaning<'_, '_> {
                         || a.range.end == base.end && b.range.end == fixed.end)
                     && self.same_cie(&c.base.unwind.cies[a.cie], &c.fixed.unwind.cies[b.cie])
                     && self.same_steps(a, b, exactly, moved)
-                    && self.same_lsda(a.lsda, b.lsda)
+                    && self.same_lsda(a.lsda, b.lsda, moved)
             })
     }
 
@@ -115,7 +116,12 @@ impl Meaning<'_, '_> {
         }
     }
 
-    fn same_lsda(&self, base: Option<LinkAddr>, fixed: Option<LinkAddr>) -> bool {
+    fn same_lsda(
+        &self,
+        base: Option<LinkAddr>,
+        fixed: Option<LinkAddr>,
+        moved: &dyn Fn(LinkAddr, LinkAddr) -> bool,
+    ) -> bool {
         let c = self.comparison();
         let (Some(base), Some(fixed)) = (base, fixed) else {
             return base.is_none() && fixed.is_none();
@@ -123,7 +129,10 @@ impl Meaning<'_, '_> {
         let (Ok(one), Ok(other)) = (Lsda::parse(c.base, base), Lsda::parse(c.fixed, fixed)) else {
             return false;
         };
+        let mut pads = one.elsewhere.iter().zip(&other.elsewhere);
         one.tables == other.tables
+            && one.elsewhere.len() == other.elsewhere.len()
+            && pads.all(|(a, b)| moved(*a, *b))
             && one.types.len() == other.types.len()
             && one.types.iter().zip(&other.types).all(|(a, b)| {
                 a.0.0 - base.0 == b.0.0 - fixed.0

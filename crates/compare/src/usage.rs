@@ -2,6 +2,7 @@
 //! bounds of constants, and by the choice of hooks.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::ops::Range;
 
 use iced_x86::Code;
 use invivo_image::x86_64::{Line, Reference, ReferenceKind, decode_all};
@@ -9,8 +10,8 @@ use invivo_image::{Entity, EntityId, EntityKind, Image, Link, LinkAddr, Place, S
 use rayon::prelude::*;
 
 use crate::constants::through_tables;
+use crate::originals::{self, Unowned};
 use crate::outline::Outline;
-use crate::unowned::{belongs_to_loader, is_code, pieces};
 
 /// One function's reference to an entity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,6 +34,10 @@ pub struct Usage {
     /// Every address that anything refers to, in order: an unnamed constant
     /// ends where the next one begins.
     pub boundaries: Vec<LinkAddr>,
+    /// Functions that run into what follows them.
+    pub(crate) runs_on: BTreeSet<EntityId>,
+    /// Code without a symbol that nothing leads to, in order.
+    pub(crate) dead: Vec<Range<LinkAddr>>,
     /// By the number of the function; none for those that are not that simple.
     pub(crate) outlines: Vec<Option<Outline>>,
 }
@@ -58,6 +63,8 @@ impl Usage {
         found.sort();
         let mut usage = Usage {
             undecoded: found.undecoded,
+            runs_on: found.runs_on,
+            dead: found.dead,
             boundaries: found.boundaries,
             ..Usage::default()
         };
@@ -83,6 +90,14 @@ impl Usage {
         self.boundaries.get(after).copied()
     }
 
+    /// True for code without a symbol that nothing leads to.
+    pub(crate) fn is_dead(&self, piece: &Range<LinkAddr>) -> bool {
+        let found = self
+            .dead
+            .binary_search_by_key(&piece.start, |dead| dead.start);
+        found.is_ok()
+    }
+
     /// True if the address of `id` is known to anything but direct calls:
     /// whoever has it may call it at any time.
     #[must_use]
@@ -103,6 +118,8 @@ struct Found {
     pointed: Vec<(EntityId, LinkAddr)>,
     undecoded: BTreeSet<EntityId>,
     boundaries: Vec<LinkAddr>,
+    runs_on: BTreeSet<EntityId>,
+    dead: Vec<Range<LinkAddr>>,
     outlines: Vec<(EntityId, Outline)>,
 }
 
@@ -114,6 +131,11 @@ impl Found {
         let whole = lines.last().is_some_and(|last| last.end() == entity.end());
         if !whole || !lines.iter().all(is_code) {
             self.undecoded.insert(by);
+        }
+        // A call at the end of a function does not return.
+        let last = lines.iter().rfind(|line| !line.is_padding());
+        if !last.is_some_and(|last| last.ends_flow() || last.is_call()) {
+            self.runs_on.insert(by);
         }
         let tabled = through_tables(image, &lines).into_iter();
         let tabled = tabled.map(|target| Reference {
@@ -155,7 +177,12 @@ impl Found {
         }
         // Whom code without a symbol calls is called by somebody who cannot be replaced. The
         // variables that it seems to refer to are mostly marks of the linker at their place.
-        for (place, target) in of_unowned_code(image) {
+        self.sort();
+        let unowned = Unowned::of(image, &self.boundaries, &self.runs_on);
+        self.dead = unowned.dead;
+        self.boundaries
+            .extend(originals::constants(image, &self.dead));
+        for (place, target) in unowned.references {
             self.boundaries.push(target);
             if let Place::In(id, _) = image.place(target)
                 && image.entity(id).kind != EntityKind::Object
@@ -170,6 +197,7 @@ impl Found {
     fn join(mut self, mut other: Found) -> Found {
         self.uses.append(&mut other.uses);
         self.undecoded.append(&mut other.undecoded);
+        self.runs_on.append(&mut other.runs_on);
         self.boundaries.append(&mut other.boundaries);
         self.outlines.append(&mut other.outlines);
         self
@@ -190,7 +218,11 @@ impl Found {
 
 /// How often code and data of `image` refer to each of `places`.
 #[must_use]
-pub fn references_to(image: &Image, places: &BTreeSet<LinkAddr>) -> BTreeMap<LinkAddr, usize> {
+pub fn references_to(
+    image: &Image,
+    usage: &Usage,
+    places: &BTreeSet<LinkAddr>,
+) -> BTreeMap<LinkAddr, usize> {
     let functions: Vec<&Entity> = image
         .entities
         .iter()
@@ -209,31 +241,15 @@ pub fn references_to(image: &Image, places: &BTreeSet<LinkAddr>) -> BTreeMap<Lin
     // In images with fixed addresses a relocated word is found twice.
     words.sort_unstable();
     words.dedup();
-    let others = words.into_iter().chain(of_unowned_code(image));
+    let others = words
+        .into_iter()
+        .chain(originals::references(image, &usage.dead));
     found.extend(others.map(|(_, target)| target));
     let mut counts = BTreeMap::new();
     for target in found.into_iter().filter(|target| places.contains(target)) {
         *counts.entry(target).or_default() += 1;
     }
     counts
-}
-
-/// What code refers to that no function owns, with the places of the instructions.
-fn of_unowned_code(image: &Image) -> Vec<(LinkAddr, LinkAddr)> {
-    let text = image.sections.iter().filter(|s| is_code(s));
-    let pieces = text.flat_map(|section| pieces(image, section));
-    let lines = pieces.flat_map(|piece| {
-        let size = piece.range.end.0 - piece.range.start.0;
-        let bytes = image.bytes(piece.range.start, size).unwrap_or_default();
-        decode_all(image, piece.range.start, bytes)
-    });
-    lines
-        .flat_map(|line| {
-            let at = line.at();
-            let references = [line.address, line.immediate].into_iter().flatten();
-            references.map(move |reference| (at, reference.target))
-        })
-        .collect()
 }
 
 /// Every pointer in data: from relocations, and in images with fixed addresses
@@ -263,7 +279,7 @@ fn pointers(image: &Image) -> Vec<(LinkAddr, LinkAddr)> {
         .collect();
     if image.link == Link::Fixed {
         for section in &image.sections {
-            if section.kind == SectionKind::Text || belongs_to_loader(&section.name) {
+            if section.kind == SectionKind::Text || section.belongs_to_loader() {
                 continue;
             }
             for (index, word) in image.section_bytes(section).chunks_exact(8).enumerate() {

@@ -600,3 +600,40 @@ fn constants_between_functions_are_compared() {
         assert_eq!(said.names(), ["before", "load"], "{:?}", said.hot);
     }
 }
+
+/// A place in the source, as Rust hands it to `panic`, and behind the call another block that
+/// has a table in the same register.
+const RECORD_BEFORE_TABLE: &str = r#"
+#include <stdlib.h>
+void lost(int a, int b, const void *record) { (void)record; exit(a + b); }
+long pick(long which, long index);
+__asm__(
+    ".text\n.globl pick\n.type pick, @function\npick:\n"
+    "test %rdi, %rdi\n"
+    "je 1f\n"
+    "lea .Lrecord(%rip), %rdx\n"
+    "call lost\n"
+    "1: lea .Ltable(%rip), %rdx\n"
+    "movslq (%rdx,%rsi,4), %rax\n"
+    "add %rdx, %rax\n"
+    "ret\n"
+    ".size pick, . - pick\n"
+    ".section .data.rel.ro,\"aw\"\n.balign 8\n"
+    ".Lrecord: .quad puts, 5\n.long 4, 4\n"
+    ".section .rodata\n.balign 4\n"
+    ".Ltable: .long .Lone - .Ltable, .Lother - .Ltable\n"
+    ".Lone: .asciz \"one\"\n"
+    ".Lother: .asciz \"other\"\n"
+    ".text\n");
+int main(int n, char **v) { (void)v; return *(const char *)pick(n - 1, n & 1); }
+"#;
+
+#[test]
+fn a_record_is_no_table_because_a_table_follows_in_its_register() {
+    let said = compare("record-table", RECORD_BEFORE_TABLE, RECORD_BEFORE_TABLE);
+    assert_eq!(said.names(), Vec::<&str>::new(), "{:?}", said.hot);
+    let fixed = RECORD_BEFORE_TABLE.replace("\\\"other\\\"", "\\\"O\\\"");
+    assert_ne!(fixed, RECORD_BEFORE_TABLE);
+    let said = compare("record-table-text", RECORD_BEFORE_TABLE, &fixed);
+    assert_eq!(said.names(), ["pick"], "the table itself is compared");
+}

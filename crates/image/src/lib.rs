@@ -27,7 +27,7 @@ pub use model::{
     Binding, BuildId, Entity, EntityId, EntityKind, Image, Import, Link, Machine, Section,
     SectionKind, Segment, Slot, Symbol, SymbolKind,
 };
-pub use names::{demangle, is_rust, source_name, stem};
+pub use names::{demangle, is_rust, source_name, stem, whole_of};
 pub use place::Place;
 pub use plt::StubStep;
 pub use unwind::{Cie, Fde, Lsda, UnwindStep, UnwindTable, encoding};

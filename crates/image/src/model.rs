@@ -70,6 +70,26 @@ pub struct Section {
     pub(crate) bytes: Range<usize>,
 }
 
+impl Section {
+    /// True if only the loader, the unwinder and debuggers read it: tables that the linker
+    /// makes, notes. BOLT keeps the former ones under another name.
+    #[must_use]
+    pub fn belongs_to_loader(&self) -> bool {
+        let name = self.name.strip_prefix(".bolt.org").unwrap_or(&self.name);
+        let starts = [
+            ".dyn",
+            ".gnu",
+            ".rel",
+            ".hash",
+            ".interp",
+            ".note",
+            ".eh_frame",
+            ".gcc_except_table",
+        ];
+        starts.iter().any(|start| name.starts_with(start))
+    }
+}
+
 /// A `PT_LOAD` entry.
 #[derive(Clone, Debug)]
 pub struct Segment {

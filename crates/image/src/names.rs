@@ -1,7 +1,7 @@
 //! Names: what the source calls it, below what compiler and linker made of it.
 
 /// A symbol's name without what the compiler added to tell copies apart:
-/// clone suffixes (`.isra.0`, `.part.3`, `.constprop.1`, `.cold`, `.llvm.123`),
+/// clone suffixes (`.isra.0`, `.part.3`, `.constprop.1`, `.cold`, `.warm`, `.llvm.123`),
 /// numbers of private names (`counter.1234`), and Rust's hash (`17h0123456789abcdefE`).
 ///
 /// `stringmatchlen_impl.constprop.0` → `stringmatchlen_impl`.
@@ -17,7 +17,7 @@ fn unsuffixed(name: &str) -> &str {
         let digits = !tail.is_empty() && tail.bytes().all(|b| b.is_ascii_digit());
         let clone = matches!(
             tail,
-            "cold" | "isra" | "part" | "constprop" | "llvm" | "lto_priv"
+            "cold" | "warm" | "isra" | "part" | "constprop" | "llvm" | "lto_priv"
         );
         if head.is_empty() || !(digits || clone) {
             break;
@@ -25,6 +25,19 @@ fn unsuffixed(name: &str) -> &str {
         rest = head;
     }
     rest
+}
+
+/// The function that a part of one was taken out of, if this is the name of such a part.
+///
+/// Compilers move what seldom runs to `name.cold` or `name.cold.3`; BOLT cuts a linked function
+/// into `name`, `name.warm` and `name.cold`.
+#[must_use]
+pub fn whole_of(name: &str) -> Option<&str> {
+    let is_number = |tail: &str| !tail.is_empty() && tail.bytes().all(|b| b.is_ascii_digit());
+    let head = name.rsplit_once('.').filter(|(_, tail)| is_number(tail));
+    let head = head.map_or(name, |(head, _)| head);
+    let whole = head.strip_suffix(".cold").or(head.strip_suffix(".warm"))?;
+    (!whole.is_empty()).then_some(whole)
 }
 
 /// True for a mangled name of Rust, whatever a compiler or linker put behind it.
@@ -80,7 +93,7 @@ pub fn source_name(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{demangle, is_rust, source_name, stem};
+    use super::{demangle, is_rust, source_name, stem, whole_of};
 
     #[test]
     fn a_stem_has_no_clone_suffix_and_no_number() {
@@ -92,6 +105,17 @@ mod tests {
         assert_eq!(stem("counter.1234"), "counter");
         assert_eq!(stem(".LC7"), ".LC7");
         assert_eq!(stem("v1.2beta"), "v1.2beta");
+    }
+
+    #[test]
+    fn a_part_is_known_by_its_ending() {
+        for part in ["f.cold", "f.cold.12", "f.warm"] {
+            assert_eq!(whole_of(part), Some("f"), "{part}");
+        }
+        assert_eq!(whole_of("f.isra.0.cold"), Some("f.isra.0"));
+        for whole in ["f", "f.12", "f.colder", "f.cold.x", "cold", ".cold"] {
+            assert_eq!(whole_of(whole), None, "{whole}");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use iced_x86::{
     Register,
 };
 
-use crate::{Entity, Image, Link, LinkAddr, SectionKind};
+use crate::{Entity, Image, Link, LinkAddr, SectionKind, whole_of};
 
 /// How an instruction refers to another place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -70,6 +70,13 @@ impl Line {
         matches!(code, Code::Nopw | Code::Nopd | Code::Nopq | Code::Int3)
             || matches!(code, Code::Nop_rm16 | Code::Nop_rm32 | Code::Nop_rm64)
             || (code == Code::Xchg_r16_AX && self.instruction.op0_register() == Register::AX)
+    }
+
+    /// True for a call, direct or not.
+    #[must_use]
+    pub fn is_call(&self) -> bool {
+        let flow = self.instruction.flow_control();
+        matches!(flow, FlowControl::Call | FlowControl::IndirectCall)
     }
 
     /// True if control never reaches the instruction behind this one by itself.
@@ -215,9 +222,7 @@ fn may_be_address(image: &Image, place: LinkAddr, value: u64) -> bool {
         .section_at(LinkAddr(value))
         .is_some_and(|section| match section.kind {
             SectionKind::Tls => false,
-            SectionKind::ReadOnly => [".rodata", ".data.rel.ro", ".lrodata"]
-                .iter()
-                .any(|p| section.name.starts_with(p)),
+            SectionKind::ReadOnly => !section.belongs_to_loader(),
             SectionKind::Text => is_code_address(image, place, LinkAddr(value)),
             SectionKind::Data | SectionKind::Got => true,
         })
@@ -232,7 +237,7 @@ fn is_code_address(image: &Image, place: LinkAddr, value: LinkAddr) -> bool {
     image.entity_at(value).is_none_or(|id| {
         let entity = image.entity(id);
         let own = entity.addr <= place && place < entity.end();
-        value == entity.addr || own || entity.name().contains(".cold")
+        value == entity.addr || own || whole_of(entity.name()).is_some()
     })
 }
 

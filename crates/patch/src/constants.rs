@@ -33,7 +33,7 @@ impl Planner<'_, '_> {
                     .collect();
                 return self.copy_table(at, targets);
             }
-            if is_relative_table(lines, index) {
+            if is_relative_table(c.fixed, lines, index) {
                 return self.copy_relative_table(at);
             }
         }

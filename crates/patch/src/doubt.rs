@@ -168,7 +168,8 @@ impl Planner<'_, '_> {
         if values.is_empty() {
             return;
         }
-        let counts: BTreeMap<LinkAddr, usize> = references_to(self.c.fixed, &values);
+        let counts: BTreeMap<LinkAddr, usize> =
+            references_to(self.c.fixed, &self.c.fixed_usage, &values);
         for Doubt { function, value } in doubts {
             let alone = counts.get(&value).is_none_or(|count| *count <= 1);
             if alone && self.would_be_unused(value) {

@@ -74,9 +74,9 @@ fn clear(image: &Image, usage: &Usage, parts: &Parts) -> Option<u32> {
         let at = image.entity(id).addr;
         if let Some(lsda) = image.unwind.fde_at(at).and_then(|fde| fde.lsda) {
             let lsda = Lsda::parse(image, lsda).ok()?;
-            lsda.landing_pads
-                .iter()
-                .filter_map(|pad| at.checked_add(*pad))
+            let pads = lsda.landing_pads.iter();
+            pads.filter_map(|pad| at.checked_add(*pad))
+                .chain(lsda.elsewhere)
                 .for_each(&mut lands);
         }
     }

@@ -223,6 +223,9 @@ impl Writer {
 }
 
 fn copy_lsda(planner: &mut Planner<'_, '_>, part: EntityId, lsda: &Lsda) -> Result<u32, String> {
+    if !lsda.elsewhere.is_empty() {
+        return Err("its landing pads are not told by their distance".to_owned());
+    }
     let image = planner.c.fixed;
     let start = lsda.range.start;
     let size = lsda.range.end.0 - start.0;

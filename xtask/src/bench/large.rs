@@ -218,16 +218,23 @@ fn debug_file(folder: &Path, image: &Path) -> Result<PathBuf> {
     Ok(file)
 }
 
-/// Bytes of code in an image.
+/// Bytes of code in an image, in all of its sections.
 fn code(image: &Path) -> Result<u64> {
     let mut readelf = Command::new("readelf");
     let sections = done(readelf.args(["--sections", "--wide"]).arg(image))?;
-    let text = sections.lines().find_map(|line| {
+    let found = code_in(&sections);
+    ensure!(found > 0, "{} has no code", image.display());
+    Ok(found)
+}
+
+/// The sizes of the sections whose flags say that they are executed, in what `readelf` prints.
+fn code_in(sections: &str) -> u64 {
+    let size = |line: &str| {
         let mut words = line.split_once("] ")?.1.split_whitespace();
-        (words.next()? == ".text").then_some(())?;
-        u64::from_str_radix(words.nth(3)?, 16).ok()
-    });
-    text.with_context(|| format!("{} has no .text", image.display()))
+        let size = u64::from_str_radix(words.nth(4)?, 16).ok()?;
+        words.nth(1)?.contains('X').then_some(size)
+    };
+    sections.lines().filter_map(size).sum()
 }
 
 fn compare(workspace: &Workspace, pair: &Pair, promises: &mut Promises) -> Result<()> {
@@ -332,4 +339,22 @@ fn done(command: &mut Command) -> Result<String> {
         output.stderr
     );
     Ok(output.stdout)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::code_in;
+
+    #[test]
+    fn code_is_what_is_executed_wherever_it_is() {
+        let sections = "\
+  [Nr] Name              Type            Address          Off    Size   ES Flg Lk Inf Al
+  [ 8] .bolt.org.rodata  PROGBITS        00000000005c2900 5c2900 49f680 00 AMS  0   0 128
+  [13] .bolt.org.text    PROGBITS        00000000011a1c00 11a0c00 3b1b1f2 00  AX  0   0 64
+  [29] .text             PROGBITS        0000000005200000 5200000 170fb53 00  AX  0   0 2097152
+  [37] .comment          PROGBITS        0000000000000000 7be2b8c 000097 01  MS  0   0  1
+  x (unknown), o (OS specific), E (exclude),
+";
+        assert_eq!(code_in(sections), 0x3b1_b1f2 + 0x170_fb53);
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use invivo_image::{EntityId, Image, LinkAddr, SectionKind, demangle, source_name, stem};
+use invivo_image::{EntityId, Image, LinkAddr, SectionKind, demangle, source_name, stem, whole_of};
 
 use crate::Comparison;
 use crate::rules::{Finding, Rule, is_variable};
@@ -72,9 +72,9 @@ fn keeper(c: &Comparison<'_>, function: EntityId) -> Option<String> {
         let holder = holder.map_or_else(|| at.to_string(), |id| demangle(c.base.entity(id).name()));
         return Some(format!("the live variable {holder} holds its address"));
     }
-    let own = format!("{}.cold", c.base.entity(function).name());
+    let own = Some(c.base.entity(function).name());
     let uses = c.base_usage.uses.get(&function).into_iter().flatten();
-    let mut takers = uses.filter(|u| !u.branch && !c.base.entity(u.by).name().starts_with(&own));
+    let mut takers = uses.filter(|u| !u.branch && whole_of(c.base.entity(u.by).name()) != own);
     let taker = takers.next()?;
     let by = demangle(c.base.entity(taker.by).name());
     Some(format!("{by} has given its address away"))

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use invivo_image::{EntityId, Image, LinkAddr, Place, Slot};
+use invivo_image::{EntityId, Image, LinkAddr, Place, Slot, whole_of};
 
 use crate::Comparison;
 use crate::hot::Hot;
@@ -78,11 +78,10 @@ pub(super) fn is_reached_only(c: &Comparison<'_>, hot: &Hot, roots: &HashSet<Ent
         let entity = c.base.entity(id);
         let is_root = roots.contains(&id);
         from_root |= is_root;
-        let cold = format!("{}.cold", entity.name());
         // A cold part jumps back into the middle of its function, which is no way in.
         let uses = c.base_usage.uses.get(&id).into_iter().flatten();
         let uses: Vec<_> = uses
-            .filter(|u| !c.base.entity(u.by).name().starts_with(&cold))
+            .filter(|u| whole_of(c.base.entity(u.by).name()) != Some(entity.name()))
             .collect();
         let known_elsewhere = uses.iter().any(|u| !u.branch)
             || !is_root && c.base_usage.pointed.contains_key(&id)

@@ -1,6 +1,6 @@
 //! Symbols: the full table where there is one, the dynamic one otherwise.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use object::elf;
@@ -134,7 +134,7 @@ fn collect(
 
 /// Puts all names of one address together.
 fn gather(image: &mut Image, symbols: impl Iterator<Item = Symbol>) {
-    let mut places: BTreeMap<(LinkAddr, EntityKind), Vec<Symbol>> = BTreeMap::new();
+    let mut places: Vec<(LinkAddr, EntityKind, Symbol)> = Vec::new();
     for symbol in symbols {
         let kind = match symbol.kind {
             SymbolKind::Function => EntityKind::Function,
@@ -152,29 +152,37 @@ fn gather(image: &mut Image, symbols: impl Iterator<Item = Symbol>) {
                 .or_default()
                 .push(symbol.name);
         } else {
-            places.entry((symbol.addr, kind)).or_default().push(symbol);
+            places.push((symbol.addr, kind, symbol));
         }
     }
-    image.entities = places
-        .into_iter()
-        .map(|((addr, kind), mut names)| {
-            names.sort_by(|a, b| {
-                let sized = |s: &Symbol| s.size == 0;
-                (sized(a), a.binding, a.name.len(), &a.name).cmp(&(
-                    sized(b),
-                    b.binding,
-                    b.name.len(),
-                    &b.name,
-                ))
-            });
-            let size = names.iter().map(|s| s.size).max().unwrap_or(0);
-            Entity {
-                addr,
-                size,
-                kind,
-                names,
-            }
-        })
-        .collect();
+    places.sort_by_key(|(addr, kind, _)| (*addr, *kind));
+    let mut places = places.into_iter().peekable();
+    image.entities = Vec::new();
+    while let Some((addr, kind, first)) = places.next() {
+        // Most have one name, and there are hundreds of thousands: no room for more than that.
+        let mut names = Vec::with_capacity(1);
+        names.push(first);
+        while let Some((_, _, symbol)) = places.next_if(|next| (next.0, next.1) == (addr, kind)) {
+            names.push(symbol);
+        }
+        names.shrink_to_fit();
+        names.sort_by(|a, b| {
+            let sized = |s: &Symbol| s.size == 0;
+            (sized(a), a.binding, a.name.len(), &a.name).cmp(&(
+                sized(b),
+                b.binding,
+                b.name.len(),
+                &b.name,
+            ))
+        });
+        let size = names.iter().map(|s| s.size).max().unwrap_or(0);
+        image.entities.push(Entity {
+            addr,
+            size,
+            kind,
+            names,
+        });
+    }
+    image.entities.shrink_to_fit();
     image.starts = image.entities.iter().map(|entity| entity.addr).collect();
 }

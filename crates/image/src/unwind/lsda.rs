@@ -14,10 +14,13 @@ pub struct Lsda {
     /// Where it is.
     pub range: Range<LinkAddr>,
     /// Header, call sites, actions and lists of types that may pass: everything as it stands,
-    /// but zeros in place of `types`, and without the padding that may follow.
+    /// but zeros in place of `types` and `elsewhere`, and without the padding that may follow.
     pub tables: Vec<u8>,
     /// Where control may land, relative to the start of the function.
     pub landing_pads: Vec<u64>,
+    /// Where control may land, if the table says it in another way, which needs not be in the
+    /// function: BOLT may put what seldom runs anywhere.
+    pub elsewhere: Vec<LinkAddr>,
     /// Entries of the type table: place, `DW_EH_PE` encoding, and what the pointer says
     /// (the slot itself for an indirect one); null entries (`catch (...)`) are left out.
     pub types: Vec<(LinkAddr, u8, LinkAddr)>,
@@ -45,9 +48,11 @@ impl Lsda {
     fn parse_bytes(at: LinkAddr, end: LinkAddr, bytes: &[u8]) -> Result<Lsda, String> {
         let broken = |error: gimli::Error| error.to_string();
         let mut rest = EndianSlice::new(bytes, LittleEndian);
-        if rest.read_u8().map_err(broken)? != encoding::OMIT {
-            return Err("landing pads relative to another place".to_owned());
-        }
+        let pads_from = match rest.read_u8().map_err(broken)? {
+            encoding::OMIT => None,
+            0x03 => Some(u64::from(rest.read_u32().map_err(broken)?)),
+            other => return Err(format!("a start of landing pads in encoding {other:#x}")),
+        };
         let type_encoding = rest.read_u8().map_err(broken)?;
         let mut type_base = None;
         if type_encoding != encoding::OMIT {
@@ -65,15 +70,30 @@ impl Lsda {
         let mut sites = rest.split(sites).map_err(broken)?;
         let sites_end = bytes.len() - rest.len();
         let mut landing_pads = Vec::new();
+        let mut elsewhere = Vec::new();
+        let mut zeros = Vec::new();
         let mut actions = Vec::new();
         while !sites.is_empty() {
             let mut field = || match site_encoding & 0x0f {
                 0x01 => sites.read_uleb128().map_err(broken),
                 0x03 => sites.read_u32().map(u64::from).map_err(broken),
+                // BOLT writes them with a sign, though none is before the function.
+                0x0b => u64::try_from(sites.read_i32().map_err(broken)?)
+                    .map_err(|_| "a call site before its function".to_owned()),
                 other => Err(format!("call sites in encoding {other:#x}")),
             };
             let (_, _, pad) = (field()?, field()?, field()?);
-            landing_pads.extend((pad != 0).then_some(pad));
+            match pads_from {
+                None => landing_pads.extend((pad != 0).then_some(pad)),
+                Some(_) if site_encoding & 0x0f == 0x01 => {
+                    return Err("landing pads elsewhere that have no fixed size".to_owned());
+                }
+                Some(from) => {
+                    let at = from.checked_add(pad).ok_or("a landing pad lies nowhere")?;
+                    elsewhere.extend((pad != 0).then_some(LinkAddr(at)));
+                    zeros.push(sites_end - sites.len() - 4);
+                }
+            }
             let action = sites.read_uleb128().map_err(broken)?;
             actions.extend((action != 0).then_some(action));
         }
@@ -116,6 +136,9 @@ impl Lsda {
             }
         }
         let mut tables = bytes.get(..read).ok_or("an action lies outside")?.to_vec();
+        for start in zeros {
+            tables[start..start + 4].fill(0);
+        }
         for (place, ..) in &types {
             let start = usize::try_from(place.0 - at.0).map_err(|_| "a type lies outside")?;
             tables[start..start + width].fill(0);
@@ -124,6 +147,7 @@ impl Lsda {
             range: at..end,
             tables,
             landing_pads,
+            elsewhere,
             types,
         })
     }
@@ -226,6 +250,39 @@ fn largest_specified(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn call_sites_may_have_a_sign() {
+        let site = [0, 0, 0, 0, 9, 0, 0, 0, 0x21, 0, 0, 0, 0];
+        let table = |encoding| [&[0xff, 0xff, encoding, 13][..], &site].concat();
+        let (at, end) = (LinkAddr(0x60_0884), LinkAddr(0x60_0884 + 17));
+        let read = |bytes: &[u8]| Lsda::parse_bytes(at, end, bytes);
+        let lsda = read(&table(0x0b)).expect("BOLT writes such tables");
+        assert_eq!(lsda.landing_pads, [0x21]);
+        let mut before = table(0x0b);
+        before[15] = 0x80;
+        assert!(read(&before).is_err(), "a landing pad before the function");
+    }
+
+    #[test]
+    fn landing_pads_may_be_anywhere() {
+        let table = |pad: u32| {
+            let mut bytes = vec![0x03, 0, 0, 0, 0, 0xff, 0x0b, 13];
+            for number in [0x14, 0x2c, pad] {
+                bytes.extend(u32::to_le_bytes(number));
+            }
+            bytes.push(0);
+            let (at, end) = (LinkAddr(0xa0_0714), LinkAddr(0xa0_0714 + 21));
+            Lsda::parse_bytes(at, end, &bytes)
+        };
+        let (one, other) = (table(0x80_026e), table(0x80_0297));
+        let (one, other) = (one.expect("it is whole"), other.expect("it is whole"));
+        assert!(one.landing_pads.is_empty());
+        assert_eq!(one.elsewhere, [LinkAddr(0x80_026e)]);
+        assert_eq!(other.elsewhere, [LinkAddr(0x80_0297)]);
+        assert_eq!(one.tables, other.tables, "places are no bytes");
+        assert_eq!(one.tables[8], 0x14);
+    }
 
     /// The cold part of `RemoteLogger::reconnect` of PowerDNS Recursor: no call site in it names
     /// the record for the second type, which is another distance away in each build.
