@@ -222,6 +222,18 @@ impl Invivo {
         ])
     }
 
+    /// Makes a patch live in a process, in the place of whichever is.
+    pub(crate) fn replace(&self, patch: &Path, pid: u32) -> Result<Outcome> {
+        let pid = pid.to_string();
+        self.outcome(&[
+            "replace".as_ref(),
+            patch.as_ref(),
+            "-p".as_ref(),
+            pid.as_ref(),
+            "--json".as_ref(),
+        ])
+    }
+
     /// Makes a patch live in every process that runs the program; how many there were.
     pub(crate) fn apply_all(&self, patch: &Path) -> Result<usize> {
         let arguments: [&OsStr; 4] = [

@@ -23,6 +23,11 @@ use crate::ticks::Ticks;
 const PATIENCE: Duration = Duration::from_secs(1);
 /// What it costs to hold a thread whose call the kernel resumes by itself.
 const PATIENT: u8 = 0;
+/// The same for one that runs.
+const RUNNING: u8 = 2;
+/// How often threads that run are looked at once more, and for how many that is quick.
+const LOOKS: usize = 5;
+const FEW: usize = 8;
 /// How long a function of the target may take that we call.
 const CALL_PATIENCE: Duration = Duration::from_secs(30);
 /// How long to look for a thread that can be used.
@@ -67,8 +72,10 @@ impl Process {
     }
 
     fn cost(&self, tid: i32) -> u8 {
-        match self.waits_in(tid) {
-            Some(libc::SYS_read) if !self.reads_a_socket(tid) => PATIENT,
+        let waits = self.waits_at(tid).unwrap_or_default();
+        let mut words = waits.split(' ');
+        match words.next().and_then(|call| call.trim().parse().ok()) {
+            Some(libc::SYS_read) if !self.is_socket(words.next()) => PATIENT,
             Some(
                 libc::SYS_futex
                 | libc::SYS_poll
@@ -83,16 +90,15 @@ impl Process {
             ) => PATIENT,
             Some(libc::SYS_vfork | libc::SYS_clone | libc::SYS_clone3) => 3,
             Some(_) => 1,
-            None => 2,
+            None => RUNNING,
         }
     }
 
-    /// A socket may have a time-out, and then the kernel does not resume the call. True
-    /// also where that cannot be seen.
-    fn reads_a_socket(&self, tid: i32) -> bool {
-        let waits = self.waits_at(tid).unwrap_or_default();
-        let file = waits.split(' ').nth(1).unwrap_or_default();
-        let number = u32::from_str_radix(file.trim_start_matches("0x"), 16).ok();
+    /// A socket may have a time-out, and then the kernel does not resume a call that reads
+    /// it. True also where it cannot be seen what the descriptor is, the call's argument.
+    fn is_socket(&self, descriptor: Option<&str>) -> bool {
+        let number = descriptor.unwrap_or_default().trim_start_matches("0x");
+        let number = u32::from_str_radix(number, 16).ok();
         let link = number
             .and_then(|number| std::fs::read_link(format!("/proc/{}/fd/{number}", self.pid)).ok());
         link.is_none_or(|link| link.to_string_lossy().starts_with("socket:"))
@@ -105,16 +111,21 @@ impl Process {
         fits: &impl Fn(&Process, &Standing) -> Result<(), TargetError>,
     ) -> Result<Option<Carrier<'_>>, TargetError> {
         let (gadgets, maps) = (self.gadgets()?, self.maps()?);
-        for (_, tid) in self
-            .candidates()?
-            .into_iter()
-            .filter(|one| one.0 == PATIENT)
-        {
-            match self.hold_this(tid, (gadgets, &maps), true, fits) {
-                Ok(carrier) => return Ok(Some(carrier)),
-                Err(error) if is_final(&error) => return Err(error),
-                Err(_) => {}
+        for _ in 0..LOOKS {
+            let candidates = self.candidates()?;
+            for (_, tid) in candidates.iter().filter(|one| one.0 == PATIENT) {
+                match self.hold_this(*tid, (gadgets, &maps), true, fits) {
+                    Ok(carrier) => return Ok(Some(carrier)),
+                    Err(error) if is_final(&error) => return Err(error),
+                    Err(_) => {}
+                }
             }
+            // Who was let go a moment ago is on the way back into its wait.
+            let returns = candidates.iter().any(|one| one.0 == RUNNING);
+            if !returns || candidates.len() > FEW {
+                break;
+            }
+            std::thread::yield_now();
         }
         Ok(None)
     }

@@ -10,7 +10,7 @@ use invivo_apply::{Options, TargetError};
 use invivo_image::LiveAddr;
 use procfs::process::{MMPermissions, MMapPath, MemoryMap};
 
-use crate::error::proc_error;
+use crate::error::{proc_error, system};
 use crate::gadgets::Gadgets;
 use crate::lock::{Lock, is_ending};
 use crate::memory::Memory;
@@ -52,45 +52,48 @@ impl Process {
     /// it may not be looked at, or when another tool works on it.
     pub fn open(pid: i32, access: Access<'_>) -> Result<Process, TargetError> {
         let info = procfs::process::Process::new(pid).map_err(|e| proc_error(pid, e))?;
-        let status = Status::of(pid)?;
-        if status.has_ended() {
-            return Err(TargetError::Unsupported(format!(
-                "process {pid} has ended (it is a zombie)"
-            )));
-        }
-        let name = status.field("Name:").unwrap_or_default().to_owned();
-        if status.field("VmSize:").is_none() {
-            let text = format!("process {pid} ({name}) is a thread of the kernel");
-            return Err(TargetError::Unsupported(text));
-        }
         let options = match access {
             Access::Read => None,
             Access::Write(options) => Some(options),
         };
-        let mut process = Process {
+        // What has no memory, or no longer, says so in other words.
+        let memory =
+            Memory::open(pid, options.is_some()).map_err(|error| match Status::of(pid) {
+                Ok(status) => has_memory(pid, &status).err().unwrap_or(error),
+                Err(_) => error,
+            })?;
+        let lock = match options {
+            Some(options) => Some(Lock::take(pid, memory.file()?, options)?),
+            None => None,
+        };
+        // Not before the lock is held: another tool may have left the process otherwise.
+        let status = Status::of(pid)?;
+        has_memory(pid, &status)?;
+        let process = Process {
             pid,
-            memory: Memory::open(pid, options.is_some())?,
+            memory,
             info,
             gadgets: OnceCell::new(),
-            name,
+            name: status.field("Name:").unwrap_or_default().to_owned(),
             maps: RefCell::new(None),
-            _lock: None,
+            _lock: lock,
         };
         process.is_64_bit()?;
-        if let Some(options) = options {
-            process._lock = Some(Lock::take(pid, process.memory.file()?, options)?);
-            process.may_be_traced()?;
-            process.wait_for_strays()?;
+        if options.is_some() {
+            process.may_be_traced(&status)?;
+            process.wait_for_strays(&status)?;
         }
         Ok(process)
     }
 
-    /// `Ok` if nobody else traces the process, and it is not stopped.
-    fn may_be_traced(&self) -> Result<(), TargetError> {
+    /// `Ok` if nobody else traces the process, and it is not stopped; `status` is what it
+    /// said a moment ago.
+    fn may_be_traced(&self, status: &Status) -> Result<(), TargetError> {
         let pid = self.pid;
         let deadline = Instant::now() + Duration::from_secs(1);
+        let mut newer = None;
         loop {
-            let status = Status::of(pid)?;
+            let status = newer.as_ref().unwrap_or(status);
             match status.tracer() {
                 0 if status.state() == 'T' => {
                     return Err(TargetError::NotNow(format!(
@@ -103,6 +106,7 @@ impl Process {
                 }
                 tracer => return Err(TargetError::Traced { pid, tracer }),
             }
+            newer = Some(Status::of(pid)?);
         }
     }
 
@@ -222,13 +226,31 @@ impl Process {
     }
 }
 
+/// `Ok` for a process that has memory.
+fn has_memory(pid: i32, status: &Status) -> Result<(), TargetError> {
+    if status.has_ended() {
+        let text = format!("process {pid} has ended (it is a zombie)");
+        return Err(TargetError::Unsupported(text));
+    }
+    if status.field("VmSize:").is_none() {
+        let name = status.field("Name:").unwrap_or_default();
+        let text = format!("process {pid} ({name}) is a thread of the kernel");
+        return Err(TargetError::Unsupported(text));
+    }
+    Ok(())
+}
+
 /// Every process that can be looked at.
 ///
 /// # Errors
 /// When `/proc` cannot be read.
 pub fn processes() -> Result<Vec<i32>, TargetError> {
-    let all = procfs::process::all_processes().map_err(|e| proc_error(0, e))?;
-    Ok(all.flatten().map(|process| process.pid).collect())
+    let all = std::fs::read_dir("/proc").map_err(|error| system("read /proc", error))?;
+    let number = |name: std::ffi::OsString| name.to_str()?.parse().ok();
+    Ok(all
+        .flatten()
+        .filter_map(|entry| number(entry.file_name()))
+        .collect())
 }
 
 #[cfg(test)]

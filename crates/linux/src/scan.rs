@@ -1,13 +1,13 @@
 //! Which processes have an image loaded: told without stopping or changing any.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use invivo_apply::TargetError;
 use procfs::process::{MMPermissions, MMapPath, MemoryMap};
 
 use crate::error::proc_error;
 use crate::memory::Memory;
-use crate::{modules, process::processes};
+use crate::{modules, proc_file, process::processes};
 
 /// A process, told apart from later ones with the same number and from what it was
 /// before it executed another program.
@@ -25,19 +25,45 @@ impl Incarnation {
     /// What the process with this number is now; `None` if there is none, or it has ended.
     #[must_use]
     pub fn of(pid: i32) -> Option<Incarnation> {
-        let stat = procfs::process::Process::new(pid).and_then(|process| process.stat());
-        let stat = stat.ok().filter(|stat| !matches!(stat.state, 'Z' | 'X'))?;
-        Some(Incarnation {
-            pid,
-            started: stat.starttime,
-            stack: stat.startstack,
-        })
+        Seen::of(pid).ok().and_then(|seen| seen.now)
     }
 
     /// True unless it has ended, or become another program.
     #[must_use]
     pub fn is_still_there(&self) -> bool {
         Incarnation::of(self.pid) == Some(*self)
+    }
+}
+
+/// What a process's `stat` says.
+struct Seen {
+    /// `None` if it has ended.
+    now: Option<Incarnation>,
+    /// Threads of the kernel have none.
+    has_memory: bool,
+}
+
+impl Seen {
+    fn of(pid: i32) -> Result<Seen, TargetError> {
+        /// Of the values behind the name of the program, which may hold anything.
+        const STARTED: usize = 19;
+        const SIZE: usize = 20;
+        const STACK: usize = 25;
+        let stat = proc_file::read(&format!("/proc/{pid}/stat"));
+        let stat = stat.map_err(|error| proc_file::failure(pid, error))?;
+        let values = stat.rsplit_once(')').map_or("", |(_, values)| values);
+        let values: Vec<&str> = values.split_whitespace().collect();
+        let number = |at: usize| values.get(at).and_then(|value| value.parse::<u64>().ok());
+        let ended = matches!(values.first(), None | Some(&"Z" | &"X"));
+        let place = number(STARTED).zip(number(STACK)).filter(|_| !ended);
+        Ok(Seen {
+            now: place.map(|(started, stack)| Incarnation {
+                pid,
+                started,
+                stack,
+            }),
+            has_memory: number(SIZE).is_some_and(|size| size > 0),
+        })
     }
 }
 
@@ -57,23 +83,35 @@ pub struct Scan {
 }
 
 impl Scan {
-    /// Processes that have an image loaded whose build id is `wanted`. Processes that end
-    /// meanwhile are left out, and so is this program.
+    /// Processes that have an image loaded whose build id is `wanted`, but for those that
+    /// are `known`. Processes that end meanwhile are left out, and so is this program.
     ///
     /// # Errors
     /// When `/proc` cannot be read.
-    pub fn find(&mut self, wanted: &[&[u8]]) -> Result<Found, TargetError> {
+    pub fn find(
+        &mut self,
+        wanted: &[&[u8]],
+        known: &BTreeSet<Incarnation>,
+    ) -> Result<Found, TargetError> {
         let mut found = Found::default();
         let own = std::process::id().cast_signed();
         for pid in processes()?.into_iter().filter(|pid| *pid != own) {
+            let seen = Seen::of(pid);
+            // Threads of the kernel have no memory, and what has ended has none left.
+            let seen = seen.map(|seen| seen.now.filter(|_| seen.has_memory));
+            let now = match seen {
+                Ok(Some(now)) if !known.contains(&now) => now,
+                Ok(_) => continue,
+                Err(TargetError::NotPermitted { .. }) => {
+                    found.unread += 1;
+                    continue;
+                }
+                Err(_) => continue,
+            };
             match self.build_ids(pid) {
                 Ok(ids) => {
                     let ids = ids.into_iter().filter(|id| wanted.contains(&&id[..]));
-                    let now = Incarnation::of(pid);
-                    found.processes.extend(
-                        now.into_iter()
-                            .flat_map(|now| ids.clone().map(move |id| (now, id))),
-                    );
+                    found.processes.extend(ids.map(|id| (now, id)));
                 }
                 Err(TargetError::NotPermitted { .. }) => found.unread += 1,
                 // It has ended meanwhile.
@@ -86,10 +124,6 @@ impl Scan {
     /// Build ids of everything that a process has loaded, each once.
     fn build_ids(&mut self, pid: i32) -> Result<Vec<Vec<u8>>, TargetError> {
         let info = procfs::process::Process::new(pid).map_err(|e| proc_error(pid, e))?;
-        // Threads of the kernel have no memory.
-        if info.stat().map_err(|e| proc_error(pid, e))?.vsize == 0 {
-            return Ok(Vec::new());
-        }
         let maps = info.maps().map_err(|e| proc_error(pid, e))?;
         let mut memory = None;
         let mut ids: Vec<Vec<u8>> = Vec::new();

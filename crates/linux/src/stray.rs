@@ -24,10 +24,15 @@ const SEARCHED: usize = 64 << 10;
 
 impl Process {
     /// Waits until no thread is on its way for a tool that died.
-    pub(crate) fn wait_for_strays(&self) -> Result<(), TargetError> {
+    /// `status` is what the process has just said, which is its first thread's word.
+    pub(crate) fn wait_for_strays(&self, status: &Status) -> Result<(), TargetError> {
         let deadline = Instant::now() + PATIENCE;
         for tid in self.tids()? {
-            while self.blocks_every_signal(tid) && by_deputy(|| self.is_stray(tid))? {
+            if tid == self.pid && !blocks_every_signal(status) {
+                continue;
+            }
+            let blocks = || blocks_every_signal(&Status::of_thread(self.pid, tid));
+            while blocks() && by_deputy(|| self.is_stray(tid))? {
                 if Instant::now() > deadline {
                     return Err(TargetError::NotNow(format!(
                         "thread {tid} of process {} still makes a call for a tool that died",
@@ -38,13 +43,6 @@ impl Process {
             }
         }
         Ok(())
-    }
-
-    /// As a thread does that makes a call for a tool; hardly another one does.
-    fn blocks_every_signal(&self, tid: i32) -> bool {
-        const UNBLOCKABLE: u64 = 1 << (libc::SIGKILL - 1) | 1 << (libc::SIGSTOP - 1);
-        let mask = Status::of_thread(self.pid, tid).signals("SigBlk:");
-        mask.is_some_and(|mask| mask | UNBLOCKABLE == u64::MAX)
     }
 
     fn is_stray(&self, tid: i32) -> Result<bool, TargetError> {
@@ -66,4 +64,11 @@ impl Process {
         thread.release()?;
         Ok(is_frame(&stack, way_back))
     }
+}
+
+/// As a thread does that makes a call for a tool; hardly another one does.
+fn blocks_every_signal(status: &Status) -> bool {
+    const UNBLOCKABLE: u64 = 1 << (libc::SIGKILL - 1) | 1 << (libc::SIGSTOP - 1);
+    let mask = status.signals("SigBlk:");
+    mask.is_some_and(|mask| mask | UNBLOCKABLE == u64::MAX)
 }

@@ -1,9 +1,11 @@
 //! `invivo apply`, `invivo replace`
 
+use std::collections::BTreeSet;
+
 use invivo_apply::{
     ApplyError, Consistency, Options, Outcome, Preflight, State, Target, TargetError, list,
 };
-use invivo_linux::{Access, Process, Scan};
+use invivo_linux::{Access, Incarnation, Process, Scan};
 use invivo_patch::{Hex, Patch};
 
 use crate::arguments::{self, Apply};
@@ -57,16 +59,17 @@ pub(crate) fn run(apply: &Apply, replaces: Replaces, output: &Output) -> Result<
         return run.each(&apply.targets.pid, judgements, output, &work);
     }
     let mut scan = Scan::default();
-    let mut is_first = true;
+    let mut known = BTreeSet::new();
     let find = || {
-        let found = scan.find(&[&file.patch.target.build_id.0])?;
-        let processes = found.processes.into_iter().map(|(process, _)| process);
+        let found = scan.find(&[&file.patch.target.build_id.0], &known)?;
         // Children of patched processes are born patched: those that come later are only
         // of interest where they are not.
-        let left = processes.filter(|process| is_first || !is_live(process.pid, &file.id));
-        let left = left.collect();
-        is_first = false;
-        Ok((left, found.unread))
+        let is_first = known.is_empty();
+        let new = found.processes.into_iter().map(|(process, _)| process);
+        let new: Vec<Incarnation> = new.filter(|process| known.insert(*process)).collect();
+        let left = new.into_iter();
+        let left = left.filter(|process| is_first || !is_live(process.pid, &file.id));
+        Ok((left.collect(), found.unread))
     };
     everywhere(&run, apply.timeout, judgements, output, find, work)
 }

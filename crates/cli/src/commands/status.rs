@@ -2,6 +2,7 @@
 
 mod watch;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use invivo_apply::{Standing, TargetError, status};
@@ -122,7 +123,7 @@ type Seen = Vec<(Incarnation, ProcessStatus)>;
 
 fn look(scan: &mut Scan, wanted: &[Wanted]) -> Result<(Overview, Seen), Failure> {
     let ids: Vec<&[u8]> = wanted.iter().map(|wanted| &wanted.build_id.0[..]).collect();
-    let found = scan.find(&ids)?;
+    let found = scan.find(&ids, &BTreeSet::new())?;
     let mut seen = Vec::new();
     for (process, id) in found.processes {
         let about = wanted.iter().find(|wanted| wanted.build_id.0 == id);
