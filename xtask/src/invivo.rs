@@ -79,7 +79,9 @@ impl Invivo {
             return Ok(Self { program });
         }
         let mut cargo = workspace.cargo();
-        cargo.args(["build", "--quiet", "--release", "--package", "invivo-cli"]);
+        // As `cargo program` does.
+        cargo.args(["rustc", "--quiet", "--release", "--package", "invivo-cli"]);
+        cargo.args(["--bin", "invivo", "--", "-C", "target-feature=+crt-static"]);
         if !process::succeeds(&mut cargo, BUILD_LIMIT)? {
             bail!("invivo does not build");
         }
