@@ -133,6 +133,68 @@ fn every_form_of_debug_data_tells_the_same() {
     }
 }
 
+/// What two files have in common, and what has one name in both and is not the same.
+const HEADER: &str = "\
+typedef struct { short small; union { int number; float real; }; } unnamed;
+enum state { OFF, ON = 5 };
+struct common { unnamed parts[2]; enum state state; unsigned low : 3, high : 5; struct common *next; };
+struct holder { struct same { int value; } same; };
+";
+
+#[test]
+fn types_of_one_name_are_all_seen() {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("debug-same-name");
+    let _ = std::fs::remove_dir_all(&folder);
+    std::fs::create_dir_all(&folder).expect("a folder for the test");
+    let one = "struct mine { long a; int b; }; struct pair { struct mine *m; };
+        __attribute__((noipa)) int one(struct pair *p, struct common *c)
+        { return p->m->b + c->low; }
+        int two(void *, struct common *);
+        int main(int n, char **v) { (void)v; struct common c = {.low = n};
+        struct mine m = {1, 2}; struct pair p = {&m}; return one(&p, &c) + two(&m, &c); }";
+    let two = "struct mine { int a; long b; };
+        __attribute__((noipa)) int two(struct mine *m, struct common *c)
+        { return (int)m->b + c->high; }";
+    for (name, text) in [("one.c", one), ("two.c", two)] {
+        std::fs::write(folder.join(name), format!("{HEADER}{text}")).expect("a source");
+    }
+    let done = Command::new("cc")
+        .current_dir(&folder)
+        .args(["-O2", "-g", "-o", "program", "one.c", "two.c"])
+        .output()
+        .expect("the compiler is installed (apt-get install gcc)");
+    assert!(done.status.success());
+    let file = std::fs::read(folder.join("program")).expect("the program was made");
+    std::fs::remove_dir_all(&folder).expect("the folder is ours");
+    let image = Image::parse(Arc::from(file), None).expect("an image");
+    let sections = DebugSections::of(&image).expect("whole sections");
+    let debug = sections.as_ref().expect("debug data").open();
+    let debug = debug.expect("whole units");
+    let function = |name: &str| {
+        let mut entities = image.entities.iter();
+        let at = entities.find(|entity| entity.name() == name);
+        debug.function(at.expect("the program has it").addr)
+    };
+    let both = [function("one"), function("two")];
+    let both = both.map(|function| function.expect("it is described"));
+    let known = debug.types_beside(&[&both[0], &both[1]]);
+    let named = debug.types_named(&known.keys().map(String::as_str).collect());
+    for (name, layouts) in [
+        ("mine", 2),
+        ("common", 1),
+        ("unnamed", 1),
+        ("state", 1),
+        ("pair", 1),
+    ] {
+        assert_eq!(known[name].layouts.len(), layouts, "{name}");
+        assert_eq!(named[name].layouts, known[name].layouts, "{name}");
+    }
+    assert_eq!((known["mine"].by, known["pair"].by), (0, 0));
+    let members = |name: &str| known[name].layouts.first().map(|l| l.members.len());
+    assert_eq!(members("unnamed"), Some(2));
+    assert_eq!(members("common"), Some(5));
+}
+
 /// A fuzzer found it: the size of a function may lead beyond the address space.
 #[test]
 fn a_function_without_an_end_is_not_described() {

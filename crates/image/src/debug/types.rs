@@ -2,11 +2,13 @@
 //!
 //! One name may have several layouts, in several files, so a name has a set of them.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Mutex;
 
 use gimli::constants as dw;
 use rayon::prelude::*;
 
+use super::digest::{Described, Digests};
 use super::functions::SourceFunction;
 use super::layout::{DEEPEST, TypeLayout, is_composite};
 use super::lines::SourcePlace;
@@ -34,9 +36,11 @@ impl<'s> DebugData<'s> {
     pub fn types_used(&self, functions: &[(&SourceFunction, BTreeSet<&str>)]) -> UsedTypes {
         let mut found = UsedTypes::new();
         let mut seen = HashSet::new();
+        // What is inlined in many functions is looked through once.
+        let mut read = HashSet::new();
         for (by, (function, names)) in functions.iter().enumerate() {
             let mut waiting: Vec<Die> = Vec::new();
-            for die in &function.dies {
+            for die in function.dies.iter().filter(|die| read.insert(**die)) {
                 self.variables_in(*die, &mut waiting);
             }
             if let Some(Die { unit, .. }) = function.dies.first().copied() {
@@ -65,59 +69,59 @@ impl<'s> DebugData<'s> {
     /// variable that has their type.
     #[must_use]
     pub fn types_beside(&self, functions: &[&SourceFunction]) -> UsedTypes {
-        let mut found = UsedTypes::new();
-        let mut units = HashSet::new();
+        let mut units: Vec<(usize, usize)> = Vec::new();
+        let mut seen = HashSet::new();
         for (by, function) in functions.iter().enumerate() {
-            let Some(unit) = function.dies.first().map(|die| die.unit) else {
-                continue;
-            };
-            if units.insert(unit) {
-                for die in self.type_entries(unit, None) {
-                    self.reach(die, by, &mut found, &mut Vec::new());
-                }
-            }
+            let unit = function.dies.first().map(|die| die.unit);
+            units.extend(
+                unit.filter(|unit| seen.insert(*unit))
+                    .map(|unit| (by, unit)),
+            );
         }
-        found
+        self.laid_out(&units, None)
     }
 
     /// The layouts that types of these names have anywhere in the image.
     #[must_use]
     pub fn types_named(&self, names: &BTreeSet<&str>) -> UsedTypes {
-        let last = |name: &str| name.rsplit("::").next().unwrap_or(name).to_owned();
-        let wanted: HashSet<String> = names.iter().map(|name| last(name)).collect();
-        let entries = |unit| self.type_entries(unit, Some(&wanted));
-        let units = (0..self.units.len()).into_par_iter();
-        let dies: Vec<Die> = units.flat_map_iter(entries).collect();
-        let mut found = UsedTypes::new();
-        for die in dies {
-            self.reach(die, 0, &mut found, &mut Vec::new());
-        }
+        let last = names.iter().filter_map(|name| name.rsplit("::").next());
+        let wanted: HashSet<&[u8]> = last.map(str::as_bytes).collect();
+        let units: Vec<(usize, usize)> = (0..self.units.len()).map(|unit| (0, unit)).collect();
+        let mut found = self.laid_out(&units, Some(&wanted));
         found.retain(|name, _| names.contains(name.as_str()));
         found
     }
 
-    /// Entries of types in a unit, all or those whose own names are among `wanted`.
-    fn type_entries(&self, unit: usize, wanted: Option<&HashSet<String>>) -> Vec<Die> {
-        let mut found = Vec::new();
-        let dwarf = self.dwarf(unit);
-        // Not kept: a look through all units would keep the whole of the debug data.
-        let Ok(read) = dwarf.unit(self.units[unit].header) else {
-            return found;
-        };
-        let mut cursor = read.entries();
-        while let Ok(Some(entry)) = cursor.next_dfs() {
-            if !is_named_type(entry) {
-                continue;
+    /// The layouts in units, each with the function that it is read for: of all types, or of
+    /// those whose own names are among `wanted`.
+    fn laid_out(&self, units: &[(usize, usize)], wanted: Option<&HashSet<&[u8]>>) -> UsedTypes {
+        let digests = Digests::default();
+        let unknown = Mutex::new(Vec::new());
+        let known: Mutex<HashMap<u128, (usize, Die)>> = Mutex::default();
+        let lock = "nobody panics who has it";
+        (0..units.len()).into_par_iter().for_each(|order| {
+            let unit = units[order].1;
+            let found = self.described(unit, wanted, &digests);
+            let mut first = known.lock().expect(lock);
+            for Described { offset, digest } in found {
+                let place = (order, Die { unit, offset });
+                match digest {
+                    // What is not known to be the same is laid out.
+                    None => unknown.lock().expect(lock).push(place),
+                    // Of many that are the same, the first one.
+                    Some(digest) => {
+                        let known = first.entry(digest).or_insert(place);
+                        *known = place.min(*known);
+                    }
+                }
             }
-            let name = entry.attr_value(dw::DW_AT_name);
-            let name = name.and_then(|value| dwarf.attr_string(&read, value).ok());
-            let is_wanted = name.is_some_and(|name| {
-                wanted.is_none_or(|wanted| wanted.contains(&*name.to_string_lossy()))
-            });
-            if is_wanted {
-                let offset = entry.offset();
-                found.push(Die { unit, offset });
-            }
+        });
+        let mut places = unknown.into_inner().expect(lock);
+        places.extend(known.into_inner().expect(lock).into_values());
+        places.sort_unstable();
+        let mut found = UsedTypes::new();
+        for (order, die) in places {
+            self.reach(die, units[order].0, &mut found, &mut Vec::new());
         }
         found
     }
@@ -224,8 +228,4 @@ impl<'s> DebugData<'s> {
             }
         }
     }
-}
-
-fn is_named_type(entry: &DebugEntry<'_>) -> bool {
-    is_composite(entry) || entry.tag() == dw::DW_TAG_typedef
 }

@@ -64,16 +64,23 @@ impl<'s> DebugData<'s> {
         let dwarf = self.dwarf(unit);
         let mut open: Vec<(isize, usize)> = Vec::new();
         let mut in_function: Option<isize> = None;
-        let mut cursor = loaded.unit.entries();
-        while let Some(entry) = cursor.next_dfs()? {
-            let (depth, at) = (entry.depth(), entry.offset());
+        // Most entries are of no use here, and their attributes are passed over unread.
+        let mut entries = loaded.unit.entries_raw(None)?;
+        while !entries.is_empty() {
+            let (depth, at) = (entries.next_depth(), entries.next_offset());
+            let Some(abbreviation) = entries.read_abbreviation()? else {
+                continue;
+            };
+            entries.skip_attributes(abbreviation.attributes())?;
+            let tag = abbreviation.tag();
             while let Some((_, scope)) = open.pop_if(|(of, _)| *of >= depth) {
                 index.scopes[scope].to = at;
             }
             in_function = in_function.filter(|of| *of < depth);
-            match entry.tag() {
+            match tag {
                 dw::DW_TAG_subprogram => {
-                    let mut ranges = ranges_of(dwarf, &loaded.unit, entry)?;
+                    let entry = loaded.unit.entry(at)?;
+                    let mut ranges = ranges_of(dwarf, &loaded.unit, &entry)?;
                     while let Some(range) = ranges.next()? {
                         if range.begin < range.end {
                             index.functions.push((range.begin, at));
@@ -90,7 +97,7 @@ impl<'s> DebugData<'s> {
                 | dw::DW_TAG_enumeration_type => {}
                 _ => continue,
             }
-            let scope = entry.has_children() && entry.tag() != dw::DW_TAG_variable;
+            let scope = abbreviation.has_children() && tag != dw::DW_TAG_variable;
             if scope {
                 let parent = open.last().map(|(_, scope)| *scope);
                 open.push((depth, index.scopes.len()));

@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use gimli::{AttributeValue, Operation, constants as dw};
+use gimli::{AttributeValue, Operation, Unit, UnitOffset, constants as dw};
 use rayon::prelude::*;
 
 use super::lines::SourcePlace;
-use super::{DebugData, DebugEntry, Die};
+use super::{Bytes, DebugData, Die};
 use crate::LinkAddr;
 
 /// A variable with a fixed place.
@@ -100,23 +100,48 @@ impl<'s> DebugData<'s> {
         let Ok(read) = self.dwarf(unit).unit(self.units[unit].header) else {
             return found;
         };
-        let mut cursor = read.entries();
-        while let Ok(Some(entry)) = cursor.next_dfs() {
-            if entry.tag() == dw::DW_TAG_variable
-                && let Some(at) = fixed_place(entry, read.encoding())
-                && places.contains(&at)
-            {
-                let offset = entry.offset();
-                found.push((at, Die { unit, offset }));
-            }
-        }
+        // What was read before a broken place is as good as what lies before it.
+        let _broken = find_variables(&read, places, |at, offset| {
+            found.push((at, Die { unit, offset }));
+        });
         found
     }
 }
 
+/// Tells the variables of a unit that are at these places. Most entries are something else,
+/// and their attributes are passed over unread.
+fn find_variables(
+    read: &Unit<Bytes<'_>>,
+    places: &BTreeSet<LinkAddr>,
+    mut found: impl FnMut(LinkAddr, UnitOffset),
+) -> Result<(), gimli::Error> {
+    let mut entries = read.entries_raw(None)?;
+    while !entries.is_empty() {
+        let offset = entries.next_offset();
+        let Some(abbreviation) = entries.read_abbreviation()? else {
+            continue;
+        };
+        let specs = abbreviation.attributes();
+        if abbreviation.tag() != dw::DW_TAG_variable {
+            entries.skip_attributes(specs)?;
+            continue;
+        }
+        for spec in specs {
+            let attribute = entries.read_attribute(*spec)?;
+            if attribute.name() == dw::DW_AT_location
+                && let Some(at) = fixed_place(attribute.value(), read.encoding())
+                && places.contains(&at)
+            {
+                found(at, offset);
+            }
+        }
+    }
+    Ok(())
+}
+
 /// The address of a variable whose place is just that.
-fn fixed_place(entry: &DebugEntry<'_>, encoding: gimli::Encoding) -> Option<LinkAddr> {
-    let AttributeValue::Exprloc(expression) = entry.attr_value(dw::DW_AT_location)? else {
+fn fixed_place(place: AttributeValue<Bytes<'_>>, encoding: gimli::Encoding) -> Option<LinkAddr> {
+    let AttributeValue::Exprloc(expression) = place else {
         return None;
     };
     let mut operations = expression.operations(encoding);
