@@ -1,17 +1,19 @@
-//! Any bytes as a patch: as they are, and with the digest that a forger would fill in.
+//! Any bytes as a patch or a final image: as they are, and with the digest that a forger would fill in.
 
 #![no_main]
 
 use invivo_format::elf::read;
+use invivo_format::final_image;
 use libfuzzer_sys::fuzz_target;
 use object::read::{File, Object as _, ObjectSection as _};
 use sha2::{Digest as _, Sha256};
 
 fuzz_target!(|data: &[u8]| {
     let _ = read(data);
-    if let Some(forged) = seal(data)
-        && let Ok(patch) = read(&forged)
-    {
+    let _ = final_image::read(data);
+    let Some(forged) = seal(data) else { return };
+    let _ = final_image::read(&forged);
+    if let Ok(patch) = read(&forged) {
         patch
             .validate()
             .expect("a patch that is read keeps the invariants");

@@ -55,8 +55,12 @@ pub(crate) const NPM: &[&str] = &["npm"];
 const SCENARIOS: &[&str] = &[
     "build-essential",
     "binutils",
+    "acl",
+    "attr",
     "gdb",
+    "libcap2-bin",
     "musl-tools",
+    "strace",
     "util-linux",
 ];
 

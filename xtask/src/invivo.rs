@@ -129,6 +129,32 @@ impl Invivo {
         }
     }
 
+    /// Writes the final image of a pair, for the disk.
+    pub(crate) fn make_final(
+        &self,
+        base: &Path,
+        fixed: &Path,
+        image: &Path,
+        (name, label): (&str, &str),
+    ) -> Result<()> {
+        let files: [&OsStr; 5] = [
+            "build".as_ref(),
+            base.as_ref(),
+            fixed.as_ref(),
+            "-o".as_ref(),
+            image.as_ref(),
+        ];
+        let words = ["--format", "final", "--name", name, "--label", label];
+        let words = files.into_iter().chain(words.map(OsStr::new));
+        self.succeed(&words.collect::<Vec<_>>())?;
+        Ok(())
+    }
+
+    /// Runs `install` or `uninstall`.
+    pub(crate) fn exchange(&self, arguments: &[&OsStr]) -> Result<()> {
+        self.succeed(arguments).map(|_| ())
+    }
+
     /// Compares two images and writes the patch between them, or says what
     /// forbids it; then there is no patch.
     pub(crate) fn try_patch(

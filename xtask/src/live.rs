@@ -11,6 +11,7 @@ mod library;
 mod memcached;
 mod mosquitto;
 mod nginx;
+mod on_disk;
 mod python;
 mod recursor;
 mod redis;
@@ -186,6 +187,8 @@ pub(crate) fn run(workspace: &Workspace, name: &str) -> Result<Verdict> {
             verdict.said = "live".to_owned();
         }
     }
+    let folders = (&*programs.join("base"), &*programs.join("fixed"));
+    on_disk::tell(case.as_ref(), folders, &run, &invivo, &mut claims)?;
     claims.print();
     verdict.holds = claims.hold();
     Ok(verdict)

@@ -70,9 +70,17 @@ pub(crate) enum Command {
     Diff(Diff),
     /// Compare two builds and write a patch.
     #[command(
-        after_help = "Examples:\n  invivo build base/redis-server fixed/redis-server -o fix.patch --label CVE-2024-31228\n  invivo build base/server fixed/server -o fix.patch --callout before-apply=is_ready"
+        after_help = "Examples:\n  invivo build base/redis-server fixed/redis-server -o fix.patch --label CVE-2024-31228\n  invivo build base/server fixed/server -o fix.patch --callout before-apply=is_ready\n  invivo build base/server fixed/server --format final -o server.final"
     )]
     Build(Build),
+    /// Exchange a program or library on disk for its final image: what starts next is fixed.
+    #[command(
+        after_help = "Examples:\n  invivo build base/server fixed/server --format final -o server.final\n  invivo install server.final /usr/sbin/server"
+    )]
+    Install(Install),
+    /// Give a program or library that was exchanged its old file back, byte for byte.
+    #[command(after_help = "Example:\n  invivo uninstall /usr/sbin/server")]
+    Uninstall(Uninstall),
     /// Show everything that is in a patch, or in a Windows image.
     #[command(after_help = "Examples:\n  invivo inspect fix.patch\n  invivo inspect server.dll")]
     Inspect(Inspect),
@@ -215,6 +223,9 @@ pub(crate) struct Build {
     /// Where to write the patch.
     #[arg(short, long, value_name = "PATCH")]
     pub(crate) output: PathBuf,
+    /// What is written.
+    #[arg(long, value_enum, default_value = "elf")]
+    pub(crate) format: Format,
     /// The patch's name [default: the output's file name without its ending].
     #[arg(long)]
     pub(crate) name: Option<String>,
@@ -229,6 +240,30 @@ pub(crate) struct Build {
     /// before refuse with an answer other than 0. May be given several times.
     #[arg(long, value_name = "MOMENT=FUNCTION", value_parser = moment_and_name)]
     pub(crate) callout: Vec<(Moment, String)>,
+}
+
+/// How a patch is written down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// A patch for running processes.
+    Elf,
+    /// The fixed build itself with the patch inside: for the disk, and for running processes.
+    #[value(alias = "cold")]
+    Final,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Install {
+    /// The final image, as `invivo build --format final` writes it.
+    pub(crate) image: PathBuf,
+    /// The file that is exchanged: the base, exactly as the final image was built for it.
+    pub(crate) file: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Uninstall {
+    /// The file that was exchanged.
+    pub(crate) file: PathBuf,
 }
 
 #[derive(Debug, Args)]
@@ -371,6 +406,8 @@ pub(crate) enum SchemaOf {
     Audit,
     Diff,
     Build,
+    Exchange,
+    Final,
     Inspect,
     Image,
     Check,
@@ -385,7 +422,8 @@ pub(crate) enum SchemaOf {
 
 #[derive(Debug, Args)]
 pub(crate) struct Schema {
-    /// The output: `outcome` is that of apply, revert and recover, `image` that of inspect for a
+    /// The output: `exchange` is that of install and uninstall, `final` that of inspect for a
+    /// final image, `outcome` that of apply, revert and recover, `image` that of inspect for a
     /// Windows image.
     #[arg(value_enum)]
     pub(crate) of: SchemaOf,

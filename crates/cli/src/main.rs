@@ -52,6 +52,8 @@ fn run(arguments: &Arguments, output: &Output) -> Result<u8, Failure> {
         Command::Audit(audit) => commands::audit::run(audit, output),
         Command::Diff(diff) => commands::diff::run(diff, output),
         Command::Build(build) => commands::build::run(build, output),
+        Command::Install(install) => commands::exchange::install(install, output),
+        Command::Uninstall(uninstall) => commands::exchange::uninstall(uninstall, output),
         Command::Inspect(inspect) => commands::inspect::run(inspect, output),
         Command::Check(check) => commands::check::run(check, output),
         Command::Plan(plan) => commands::plan::run(plan, output),

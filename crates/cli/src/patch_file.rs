@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 
-use invivo_format::elf;
+use invivo_format::{elf, final_image};
 use invivo_patch::{Hex, Patch};
 use sha2::{Digest as _, Sha256};
 
@@ -24,6 +24,14 @@ pub(crate) fn load(path: &Path) -> Result<PatchFile, Failure> {
 
 /// The patch that these bytes are; `path` is for messages.
 pub(crate) fn parse(path: &Path, bytes: &[u8]) -> Result<PatchFile, Failure> {
+    let bytes = match final_image::read(bytes) {
+        Ok(found) => found.patch.ok_or_else(|| {
+            let text = format!("{}: has no patch for running processes", path.display());
+            Failure::new(REFUSED, text)
+                .hint("see why, and what it is, with: invivo diff BASE FIXED; what starts after invivo install is fixed")
+        })?,
+        Err(_) => bytes,
+    };
     let patch = elf::read(bytes).map_err(|error| {
         let text = format!("{}: {error}", path.display());
         match error {

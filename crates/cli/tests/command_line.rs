@@ -6,9 +6,21 @@ use std::path::{Path, PathBuf};
 
 use program::{Ran, run_in};
 
-const COMMANDS: [&str; 12] = [
-    "audit", "diff", "build", "inspect", "plan", "apply", "replace", "revert", "blocking",
-    "recover", "status", "list",
+const COMMANDS: [&str; 14] = [
+    "audit",
+    "diff",
+    "build",
+    "inspect",
+    "plan",
+    "apply",
+    "replace",
+    "revert",
+    "blocking",
+    "recover",
+    "status",
+    "list",
+    "install",
+    "uninstall",
 ];
 
 fn invivo(words: &[&str]) -> Ran {

@@ -21,10 +21,6 @@ pub use write::write;
 
 /// The section that holds the manifest.
 const MANIFEST: &str = ".invivo.manifest";
-/// The section that holds the digest.
-const DIGEST: &str = ".invivo.digest";
-/// The size of the digest, in bytes.
-const DIGEST_SIZE: usize = 32;
 
 /// Why a file is not a patch.
 #[derive(Debug, thiserror::Error)]

@@ -1,6 +1,8 @@
 //! How is a patch written down? One module per carrier, each with read, write
 //! and validate. Nothing here applies anything.
 
+mod digest;
 pub mod elf;
+pub mod final_image;
 pub mod hpat;
 pub mod symbols;

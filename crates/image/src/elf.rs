@@ -90,6 +90,7 @@ impl Image {
             code_relocations: Default::default(),
             relocations_kept: false,
             needed: Vec::new(),
+            soname: None,
             imports: Default::default(),
             is_library: link == Link::PositionIndependent,
             unwind: UnwindTable::default(),

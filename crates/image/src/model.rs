@@ -291,6 +291,8 @@ pub struct Image {
     pub relocations_kept: bool,
     /// `DT_NEEDED`.
     pub needed: Vec<String>,
+    /// `DT_SONAME`: what other images call it in theirs.
+    pub soname: Option<String>,
     /// What it wants of other images.
     pub imports: BTreeSet<Import>,
     /// True for a library: a position-independent image that is not marked as a program.

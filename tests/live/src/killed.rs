@@ -27,12 +27,33 @@ pub enum Whom {
     Everything,
 }
 
+/// Which system calls are steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Steps {
+    /// Those with which it touches another process.
+    Touching,
+    Every,
+}
+
 /// Runs `invivo` with `args` and kills it just before its step number `last`, counted from 0. False if it ended before.
 ///
 /// # Errors
 ///
 /// When it cannot be run or traced.
 pub fn killed_before(args: &[&str], last: usize, whom: Whom) -> Result<bool> {
+    traced(args, |child| step(child, last, whom, Steps::Touching))
+}
+
+/// The same before its system call number `last` of all that its first thread makes.
+///
+/// # Errors
+///
+/// As [`killed_before`].
+pub fn killed_before_call(args: &[&str], last: usize) -> Result<bool> {
+    traced(args, |child| step(child, last, Whom::Tool, Steps::Every))
+}
+
+fn traced(args: &[&str], follow: impl FnOnce(&mut Child) -> Result<bool>) -> Result<bool> {
     // It waits for a line, so that it can be traced before it is what it becomes.
     let mut child = Command::new("sh")
         .args(["-c", "read go; exec \"$0\" \"$@\""])
@@ -42,14 +63,14 @@ pub fn killed_before(args: &[&str], last: usize, whom: Whom) -> Result<bool> {
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()?;
-    let killed = step(&mut child, last, whom);
+    let killed = follow(&mut child);
     // Where it still lives, tracing it failed.
     let _ = child.kill();
     let _ = child.wait();
     killed
 }
 
-fn step(child: &mut Child, last: usize, whom: Whom) -> Result<bool> {
+fn step(child: &mut Child, last: usize, whom: Whom, steps_are: Steps) -> Result<bool> {
     let tool = Pid::from_raw(child.id().try_into()?);
     // The deputy is a child as vfork makes one; it is traced from its first instruction on.
     let options = Options::PTRACE_O_TRACESYSGOOD
@@ -71,7 +92,8 @@ fn step(child: &mut Child, last: usize, whom: Whom) -> Result<bool> {
             }
             WaitStatus::PtraceSyscall(_) => {
                 let registers = ptrace::getregs(pid)?;
-                if executed && registers.rax == BEFORE && TOUCHING.contains(&registers.orig_rax) {
+                let counts = steps_are == Steps::Every || TOUCHING.contains(&registers.orig_rax);
+                if executed && registers.rax == BEFORE && counts {
                     if steps == last {
                         return kill(tool, pid, whom).map(|()| true);
                     }

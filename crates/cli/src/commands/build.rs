@@ -7,7 +7,8 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
-use crate::arguments::Build;
+use crate::arguments::{Build, Format};
+use crate::commands::final_image;
 use crate::failure::{Failure, REFUSED};
 use crate::images::load_pair;
 use crate::output::Output;
@@ -30,6 +31,8 @@ pub(crate) struct Built {
     /// Bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     size: Option<usize>,
+    /// True if it can be made live in running processes.
+    live: bool,
     /// Functions that are replaced.
     functions: Vec<String>,
     /// Why there is no patch, and what a person should know.
@@ -69,42 +72,60 @@ pub(crate) fn run(build: &Build, output: &Output) -> Result<u8, Failure> {
         callouts: build.callout.clone(),
     };
     let verdict = Verdict::of(&comparison, &options);
+    let is_final = build.format == Format::Final;
     let patch = match verdict.patch {
-        Ok(patch) => patch,
+        Ok(patch) => Some(patch),
+        // What is started from it is fixed all the same.
+        Err(Refused::Findings(_) | Refused::NoBuildId) if is_final => None,
         Err(error) => return refused(&error, output),
     };
-    let bytes = elf::write(&patch).map_err(|error| Failure::new(REFUSED, error.to_string()))?;
+    let live = patch.as_ref().map(elf::write).transpose();
+    let live = live.map_err(|error| Failure::new(REFUSED, error.to_string()))?;
+    let bytes = match live {
+        Some(live) if !is_final => live,
+        live => {
+            let in_the_way = final_image::in_the_way(&comparison, &verdict.findings)?;
+            if !in_the_way.is_empty() {
+                return refused(&Refused::Findings(in_the_way), output);
+            }
+            final_image::write(&build.pair, &comparison, &options, live.as_deref())?
+        }
+    };
     store(&build.output, &bytes)?;
+    if is_final {
+        final_image::may_run(&build.output, &build.pair.fixed)?;
+    }
+    let redirects = patch.as_ref().map_or(&[][..], |patch| &patch.redirects);
     let built = Built {
         schema: "invivo.build/1",
         patch: Some(build.output.display().to_string()),
         name: Some(options.name),
         id: Some(invivo_patch::Hex(Sha256::digest(&bytes).to_vec()).to_string()),
         size: Some(bytes.len()),
-        functions: patch
-            .redirects
+        live: patch.is_some(),
+        functions: redirects
             .iter()
             .map(|r| invivo_image::demangle(&r.function))
             .collect(),
         findings: verdict.findings,
     };
     output.data(&built, || {
-        let functions = patch.redirects.len();
-        let hooked = patch
-            .redirects
-            .iter()
-            .filter(|redirect| redirect.hooked)
-            .count();
+        let (file, size) = (build.output.display(), bytes.len());
+        let base = &options.file_name;
+        if patch.is_none() {
+            anstream::println!("{file}: {size} bytes, for {base} on disk; not for what runs, for:");
+            super::diff::print_findings(&built.findings);
+            return;
+        }
+        let functions = redirects.len();
+        let hooked = redirects.iter().filter(|redirect| redirect.hooked).count();
         let plural = if functions == 1 { "" } else { "s" };
         let unhooked = match functions - hooked {
             0 => String::new(),
             count => format!(" ({count} reached only through the others)"),
         };
         anstream::println!(
-            "{}: {} bytes, replaces {functions} function{plural} of {}{unhooked}",
-            build.output.display(),
-            bytes.len(),
-            patch.target.file_name,
+            "{file}: {size} bytes, replaces {functions} function{plural} of {base}{unhooked}"
         );
         super::diff::print_findings(&built.findings);
     })?;
@@ -124,6 +145,7 @@ fn refused(error: &Refused, output: &Output) -> Result<u8, Failure> {
                 name: None,
                 id: None,
                 size: None,
+                live: false,
                 functions: Vec::new(),
                 findings: findings.clone(),
             };

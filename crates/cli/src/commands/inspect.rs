@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::arguments::Inspect;
-use crate::commands::image;
+use crate::commands::{final_image, image};
 use crate::failure::Failure;
 use crate::images::read_file;
 use crate::output::Output;
@@ -89,13 +89,16 @@ pub(crate) fn run(inspect: &Inspect, output: &Output) -> Result<u8, Failure> {
     if PeImage::is_pe(&bytes) {
         return image::inspect(&inspect.patch, bytes, output);
     }
+    if let Ok(found) = invivo_format::final_image::read(&bytes) {
+        return final_image::inspect(&inspect.patch, found, output);
+    }
     let file = parse(&inspect.patch, &bytes)?;
     let dump = dump(&file);
     output.data(&dump, || print(&dump))?;
     Ok(0)
 }
 
-fn dump(file: &PatchFile) -> Dump {
+pub(crate) fn dump(file: &PatchFile) -> Dump {
     let patch = &file.patch;
     let contents = &patch.contents;
     let name_of = |number: u32| {
@@ -168,7 +171,7 @@ fn dump(file: &PatchFile) -> Dump {
     }
 }
 
-fn print(dump: &Dump) {
+pub(crate) fn print(dump: &Dump) {
     let field = |name: &str, value: &str| anstream::println!("{name:<12}{value}");
     field("name", &dump.identity.name);
     field("id", &dump.id);

@@ -4,7 +4,8 @@ use schemars::schema_for;
 
 use crate::arguments::{Schema, SchemaOf};
 use crate::commands::{
-    audit, blocking, build, check, diff, explain, image, inspect, list, plan, status, symbols,
+    audit, blocking, build, check, diff, exchange, explain, final_image, image, inspect, list,
+    plan, status, symbols,
 };
 use crate::failure::Failure;
 use crate::live::Outcomes;
@@ -14,6 +15,8 @@ pub(crate) fn run(schema: &Schema) -> Result<u8, Failure> {
         SchemaOf::Audit => schema_for!(audit::Audited),
         SchemaOf::Diff => schema_for!(diff::Diff),
         SchemaOf::Build => schema_for!(build::Built),
+        SchemaOf::Exchange => schema_for!(exchange::Exchanged),
+        SchemaOf::Final => schema_for!(final_image::FinalDump),
         SchemaOf::Inspect => schema_for!(inspect::Dump),
         SchemaOf::Image => schema_for!(image::ImageDump),
         SchemaOf::Check => schema_for!(check::Checked),

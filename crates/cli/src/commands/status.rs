@@ -5,7 +5,9 @@ mod watch;
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use invivo_apply::{Standing, TargetError, status};
+use invivo_apply::{Standing, Target, TargetError, status};
+use invivo_file::{Disk, OnDisk, started_as};
+use invivo_format::final_image;
 use invivo_image::Image;
 use invivo_linux::{Access, Incarnation, Process, Scan, processes};
 use invivo_patch::Hex;
@@ -16,7 +18,7 @@ use crate::arguments;
 use crate::failure::{Failure, REFUSED};
 use crate::images::read_file;
 use crate::output::Output;
-use crate::patch_file::{PatchFile, is_patch, load};
+use crate::patch_file::{PatchFile, is_patch, load, parse};
 
 /// `status --json`.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -41,6 +43,10 @@ struct ProcessStatus {
     threads: Vec<OldThread>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
+    /// What a process that starts now would run: `same`, `fixed` where a final image was
+    /// installed, `other` after an update, `gone`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    on_disk: Option<&'static str>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
@@ -63,11 +69,11 @@ pub(crate) fn run(asked: &arguments::Status, output: &Output) -> Result<u8, Fail
     if wanted.is_empty() {
         wanted = everything_patched()?;
     }
-    let mut scan = Scan::default();
+    let (mut scan, mut disk) = (Scan::default(), Disk::default());
     if let Some(seconds) = asked.watch {
-        return watch::run(seconds, output, || look(&mut scan, &wanted));
+        return watch::run(seconds, output, || look(&mut scan, &mut disk, &wanted));
     }
-    let (overview, _) = look(&mut scan, &wanted)?;
+    let (overview, _) = look(&mut scan, &mut disk, &wanted)?;
     output.data(&overview, || print(&overview))?;
     if overview.unread > 0 && !output.quiet {
         let unread = overview.unread;
@@ -79,6 +85,16 @@ pub(crate) fn run(asked: &arguments::Status, output: &Output) -> Result<u8, Fail
 /// The image that a patch or a program file is about.
 fn wanted(file: &Path) -> Result<Wanted, Failure> {
     let bytes = read_file(file)?;
+    if let Ok(found) = final_image::read(&bytes) {
+        let name = file.display();
+        let base = found.manifest.base.build_id.clone();
+        return Ok(Wanted {
+            build_id: base.ok_or_else(|| {
+                Failure::new(REFUSED, format!("{name}: its base has no build id"))
+            })?,
+            patch: found.patch.map(|patch| parse(file, patch)).transpose()?,
+        });
+    }
     if is_patch(&bytes) {
         let patch = load(file)?;
         return Ok(Wanted {
@@ -121,14 +137,14 @@ fn everything_patched() -> Result<Vec<Wanted>, Failure> {
 /// Which process stood how, for a comparison with later.
 type Seen = Vec<(Incarnation, ProcessStatus)>;
 
-fn look(scan: &mut Scan, wanted: &[Wanted]) -> Result<(Overview, Seen), Failure> {
+fn look(scan: &mut Scan, disk: &mut Disk, wanted: &[Wanted]) -> Result<(Overview, Seen), Failure> {
     let ids: Vec<&[u8]> = wanted.iter().map(|wanted| &wanted.build_id.0[..]).collect();
     let found = scan.find(&ids, &BTreeSet::new())?;
     let mut seen = Vec::new();
     for (process, id) in found.processes {
         let about = wanted.iter().find(|wanted| wanted.build_id.0 == id);
         let Some(about) = about else { continue };
-        match one(process.pid, about) {
+        match one(process.pid, about, disk) {
             Ok(status) => seen.push((process, status)),
             Err(_) if !process.is_still_there() => {}
             Err(error) => {
@@ -156,14 +172,32 @@ fn nothing(pid: i32, about: &Wanted) -> ProcessStatus {
         live: Vec::new(),
         threads: Vec::new(),
         reason: None,
+        on_disk: None,
     }
 }
 
-fn one(pid: i32, about: &Wanted) -> Result<ProcessStatus, TargetError> {
+/// What a process would run if it were started again.
+fn on_disk(process: &Process, build_id: &Hex, disk: &mut Disk) -> Option<&'static str> {
+    let modules = process.modules().ok()?;
+    let module = modules
+        .iter()
+        .find(|module| module.build_id == build_id.0)?;
+    let root = format!("/proc/{}/root", process.pid());
+    Some(
+        match disk.look(root.as_ref(), module.path.as_ref(), build_id) {
+            OnDisk::Same => "same",
+            OnDisk::Final(_) => "fixed",
+            OnDisk::Other => "other",
+            OnDisk::Gone => "gone",
+        },
+    )
+}
+
+fn one(pid: i32, about: &Wanted, disk: &mut Disk) -> Result<ProcessStatus, TargetError> {
     let process = Process::open(pid, Access::Read)?;
     let exe = process.exe().map_or_else(
         || process.name().to_owned(),
-        |exe| exe.display().to_string(),
+        |exe| started_as(&exe).display().to_string(),
     );
     let patch = about.patch.as_ref().map(|file| (&file.patch, &file.id));
     let status = status(&process, &about.build_id, patch)?;
@@ -190,6 +224,7 @@ fn one(pid: i32, about: &Wanted) -> Result<ProcessStatus, TargetError> {
         }
     });
     Ok(ProcessStatus {
+        on_disk: on_disk(&process, &about.build_id, disk),
         exe,
         state: state.to_owned(),
         live: status.live,
@@ -215,8 +250,12 @@ fn print_one(process: &ProcessStatus) {
         .reason
         .as_ref()
         .map_or(String::new(), |why| format!(": {why}"));
+    let disk = match process.on_disk {
+        None | Some("same") => String::new(),
+        Some(what) => format!("; on disk: {what}"),
+    };
     anstream::println!(
-        "{} {}: {}{live}{why}",
+        "{} {}: {}{live}{disk}{why}",
         process.pid,
         process.exe,
         process.state

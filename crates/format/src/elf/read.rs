@@ -11,10 +11,10 @@ use object::LittleEndian;
 use object::elf::{self, FileHeader64};
 use object::read::SectionIndex;
 use object::read::elf::{Crel, FileHeader, SectionHeader, SectionTable, Sym};
-use sha2::{Digest as _, Sha256};
 
 use super::manifest::{Form, Manifest, VERSION};
-use super::{DIGEST, DIGEST_SIZE, MANIFEST, PatchError};
+use super::{MANIFEST, PatchError};
+use crate::digest;
 
 type Elf = FileHeader64<LittleEndian>;
 const LE: LittleEndian = LittleEndian;
@@ -31,11 +31,7 @@ fn broken(what: &'static str) -> impl Fn(object::read::Error) -> PatchError {
 pub fn read(file: &[u8]) -> Result<Patch, PatchError> {
     let table = sections(file)?;
     let place = digest_range(file)?;
-    let mut whole = Sha256::new();
-    whole.update(&file[..place.start]);
-    whole.update([0; DIGEST_SIZE]);
-    whole.update(&file[place.end..]);
-    let expected = Hex(whole.finalize().to_vec());
+    let expected = digest::of(file, &place).expect("the place is in the file");
     let found = Hex(file[place].to_vec());
     if expected != found {
         let (expected, found) = (expected.to_string(), found.to_string());
@@ -78,20 +74,10 @@ fn sections(file: &[u8]) -> Result<SectionTable<'_, Elf>, PatchError> {
 /// Where the digest stands in the file.
 pub(super) fn digest_range(file: &[u8]) -> Result<Range<usize>, PatchError> {
     let table = sections(file)?;
-    let missing = || PatchError::NotAPatch(format!("it has no section {DIGEST}"));
-    let (_, header) = table
-        .section_by_name(LE, DIGEST.as_bytes())
-        .ok_or_else(missing)?;
-    let (start, size) = header.file_range(LE).ok_or_else(missing)?;
-    let start = usize::try_from(start).map_err(|_| missing())?;
-    let end = start
-        .checked_add(DIGEST_SIZE)
-        .filter(|end| *end <= file.len())
-        .ok_or_else(missing)?;
-    if size != DIGEST_SIZE as u64 {
-        return Err(missing());
-    }
-    Ok(start..end)
+    let section = table.section_by_name(LE, digest::NAME.as_bytes());
+    section
+        .and_then(|(_, header)| digest::place(file, header.file_range(LE)?))
+        .ok_or_else(|| PatchError::NotAPatch(format!("it has no section {}", digest::NAME)))
 }
 
 fn read_manifest(table: &SectionTable<'_, Elf>, file: &[u8]) -> Result<Manifest, PatchError> {

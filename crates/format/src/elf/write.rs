@@ -9,7 +9,8 @@ use object::{
 use sha2::{Digest as _, Sha256};
 
 use super::manifest::{Manifest, VERSION};
-use super::{DIGEST, DIGEST_SIZE, MANIFEST, PatchError};
+use super::{MANIFEST, PatchError};
+use crate::digest;
 
 /// Writes a patch.
 ///
@@ -95,7 +96,10 @@ pub fn write(patch: &Patch) -> Result<Vec<u8>, PatchError> {
             .collect(),
     };
     let manifest = serde_json::to_vec(&manifest).map_err(|error| broken(error.to_string()))?;
-    for (name, bytes) in [(MANIFEST, &manifest[..]), (DIGEST, &[0; DIGEST_SIZE])] {
+    for (name, bytes) in [
+        (MANIFEST, &manifest[..]),
+        (digest::NAME, &[0; digest::SIZE]),
+    ] {
         let kind = object::SectionKind::Other;
         let id = object.add_section(Vec::new(), name.as_bytes().to_vec(), kind);
         object.append_section_data(id, bytes, 1);

@@ -77,16 +77,20 @@ pub(super) fn read(
                     elf::DT_FLAGS_1 => image.lazy.never |= value & elf::DF_1_NOW.0 != 0,
                     _ => {}
                 }
-                if entry.d_tag(LE) != elf::DT_NEEDED {
+                let tag = entry.d_tag(LE);
+                if ![elf::DT_NEEDED, elf::DT_SONAME].contains(&tag) {
                     continue;
                 }
-                let name = u32::try_from(entry.d_val(LE))
+                let name = u32::try_from(value)
                     .ok()
                     .and_then(|at| strings.get(at).ok())
-                    .ok_or_else(|| ImageError::Inconsistent("DT_NEEDED has no name".to_owned()))?;
-                image
-                    .needed
-                    .push(String::from_utf8_lossy(name).into_owned());
+                    .ok_or_else(|| ImageError::Inconsistent("a library has no name".to_owned()))?;
+                let name = String::from_utf8_lossy(name).into_owned();
+                if tag == elf::DT_NEEDED {
+                    image.needed.push(name);
+                } else {
+                    image.soname = Some(name);
+                }
             }
         }
     }

@@ -1,0 +1,138 @@
+//! `invivo install` and `invivo uninstall`
+
+use invivo_file::FileError;
+use invivo_format::final_image::{FinalError, Manifest, read};
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::arguments::{Install, Uninstall};
+use crate::failure::{Failure, NOT_NOW, PERMISSION, REFUSED, USAGE};
+use crate::images::read_file;
+use crate::output::Output;
+
+/// `install --json` and `uninstall --json`.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Exchanged {
+    schema: &'static str,
+    /// The file.
+    file: String,
+    /// `installed`, `installed already`, or `uninstalled`.
+    state: &'static str,
+    name: String,
+    labels: Vec<String>,
+    /// Where the old file is while the final image has its name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    base: Option<String>,
+    /// Other names (hard links) that lead to the old file still.
+    other_names: u64,
+}
+
+impl Exchanged {
+    fn new(file: &std::path::Path, state: &'static str, manifest: Manifest) -> Exchanged {
+        Exchanged {
+            schema: "invivo.exchange/1",
+            file: file.display().to_string(),
+            state,
+            name: manifest.identity.name,
+            labels: manifest.identity.labels,
+            base: None,
+            other_names: 0,
+        }
+    }
+}
+
+pub(crate) fn install(install: &Install, output: &Output) -> Result<u8, Failure> {
+    let bytes = read_file(&install.image)?;
+    let found = read(&bytes).map_err(|error| not_final(&install.image, &error))?;
+    let live = found.patch.is_some();
+    let busy = output.busy("exchanging");
+    let done = invivo_file::install(&install.file, &bytes, &found.manifest)?;
+    drop(busy);
+    let told = Exchanged {
+        base: Some(done.base.display().to_string()),
+        other_names: done.other_names,
+        ..Exchanged::new(
+            &done.path,
+            if done.changed {
+                "installed"
+            } else {
+                "installed already"
+            },
+            found.manifest,
+        )
+    };
+    output.data(&told, || {
+        if !done.changed {
+            anstream::println!("{}: is {} already", told.file, told.name);
+            return;
+        }
+        anstream::println!(
+            "{}: is {} now; what starts next is fixed",
+            told.file,
+            told.name
+        );
+        anstream::println!("the old file is {}", done.base.display());
+        if told.other_names > 0 {
+            let names = told.other_names;
+            anstream::println!("{names} other names (hard links) lead to the old file still");
+        }
+        let image = install.image.display();
+        if live {
+            anstream::println!("what runs goes on with old code until: invivo apply {image} --all");
+        } else {
+            anstream::println!("what runs goes on with old code; see: invivo status {image}");
+        }
+    })?;
+    Ok(0)
+}
+
+pub(crate) fn uninstall(uninstall: &Uninstall, output: &Output) -> Result<u8, Failure> {
+    let done = invivo_file::uninstall(&uninstall.file)?;
+    let told = Exchanged::new(&done.path, "uninstalled", done.manifest);
+    output.data(&told, || {
+        anstream::println!(
+            "{}: is the old file again, without {}",
+            told.file,
+            told.name
+        );
+    })?;
+    Ok(0)
+}
+
+fn not_final(path: &std::path::Path, error: &FinalError) -> Failure {
+    let failure = Failure::new(REFUSED, format!("{}: {error}", path.display()));
+    match error {
+        FinalError::NotFinal(_) => failure.hint(
+            "give a file that was written by: invivo build BASE FIXED --format final -o FILE",
+        ),
+        FinalError::Damaged { .. } => failure.hint("copy the file again, or build it again"),
+        _ => failure,
+    }
+}
+
+impl From<FileError> for Failure {
+    fn from(error: FileError) -> Self {
+        let text = error.to_string();
+        if error.is_permission() {
+            return Failure::new(PERMISSION, text).hint(
+                "run it as the user that owns the file and its folder, or as root: sudo invivo …; \
+                 a file that nobody may change is freed with: chattr -i FILE",
+            );
+        }
+        if error.is_passing() {
+            return Failure::new(NOT_NOW, text).hint("make room if it is short, then try again");
+        }
+        match error {
+            FileError::System { .. } | FileError::NotAFile(_) => Failure::new(USAGE, text),
+            FileError::OtherFile { .. } => Failure::new(REFUSED, text)
+                .hint("build the final image for the very file that is installed"),
+            FileError::NoBase { .. } => {
+                Failure::new(REFUSED, text).hint("install the package that the file is from again")
+            }
+            FileError::InTheWay(_) => {
+                Failure::new(REFUSED, text).hint("move it away, then try again")
+            }
+            _ => Failure::new(REFUSED, text),
+        }
+    }
+}

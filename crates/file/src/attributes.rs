@@ -1,0 +1,76 @@
+//! What a file has beside its contents: owner, mode, and extended attributes, in which access
+//! control lists, capabilities and security labels are kept.
+
+use std::ffi::{CStr, CString};
+use std::fs::File;
+
+use rustix::fs::{
+    Gid, Mode, Uid, XattrFlags, fchmod, fchown, fgetxattr, flistxattr, fremovexattr, fsetxattr,
+    fstat,
+};
+use rustix::io::Errno;
+
+/// The longest list of names, and the longest value, that the kernel gives out.
+const LONGEST: usize = 64 << 10;
+
+/// An attribute that a file could not get.
+pub(crate) struct Missing {
+    pub(crate) what: String,
+    pub(crate) errno: Errno,
+}
+
+/// Gives `to` all of them as `from` has them.
+pub(crate) fn copy(from: &File, to: &File) -> Result<(), Missing> {
+    let missing = |what: &str| {
+        let what = what.to_owned();
+        move |errno| Missing { what, errno }
+    };
+    let (old, new) = (
+        fstat(from).map_err(missing("owner"))?,
+        fstat(to).map_err(missing("owner"))?,
+    );
+    if (old.st_uid, old.st_gid) != (new.st_uid, new.st_gid) {
+        let (user, group) = (Uid::from_raw(old.st_uid), Gid::from_raw(old.st_gid));
+        fchown(to, Some(user), Some(group)).map_err(missing("owner"))?;
+    }
+    // A new owner takes set-user-ID and capabilities away, so these come after it; and a mode
+    // is part of an access control list, so the list comes last.
+    fchmod(to, Mode::from_raw_mode(old.st_mode)).map_err(missing("mode"))?;
+    let wanted = names(from).map_err(missing("extended attributes"))?;
+    for name in names(to).map_err(missing("extended attributes"))? {
+        // A folder's default list, for one, is given to each file that is made in it.
+        if !wanted.contains(&name) {
+            let what = name.to_string_lossy();
+            fremovexattr(to, &*name).map_err(missing(&what))?;
+        }
+    }
+    for name in wanted {
+        let what = name.to_string_lossy();
+        let value = value(from, &name).map_err(missing(&what))?;
+        if self::value(to, &name).ok().as_ref() != Some(&value) {
+            fsetxattr(to, &*name, &value, XattrFlags::empty()).map_err(missing(&what))?;
+        }
+    }
+    Ok(())
+}
+
+fn names(of: &File) -> Result<Vec<CString>, Errno> {
+    let mut list = vec![0; LONGEST];
+    let size = match flistxattr(of, &mut list[..]) {
+        Ok(size) => size,
+        // A file system without any.
+        Err(Errno::OPNOTSUPP) => 0,
+        Err(errno) => return Err(errno),
+    };
+    let names = list[..size].split_inclusive(|byte| *byte == 0);
+    Ok(names
+        .filter_map(|name| Some(CStr::from_bytes_with_nul(name).ok()?.to_owned()))
+        .collect())
+}
+
+fn value(of: &File, name: &CStr) -> Result<Vec<u8>, Errno> {
+    let mut value = vec![0; LONGEST];
+    let size = fgetxattr(of, name, &mut value[..])?;
+    value.truncate(size);
+    Ok(value)
+}

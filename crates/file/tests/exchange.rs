@@ -1,0 +1,262 @@
+//! Files are exchanged and come back; real files, in a folder of their own.
+
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use invivo_file::{Disk, FileError, OnDisk, base_name, install, uninstall};
+use invivo_format::final_image::{FileIdentity, Manifest, write};
+use invivo_patch::{Hex, Identity};
+use sha2::{Digest as _, Sha256};
+use tempfile::TempDir;
+
+/// A program in its old form and as a final image.
+struct Case {
+    folder: TempDir,
+    base: Vec<u8>,
+    image: Vec<u8>,
+    manifest: Manifest,
+}
+
+fn sha256(bytes: &[u8]) -> Hex {
+    Hex(Sha256::digest(bytes).to_vec())
+}
+
+impl Case {
+    /// Real programs: two that every system has.
+    fn new() -> Case {
+        let base = fs::read("/bin/true").expect("every system has it");
+        let fixed = fs::read("/bin/false").expect("every system has it");
+        let file = |bytes: &[u8]| FileIdentity {
+            file_name: "server".to_owned(),
+            build_id: None,
+            sha256: sha256(bytes),
+            size: bytes.len() as u64,
+        };
+        let identity = Identity {
+            name: "fix".to_owned(),
+            labels: Vec::new(),
+            creator: "test".to_owned(),
+        };
+        let manifest = Manifest::new(identity, file(&base), file(&fixed));
+        let image = write(&fixed, &manifest, None).expect("it is a program");
+        let folder = TempDir::new().expect("a folder for the test");
+        let case = Case {
+            folder,
+            base,
+            image,
+            manifest,
+        };
+        fs::write(case.path(), &case.base).expect("the folder can be written");
+        fs::set_permissions(case.path(), Permissions::from_mode(0o755)).expect("it is ours");
+        case
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("server")
+    }
+
+    fn hidden(&self) -> PathBuf {
+        let name = base_name("server".as_ref(), &self.manifest.base.sha256);
+        self.folder.path().join(name)
+    }
+
+    fn install(&self) -> Result<invivo_file::Installed, FileError> {
+        install(&self.path(), &self.image, &self.manifest)
+    }
+
+    fn entries(&self) -> usize {
+        fs::read_dir(self.folder.path())
+            .expect("it is there")
+            .count()
+    }
+}
+
+fn runs(path: &Path) -> bool {
+    Command::new(path).status().expect("it can run").success()
+}
+
+#[test]
+fn what_starts_next_is_fixed_and_the_old_file_comes_back_itself() {
+    let case = Case::new();
+    let before = case.path().metadata().expect("it is there");
+    assert!(runs(&case.path()));
+    let done = case.install().expect("it is the base");
+    assert!(done.changed);
+    assert_eq!((done.base, done.other_names), (case.hidden(), 0));
+    assert!(!runs(&case.path()), "the fixed one is `false`");
+    assert!(runs(&case.hidden()), "the old one is whole");
+    assert_eq!(fs::read(case.path()).expect("it is there"), case.image);
+
+    assert!(!case.install().expect("nothing to do").changed);
+
+    let back = uninstall(&case.path()).expect("the old file is beside it");
+    assert_eq!(back.manifest, case.manifest);
+    let after = case.path().metadata().expect("it is there");
+    assert_eq!(
+        (before.ino(), before.mtime_nsec()),
+        (after.ino(), after.mtime_nsec())
+    );
+    assert_eq!(fs::read(case.path()).expect("it is there"), case.base);
+    assert_eq!(case.entries(), 1, "nothing is left over");
+    assert!(matches!(
+        uninstall(&case.path()),
+        Err(FileError::NotInstalled(_))
+    ));
+}
+
+#[test]
+fn owner_mode_and_attributes_go_with_it() {
+    let case = Case::new();
+    let set = |name: &str, value: &str| {
+        let mut command = Command::new("setfattr");
+        let status = command
+            .args(["-n", name, "-v", value])
+            .arg(case.path())
+            .status();
+        assert!(status.expect("the tests install it").success(), "{name}");
+    };
+    set("user.origin", "vendor");
+    let mut acl = Command::new("setfacl");
+    let acl = acl.args(["-m", "u:1:r-x"]).arg(case.path()).status();
+    assert!(acl.expect("the tests install it").success());
+    // In a folder whose files get an access control list by themselves.
+    let mut list = Command::new("setfacl");
+    let list = list
+        .args(["-d", "-m", "u:2:rwx"])
+        .arg(case.folder.path())
+        .status();
+    assert!(list.expect("the tests install it").success());
+    let root = case.path().metadata().expect("it is there").uid() == 0;
+    if root {
+        std::os::unix::fs::chown(case.path(), Some(12345), Some(54321)).expect("root may");
+        let mut capability = Command::new("setcap");
+        let capability = capability
+            .arg("cap_net_bind_service=ep")
+            .arg(case.path())
+            .status();
+        assert!(capability.expect("the tests install it").success());
+    }
+    fs::set_permissions(case.path(), Permissions::from_mode(0o4751)).expect("it is ours");
+    let all = |path: &Path| {
+        let data = path.metadata().expect("it is there");
+        let mut list = Command::new("getfattr");
+        let list = list
+            .args(["--absolute-names", "-d", "-m", "-"])
+            .arg(path)
+            .output();
+        let list = String::from_utf8(list.expect("the tests install it").stdout);
+        let list = list.expect("it is text");
+        let values = list.lines().skip(1).map(str::to_owned).collect::<Vec<_>>();
+        (data.mode(), data.uid(), data.gid(), values)
+    };
+    let before = all(&case.path());
+    assert!(
+        before.3.iter().any(|line| line.contains("user.origin")),
+        "{before:?}"
+    );
+    case.install().expect("it is the base");
+    assert_eq!(all(&case.path()), before);
+    uninstall(&case.path()).expect("the old file is beside it");
+    assert_eq!(all(&case.path()), before);
+}
+
+#[test]
+fn another_file_is_not_touched() {
+    let case = Case::new();
+    fs::write(case.path(), b"another build").expect("it is ours");
+    let refused = case.install();
+    assert!(
+        matches!(refused, Err(FileError::OtherFile { .. })),
+        "{refused:?}"
+    );
+    assert_eq!(
+        fs::read(case.path()).expect("it is there"),
+        b"another build"
+    );
+    assert_eq!(case.entries(), 1);
+    let folder = install(case.folder.path(), &case.image, &case.manifest);
+    assert!(matches!(folder, Err(FileError::NotAFile(_))), "{folder:?}");
+    let nothing = install(
+        &case.folder.path().join("none"),
+        &case.image,
+        &case.manifest,
+    );
+    assert!(
+        matches!(nothing, Err(FileError::System { .. })),
+        "{nothing:?}"
+    );
+}
+
+#[test]
+fn a_lost_or_changed_old_file_is_not_put_back() {
+    let case = Case::new();
+    case.install().expect("it is the base");
+    fs::write(case.hidden(), b"something else").expect("it is ours");
+    let refused = uninstall(&case.path());
+    assert!(
+        matches!(refused, Err(FileError::InTheWay(_))),
+        "{refused:?}"
+    );
+    fs::remove_file(case.hidden()).expect("it is ours");
+    let refused = uninstall(&case.path());
+    assert!(
+        matches!(refused, Err(FileError::NoBase { .. })),
+        "{refused:?}"
+    );
+    assert_eq!(fs::read(case.path()).expect("it is there"), case.image);
+}
+
+#[test]
+fn a_link_leads_to_the_file_that_is_exchanged() {
+    let case = Case::new();
+    let link = case.folder.path().join("link");
+    symlink("server", &link).expect("the folder is ours");
+    fs::hard_link(case.path(), case.folder.path().join("other")).expect("the folder is ours");
+    let done = install(&link, &case.image, &case.manifest).expect("it is the base");
+    assert_eq!(
+        done.other_names, 1,
+        "a hard link goes on leading to the old file"
+    );
+    assert!(link.symlink_metadata().expect("it is there").is_symlink());
+    assert_eq!(fs::read(&link).expect("it is there"), case.image);
+}
+
+#[test]
+fn two_at_once_do_not_mix() {
+    let case = Case::new();
+    let folder = File::open(case.folder.path()).expect("it is there");
+    rustix::fs::flock(&folder, rustix::fs::FlockOperation::LockExclusive).expect("it is free");
+    let refused = case.install();
+    assert!(matches!(refused, Err(FileError::Busy(_))), "{refused:?}");
+    drop(folder);
+    case.install().expect("now it is free");
+}
+
+#[test]
+fn the_disk_tells_what_starts_next() {
+    let case = Case::new();
+    let id = |bytes: &[u8]| {
+        let image = invivo_image::Image::parse(bytes.into(), None).expect("it is a program");
+        Hex(image.build_id.expect("distributions write one").0)
+    };
+    let old = id(&case.base);
+    let root = Path::new("/");
+    let mut disk = Disk::default();
+    let mut on_disk = |mapped: &Path, id: &Hex| disk.look(root, mapped, id);
+    assert_eq!(on_disk(&case.path(), &old), OnDisk::Same);
+    let mut manifest = case.manifest.clone();
+    manifest.base.build_id = Some(old.clone());
+    let fixed = fs::read("/bin/false").expect("every system has it");
+    let image = write(&fixed, &manifest, None).expect("it is a program");
+    install(&case.path(), &image, &manifest).expect("it is the base");
+    // What a process that goes on running the old file tells.
+    let found = on_disk(&case.hidden(), &old);
+    assert_eq!(found, OnDisk::Final(Box::new(manifest)));
+    assert_eq!(on_disk(&case.path(), &id(&fixed)), OnDisk::Same);
+    fs::write(case.path(), &fixed).expect("it is ours");
+    assert_eq!(on_disk(&case.hidden(), &old), OnDisk::Other);
+    fs::remove_file(case.path()).expect("it is ours");
+    assert_eq!(on_disk(&case.hidden(), &old), OnDisk::Gone);
+}

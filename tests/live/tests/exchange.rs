@@ -1,0 +1,259 @@
+//! Files are exchanged on disk: what runs goes on with the old code, what starts next is fixed, and the old file comes
+//! back; the tool may be killed at any system call.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use live_tests::compile::Build;
+use live_tests::invivo::{apply, invivo, invivo_through};
+use live_tests::killed::killed_before_call;
+use live_tests::pair::Pair;
+use live_tests::target::Side;
+use live_tests::workdir::in_workdir;
+use serde_json::Value;
+
+/// A fixture, and the final image for the file that its base runs from.
+struct Scene {
+    pair: Pair,
+    image: PathBuf,
+}
+
+impl Scene {
+    fn new(dir: &Path, source: &str) -> Result<Self> {
+        let pair = Pair::build(dir, source, Build::default())?;
+        let image = dir.join("server.final");
+        let (base, fixed) = pair.images();
+        let [base, fixed, out] = [&base, &fixed, &image].map(|path| path.display().to_string());
+        let args = [
+            "build", &base, &fixed, "-o", &out, "--name", "fix", "--format", "final",
+        ];
+        invivo(&args)?.expect_code(0)?;
+        Ok(Self { pair, image })
+    }
+
+    fn file(&self) -> PathBuf {
+        self.pair.images().0
+    }
+
+    fn install(&self) -> Result<Value> {
+        let ran = invivo(&self.command(true).each_ref().map(String::as_str))?;
+        ran.expect_code(0)?.json("invivo.exchange/1")
+    }
+
+    fn uninstall(&self) -> Result<Value> {
+        let ran = invivo(&["uninstall", &self.file().display().to_string(), "--json"])?;
+        ran.expect_code(0)?.json("invivo.exchange/1")
+    }
+
+    fn command(&self, install: bool) -> [String; 4] {
+        let (image, file) = (
+            self.image.display().to_string(),
+            self.file().display().to_string(),
+        );
+        if install {
+            ["install".to_owned(), image, file, "--json".to_owned()]
+        } else {
+            [
+                "uninstall".to_owned(),
+                file,
+                "--json".to_owned(),
+                "--quiet".to_owned(),
+            ]
+        }
+    }
+
+    fn status(&self, pid: u32) -> Result<Value> {
+        let ran = invivo(&["status", &self.image.display().to_string(), "--json"])?;
+        let json = ran.expect_code(0)?.json("invivo.status/1")?;
+        let mut all = json["processes"].as_array().into_iter().flatten();
+        let own = all.find(|process| process["pid"] == pid);
+        own.cloned().with_context(|| ran.told())
+    }
+}
+
+/// The way of a fix: first the disk, then the process that cannot stop, then back.
+#[test]
+fn a_program_on_disk_and_in_a_process() -> Result<()> {
+    in_workdir("exchange", |dir| {
+        let scene = Scene::new(dir, "greeting.c")?;
+        let file = scene.file();
+        let old = file.metadata()?;
+        let mut running = scene.pair.start()?;
+        let asks = &scene.pair.fixture.asks;
+        running.expect_all(asks, Side::Old)?;
+
+        let told = scene.install()?;
+        ensure!(told["state"] == "installed", "{told}");
+        running.expect_all(asks, Side::Old)?;
+        let mut next = scene.pair.start()?;
+        next.expect_all(asks, Side::New)?;
+        let status = scene.status(running.pid())?;
+        ensure!(
+            status["on_disk"] == "fixed" && status["state"] == "checked",
+            "{status}"
+        );
+        ensure!(status["exe"] == file.display().to_string(), "{status}");
+
+        // The same file is the patch for what runs.
+        apply(&scene.image, running.pid(), &[])?.expect_state("applied")?;
+        running.expect_all(asks, Side::New)?;
+        let status = scene.status(running.pid())?;
+        ensure!(
+            status["on_disk"] == "fixed" && status["state"] == "applied",
+            "{status}"
+        );
+
+        ensure!(scene.install()?["state"] == "installed already");
+        ensure!(scene.uninstall()?["state"] == "uninstalled");
+        let back = file.metadata()?;
+        ensure!((old.ino(), old.mtime_nsec()) == (back.ino(), back.mtime_nsec()));
+        scene.pair.start()?.expect_all(asks, Side::Old)?;
+        ensure!(scene.status(running.pid())?["on_disk"] == "same");
+        let again = invivo(&["uninstall", &file.display().to_string()])?;
+        again.expect_code(1)?;
+        ensure!(again.stderr.contains("no final image"), "{}", again.told());
+        Ok(())
+    })
+}
+
+/// A library is exchanged in the same way: every new mapping gets the fixed one.
+#[test]
+fn a_library() -> Result<()> {
+    in_workdir("exchange-library", |dir| {
+        let scene = Scene::new(dir, "linked.c")?;
+        let asks = &scene.pair.fixture.asks;
+        let mut running = scene.pair.start()?;
+        scene.install()?;
+        running.expect_all(asks, Side::Old)?;
+        scene.pair.start()?.expect_all(asks, Side::New)?;
+        scene.uninstall()?;
+        scene.pair.start()?.expect_all(asks, Side::Old)?;
+        Ok(())
+    })
+}
+
+/// Killed before each system call of both commands: the name leads to the whole old file or to the whole new one, which
+/// run, and the command given again ends as if nothing had been.
+#[test]
+fn killed_at_every_system_call() -> Result<()> {
+    in_workdir("exchange-killed", |dir| {
+        let scene = Scene::new(dir, "greeting.c")?;
+        let file = scene.file();
+        let (old, new) = (fs::read(&file)?, fs::read(&scene.image)?);
+        let entries = |dir: &Path| Ok::<_, anyhow::Error>(fs::read_dir(dir)?.count());
+        let clean = entries(dir)?;
+        for install in [true, false] {
+            let command = scene.command(install);
+            let command = command.each_ref().map(String::as_str);
+            for step in 0.. {
+                if !install {
+                    scene.install()?;
+                }
+                let killed = killed_before_call(&command, step)?;
+                let now = fs::read(&file)?;
+                ensure!(
+                    now == old || now == new,
+                    "neither old nor new before call {step}"
+                );
+                if now == new {
+                    scene
+                        .uninstall()
+                        .with_context(|| format!("before call {step}"))?;
+                } else {
+                    scene
+                        .install()
+                        .with_context(|| format!("before call {step}"))?;
+                    scene.uninstall()?;
+                }
+                ensure!(
+                    fs::read(&file)? == old,
+                    "not the old file after call {step}"
+                );
+                ensure!(
+                    entries(dir)? == clean,
+                    "something is left over after call {step}"
+                );
+                if !killed {
+                    println!("killed before each of {step} system calls");
+                    ensure!(step > 50, "only {step} system calls: they are not counted");
+                    break;
+                }
+            }
+        }
+        Ok(())
+    })
+}
+
+/// What is not the base is refused with what it is, and stays.
+#[test]
+fn another_file_is_refused() -> Result<()> {
+    in_workdir("exchange-refused", |dir| {
+        let scene = Scene::new(dir, "greeting.c")?;
+        let other = dir.join("other");
+        fs::copy(&scene.pair.fixed, &other)?;
+        let before = fs::read(&other)?;
+        let [image, path] = [&scene.image, &other].map(|path| path.display().to_string());
+        let ran = invivo(&["install", &image, &path])?;
+        ran.expect_code(1)?;
+        ensure!(
+            ran.stderr
+                .contains("is not the file that this was made for"),
+            "{}",
+            ran.told()
+        );
+        let ran = invivo(&["install", &path, &image])?;
+        ran.expect_code(1)?;
+        ensure!(ran.stderr.contains("not a final image"), "{}", ran.told());
+        ensure!(fs::read(&other)? == before);
+        Ok(())
+    })
+}
+
+/// On a file system that cannot exchange two names the old file gets its second name first; killed in between, too.
+#[test]
+fn without_the_exchange_of_names() -> Result<()> {
+    in_workdir("exchange-names", |dir| {
+        let scene = Scene::new(dir, "greeting.c")?;
+        let file = scene.file();
+        let (old, new) = (fs::read(&file)?, fs::read(&scene.image)?);
+        let entries = |dir: &Path| Ok::<_, anyhow::Error>(fs::read_dir(dir)?.count());
+        let clean = entries(dir)?;
+        let fail = "inject=renameat2:error=EINVAL";
+        for kill in [
+            None,
+            Some("renameat:signal=KILL:when=1"),
+            Some("linkat:signal=KILL"),
+            Some("renameat:signal=KILL:when=2"),
+        ] {
+            let mut command = Command::new("strace");
+            command.args(["-f", "-o", "/dev/null", "-e", fail]);
+            if let Some(kill) = kill {
+                command.args(["-e", &format!("inject={kill}")]);
+            }
+            command
+                .arg(live_tests::binary::invivo()?)
+                .args(scene.command(true));
+            let ran = invivo_through(command)?;
+            let now = fs::read(&file)?;
+            ensure!(
+                now == if kill.is_none() { &new[..] } else { &old[..] },
+                "{kill:?}: {}",
+                ran.told()
+            );
+            if kill.is_some() {
+                scene.install()?;
+            }
+            scene
+                .pair
+                .start()?
+                .expect_all(&scene.pair.fixture.asks, Side::New)?;
+            scene.uninstall()?;
+            ensure!(fs::read(&file)? == old, "{kill:?}");
+            ensure!(entries(dir)? == clean, "{kill:?}: something is left over");
+        }
+        Ok(())
+    })
+}
