@@ -1,7 +1,6 @@
 //! One thread of the process makes system calls for us and is itself again.
 
 use std::ops::Range;
-use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use invivo_apply::{Protection, TargetError, Visit};
@@ -13,25 +12,12 @@ use crate::Process;
 use crate::gadgets::{Gadgets, WayBack};
 use crate::memory::Memory;
 use crate::priority::First;
-use crate::proc_file::Status;
-use crate::ptrace::{RESTART_BLOCK, Standing, interrupt, negative, restart, seize, wait_standing};
-use crate::seccomp::{self, Filters};
+use crate::ptrace::{RESTART_BLOCK, Standing, negative, restart};
+use crate::seccomp::Filters;
 use crate::signal_frame::SignalFrame;
-use crate::ticks::Ticks;
 
-/// How long a thread may take to stop before another one is asked.
-const PATIENCE: Duration = Duration::from_secs(1);
-/// What it costs to hold a thread whose call the kernel resumes by itself.
-const PATIENT: u8 = 0;
-/// The same for one that runs.
-const RUNNING: u8 = 2;
-/// How often threads that run are looked at once more, and for how many that is quick.
-const LOOKS: usize = 5;
-const FEW: usize = 8;
 /// How long a function of the target may take that we call.
 const CALL_PATIENCE: Duration = Duration::from_secs(30);
-/// How long to look for a thread that can be used.
-const SEARCH: Duration = Duration::from_secs(10);
 /// `MAP_FIXED_NOREPLACE`.
 const NO_REPLACE: i32 = 0x10_0000;
 /// `rt_sigreturn`.
@@ -58,195 +44,9 @@ pub(crate) struct Carrier<'p> {
     _first: First,
 }
 
-impl Process {
-    /// Threads in the order in which they should be asked: those first that wait in a
-    /// call which the kernel resumes by itself, those last that are running.
-    fn candidates(&self) -> Result<Vec<(u8, i32)>, TargetError> {
-        let mut tids: Vec<(u8, i32)> = self
-            .tids()?
-            .into_iter()
-            .map(|tid| (self.cost(tid), tid))
-            .collect();
-        tids.sort_unstable();
-        Ok(tids)
-    }
-
-    fn cost(&self, tid: i32) -> u8 {
-        let waits = self.waits_at(tid).unwrap_or_default();
-        let mut words = waits.split(' ');
-        match words.next().and_then(|call| call.trim().parse().ok()) {
-            Some(libc::SYS_read) if !self.is_socket(words.next()) => PATIENT,
-            Some(
-                libc::SYS_futex
-                | libc::SYS_poll
-                | libc::SYS_ppoll
-                | libc::SYS_select
-                | libc::SYS_pselect6
-                | libc::SYS_nanosleep
-                | libc::SYS_clock_nanosleep
-                | libc::SYS_wait4
-                | libc::SYS_waitid
-                | libc::SYS_pause,
-            ) => PATIENT,
-            Some(libc::SYS_vfork | libc::SYS_clone | libc::SYS_clone3) => 3,
-            Some(_) => 1,
-            None => RUNNING,
-        }
-    }
-
-    /// A socket may have a time-out, and then the kernel does not resume a call that reads
-    /// it. True also where it cannot be seen what the descriptor is, the call's argument.
-    fn is_socket(&self, descriptor: Option<&str>) -> bool {
-        let number = descriptor.unwrap_or_default().trim_start_matches("0x");
-        let number = u32::from_str_radix(number, 16).ok();
-        let link = number
-            .and_then(|number| std::fs::read_link(format!("/proc/{}/fd/{number}", self.pid)).ok());
-        link.is_none_or(|link| link.to_string_lossy().starts_with("socket:"))
-    }
-
-    /// Holds a thread that waits in a call which the kernel resumes by itself, whatever
-    /// becomes of this program; `None` if there is none that can be used and `fits`.
-    pub(crate) fn hold_patient(
-        &self,
-        fits: &impl Fn(&Process, &Standing) -> Result<(), TargetError>,
-    ) -> Result<Option<Carrier<'_>>, TargetError> {
-        let (gadgets, maps) = (self.gadgets()?, self.maps()?);
-        for _ in 0..LOOKS {
-            let candidates = self.candidates()?;
-            for (_, tid) in candidates.iter().filter(|one| one.0 == PATIENT) {
-                match self.hold_this(*tid, (gadgets, &maps), true, fits) {
-                    Ok(carrier) => return Ok(Some(carrier)),
-                    Err(error) if is_final(&error) => return Err(error),
-                    Err(_) => {}
-                }
-            }
-            // Who was let go a moment ago is on the way back into its wait.
-            let returns = candidates.iter().any(|one| one.0 == RUNNING);
-            if !returns || candidates.len() > FEW {
-                break;
-            }
-            std::thread::yield_now();
-        }
-        Ok(None)
-    }
-
-    /// Holds the first thread that can be used and that `fits`.
-    pub(crate) fn hold(
-        &self,
-        fits: &impl Fn(&Process, &Standing) -> Result<(), TargetError>,
-    ) -> Result<Carrier<'_>, TargetError> {
-        let gadgets = self.gadgets()?;
-        let deadline = Instant::now() + SEARCH;
-        loop {
-            match self.hold_one(gadgets, fits) {
-                // Threads may all be busy for a moment, or get no processor.
-                Err(TargetError::NotNow(_)) if Instant::now() < deadline => {
-                    std::thread::sleep(Duration::from_millis(10));
-                }
-                other => return other,
-            }
-        }
-    }
-
-    fn hold_one(
-        &self,
-        gadgets: Gadgets,
-        fits: &impl Fn(&Process, &Standing) -> Result<(), TargetError>,
-    ) -> Result<Carrier<'_>, TargetError> {
-        let mut failure = TargetError::Gone(self.pid);
-        let maps = self.maps()?;
-        for (_, tid) in self.candidates()? {
-            match self.hold_this(tid, (gadgets, &maps), false, fits) {
-                Ok(carrier) => return Ok(carrier),
-                Err(error) if is_final(&error) => return Err(error),
-                Err(error) => failure = error,
-            }
-        }
-        Err(failure)
-    }
-
-    /// Holds this thread, if it can be used and `fits`.
-    pub(crate) fn hold_that(
-        &self,
-        tid: i32,
-        fits: &impl Fn(&Process, &Standing) -> Result<(), TargetError>,
-    ) -> Result<Carrier<'_>, TargetError> {
-        self.hold_this(tid, (self.gadgets()?, &self.maps()?), false, fits)
-    }
-
-    /// True if a filter judges the thread's system calls, or that cannot be seen.
-    pub(crate) fn is_filtered(&self, tid: i32) -> bool {
-        Status::of_thread(self.pid, tid).field("Seccomp:") != Some("0")
-    }
-
-    /// Holds one thread; if it shall be a `patient` one, it is as before also when
-    /// this program dies the next moment.
-    fn hold_this(
-        &self,
-        tid: i32,
-        (gadgets, maps): (Gadgets, &[MemoryMap]),
-        patient: bool,
-        fits: &impl Fn(&Process, &Standing) -> Result<(), TargetError>,
-    ) -> Result<Carrier<'_>, TargetError> {
-        // A filter may forbid the call with which the kernel resumes another one; who sees to
-        // that must not die (see `Standing::keep_its_call`).
-        if self.may_carry(tid)? && patient {
-            return Err(TargetError::NotNow(format!(
-                "thread {tid} of process {} filters its system calls",
-                self.pid
-            )));
-        }
-        let first = First::beside(self.pid, tid);
-        let ticks = Rc::new(Ticks::new());
-        seize(self.pid, tid)?;
-        let since = Instant::now();
-        interrupt(self.pid, tid)?;
-        let thread = wait_standing(self.pid, tid, PATIENCE, &ticks)?;
-        fits(self, &thread)?;
-        // Asked of the thread that stands: another one may have given it a filter meanwhile.
-        let filters = if seccomp::can_be_read() {
-            Filters::of(self.pid, tid)?
-        } else {
-            None
-        };
-        Carrier::new(self, thread, (gadgets, filters), maps, (since, first))
-    }
-
-    /// `Ok` unless the thread would be ended by any call that it did not make itself; true if a
-    /// filter judges its calls, and so ours too.
-    ///
-    /// A shadow stack holds no return address for the way back.
-    fn may_carry(&self, tid: i32) -> Result<bool, TargetError> {
-        let status = Status::of_thread(self.pid, tid);
-        let field = |name: &str| status.field(name).unwrap_or_default();
-        let (filtered, readable) = (field("Seccomp:") == "2", seccomp::can_be_read());
-        let why = if field("Seccomp:") == "1" {
-            "may only read, write and exit (seccomp, strict mode)"
-        } else if field("x86_Thread_features:").contains("shstk") {
-            "has a shadow stack"
-        } else if filtered && !readable {
-            // It is not even stopped: the filter may forbid what resumes its call.
-            return Err(seccomp::unreadable(self.pid));
-        } else {
-            return Ok(filtered);
-        };
-        Err(TargetError::Unsupported(format!(
-            "thread {tid} of process {} {why}; a call made for the patch could end it",
-            self.pid
-        )))
-    }
-}
-
-/// True if no other thread of the process will do either.
-fn is_final(error: &TargetError) -> bool {
-    matches!(
-        error,
-        TargetError::Traced { .. } | TargetError::NotPermitted { .. }
-    )
-}
-
 impl<'p> Carrier<'p> {
-    fn new(
+    /// Makes a thread that stands a held one.
+    pub(crate) fn new(
         process: &'p Process,
         thread: Standing,
         (gadgets, filters): (Gadgets, Option<Filters>),

@@ -2,7 +2,6 @@
 //! a standing one can be asked for anything.
 
 use std::rc::Rc;
-use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use invivo_apply::TargetError;
@@ -14,24 +13,17 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use crate::error::traced;
-use crate::lock::is_ending;
 use crate::proc_file::Status;
 use crate::seccomp::{Call, Filters, Verdict};
+use crate::seize::interrupt;
 use crate::ticks::Ticks;
 
 /// `PTRACE_EVENT_STOP`: nix has no name for it.
 const EVENT_STOP: i32 = 128;
-/// `PTRACE_GETSIGMASK`, `PTRACE_SETSIGMASK`.
-const GET_SIGNAL_MASK: libc::c_uint = 0x420a;
-const SET_SIGNAL_MASK: libc::c_uint = 0x420b;
 /// `PTRACE_O_SUSPEND_SECCOMP`.
 const SUSPEND_SECCOMP: libc::c_int = 1 << 21;
 /// `-ERESTART_RESTARTBLOCK`: the kernel resumes the call with another one, `restart_syscall`.
 pub(crate) const RESTART_BLOCK: i32 = 516;
-/// `NT_X86_XSTATE`.
-const XSTATE: usize = 0x202;
-/// More than the extended state of any processor.
-const LARGEST_XSTATE: usize = 64 << 10;
 
 /// A thread that this program traces and that stands still.
 ///
@@ -62,95 +54,19 @@ pub(crate) enum Stop {
     Signal(Signal),
 }
 
-/// Begins to trace a thread; it goes on running.
-pub(crate) fn seize(pid: i32, tid: i32) -> Result<(), TargetError> {
-    let options = ptrace::Options::PTRACE_O_TRACESYSGOOD;
-    ptrace::seize(Pid::from_raw(tid), options).or_else(|error| match error {
-        Errno::EPERM => {
-            let tracer = procfs::process::Process::new(tid)
-                .and_then(|task| task.status())
-                .map_or(0, |status| status.tracerpid);
-            // Left from an attempt at which it did not stop in time.
-            if tracer == nix::unistd::gettid().as_raw() {
-                return Ok(());
-            }
-            if tracer != 0 && is_ending(tracer) {
-                return Err(TargetError::NotNow(format!(
-                    "process {tracer}, which traced process {pid}, is ending"
-                )));
-            }
-            if tracer != 0 {
-                return Err(TargetError::Traced { pid, tracer });
-            }
-            // A thread that is ending cannot be traced any more; a main thread may
-            // have ended long before the others.
-            if is_dead(tid) {
-                return Err(TargetError::Gone(pid));
-            }
-            Err(TargetError::NotPermitted {
-                what: format!("trace process {pid}"),
-            })
-        }
-        other => Err(traced(pid, "trace", other)),
-    })
-}
-
-fn is_dead(tid: i32) -> bool {
-    let stat = procfs::process::Process::new(tid).and_then(|task| task.stat());
-    stat.map_or(true, |stat| matches!(stat.state, 'Z' | 'X'))
-}
-
-/// Asks a seized thread to stop.
-pub(crate) fn interrupt(pid: i32, tid: i32) -> Result<(), TargetError> {
-    ptrace::interrupt(Pid::from_raw(tid)).map_err(|error| traced(pid, "interrupt", error))
-}
-
-/// Waits until a thread that was interrupted stands.
-pub(crate) fn wait_standing(
-    pid: i32,
-    tid: i32,
-    patience: Duration,
-    ticks: &Rc<Ticks>,
-) -> Result<Standing, TargetError> {
-    let mut standing = Standing {
-        tid: Pid::from_raw(tid),
-        pid,
-        call: None,
-        interrupted: None,
-        gone: false,
-        ticks: Rc::clone(ticks),
-    };
-    let deadline = Instant::now() + patience;
-    loop {
-        match standing.wait(deadline)? {
-            Stop::Event | Stop::Group => {
-                standing.keep_its_call()?;
-                return Ok(standing);
-            }
-            // The signal is the thread's own: it gets it, and the stop follows.
-            Stop::Signal(signal) => {
-                ptrace::cont(standing.tid, signal).map_err(|e| traced(pid, "continue", e))?;
-            }
-            Stop::SystemCall => {
-                ptrace::cont(standing.tid, None).map_err(|e| traced(pid, "continue", e))?;
-            }
+impl Standing {
+    /// A traced thread that is about to stand.
+    pub(crate) fn new(pid: i32, tid: i32, ticks: &Rc<Ticks>) -> Standing {
+        Standing {
+            tid: Pid::from_raw(tid),
+            pid,
+            call: None,
+            interrupted: None,
+            gone: false,
+            ticks: Rc::clone(ticks),
         }
     }
-}
 
-/// Bytes that hold all states of this processor. Asked once: a virtual machine takes a
-/// while to answer.
-pub(crate) fn size_of_extended_state() -> usize {
-    static SIZE: OnceLock<usize> = OnceLock::new();
-    *SIZE.get_or_init(|| {
-        // CPUID leaf 0xd.
-        let size = std::arch::x86_64::__cpuid_count(0xd, 0).ecx;
-        let size = usize::try_from(size).map_or(LARGEST_XSTATE, |size| size + 64);
-        size.min(LARGEST_XSTATE)
-    })
-}
-
-impl Standing {
     pub(crate) fn pid(&self) -> i32 {
         self.pid
     }
@@ -180,7 +96,7 @@ impl Standing {
     }
 
     /// Waits for the next stop.
-    fn wait(&mut self, deadline: Instant) -> Result<Stop, TargetError> {
+    pub(crate) fn wait(&mut self, deadline: Instant) -> Result<Stop, TargetError> {
         loop {
             let stop = if self.ticks.tick() {
                 self.next_stop(WaitPidFlag::__WALL)?
@@ -202,73 +118,9 @@ impl Standing {
         }
     }
 
-    pub(crate) fn registers(&self) -> Result<user_regs_struct, TargetError> {
-        ptrace::getregs(self.tid).map_err(|e| traced(self.pid, "read the registers of", e))
-    }
-
-    pub(crate) fn set_registers(&self, registers: &user_regs_struct) -> Result<(), TargetError> {
-        ptrace::setregs(self.tid, *registers)
-            .map_err(|e| traced(self.pid, "set the registers of", e))
-    }
-
-    /// Writes a word of the process's memory, wherever it is.
-    pub(crate) fn poke(&self, at: u64, word: u64) -> Result<(), Errno> {
-        let place = std::ptr::without_provenance_mut(usize::try_from(at).unwrap_or(0));
-        ptrace::write(self.tid, place, word.cast_signed())
-    }
-
-    /// The extended state, in the layout of XSAVE.
-    pub(crate) fn extended_state(&self) -> Result<Vec<u8>, TargetError> {
-        // A thread is held meanwhile, so no more memory is touched than that.
-        let mut bytes = vec![0u8; size_of_extended_state()];
-        let mut vector = libc::iovec {
-            iov_base: bytes.as_mut_ptr().cast(),
-            iov_len: bytes.len(),
-        };
-        // SAFETY: the kernel writes at most `iov_len` bytes to `iov_base`, which is
-        // `bytes`, and updates `iov_len`; both outlive the call.
-        let result = unsafe {
-            libc::ptrace(
-                libc::PTRACE_GETREGSET,
-                self.tid.as_raw(),
-                XSTATE,
-                &raw mut vector,
-            )
-        };
-        Errno::result(result).map_err(|e| traced(self.pid, "read the extended state of", e))?;
-        bytes.truncate(vector.iov_len);
-        Ok(bytes)
-    }
-
-    pub(crate) fn signal_mask(&self) -> Result<u64, TargetError> {
-        let mut mask = 0u64;
-        // SAFETY: the kernel writes the eight bytes that the third argument names to
-        // the fourth, which is a `u64`.
-        let result = unsafe {
-            libc::ptrace(
-                GET_SIGNAL_MASK,
-                self.tid.as_raw(),
-                size_of::<u64>(),
-                &raw mut mask,
-            )
-        };
-        Errno::result(result).map_err(|e| traced(self.pid, "read the signal mask of", e))?;
-        Ok(mask)
-    }
-
-    pub(crate) fn set_signal_mask(&self, mask: u64) -> Result<(), TargetError> {
-        // SAFETY: the kernel reads the eight bytes that the third argument names from
-        // the fourth, which is a `u64`.
-        let result = unsafe {
-            libc::ptrace(
-                SET_SIGNAL_MASK,
-                self.tid.as_raw(),
-                size_of::<u64>(),
-                &raw const mask,
-            )
-        };
-        Errno::result(result).map_err(|e| traced(self.pid, "set the signal mask of", e))?;
-        Ok(())
+    /// Lets it run on; a signal that it was about to get comes with that.
+    pub(crate) fn go_on(&self, signal: Option<Signal>) -> Result<(), TargetError> {
+        ptrace::cont(self.tid, signal).map_err(|e| traced(self.pid, "continue", e))
     }
 
     /// Lets it run on, up to the next edge of a system call.
@@ -296,7 +148,7 @@ impl Standing {
         let deadline = Instant::now() + patience;
         let mut signal = None;
         loop {
-            ptrace::cont(self.tid, signal).map_err(|e| traced(self.pid, "continue", e))?;
+            self.go_on(signal)?;
             match self.wait(deadline).map_err(unfinished)? {
                 Stop::Event | Stop::Group => return Ok(()),
                 Stop::Signal(other) => signal = Some(other),
@@ -311,7 +163,7 @@ impl Standing {
     /// The kernel restarts most interrupted system calls by itself. It returns EINTR
     /// from `epoll_wait`, `semtimedop`, `sigtimedwait` and socket calls with a time-out,
     /// although no signal came; those are restarted here.
-    fn keep_its_call(&mut self) -> Result<(), TargetError> {
+    pub(crate) fn keep_its_call(&mut self) -> Result<(), TargetError> {
         let registers = self.registers()?;
         self.call = u64::try_from(registers.orig_rax.cast_signed()).ok();
         let is_call = self.call.is_some();

@@ -3,9 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use invivo_apply::TargetError;
-use procfs::process::{MMPermissions, MMapPath, MemoryMap};
 
-use crate::error::proc_error;
 use crate::memory::Memory;
 use crate::{modules, proc_file, process::processes};
 
@@ -79,7 +77,7 @@ pub struct Found {
 /// Walks over all processes; remembers which file has which build id.
 #[derive(Debug, Default)]
 pub struct Scan {
-    files: HashMap<(i32, i32, u64), Option<Vec<u8>>>,
+    files: HashMap<File, Option<Vec<u8>>>,
 }
 
 impl Scan {
@@ -123,12 +121,11 @@ impl Scan {
 
     /// Build ids of everything that a process has loaded, each once.
     fn build_ids(&mut self, pid: i32) -> Result<Vec<Vec<u8>>, TargetError> {
-        let info = procfs::process::Process::new(pid).map_err(|e| proc_error(pid, e))?;
-        let maps = info.maps().map_err(|e| proc_error(pid, e))?;
+        let maps = proc_file::read(&format!("/proc/{pid}/maps"));
+        let maps = maps.map_err(|error| proc_file::failure(pid, error))?;
         let mut memory = None;
         let mut ids: Vec<Vec<u8>> = Vec::new();
-        for map in maps.0.iter().filter(|map| is_head(map)) {
-            let file = (map.dev.0, map.dev.1, map.inode);
+        for (start, file) in maps.lines().filter_map(head) {
             let id = match self.files.get(&file) {
                 Some(known) => known.clone(),
                 None => {
@@ -136,7 +133,7 @@ impl Scan {
                         Some(memory) => memory,
                         None => memory.insert(Memory::open(pid, false)?),
                     };
-                    let id = modules::build_id_at(memory, map.address.0);
+                    let id = modules::build_id_at(memory, start);
                     self.files.insert(file, id.clone());
                     id
                 }
@@ -149,9 +146,47 @@ impl Scan {
     }
 }
 
-/// True for the start of a file that may be an image.
-fn is_head(map: &MemoryMap) -> bool {
-    map.offset == 0
-        && map.perms.contains(MMPermissions::READ)
-        && matches!(map.pathname, MMapPath::Path(_))
+/// Major and minor number of a device, and an inode there.
+type File = (u32, u32, u64);
+
+/// Where the start of a file that may be an image is mapped, from its line in `maps`:
+/// `55dde71d7000-55dde71d8000 r--p 00000000 fd:00 1234    /usr/bin/server`.
+fn head(line: &str) -> Option<(u64, File)> {
+    let mut words = line.split_ascii_whitespace();
+    let (range, rights, offset) = (words.next()?, words.next()?, words.next()?);
+    if !rights.starts_with('r') || offset.bytes().any(|digit| digit != b'0') {
+        return None;
+    }
+    let ((major, minor), inode) = (words.next()?.split_once(':')?, words.next()?);
+    words.next().filter(|path| path.starts_with('/'))?;
+    let start = u64::from_str_radix(range.split_once('-')?.0, 16).ok()?;
+    let number = |hex| u32::from_str_radix(hex, 16).ok();
+    Some((start, (number(major)?, number(minor)?, inode.parse().ok()?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_readable_starts_of_files_are_heads() {
+        let line = "55dde71d7000-55dde71d8000 r--p 00000000 fd:1a 1234     /usr/bin/a server";
+        assert_eq!(head(line), Some((0x55dd_e71d_7000, (0xfd, 0x1a, 1234))));
+        for other in [
+            line.replace("r--p", "---p"),
+            line.replace("00000000", "00001000"),
+            line.replace("/usr/bin/a server", "[heap]"),
+            line.replace("/usr/bin/a server", ""),
+            "strange".to_owned(),
+        ] {
+            assert_eq!(head(&other), None);
+        }
+    }
+
+    #[test]
+    fn this_process_is_one_and_the_same_until_it_ends() {
+        let own = std::process::id().cast_signed();
+        assert!(Incarnation::of(own).is_some_and(|own| own.is_still_there()));
+        assert_eq!(Incarnation::of(i32::MAX), None);
+    }
 }

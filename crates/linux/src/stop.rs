@@ -10,7 +10,8 @@ use invivo_image::LiveAddr;
 use crate::Process;
 use crate::deputy::by_deputy;
 use crate::priority::First;
-use crate::ptrace::{Standing, Stop, interrupt, seize, wait_standing};
+use crate::ptrace::{Standing, Stop};
+use crate::seize::{interrupt, seize, wait_standing};
 use crate::ticks::Ticks;
 use crate::unwind::Unwinder;
 

@@ -12,7 +12,7 @@ use invivo_image::LiveAddr;
 use crate::Process;
 use crate::deputy::by_deputy;
 use crate::proc_file::Status;
-use crate::ptrace::{interrupt, seize, wait_standing};
+use crate::seize::{interrupt, seize, wait_standing};
 use crate::signal_frame::is_frame;
 use crate::ticks::Ticks;
 

@@ -19,7 +19,8 @@ use crate::carrier::Carrier;
 use crate::deputy::by_deputy;
 use crate::modules::Loaded;
 use crate::outside::is_outside_runtime;
-use crate::ptrace::{Standing, size_of_extended_state};
+use crate::ptrace::Standing;
+use crate::thread_state::size_of_extended_state;
 use crate::unwind::Unwinder;
 
 /// The function of libgcc with which unwind data are registered.
