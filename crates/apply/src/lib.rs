@@ -5,16 +5,22 @@
 //! while the target runs; then one switch makes all hooks live together; and what
 //! has been done stands in the target's own memory ([`Record`]) before it is done.
 
+mod back;
 mod blocking;
 mod callouts;
+mod changes;
+mod clean;
 mod find;
+mod going_live;
 mod layout;
 mod list;
 mod memory;
 mod preflight;
 mod quiescence;
 mod record;
+mod registration;
 mod revert;
+mod room;
 mod settle;
 mod status;
 mod stops;
@@ -24,6 +30,7 @@ mod target;
 mod transaction;
 pub mod x86_64;
 
+pub use back::revert_to;
 pub use blocking::blocking;
 pub use callouts::{Called, Callouts, Placed};
 pub use layout::Layout;
@@ -31,7 +38,7 @@ pub use list::{Applied, list};
 pub use memory::MemoryTarget;
 pub use preflight::{Hook, Preflight};
 pub use quiescence::{Blocker, Frame};
-pub use record::{FunctionRecord, HookRecord, Record, State};
+pub use record::{FunctionRecord, HookRecord, ImportRecord, Record, State};
 pub use revert::revert;
 pub use settle::recover;
 pub use status::{Standing, Status, status};

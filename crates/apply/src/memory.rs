@@ -254,7 +254,7 @@ impl Visit for MemoryTarget {
     fn unmap(&mut self, range: Range<LiveAddr>) -> Result<(), TargetError> {
         self.step()?;
         self.memory
-            .retain(|memory| memory.region.range.start != range.start);
+            .retain(|memory| !range.contains(&memory.region.range.start));
         Ok(())
     }
 

@@ -3,13 +3,13 @@
 use std::ops::Range;
 
 use invivo_image::LiveAddr;
-use invivo_patch::{Hex, Patch, Redirect, RelocationKind, SectionKind, SymbolPlace};
-use sha2::{Digest as _, Sha256};
+use invivo_patch::{Hex, Patch, Redirect, SectionKind};
 
-use crate::layout::Shape;
+use crate::clean::{CleanCode, check_bytes};
 use crate::record::read_all;
+use crate::room::{is_intact, lay_out};
 use crate::x86_64::{Choice, Form, choose};
-use crate::{ApplyError, HookRecord, Layout, Module, Record, State, Target, find, refused};
+use crate::{ApplyError, HookRecord, Layout, Module, Record, State, Target, refused};
 
 /// A hook that will be written.
 #[derive(Clone, Debug)]
@@ -48,6 +48,10 @@ pub struct Preflight {
     pub quiescent: bool,
     /// The base's code that is replaced.
     pub replaced: Vec<(String, Range<LiveAddr>)>,
+    /// SHA-256 of it, as it is without any patch; none for a patch that is live already.
+    pub code: Option<Hex>,
+    /// Where other images have what it needs of them, in the patch's order.
+    pub imported: Vec<LiveAddr>,
 }
 
 impl Preflight {
@@ -80,7 +84,7 @@ impl Preflight {
         any_order: bool,
     ) -> Result<Preflight, ApplyError> {
         let module = find_module(target, patch)?;
-        is_alone(target, patch, &module)?;
+        is_alone(target, &patch.order.unshared, &module)?;
         let records: Vec<(Record, State)> = read_all(target)?
             .into_iter()
             .filter(|(record, _)| record.module == module.start)
@@ -158,6 +162,7 @@ impl Preflight {
                         old,
                         new: Hex(new),
                         pad,
+                        several: choice.form == Form::Overwrite,
                     })
                 })
                 .collect::<Result<_, ApplyError>>()?;
@@ -174,8 +179,17 @@ impl Preflight {
         let personality = patch.contents.sections.iter().any(|section| {
             section.kind == SectionKind::ReadOnly && section.name.starts_with(".gcc_except_table")
         });
+        let replaced = replaced(patch, &module)?;
+        let ranges = replaced.iter().map(|(_, range)| range.clone());
+        let digest = if is_applied {
+            None
+        } else {
+            Some(code.digest(ranges)?)
+        };
         Ok(Preflight {
-            replaced: replaced(patch, &module)?,
+            code: digest,
+            imported,
+            replaced,
             needs_unwinding: personality || has_foreign_personality(patch),
             module,
             hooks,
@@ -240,14 +254,18 @@ fn choose_for(
     })
 }
 
-fn live_place(module: &Module, rva: u64) -> Result<LiveAddr, ApplyError> {
+pub(crate) fn live_place(module: &Module, rva: u64) -> Result<LiveAddr, ApplyError> {
     let at = module.start.checked_add(rva).filter(|at| *at < module.end);
     at.ok_or_else(|| ApplyError::Refused(format!("{rva:#x} lies outside {}", module.path)))
 }
 
 /// Functions that are called in another way now must have no callers in other images.
-fn is_alone(target: &dyn Target, patch: &Patch, module: &Module) -> Result<(), ApplyError> {
-    for symbol in &patch.order.unshared {
+pub(crate) fn is_alone(
+    target: &dyn Target,
+    unshared: &[String],
+    module: &Module,
+) -> Result<(), ApplyError> {
+    for symbol in unshared {
         if let Some(other) = target.importers(module, symbol)?.first() {
             return refused(format!(
                 "{other} imports {symbol} from {}, or cannot be read; the patch changes how it is \
@@ -334,134 +352,6 @@ fn may_replace(live: &Record, patch: &Patch, any_order: bool) -> Result<(), Appl
         )),
         None => Ok(()),
     }
-}
-
-/// The target's code as it is without any patch.
-struct CleanCode<'t> {
-    target: &'t dyn Target,
-    records: Vec<Record>,
-}
-
-impl CleanCode<'_> {
-    fn read(&self, at: LiveAddr, size: u64) -> Result<Vec<u8>, ApplyError> {
-        let size =
-            usize::try_from(size).map_err(|_| ApplyError::Refused("a huge function".to_owned()))?;
-        let mut bytes = vec![0; size];
-        self.target.read(at, &mut bytes)?;
-        let overlaps = |hook: &&HookRecord| {
-            hook.at.0 < at.0.saturating_add(bytes.len() as u64)
-                && at.0 < hook.at.0.saturating_add(hook.new.0.len() as u64)
-        };
-        let hooks = self.records.iter().flat_map(|record| &record.hooks);
-        for hook in hooks.filter(overlaps).collect::<Vec<_>>() {
-            // A patch that was taken back may have left padding (see `revert`).
-            if !self.target.holds(hook.at, &hook.new.0).unwrap_or(false) {
-                continue;
-            }
-            for (old, place) in hook.old.0.iter().zip(hook.at.0..) {
-                let inside = place
-                    .checked_sub(at.0)
-                    .and_then(|i| usize::try_from(i).ok());
-                if let Some(byte) = inside.and_then(|inside| bytes.get_mut(inside)) {
-                    *byte = *old;
-                }
-            }
-        }
-        Ok(bytes)
-    }
-}
-
-fn check_bytes(code: &CleanCode<'_>, patch: &Patch, module: &Module) -> Result<(), ApplyError> {
-    for check in &patch.checks {
-        let at = live_place(module, check.at.0)?;
-        let bytes = code.read(at, check.size)?;
-        if Sha256::digest(&bytes)[..] != check.sha256.0[..] {
-            let covered = patch.redirects.iter().find(|r| r.at == check.at);
-            let name = covered.map_or("code", |r| &r.function);
-            return refused(format!(
-                "{} at {at} is not what the patch expects: another tool, a debugger's breakpoint \
-                 or a probe has changed it",
-                invivo_image::demangle(name)
-            ));
-        }
-    }
-    Ok(())
-}
-
-/// True if the memory of a patch that was taken back still holds what `layout` would
-/// put there; its variables may have changed since.
-fn is_intact(target: &dyn Target, layout: &Layout) -> bool {
-    let at = LiveAddr(layout.region.start.0 + layout.record);
-    target.holds(at, &layout.contents).unwrap_or(false)
-}
-
-fn lay_out(
-    target: &dyn Target,
-    patch: &Patch,
-    (module, imported): (&Module, &[LiveAddr]),
-    entered: &[(&Redirect, LiveAddr, Option<Choice>)],
-    choices: &[Choice],
-    kept: Option<&Record>,
-) -> Result<Layout, ApplyError> {
-    let shape = Shape::new(patch, choices, record_room(patch))?;
-    let low = patch
-        .contents
-        .sections
-        .iter()
-        .flat_map(|section| &section.relocations)
-        .any(|relocation| {
-            matches!(
-                relocation.kind,
-                RelocationKind::Absolute32 | RelocationKind::Absolute32Signed
-            )
-        });
-    let start = match kept {
-        Some(record) => record.region.0,
-        None => find::room(&target.regions()?, module, shape.region + shape.data, low)?.start,
-    };
-    let hooks: Vec<(u32, &Choice)> = entered
-        .iter()
-        .filter_map(|(redirect, _, choice)| Some((redirect.replacement, choice.as_ref()?)))
-        .collect();
-    Layout::new(patch, &shape, start, module.start, imported, &hooks)
-}
-
-/// Bytes that the record of `patch` may take, in whole pages.
-fn record_room(patch: &Patch) -> u64 {
-    let names: usize = patch
-        .redirects
-        .iter()
-        .map(|redirect| redirect.function.len() * 2)
-        .sum();
-    let labels: usize = patch
-        .identity
-        .labels
-        .iter()
-        .map(|label| label.len() * 2 + 8)
-        .sum();
-    let variables: usize = patch
-        .contents
-        .sections
-        .iter()
-        .map(|section| section.name.len() * 2)
-        .sum();
-    let text = |section: u32| {
-        let section = patch.contents.sections.get(section as usize);
-        section.is_some_and(|section| section.kind == SectionKind::Text)
-    };
-    let own: usize = patch
-        .contents
-        .symbols
-        .iter()
-        .filter(|s| matches!(s.place, SymbolPlace::Patch { section, .. } if text(section)))
-        .map(|symbol| symbol.name.len() * 2 + 80)
-        .sum();
-    // Each hook is two places with old and new bytes as text, and two ranges.
-    let hooks = patch.redirects.len() * 400 + patch.checks.len() * 64;
-    let callouts = patch.callouts.iter();
-    let callouts: usize = callouts.map(|c| c.function.len() * 2 + 120).sum();
-    let fixed = callouts + 2048 + patch.identity.name.len() * 6;
-    ((names + labels + variables + own + hooks + fixed) as u64).next_multiple_of(0x1000)
 }
 
 fn replaced(patch: &Patch, module: &Module) -> Result<Vec<(String, Range<LiveAddr>)>, ApplyError> {

@@ -5,7 +5,7 @@
 //! written. Fork copies it with the process and exec drops it; both are right.
 
 use invivo_image::LiveAddr;
-use invivo_patch::Hex;
+use invivo_patch::{Hex, ImportVersion};
 use serde::{Deserialize, Serialize};
 
 use crate::callouts::Callouts;
@@ -59,6 +59,9 @@ pub struct HookRecord {
     /// True for the long jump in padding to which a short one leads: a thread may
     /// stand before it, on its way, when the short one is already taken back.
     pub pad: bool,
+    /// True if several instructions give way to it, so that a thread may be between them.
+    #[serde(default)]
+    pub several: bool,
 }
 
 impl HookRecord {
@@ -66,6 +69,22 @@ impl HookRecord {
     pub(crate) fn range(&self) -> std::ops::Range<LiveAddr> {
         self.at..LiveAddr(self.at.0.saturating_add(self.new.0.len() as u64))
     }
+
+    /// All of them but the first: where no instruction begins once it is written.
+    pub(crate) fn inside(&self) -> std::ops::Range<LiveAddr> {
+        LiveAddr(self.at.0.saturating_add(1))..self.range().end
+    }
+}
+
+/// What a patch takes from another image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImportRecord {
+    /// Its name.
+    pub name: String,
+    /// At which version.
+    pub version: Option<ImportVersion>,
+    /// Where it was found.
+    pub at: LiveAddr,
 }
 
 /// A function of a patch, for those who name code: debuggers, profilers, stacks.
@@ -132,6 +151,18 @@ pub struct Record {
     /// True if it went live at a moment when no thread was inside what it replaces:
     /// it is taken back in the same way.
     pub quiescent: bool,
+    /// SHA-256 of all that stands behind the record. A record of an older program has none.
+    #[serde(default)]
+    pub contents: Option<Hex>,
+    /// SHA-256 of the base's code that it replaces, as it is without any patch.
+    #[serde(default)]
+    pub code: Option<Hex>,
+    /// What it takes from other images.
+    #[serde(default)]
+    pub imports: Vec<ImportRecord>,
+    /// Functions that no other image may import while it is live.
+    #[serde(default)]
+    pub unshared: Vec<String>,
 }
 
 impl Record {
@@ -262,6 +293,7 @@ pub(crate) fn sample() -> Record {
             old: Hex(vec![1]),
             new: Hex(vec![2]),
             pad: false,
+            several: false,
         }],
         region: (LiveAddr(0x10_0000), 0x2000),
         room: 0x1000,
@@ -275,6 +307,10 @@ pub(crate) fn sample() -> Record {
         registering: false,
         registered: false,
         quiescent: false,
+        contents: None,
+        code: None,
+        imports: Vec::new(),
+        unshared: Vec::new(),
     }
 }
 

@@ -3,10 +3,10 @@
 use invivo_patch::Moment;
 
 use crate::callouts;
+use crate::changes::taken_back;
 use crate::record::{HookRecord, Record, State, read_all, write_record};
 use crate::settle::recover;
 use crate::switch::{Change, Job, switch};
-use crate::transaction::taken_back;
 use crate::{
     ApplyError, Consistency, Options, Outcome, OutcomeState, Target, TargetError, refused,
 };
@@ -23,7 +23,7 @@ pub fn revert(
     name: Option<&str>,
     options: &Options<'_>,
 ) -> Result<Vec<Outcome>, ApplyError> {
-    recover(target, options)?;
+    options.step("settle", || recover(target, options))?;
     let live: Vec<Record> = read_all(target)?
         .into_iter()
         .filter(|(record, state)| {
@@ -83,7 +83,7 @@ fn revert_one(
             State::Reverting,
         )
     };
-    let mut switched = switch(target, &job, &mut journal);
+    let mut switched = options.step("switch", || switch(target, &job, &mut journal));
     if let Err(ApplyError::Blocked(blockers)) = &switched
         && consistency == Consistency::Entry
         && blockers.iter().all(|blocker| blocker.function.is_none())

@@ -3,10 +3,11 @@
 use invivo_image::LiveAddr;
 
 use crate::callouts;
+use crate::changes::changes;
+use crate::going_live::release;
 use crate::record::{Record, State, read_all, set_state};
 use crate::switch::{Change, Job, end_move, first_page, stopped};
-use crate::transaction::{changes, release};
-use crate::{ApplyError, Consistency, Options, Outcome, OutcomeState, Target};
+use crate::{ApplyError, Consistency, HookRecord, Options, Outcome, OutcomeState, Target};
 
 /// Finishes or undoes what a tool that died left: every record that is neither live
 /// nor taken back. Only one tool works on a target at a time, so such a record has no
@@ -32,8 +33,12 @@ pub fn recover(target: &mut dyn Target, options: &Options<'_>) -> Result<Vec<Out
             .and_then(|id| applied(id, record.module));
         let live = match state {
             State::Applied => {
-                // The last word of a replacement was not written.
-                let Some(previous) = previous else { continue };
+                // The last word of a replacement was not written. Where each of two has replaced
+                // the other, the hooks tell which was the last.
+                let in_place = |h: &HookRecord| target.holds(h.at, &h.new.0).unwrap_or(false);
+                let Some(previous) = previous.filter(|_| record.hooks.iter().all(in_place)) else {
+                    continue;
+                };
                 callouts::leave(target, previous)?;
                 set_state(target, previous, State::Reverted)?;
                 true

@@ -3,8 +3,8 @@
 use invivo_image::demangle;
 use serde::Serialize;
 
+use crate::changes::changes;
 use crate::switch::{first_page, quiet_way};
-use crate::transaction::changes;
 use crate::x86_64::Form;
 use crate::{HookRecord, Preflight, Target, TargetError};
 

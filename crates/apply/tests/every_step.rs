@@ -3,7 +3,10 @@
 
 mod scene;
 
-use invivo_apply::{ApplyError, Consistency, MemoryTarget, SwitchKind, apply, list, revert};
+use invivo_apply::{
+    ApplyError, Consistency, MemoryTarget, SwitchKind, Target, apply, list, revert, revert_to,
+};
+use invivo_image::LiveAddr;
 use scene::{FAR, Made, ONE, TORN, TWO, applied, bytes_of, must_apply, options, patch, target};
 
 /// More steps than any command makes.
@@ -209,5 +212,64 @@ fn a_dead_replace_leaves_the_old_patch_or_the_new_one() {
             assert_eq!(list(&back).unwrap().len(), 0);
             must_apply(&mut back, &second);
         },
+    );
+}
+
+#[test]
+fn a_dead_way_back_leaves_the_old_patch_or_the_new_one() {
+    let first = patch("p1", 1, &[ONE, TWO], 8);
+    let second = patch("p2", 2, &[ONE, FAR], 9);
+    let clean = bytes_of(&target());
+    let (mut live, patched) = applied(&first);
+    must_apply(&mut live, &second);
+    let back = |target: &mut MemoryTarget| {
+        revert_to(target, "p1", &options(Consistency::Entry)).map(|_| ())
+    };
+    let mut whole = live.clone();
+    back(&mut whole).unwrap();
+    assert!(
+        bytes_of(&whole) == patched,
+        "the first patch is not live again"
+    );
+    die_at_every_step(&live, back, |steps, left| {
+        let mut again = left.clone();
+        back(&mut again).unwrap_or_else(|error| panic!("again after step {steps}: {error}"));
+        assert!(bytes_of(&again) == patched, "after step {steps}");
+        assert_eq!(list(&again).unwrap()[0].name, "p1");
+
+        let mut none = left;
+        revert_all(&mut none).unwrap_or_else(|error| panic!("revert after step {steps}: {error}"));
+        assert!(bytes_of(&none) == clean, "revert after step {steps}");
+        assert_eq!(list(&none).unwrap().len(), 0);
+    });
+}
+
+#[test]
+fn a_way_back_is_refused_where_something_changed() {
+    let first = patch("p1", 1, &[ONE], 8);
+    let second = patch("p2", 2, &[ONE, FAR], 9);
+    let (mut live, _) = applied(&first);
+    let memory = live.regions().unwrap();
+    let known: Vec<_> = target().regions().unwrap();
+    let new = memory
+        .iter()
+        .find(|region| !known.contains(region))
+        .unwrap();
+    let last = LiveAddr(new.range.end.0 - 1);
+    must_apply(&mut live, &second);
+    let before = bytes_of(&live);
+    let refused = |mut target: MemoryTarget| {
+        let error = revert_to(&mut target, "p1", &options(Consistency::Entry)).unwrap_err();
+        assert!(bytes_of(&target) == before || target.holds(last, &[0xcc]).unwrap());
+        error.to_string()
+    };
+    let mut damaged = live.clone();
+    damaged.write(last, &[0xcc]).unwrap();
+    assert!(refused(damaged).contains("its memory is not what it was"));
+    let mut none = live.clone();
+    let error = revert_to(&mut none, "p0", &options(Consistency::Entry)).unwrap_err();
+    assert!(
+        error.to_string().contains("holds no patch called p0"),
+        "{error}"
     );
 }

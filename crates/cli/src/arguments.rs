@@ -1,14 +1,18 @@
 //! The command line; help, man page and completions come from here.
 
-use std::path::PathBuf;
+mod images;
+mod live;
+mod selectors;
 
-use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use invivo_compare::Rule;
-use invivo_patch::Moment;
+
+pub(crate) use images::{
+    Audit, Build, Check, Diff, Format, Inspect, Install, Judged, Pair, Uninstall,
+};
+pub(crate) use live::{Apply, Blocking, Consistency, List, Plan, Recover, Revert, Status, Symbols};
+pub(crate) use selectors::{Selectors, Targets};
 
 use crate::commands::explain::AnyRule;
-use crate::timing;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -33,8 +37,14 @@ pub(crate) struct Arguments {
     #[arg(long, global = true)]
     pub(crate) json: bool,
     /// Print only data and errors.
-    #[arg(short, long, global = true)]
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub(crate) quiet: bool,
+    /// Say on standard error what is done in each process, step by step.
+    #[arg(short, long, global = true)]
+    pub(crate) verbose: bool,
+    /// Ask no question: processes that a pattern finds are changed without one.
+    #[arg(long, global = true)]
+    pub(crate) yes: bool,
     /// Use colour.
     #[arg(long, global = true, value_enum, default_value = "auto")]
     pub(crate) color: Color,
@@ -94,7 +104,7 @@ pub(crate) enum Command {
     Plan(Plan),
     /// Make a patch live in running processes.
     #[command(
-        after_help = "Examples:\n  invivo apply fix.patch -p 1234\n  invivo apply fix.patch -p 1234 --consistency quiescent --timeout 30\n  invivo apply fix.patch --all"
+        after_help = "Examples:\n  invivo apply fix.patch -p 1234\n  invivo apply fix.patch -p 1234 --consistency quiescent --timeout 30\n  invivo apply fix.patch --all\n  invivo apply fix.patch --unit nginx"
     )]
     Apply(Apply),
     /// Make a patch live in the place of whichever is live, an earlier or a later one.
@@ -103,7 +113,9 @@ pub(crate) enum Command {
     )]
     Replace(Apply),
     /// Take a patch back, byte for byte.
-    #[command(after_help = "Examples:\n  invivo revert -p 1234\n  invivo revert my-fix --all")]
+    #[command(
+        after_help = "Examples:\n  invivo revert -p 1234\n  invivo revert my-fix --all\n  invivo revert --to fix-1 -p 1234"
+    )]
     Revert(Revert),
     /// Which threads keep a quiescent apply waiting; stops all for a moment to look.
     #[command(after_help = "Example:\n  invivo blocking fix.patch -p 1234")]
@@ -138,266 +150,6 @@ pub(crate) enum Command {
     /// Print the manual page.
     #[command(after_help = "Example:\n  invivo man | man -l -")]
     Man,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Audit {
-    /// The program or library.
-    pub(crate) image: PathBuf,
-    /// The file with its symbols, if it was stripped.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) debug: Option<PathBuf>,
-    /// Where debug files are installed; may be given several times.
-    #[arg(long, value_name = "DIR", default_value = "/usr/lib/debug")]
-    pub(crate) debug_directory: Vec<PathBuf>,
-    /// List the functions, not only how many there are.
-    #[arg(long)]
-    pub(crate) functions: bool,
-    /// Only functions whose name contains this; lists them.
-    #[arg(long, value_name = "TEXT")]
-    pub(crate) name: Option<String>,
-}
-
-/// Two builds of one program.
-#[derive(Debug, Args)]
-pub(crate) struct Pair {
-    /// The program or library that is running.
-    pub(crate) base: PathBuf,
-    /// An ordinary build of it that has the fix.
-    pub(crate) fixed: PathBuf,
-    /// The file with the base's symbols, if the base was stripped.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) base_debug: Option<PathBuf>,
-    /// The file with the fixed build's symbols, if it was stripped.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) fixed_debug: Option<PathBuf>,
-    /// Where debug files are installed; may be given several times.
-    #[arg(long, value_name = "DIR", default_value = "/usr/lib/debug")]
-    pub(crate) debug_directory: Vec<PathBuf>,
-    /// Replace functions in which only line numbers moved (`__LINE__`), too.
-    #[arg(long)]
-    pub(crate) keep_line_changes: bool,
-    /// Say on standard error how long each phase took, and how much memory all of it.
-    #[arg(long)]
-    pub(crate) time: bool,
-}
-
-impl Pair {
-    /// How they are compared.
-    pub(crate) fn options(&self) -> invivo_compare::Options {
-        invivo_compare::Options {
-            keep_line_changes: self.keep_line_changes,
-            clock: self.time.then_some(timing::processor_time),
-        }
-    }
-}
-
-/// Findings that a person has judged.
-#[derive(Debug, Args)]
-pub(crate) struct Judged {
-    /// A refusal that does no harm, as its rule and its subject; may be given several times.
-    #[arg(long, value_name = "RULE=NAME", requires = "because", value_parser = rule_and_name)]
-    pub(crate) allow: Vec<(Rule, String)>,
-    /// Why it does no harm: one reason for all that is allowed, or one for each.
-    #[arg(long, value_name = "WHY", requires = "allow", value_parser = NonEmptyStringValueParser::new())]
-    pub(crate) because: Vec<String>,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Diff {
-    #[command(flatten)]
-    pub(crate) pair: Pair,
-    #[command(flatten)]
-    pub(crate) judged: Judged,
-    /// Also write a report for a browser: one file that shows the instructions side by side.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) html: Option<PathBuf>,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Build {
-    #[command(flatten)]
-    pub(crate) pair: Pair,
-    #[command(flatten)]
-    pub(crate) judged: Judged,
-    /// Where to write the patch.
-    #[arg(short, long, value_name = "PATCH")]
-    pub(crate) output: PathBuf,
-    /// What is written.
-    #[arg(long, value_enum, default_value = "elf")]
-    pub(crate) format: Format,
-    /// The patch's name [default: the output's file name without its ending].
-    #[arg(long)]
-    pub(crate) name: Option<String>,
-    /// What it fixes; may be given several times.
-    #[arg(long, value_name = "CVE")]
-    pub(crate) label: Vec<String>,
-    /// Its place among the patches of the program: each replaces those with lower numbers.
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    pub(crate) sequence: u32,
-    /// A function that only the fixed build has, and that is called in the process at one of
-    /// the moments before-apply, after-apply, before-revert, after-revert, as `int f(void)`. The two
-    /// before refuse with an answer other than 0. May be given several times.
-    #[arg(long, value_name = "MOMENT=FUNCTION", value_parser = moment_and_name)]
-    pub(crate) callout: Vec<(Moment, String)>,
-}
-
-/// How a patch is written down.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Format {
-    /// A patch for running processes.
-    Elf,
-    /// The fixed build itself with the patch inside: for the disk, and for running processes.
-    #[value(alias = "cold")]
-    Final,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Install {
-    /// The final image, as `invivo build --format final` writes it.
-    pub(crate) image: PathBuf,
-    /// The file that is exchanged: the base, exactly as the final image was built for it.
-    pub(crate) file: PathBuf,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Uninstall {
-    /// The file that was exchanged.
-    pub(crate) file: PathBuf,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Inspect {
-    /// The patch, or a Windows program, library or driver.
-    pub(crate) patch: PathBuf,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Check {
-    /// A Windows image with hot-patch metadata.
-    pub(crate) image: PathBuf,
-    /// The build that it is for; without it, its side is not looked at.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) base: Option<PathBuf>,
-    /// How many functions a machine has room for: 512 for each page of `HotPatchTableSize`.
-    #[arg(long, value_name = "N", default_value_t = 512)]
-    pub(crate) capacity: u32,
-}
-
-/// Which processes.
-#[derive(Debug, Args)]
-pub(crate) struct Processes {
-    /// A process; may be given several times.
-    #[arg(short, long = "pid", value_name = "PID", required = true,
-          value_parser = clap::value_parser!(i32).range(1..))]
-    pub(crate) pid: Vec<i32>,
-}
-
-/// Which processes are changed.
-#[derive(Debug, Args)]
-pub(crate) struct Targets {
-    /// A process; may be given several times.
-    #[arg(short, long = "pid", value_name = "PID", required_unless_present = "all",
-          value_parser = clap::value_parser!(i32).range(1..))]
-    pub(crate) pid: Vec<i32>,
-    /// Every process that it concerns, those that start meanwhile too.
-    #[arg(long, conflicts_with = "pid")]
-    pub(crate) all: bool,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Plan {
-    /// The patch.
-    pub(crate) patch: PathBuf,
-    #[command(flatten)]
-    pub(crate) processes: Processes,
-}
-
-/// What callers of replaced functions may see.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Consistency {
-    /// Calls made from now on run new code; frames inside old code finish there. Stops nobody.
-    Entry,
-    /// The switch happens when no thread is inside what is replaced.
-    Quiescent,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Apply {
-    /// The patch.
-    pub(crate) patch: PathBuf,
-    #[command(flatten)]
-    pub(crate) targets: Targets,
-    /// What callers of replaced functions may see; a patch that changes how functions are
-    /// called through pointers is always `quiescent`.
-    #[arg(long, value_enum, default_value = "entry")]
-    pub(crate) consistency: Consistency,
-    /// How many seconds to wait for another tool, or for threads that are in the way.
-    #[arg(long, value_name = "SECONDS", default_value_t = 10.0, value_parser = seconds)]
-    pub(crate) timeout: f64,
-    /// Only say what would be done, as `invivo plan` does.
-    #[arg(long)]
-    pub(crate) dry_run: bool,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Revert {
-    /// The patch's name [default: every live patch].
-    pub(crate) name: Option<String>,
-    #[command(flatten)]
-    pub(crate) targets: Targets,
-    /// How many seconds to wait for another tool, or for threads that are in the way.
-    #[arg(long, value_name = "SECONDS", default_value_t = 10.0, value_parser = seconds)]
-    pub(crate) timeout: f64,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Blocking {
-    /// The patch.
-    pub(crate) patch: PathBuf,
-    #[command(flatten)]
-    pub(crate) processes: Processes,
-    /// How many seconds to wait for another tool at the same process.
-    #[arg(long, value_name = "SECONDS", default_value_t = 10.0, value_parser = seconds)]
-    pub(crate) timeout: f64,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Recover {
-    #[command(flatten)]
-    pub(crate) targets: Targets,
-    /// How many seconds to wait for another tool, or for threads that are in the way.
-    #[arg(long, value_name = "SECONDS", default_value_t = 10.0, value_parser = seconds)]
-    pub(crate) timeout: f64,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Status {
-    /// Patches, or programs and libraries [default: every image that is patched somewhere].
-    pub(crate) files: Vec<PathBuf>,
-    /// Go on and tell what changes; look again after so many seconds [default: 2].
-    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2",
-          require_equals = true, value_parser = seconds)]
-    pub(crate) watch: Option<f64>,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct List {
-    /// Only this process; may be given several times [default: every process that can be read].
-    #[arg(short, long = "pid", value_name = "PID", value_parser = clap::value_parser!(i32).range(1..))]
-    pub(crate) pid: Vec<i32>,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Symbols {
-    /// Only this patch [default: all; for a file the one that is live].
-    pub(crate) patch: Option<String>,
-    /// The process.
-    #[arg(short, long = "pid", value_name = "PID", value_parser = clap::value_parser!(i32).range(1..))]
-    pub(crate) pid: i32,
-    /// Write a file for a debugger's `add-symbol-file`; otherwise lines for `perf` are printed.
-    #[arg(short, long, value_name = "FILE")]
-    pub(crate) output: Option<PathBuf>,
 }
 
 /// What a schema describes.
@@ -440,30 +192,4 @@ pub(crate) struct Completions {
     /// The shell.
     #[arg(value_enum)]
     pub(crate) shell: clap_complete::Shell,
-}
-
-fn rule_and_name(text: &str) -> Result<(Rule, String), String> {
-    let (rule, name) = text
-        .split_once('=')
-        .ok_or("a rule and a subject are wanted, such as R-INIT=counter")?;
-    Ok((rule.parse()?, name.to_owned()))
-}
-
-fn moment_and_name(text: &str) -> Result<(Moment, String), String> {
-    let wanted = "a moment and a function are wanted, such as before-apply=is_ready";
-    let (moment, name) = text.split_once('=').ok_or(wanted)?;
-    let found = Moment::ALL
-        .into_iter()
-        .find(|known| known.to_string() == moment);
-    Ok((found.ok_or(wanted)?, name.to_owned()))
-}
-
-fn seconds(text: &str) -> Result<f64, String> {
-    const LONGEST: f64 = 86_400.0;
-    let seconds: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
-    if (0.0..=LONGEST).contains(&seconds) {
-        Ok(seconds)
-    } else {
-        Err(format!("between 0 and {LONGEST} seconds"))
-    }
 }

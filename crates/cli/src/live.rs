@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use crate::failure::{Failure, INTERRUPTED, NOT_NOW};
 use crate::output::{Output, milliseconds};
+use crate::steps;
 use crate::verdict::print_judgements;
 
 /// What became of a patch in one process.
@@ -59,6 +60,8 @@ pub(crate) struct Outcomes {
 pub(crate) struct Run {
     interrupted: Arc<AtomicBool>,
     quiet: bool,
+    verbose: bool,
+    timed: bool,
 }
 
 impl Run {
@@ -71,7 +74,15 @@ impl Run {
         Run {
             interrupted,
             quiet: output.quiet,
+            verbose: output.verbose,
+            timed: false,
         }
+    }
+
+    /// The same where how long each step takes is told, or not.
+    pub(crate) fn timed(mut self, timed: bool) -> Run {
+        self.timed = timed;
+        self
     }
 
     pub(crate) fn options(&self, consistency: Consistency, timeout: f64) -> Options<'_> {
@@ -81,6 +92,7 @@ impl Run {
             applied_by: format!("invivo {}", env!("CARGO_PKG_VERSION")),
             interrupted: Some(&self.interrupted),
             waiting: if self.quiet { None } else { Some(tell) },
+            steps: (self.timed || self.verbose).then_some(steps::note),
         }
     }
 
@@ -97,6 +109,7 @@ impl Run {
     ) -> (Vec<ProcessOutcome>, Option<Failure>) {
         let start = Instant::now();
         let result = work(pid);
+        steps::print(pid, start.elapsed(), self.timed, self.verbose);
         let wall = micros(start.elapsed());
         match result {
             Ok(outcomes) => {

@@ -4,6 +4,7 @@
 //! standard output is data, everything else goes to standard error.
 
 mod arguments;
+mod chosen;
 mod commands;
 mod debug_files;
 mod everywhere;
@@ -12,6 +13,7 @@ mod images;
 mod live;
 mod output;
 mod patch_file;
+mod steps;
 mod timing;
 mod verdict;
 

@@ -14,6 +14,9 @@ use crate::failure::Failure;
 pub(crate) struct Output {
     pub(crate) json: bool,
     pub(crate) quiet: bool,
+    pub(crate) verbose: bool,
+    /// True if no question is to be asked.
+    pub(crate) yes: bool,
     progress: bool,
 }
 
@@ -31,6 +34,8 @@ impl Output {
         Output {
             json: arguments.json,
             quiet: arguments.quiet,
+            verbose: arguments.verbose,
+            yes: arguments.yes,
             progress,
         }
     }

@@ -97,7 +97,7 @@ fn the_version_is_that_of_the_package() {
 #[test]
 fn wrong_words_are_usage_errors() {
     // Without any word the help itself is what is printed.
-    let wrong: [&[&str]; 12] = [
+    let wrong: [&[&str]; 18] = [
         &[],
         &["mend"],
         &["diff"],
@@ -105,6 +105,12 @@ fn wrong_words_are_usage_errors() {
         &["build", "one", "other"],
         &["inspect"],
         &["plan", "a.patch"],
+        &["apply", "a.patch", "-p", "1", "--comm", "a"],
+        &["apply", "a.patch", "--all", "--unit", "a"],
+        &["apply", "a.patch", "--comm", "["],
+        &["status", "--build-id", "0g"],
+        &["revert", "name", "--to", "other", "-p", "1"],
+        &["list", "-q", "-v"],
         &["apply", "a.patch", "-p", "0"],
         &["apply", "a.patch", "-p", "-5"],
         &["apply", "a.patch", "-p", "1", "--consistency", "perhaps"],

@@ -30,7 +30,9 @@ mod symbols;
 mod target;
 mod thread_state;
 mod ticks;
+mod traits;
 mod unwind;
 
 pub use process::{Access, Process, processes};
 pub use scan::{Found, Incarnation, Scan};
+pub use traits::Traits;

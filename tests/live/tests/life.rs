@@ -267,6 +267,81 @@ fn three_versions_and_back() -> Result<()> {
     })
 }
 
+// `revert --to NAME`.
+fn go_back(name: &str, pid: u32) -> Result<live_tests::run::Ran> {
+    invivo::invivo(&["revert", "--to", name, "-p", &pid.to_string(), "--json"])
+}
+
+/// Back to any patch that was live before, in one switch and without its file: the process holds it.
+#[test]
+fn back_to_an_earlier_patch() -> Result<()> {
+    in_workdir("back", |dir| {
+        let pair = Pair::build(dir, "greeting.c", Build::default())?;
+        let first = pair.patch()?;
+        let again = compile(dir, &pair.fixture, Version::FixedAgain, Build::default())?;
+        let second = dir.join("second.patch");
+        let more = ["--name", "second", "--sequence", "2"];
+        invivo::build(&pair.base, &again, &second, &more)?;
+        let mut target = pair.start()?;
+        let pid = target.pid();
+        let before = Snapshot::of(pid)?;
+        go_back("fix", pid)?.expect_failure(1, &["holds no patch called fix", "invivo replace"])?;
+        apply(&first, pid, &[])?.expect_state("applied")?;
+        go_back("fix", pid)?.expect_state("nothing to do")?;
+        apply(&second, pid, &[])?.expect_state("applied")?;
+        std::fs::remove_file(&first)?;
+        std::fs::remove_file(&second)?;
+        let maps = mappings(pid)?;
+        for (name, count) in [("fix", "6"), ("second", "7"), ("fix", "6")] {
+            let outcome = go_back(name, pid)?.expect_state("applied")?;
+            ensure!(outcome["replaced"].is_string(), "{outcome}");
+            target.expect("count 5", count)?;
+            let live = listed(pid)?;
+            ensure!(live.len() == 1 && live[0]["name"] == name, "{live:?}");
+        }
+        ensure!(maps == mappings(pid)?, "memory grew");
+        revert(None, pid)?.expect_state("reverted")?;
+        before.expect_same()?;
+        // From none to one of them, too.
+        go_back("second", pid)?.expect_state("applied")?;
+        target.expect("count 5", "7")?;
+        revert(None, pid)?.expect_state("reverted")?;
+        target.expect_all(&pair.fixture.asks, Side::Old)?;
+        before.expect_same()
+    })
+}
+
+/// What the process holds of a patch is checked before it goes live again: somebody may have written there.
+#[test]
+fn an_earlier_patch_that_was_damaged_stays_away() -> Result<()> {
+    with_greeting("damaged", |pair, patch, mut target| {
+        use std::os::unix::fs::FileExt;
+        let pid = target.pid();
+        let before = Snapshot::of(pid)?;
+        let known = mappings(pid)?;
+        apply(&patch, pid, &[])?.expect_state("applied")?;
+        revert(None, pid)?.expect_state("reverted")?;
+        let new =
+            |one: &live_tests::memory::Mapping| one.protection == "r-xp" && !known.contains(one);
+        let all = mappings(pid)?;
+        let region = all
+            .iter()
+            .find(|one| new(one))
+            .context("the patch has no memory")?;
+        let memory = std::fs::File::options()
+            .write(true)
+            .open(format!("/proc/{pid}/mem"))?;
+        memory.write_all_at(&[0xcc], region.end - 1)?;
+        go_back("fix", pid)?
+            .expect_failure(1, &["its memory is not what it was", "invivo replace"])?;
+        before.expect_same()?;
+        target.expect_all(&pair.fixture.asks, Side::Old)?;
+        memory.write_all_at(&[0], region.end - 1)?;
+        go_back("fix", pid)?.expect_state("applied")?;
+        target.expect_all(&pair.fixture.asks, Side::New)
+    })
+}
+
 /// A replacement that may not be made leaves the live patch as it is: one that is older, and one that is damaged.
 #[test]
 fn invalid_replacement_leaves_the_old_patch() -> Result<()> {

@@ -165,6 +165,7 @@ pub(crate) fn options(consistency: Consistency) -> Options<'static> {
         applied_by: "test".to_owned(),
         interrupted: None,
         waiting: None,
+        steps: None,
     }
 }
 

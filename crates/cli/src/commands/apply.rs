@@ -9,8 +9,9 @@ use invivo_linux::{Access, Incarnation, Process, Scan};
 use invivo_patch::{Hex, Patch};
 
 use crate::arguments::{self, Apply};
+use crate::chosen::Found;
 use crate::everywhere::everywhere;
-use crate::failure::{Failure, USAGE};
+use crate::failure::Failure;
 use crate::live::Run;
 use crate::output::Output;
 use crate::patch_file::load;
@@ -33,45 +34,54 @@ pub(crate) fn run(apply: &Apply, replaces: Replaces, output: &Output) -> Result<
         Replaces::Any => (invivo_apply::replace, Preflight::replacing),
     };
     let file = load(&apply.patch)?;
-    if apply.dry_run && apply.targets.all {
-        return Err(
-            Failure::new(USAGE, "--dry-run looks at processes that are named with -p")
-                .hint("see which processes run the program with: invivo status PATCH"),
-        );
-    }
     if apply.dry_run {
-        return super::plan::show(&file, &apply.targets.pid, proof, output);
+        return super::plan::show(&file, &apply.targets, proof, output);
     }
     let consistency = match apply.consistency {
         arguments::Consistency::Entry => Consistency::Entry,
         arguments::Consistency::Quiescent => Consistency::Quiescent,
     };
-    let run = Run::new(output);
+    let run = Run::new(output).timed(apply.time);
     let options = run.options(consistency, apply.timeout);
-    let _busy = output.busy("applying");
     let work = |pid| {
         let mut process = Process::open(pid, Access::Write(&options))?;
         let outcome = engine(&mut process, &file.patch, &file.id, &options)?;
         Ok(vec![outcome])
     };
     let judgements = &file.patch.judgements;
-    if !apply.targets.all {
-        return run.each(&apply.targets.pid, judgements, output, &work);
+    let targets = &apply.targets;
+    if targets.are_named() {
+        return run.each(&targets.selectors.pid, judgements, output, &work);
     }
     let mut scan = Scan::default();
+    let id = &file.patch.target.build_id.0;
+    let none = BTreeSet::new();
+    targets.confirm("apply it", &mut || concerned(&mut scan, id, &none), output)?;
+    let _busy = output.busy("applying");
     let mut known = BTreeSet::new();
     let find = || {
-        let found = scan.find(&[&file.patch.target.build_id.0], &known)?;
+        let (found, unread) = concerned(&mut scan, id, &known)?;
         // Children of patched processes are born patched: those that come later are only
         // of interest where they are not.
         let is_first = known.is_empty();
-        let new = found.processes.into_iter().map(|(process, _)| process);
-        let new: Vec<Incarnation> = new.filter(|process| known.insert(*process)).collect();
+        let new = found.into_iter().filter(|process| known.insert(*process));
+        let (new, unread) = targets.keep((new.collect(), unread))?;
         let left = new.into_iter();
         let left = left.filter(|process| is_first || !is_live(process.pid, &file.id));
-        Ok((left.collect(), found.unread))
+        Ok((left.collect(), unread))
     };
     everywhere(&run, apply.timeout, judgements, output, find, work)
+}
+
+/// The processes that have an image loaded, but for those that are `known` already.
+pub(crate) fn concerned(
+    scan: &mut Scan,
+    build_id: &[u8],
+    known: &BTreeSet<Incarnation>,
+) -> Result<Found, Failure> {
+    let found = scan.find(&[build_id], known)?;
+    let processes = found.processes.into_iter().map(|(process, _)| process);
+    Ok((processes.collect(), found.unread))
 }
 
 /// True if the patch is live in the process, or nothing is left of the process.

@@ -1,12 +1,15 @@
 //! `invivo plan`
 
+use std::collections::BTreeSet;
+
 use invivo_apply::{ApplyError, Preflight, Step, Stop, Target};
-use invivo_linux::{Access, Process};
+use invivo_linux::{Access, Process, Scan};
 use invivo_patch::{Hex, Judgement, Patch};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::arguments::Plan;
+use crate::arguments::{Plan, Targets};
+use crate::commands::apply::concerned;
 use crate::commands::inspect::CalloutDump;
 use crate::failure::Failure;
 use crate::output::Output;
@@ -58,19 +61,28 @@ struct HookPlan {
 
 pub(crate) fn run(plan: &Plan, output: &Output) -> Result<u8, Failure> {
     let file = load(&plan.patch)?;
-    show(&file, &plan.processes.pid, Preflight::new, output)
+    show(&file, &plan.targets, Preflight::new, output)
 }
 
-/// Plans `file` for each process and prints it; returns the worst exit code.
+/// Plans `file` for each chosen process and prints it; returns the worst exit code.
 pub(crate) fn show(
     file: &PatchFile,
-    pids: &[i32],
+    targets: &Targets,
     prove: impl Fn(&dyn Target, &Patch, &Hex) -> Result<Preflight, ApplyError>,
     output: &Output,
 ) -> Result<u8, Failure> {
+    let mut pids = targets.selectors.pid.clone();
+    if !targets.are_named() {
+        let found = concerned(
+            &mut Scan::default(),
+            &file.patch.target.build_id.0,
+            &BTreeSet::new(),
+        )?;
+        pids = targets.keep(found)?.0.iter().map(|p| p.pid).collect();
+    }
     let mut processes = Vec::new();
     let mut failures = Vec::new();
-    for pid in pids {
+    for pid in &pids {
         let planned = Process::open(*pid, Access::Read)
             .map_err(Failure::from)
             .and_then(|process| {

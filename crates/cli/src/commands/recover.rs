@@ -22,9 +22,13 @@ pub(crate) fn run(recover: &Recover, output: &Output) -> Result<u8, Failure> {
         }
         Ok(outcomes)
     };
-    if !recover.targets.all {
-        return run.each(&recover.targets.pid, &[], output, &work);
+    let targets = &recover.targets;
+    if targets.are_named() {
+        return run.each(&targets.selectors.pid, &[], output, &work);
     }
-    let find = || with_patches(|patch| !matches!(patch.state, State::Applied | State::Reverted));
+    let mut open =
+        || with_patches(|patch| !matches!(patch.state, State::Applied | State::Reverted));
+    targets.confirm("settle what is open", &mut open, output)?;
+    let find = || targets.keep(open()?);
     everywhere(&run, recover.timeout, &[], output, find, work)
 }

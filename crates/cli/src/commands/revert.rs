@@ -1,6 +1,6 @@
 //! `invivo revert`
 
-use invivo_apply::{Consistency, Outcome, OutcomeState, State};
+use invivo_apply::{Consistency, Outcome, OutcomeState, State, revert_to};
 use invivo_linux::{Access, Process};
 
 use crate::arguments::Revert;
@@ -13,10 +13,12 @@ use crate::output::Output;
 pub(crate) fn run(revert: &Revert, output: &Output) -> Result<u8, Failure> {
     let run = Run::new(output);
     let options = run.options(Consistency::Entry, revert.timeout);
-    let _busy = output.busy("reverting");
     let name = revert.name.as_deref();
     let work = |pid| {
         let mut process = Process::open(pid, Access::Write(&options))?;
+        if let Some(name) = &revert.to {
+            return Ok(vec![revert_to(&mut process, name, &options)?]);
+        }
         let outcomes = invivo_apply::revert(&mut process, name, &options)?;
         if outcomes.is_empty() {
             let name = name.unwrap_or("no live patch");
@@ -24,13 +26,20 @@ pub(crate) fn run(revert: &Revert, output: &Output) -> Result<u8, Failure> {
         }
         Ok(outcomes)
     };
-    if !revert.targets.all {
-        return run.each(&revert.targets.pid, &[], output, &work);
+    let targets = &revert.targets;
+    if targets.are_named() {
+        let _busy = output.busy("reverting");
+        return run.each(&targets.selectors.pid, &[], output, &work);
     }
-    let find = || {
-        with_patches(|patch| {
-            patch.state != State::Reverted && name.is_none_or(|name| patch.name == name)
+    let to = revert.to.as_deref();
+    let mut concerned = || {
+        with_patches(|patch| match to {
+            Some(to) => patch.name == to && patch.state != State::Applied,
+            None => patch.state != State::Reverted && name.is_none_or(|name| patch.name == name),
         })
     };
+    targets.confirm("revert", &mut concerned, output)?;
+    let _busy = output.busy("reverting");
+    let find = || targets.keep(concerned()?);
     everywhere(&run, revert.timeout, &[], output, find, work)
 }

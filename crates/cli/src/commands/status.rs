@@ -14,7 +14,7 @@ use invivo_patch::Hex;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::arguments;
+use crate::arguments::{self, Selectors};
 use crate::failure::{Failure, REFUSED};
 use crate::images::read_file;
 use crate::output::Output;
@@ -66,14 +66,20 @@ struct Wanted {
 pub(crate) fn run(asked: &arguments::Status, output: &Output) -> Result<u8, Failure> {
     let files: Result<Vec<Wanted>, Failure> = asked.files.iter().map(|f| wanted(f)).collect();
     let mut wanted = files?;
+    wanted.extend(asked.selectors.build_id.iter().map(|id| Wanted {
+        build_id: Hex(id.0.clone()),
+        patch: None,
+    }));
     if wanted.is_empty() {
         wanted = everything_patched()?;
     }
     let (mut scan, mut disk) = (Scan::default(), Disk::default());
     if let Some(seconds) = asked.watch {
-        return watch::run(seconds, output, || look(&mut scan, &mut disk, &wanted));
+        return watch::run(seconds, output, || {
+            look(&mut scan, &mut disk, &wanted, &asked.selectors)
+        });
     }
-    let (overview, _) = look(&mut scan, &mut disk, &wanted)?;
+    let (overview, _) = look(&mut scan, &mut disk, &wanted, &asked.selectors)?;
     output.data(&overview, || print(&overview))?;
     if overview.unread > 0 && !output.quiet {
         let unread = overview.unread;
@@ -137,11 +143,21 @@ fn everything_patched() -> Result<Vec<Wanted>, Failure> {
 /// Which process stood how, for a comparison with later.
 type Seen = Vec<(Incarnation, ProcessStatus)>;
 
-fn look(scan: &mut Scan, disk: &mut Disk, wanted: &[Wanted]) -> Result<(Overview, Seen), Failure> {
+fn look(
+    scan: &mut Scan,
+    disk: &mut Disk,
+    wanted: &[Wanted],
+    selectors: &Selectors,
+) -> Result<(Overview, Seen), Failure> {
     let ids: Vec<&[u8]> = wanted.iter().map(|wanted| &wanted.build_id.0[..]).collect();
     let found = scan.find(&ids, &BTreeSet::new())?;
+    let all = found.processes.iter().map(|(process, _)| *process);
+    let chosen = selectors.keep(all.collect())?;
     let mut seen = Vec::new();
     for (process, id) in found.processes {
+        if !chosen.contains(&process) {
+            continue;
+        }
         let about = wanted.iter().find(|wanted| wanted.build_id.0 == id);
         let Some(about) = about else { continue };
         match one(process.pid, about, disk) {

@@ -1,0 +1,141 @@
+//! The last steps of an apply: the switch, and what undoes all of it where that fails.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use invivo_image::LiveAddr;
+
+use crate::callouts;
+use crate::changes::{between_forms, changes, overlap};
+use crate::record::{Record, State, set_state, write_record};
+use crate::switch::{Job, Switched, switch};
+use crate::{ApplyError, Options, Target, TargetError, refused};
+
+/// What the switch must know beside the patch's own record.
+pub(crate) struct Going<'g> {
+    /// The live patch that it replaces.
+    pub(crate) previous: Option<&'g Record>,
+    /// Code in which no thread may be, for a patch that waits for a quiet moment.
+    pub(crate) busy: Vec<(String, Range<LiveAddr>)>,
+    /// True if its memory was there before, and stays where it does not go live.
+    pub(crate) kept: bool,
+}
+
+/// Makes a prepared patch live.
+pub(crate) fn go_live(
+    target: &mut dyn Target,
+    going: &Going<'_>,
+    record: &Record,
+    options: &Options<'_>,
+) -> Result<Switched, ApplyError> {
+    let changes = changes(going.previous, &record.hooks);
+    if overlap(&changes) {
+        return refused(
+            "the patch needs padding in another way than the one that it would replace; \
+             revert that one first",
+        );
+    }
+    let several = record.hooks.iter().filter(|hook| hook.several);
+    let mut torn: Vec<_> = several
+        .map(|hook| (record.name.clone(), hook.inside()))
+        .collect();
+    torn.extend(going.previous.into_iter().flat_map(Record::pads));
+    if let Some(previous) = going.previous {
+        torn.extend(between_forms(
+            &record.name,
+            previous,
+            &record.hooks,
+            &changes,
+        ));
+    }
+    let job = Job {
+        changes: &changes,
+        busy: &going.busy,
+        torn: &torn,
+        options,
+    };
+    write_record(target, record, State::Switching)?;
+    let switched = switch(target, &job, &mut |target, scratch| {
+        write_record(
+            target,
+            &Record {
+                scratch,
+                ..record.clone()
+            },
+            State::Switching,
+        )
+    })?;
+    callouts::goes_live(target, record)?;
+    write_record(target, record, State::Applied)?;
+    if let Some(previous) = going.previous {
+        callouts::leave(target, previous)?;
+        set_state(target, previous, State::Reverted)?;
+    }
+    Ok(switched)
+}
+
+/// Undoes what `prepare` did after a later step failed.
+pub(crate) fn take_down(
+    target: &mut dyn Target,
+    record: &Record,
+    going: &Going<'_>,
+    error: ApplyError,
+) -> ApplyError {
+    let open = matches!(
+        error,
+        ApplyError::Inconsistent(_)
+            | ApplyError::Target(TargetError::Unfinished(_) | TargetError::Gone(_))
+    );
+    if open {
+        return error;
+    }
+    let mut untouched = true;
+    for change in changes(going.previous, &record.hooks) {
+        match target.holds(change.at, &change.from) {
+            Ok(holds) => untouched &= holds,
+            // Nothing is left that could be inconsistent.
+            Err(gone @ TargetError::Gone(_)) => return gone.into(),
+            Err(_) => untouched = false,
+        }
+    }
+    if !untouched {
+        // Hooks lead to the new code: it stays, and the next command settles the rest.
+        return ApplyError::Inconsistent(format!("{error}; hooks are written"));
+    }
+    if record.registering || going.kept || record.callouts.is_some() {
+        // The language's runtime points into this memory, or what a callout has made may:
+        // it stays, unused.
+        let undone = set_state(target, record, State::Reverted).map_err(ApplyError::from);
+        // What is due and cannot be called now, the next command calls.
+        let _ = undone.and_then(|()| callouts::finish(target, record, false));
+        return error;
+    }
+    unmap(target, record, error)
+}
+
+/// Gives a patch's memory back, which no thread can have reached; `error` says why.
+pub(crate) fn unmap(target: &mut dyn Target, record: &Record, error: ApplyError) -> ApplyError {
+    match release(target, record) {
+        Ok(_) => error,
+        Err(second) => ApplyError::Refused(format!(
+            "{error}; its memory could not be given back: {second}"
+        )),
+    }
+}
+
+/// Gives a patch's memory back.
+pub(crate) fn release(target: &mut dyn Target, record: &Record) -> Result<Duration, TargetError> {
+    target.visit(&mut |visit| {
+        let range = |(start, size): (LiveAddr, u64)| start..LiveAddr(start.0 + size);
+        let (code, data) = (range(record.region), range(record.data));
+        // Both in one step where they lie side by side: should this program die, nothing is left of
+        // which no record tells.
+        if code.end == data.start {
+            return visit.unmap(code.start..data.end);
+        }
+        if !data.is_empty() {
+            visit.unmap(data)?;
+        }
+        visit.unmap(code)
+    })
+}

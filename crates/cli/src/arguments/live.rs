@@ -1,0 +1,129 @@
+//! What commands take that look at processes or change them.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use super::{Selectors, Targets};
+
+/// Which processes.
+#[derive(Debug, Args)]
+pub(crate) struct Processes {
+    /// A process; may be given several times.
+    #[arg(short, long = "pid", value_name = "PID", required = true,
+          value_parser = clap::value_parser!(i32).range(1..))]
+    pub(crate) pid: Vec<i32>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Plan {
+    /// The patch.
+    pub(crate) patch: PathBuf,
+    #[command(flatten)]
+    pub(crate) targets: Targets,
+}
+
+/// What callers of replaced functions may see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Consistency {
+    /// Calls made from now on run new code; frames inside old code finish there. Stops nobody.
+    Entry,
+    /// The switch happens when no thread is inside what is replaced.
+    Quiescent,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Apply {
+    /// The patch.
+    pub(crate) patch: PathBuf,
+    #[command(flatten)]
+    pub(crate) targets: Targets,
+    /// What callers of replaced functions may see; a patch that changes how functions are
+    /// called through pointers is always `quiescent`.
+    #[arg(long, value_enum, default_value = "entry")]
+    pub(crate) consistency: Consistency,
+    /// How many seconds to wait for another tool, or for threads that are in the way.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10.0, value_parser = seconds)]
+    pub(crate) timeout: f64,
+    /// Only say what would be done, as `invivo plan` does.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Say on standard error how long each step took in each process.
+    #[arg(long)]
+    pub(crate) time: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Revert {
+    /// The patch's name [default: every live patch].
+    pub(crate) name: Option<String>,
+    /// Go back to this patch, which was live before, instead of to none: in one switch.
+    #[arg(long, value_name = "NAME", conflicts_with = "name")]
+    pub(crate) to: Option<String>,
+    #[command(flatten)]
+    pub(crate) targets: Targets,
+    /// How many seconds to wait for another tool, or for threads that are in the way.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10.0, value_parser = seconds)]
+    pub(crate) timeout: f64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Blocking {
+    /// The patch.
+    pub(crate) patch: PathBuf,
+    #[command(flatten)]
+    pub(crate) processes: Processes,
+    /// How many seconds to wait for another tool at the same process.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10.0, value_parser = seconds)]
+    pub(crate) timeout: f64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Recover {
+    #[command(flatten)]
+    pub(crate) targets: Targets,
+    /// How many seconds to wait for another tool, or for threads that are in the way.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10.0, value_parser = seconds)]
+    pub(crate) timeout: f64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Status {
+    /// Patches, or programs and libraries [default: every image that is patched somewhere].
+    pub(crate) files: Vec<PathBuf>,
+    /// Go on and tell what changes; look again after so many seconds [default: 2].
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2",
+          require_equals = true, value_parser = seconds)]
+    pub(crate) watch: Option<f64>,
+    #[command(flatten)]
+    pub(crate) selectors: Selectors,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct List {
+    /// Only this process; may be given several times [default: every process that can be read].
+    #[arg(short, long = "pid", value_name = "PID", value_parser = clap::value_parser!(i32).range(1..))]
+    pub(crate) pid: Vec<i32>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Symbols {
+    /// Only this patch [default: all; for a file the one that is live].
+    pub(crate) patch: Option<String>,
+    /// The process.
+    #[arg(short, long = "pid", value_name = "PID", value_parser = clap::value_parser!(i32).range(1..))]
+    pub(crate) pid: i32,
+    /// Write a file for a debugger's `add-symbol-file`; otherwise lines for `perf` are printed.
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    const LONGEST: f64 = 86_400.0;
+    let seconds: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    if (0.0..=LONGEST).contains(&seconds) {
+        Ok(seconds)
+    } else {
+        Err(format!("between 0 and {LONGEST} seconds"))
+    }
+}
