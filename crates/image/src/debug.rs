@@ -28,6 +28,7 @@ pub use functions::{Inlined, SourceFunction};
 pub use layout::{Member, TypeLayout};
 pub use lines::SourcePlace;
 pub use sections::{DebugError, DebugSections};
+pub(crate) use sections::{is_needless, is_plausible};
 pub use types::{UsedType, UsedTypes};
 use unit::LoadedUnit;
 pub use variables::Declared;

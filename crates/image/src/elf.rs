@@ -2,6 +2,7 @@
 
 pub(crate) mod debug_files;
 mod imports;
+mod kept;
 mod slots;
 mod symbols;
 

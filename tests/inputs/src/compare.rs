@@ -25,8 +25,15 @@ pub fn image(path: &Path) -> Result<Image> {
 /// # Errors
 /// With everything that is otherwise.
 pub fn expect(base: &Path, fixed: &Path, expected: &[String]) -> Result<()> {
-    let (base, fixed) = (image(base)?, image(fixed)?);
-    let c = Comparison::new(&base, &fixed);
+    expect_of(&image(base)?, &image(fixed)?, expected)
+}
+
+/// The same of two images that were read.
+///
+/// # Errors
+/// As [`expect`].
+pub fn expect_of(base: &Image, fixed: &Image, expected: &[String]) -> Result<()> {
+    let c = Comparison::new(base, fixed);
     let mut wrong = Vec::new();
     for hot in &c.hot {
         if !expected.iter().any(|name| name == written(&hot.name)) {
@@ -39,7 +46,7 @@ pub fn expect(base: &Path, fixed: &Path, expected: &[String]) -> Result<()> {
             wrong.push(format!("not seen: {name}"));
         }
     }
-    for (what, image, ids) in [("added", &fixed, &c.added), ("removed", &base, &c.removed)] {
+    for (what, image, ids) in [("added", fixed, &c.added), ("removed", base, &c.removed)] {
         for id in ids {
             wrong.push(format!("{what}: {}", demangle(image.entity(*id).name())));
         }

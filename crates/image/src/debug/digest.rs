@@ -45,6 +45,14 @@ pub(super) struct Described {
     pub(super) digest: Option<u128>,
 }
 
+/// What is in a unit.
+#[derive(Debug, Default)]
+pub(super) struct InUnit {
+    pub(super) types: Vec<Described>,
+    /// Units whose contents count as if they were here.
+    pub(super) imported: Vec<usize>,
+}
+
 /// What an attribute refers to.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Target {
@@ -89,6 +97,7 @@ enum Found {
 struct Reading<'d> {
     digests: &'d Digests,
     nodes: Vec<Node>,
+    imported: Vec<usize>,
     /// Of each entry: the names of all that it is in and its own; not yet its own before
     /// that is looked up.
     scopes: Vec<Option<u128>>,
@@ -103,15 +112,16 @@ impl<'s> DebugData<'s> {
         unit: usize,
         names: Option<&HashSet<&[u8]>>,
         digests: &Digests,
-    ) -> Vec<Described> {
+    ) -> InUnit {
         let dwarf = self.dwarf(unit);
         // Not kept: a look through all units would keep the whole of the debug data.
         let Ok(read) = dwarf.unit(self.units[unit].header) else {
-            return Vec::new();
+            return InUnit::default();
         };
         let mut reading = Reading {
             digests,
             nodes: Vec::new(),
+            imported: Vec::new(),
             scopes: Vec::new(),
             shapes: Vec::new(),
         };
@@ -125,12 +135,15 @@ impl<'s> DebugData<'s> {
             names.is_none_or(|names| is_asked(names) == Some(true))
         };
         if names.is_some() && !has_wanted(&read, &is_wanted).unwrap_or(true) {
-            return Vec::new();
+            return InUnit::default();
         }
         // What was read before a broken place is as good as what lies before it.
         let _broken = self.read_nodes(unit, &read, &is_wanted, &mut reading);
         reading.close();
-        reading.types()
+        InUnit {
+            types: reading.types(),
+            imported: reading.imported,
+        }
     }
 
     fn read_nodes(
@@ -194,6 +207,10 @@ impl<'s> DebugData<'s> {
                     dw::DW_AT_name => {
                         node.name = text(value);
                         node.wanted = is_named_type(tag) && is_wanted(value);
+                    }
+                    dw::DW_AT_import if tag == dw::DW_TAG_imported_unit => {
+                        let other = self.referred(unit, value);
+                        into.imported.extend(other.map(|die| die.unit));
                     }
                     dw::DW_AT_type => node.of = target(read, value),
                     dw::DW_AT_abstract_origin | dw::DW_AT_specification | dw::DW_AT_signature => {

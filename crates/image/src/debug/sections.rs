@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use gimli::{Dwarf, DwarfPackageSections, DwarfSections, EndianSlice, LittleEndian};
-use object::{CompressionFormat, Object, ObjectSection};
+use object::{CompressedData, CompressionFormat, Object, ObjectSection};
 
 use super::{Bytes, DebugData};
 use crate::Image;
@@ -106,15 +106,34 @@ fn open<'s>(sections: &'s Sections<'_>) -> Dwarf<Bytes<'s>> {
     sections.borrow(|bytes| EndianSlice::new(bytes, LittleEndian))
 }
 
+/// True for debug data that nobody asks for: where variables are at each moment, a seventh of
+/// all, and lists of what another section says as well.
+pub(crate) fn is_needless(name: &str) -> bool {
+    let needless = [
+        ".debug_aranges",
+        ".debug_loc",
+        ".debug_loclists",
+        ".debug_macinfo",
+        ".debug_macro",
+    ];
+    needless.contains(&name)
+}
+
 fn load<'a>(file: &object::File<'a>) -> Result<Sections<'a>, DebugError> {
-    use gimli::SectionId::{DebugAranges, DebugLoc, DebugLocLists, DebugMacinfo, DebugMacro};
-    DwarfSections::load(|id| match id {
-        // Where variables are at each moment nobody asks, and it is a seventh of the data.
-        DebugAranges | DebugLoc | DebugLocLists | DebugMacinfo | DebugMacro => {
-            Ok(Cow::Borrowed(&[][..]))
-        }
-        id => section(file, id.name()),
+    DwarfSections::load(|id| match id.name() {
+        name if is_needless(name) => Ok(Cow::Borrowed(&[][..])),
+        name => section(file, name),
     })
+}
+
+/// True if a section may well have the size that it says. That stands in the file, and memory
+/// of that size is taken before the first byte is unpacked.
+pub(crate) fn is_plausible(data: &CompressedData<'_>) -> bool {
+    const LARGEST: u64 = 8 << 30;
+    const LARGEST_RATIO: u64 = 2_000;
+    let packed = data.data.len() as u64;
+    data.format == CompressionFormat::None
+        || data.uncompressed_size <= LARGEST.min(packed.saturating_mul(LARGEST_RATIO))
 }
 
 fn section<'a>(file: &object::File<'a>, name: &str) -> Result<Cow<'a, [u8]>, DebugError> {
@@ -122,15 +141,7 @@ fn section<'a>(file: &object::File<'a>, name: &str) -> Result<Cow<'a, [u8]>, Deb
         return Ok(Cow::Borrowed(&[]));
     };
     let compressed = section.compressed_data()?;
-    // The size stands in the file, and memory of that size is taken before the first
-    // byte is unpacked.
-    const LARGEST: u64 = 8 << 30;
-    const LARGEST_RATIO: u64 = 2_000;
-    let packed = compressed.data.len() as u64;
-    if compressed.format != CompressionFormat::None
-        && (compressed.uncompressed_size > LARGEST
-            || compressed.uncompressed_size > packed.saturating_mul(LARGEST_RATIO))
-    {
+    if !is_plausible(&compressed) {
         return Err(DebugError(format!("section {name} unpacks to too much")));
     }
     Ok(compressed.decompress()?)

@@ -99,23 +99,36 @@ impl<'s> DebugData<'s> {
         let unknown = Mutex::new(Vec::new());
         let known: Mutex<HashMap<u128, (usize, Die)>> = Mutex::default();
         let lock = "nobody panics who has it";
-        (0..units.len()).into_par_iter().for_each(|order| {
-            let unit = units[order].1;
-            let found = self.described(unit, wanted, &digests);
-            let mut first = known.lock().expect(lock);
-            for Described { offset, digest } in found {
-                let place = (order, Die { unit, offset });
-                match digest {
-                    // What is not known to be the same is laid out.
-                    None => unknown.lock().expect(lock).push(place),
-                    // Of many that are the same, the first one.
-                    Some(digest) => {
-                        let known = first.entry(digest).or_insert(place);
-                        *known = place.min(*known);
+        let mut units = units.to_vec();
+        let mut seen: HashSet<usize> = units.iter().map(|(_, unit)| *unit).collect();
+        let mut done = 0;
+        // What `dwz` moved out of a unit is in units that this one imports.
+        while done < units.len() {
+            let imported: Mutex<Vec<(usize, usize)>> = Mutex::default();
+            (done..units.len()).into_par_iter().for_each(|order| {
+                let (by, unit) = units[order];
+                let found = self.described(unit, wanted, &digests);
+                let others = found.imported.into_iter().map(|unit| (by, unit));
+                imported.lock().expect(lock).extend(others);
+                let mut first = known.lock().expect(lock);
+                for Described { offset, digest } in found.types {
+                    let place = (order, Die { unit, offset });
+                    match digest {
+                        // What is not known to be the same is laid out.
+                        None => unknown.lock().expect(lock).push(place),
+                        // Of many that are the same, the first one.
+                        Some(digest) => {
+                            let known = first.entry(digest).or_insert(place);
+                            *known = place.min(*known);
+                        }
                     }
                 }
-            }
-        });
+            });
+            done = units.len();
+            let mut imported = imported.into_inner().expect(lock);
+            imported.sort_unstable();
+            units.extend(imported.into_iter().filter(|(_, unit)| seen.insert(*unit)));
+        }
         let mut places = unknown.into_inner().expect(lock);
         places.extend(known.into_inner().expect(lock).into_values());
         places.sort_unstable();

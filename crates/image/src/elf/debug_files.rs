@@ -15,7 +15,7 @@ use gimli::{
 use object::read::elf::{ElfFile64, FileHeader};
 use object::{Object, ObjectSection};
 
-use super::{Elf, LE, broken, read_build_id, symbols};
+use super::{Elf, LE, broken, kept, read_build_id, symbols};
 use crate::ImageError;
 use crate::model::{BuildId, Image};
 
@@ -127,7 +127,7 @@ impl Image {
                 .map_err(broken("section headers"))?;
             symbols::read(self, (&own, &own_table), (&file, &table))?;
         }
-        self.debug_file = Some(file);
+        self.debug_file = Some(kept::kept(&file).unwrap_or(file));
         Ok(())
     }
 

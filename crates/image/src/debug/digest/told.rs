@@ -234,7 +234,7 @@ mod tests {
         let digests = Digests::default();
         let (mut known, mut again, mut all) = (HashMap::new(), 0, 0);
         for unit in 0..debug.units.len().min(300) {
-            for described in debug.described(unit, None, &digests) {
+            for described in debug.described(unit, None, &digests).types {
                 let offset = described.offset;
                 let die = Die { unit, offset };
                 let entry = debug.entry(die).expect("it is there");
