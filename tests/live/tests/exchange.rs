@@ -257,3 +257,45 @@ fn without_the_exchange_of_names() -> Result<()> {
         Ok(())
     })
 }
+
+/// A library that programs could no longer bind to is not written, whatever runs.
+#[test]
+fn a_library_that_others_would_miss_is_refused() -> Result<()> {
+    in_workdir("exchange-exports", |dir| {
+        let library = |name: &str, soname: &str, source: &str| {
+            let (source_file, file) = (dir.join(format!("{name}.c")), dir.join(name));
+            fs::write(&source_file, source)?;
+            let mut cc = Command::new("cc");
+            cc.args([
+                "-shared",
+                "-fPIC",
+                "-O2",
+                "-g",
+                &format!("-Wl,-soname,{soname}"),
+                "-o",
+            ]);
+            let status = cc.arg(&file).arg(&source_file).status()?;
+            ensure!(status.success(), "{name} does not compile");
+            Ok(file.display().to_string())
+        };
+        let base = library(
+            "base",
+            "lib.so.1",
+            "int one(void) { return 1; }\nint two(void) { return 2; }\n",
+        )?;
+        let renamed = library(
+            "renamed",
+            "lib.so.2",
+            "int one(void) { return 3; }\nint two(void) { return 2; }\n",
+        )?;
+        let shorter = library("shorter", "lib.so.1", "int one(void) { return 3; }\n")?;
+        let image = dir.join("image").display().to_string();
+        for (fixed, reason) in [(&renamed, "lib.so.2"), (&shorter, "R-EXPORT two")] {
+            let ran = invivo(&["build", &base, fixed, "-o", &image, "--format", "final"])?;
+            ran.expect_code(1)?;
+            ensure!(ran.stderr.contains(reason), "{}", ran.told());
+            ensure!(!Path::new(&image).exists(), "{fixed}");
+        }
+        Ok(())
+    })
+}
