@@ -19,3 +19,4 @@ pub(crate) mod schema;
 pub(crate) mod status;
 pub(crate) mod symbols;
 pub(crate) mod texts;
+pub(crate) mod windows;

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use invivo_image::Image;
-use invivo_image::pe::PeImage;
+use invivo_image::pe::{Pdb, PeError, PeImage};
 
 use crate::arguments::Pair;
 use crate::debug_files::Search;
-use crate::failure::{Failure, USAGE};
+use crate::failure::{Failure, REFUSED, USAGE};
 
 /// The largest image that is read, in bytes.
 const LARGEST: usize = 4 << 30;
@@ -29,18 +29,51 @@ pub(crate) fn load_pair(pair: &Pair) -> Result<(Image, Image), Failure> {
         || load(&pair.base, &pair.base_debug, "--base-debug"),
         || load(&pair.fixed, &pair.fixed_debug, "--fixed-debug"),
     );
-    Ok((base?, fixed?))
+    let (base, fixed) = (base?, fixed?);
+    if base.is_windows() != fixed.is_windows() {
+        let text = "one of the two is a Windows image, the other is not";
+        return Err(Failure::new(USAGE, text).hint("give two builds of one program"));
+    }
+    Ok((base, fixed))
 }
 
 /// Reads an image and the debug files that belong to it.
 pub(crate) fn load(search: &Search<'_>) -> Result<Image, Failure> {
     let program = search.program;
-    let mut image = Image::parse(read_file(program)?, None).map_err(|error| {
+    let bytes = read_file(program)?;
+    if PeImage::is_pe(&bytes) {
+        return load_windows(search, bytes);
+    }
+    let mut image = Image::parse(bytes, None).map_err(|error| {
         Failure::new(USAGE, format!("{}: {error}", program.display()))
-            .hint("give a linked 64-bit x86 ELF program or library")
+            .hint("give a linked 64-bit x86 program or library: ELF, or a Windows image")
     })?;
     search.complete(&mut image)?;
     Ok(image)
+}
+
+/// Reads a Windows image with its PDB file: the one that was named, or the one beside it that
+/// bears the name which the image gives.
+fn load_windows(search: &Search<'_>, bytes: Arc<[u8]>) -> Result<Image, Failure> {
+    let program = search.program;
+    let image = parse_pe(program, bytes)?;
+    let named = image.code_view().map(|view| {
+        let name = view.path.rsplit(['/', '\\']).next().unwrap_or(&view.path);
+        program.with_file_name(name)
+    });
+    let option = search.option;
+    let Some(path) = search.given.map(Path::to_owned).or(named) else {
+        let text = format!("{}: it names no PDB file", program.display());
+        return Err(Failure::new(REFUSED, text).hint(format!(
+            "link it with /debug, or name the file with {option} FILE"
+        )));
+    };
+    let hint = format!("keep the PDB file beside the image, or name it with {option} FILE");
+    let bytes = read_file(&path).map_err(|failure| failure.hint(&hint))?;
+    let fail =
+        |error: PeError| Failure::new(REFUSED, format!("{}: {error}", path.display())).hint(&hint);
+    let pdb = Pdb::parse(&bytes).map_err(fail)?;
+    Image::from_pe(&image, &pdb).map_err(fail)
 }
 
 /// Reads a Windows image.

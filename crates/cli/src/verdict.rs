@@ -4,7 +4,7 @@
 use invivo_apply::x86_64::{Form, choose};
 use invivo_compare::{Comparison, Finding, Judgement, NotJudged, Rule, Severity};
 use invivo_image::{LinkAddr, LiveAddr, demangle};
-use invivo_patch::{Options, Patch, Refused, plan};
+use invivo_patch::{FinalPlan, Options, Patch, Refused, plan, plan_final};
 use owo_colors::OwoColorize;
 
 use crate::arguments::Judged;
@@ -14,6 +14,35 @@ use crate::failure::{Failure, REFUSED, USAGE};
 pub(crate) struct Verdict {
     pub(crate) patch: Result<Patch, Refused>,
     pub(crate) findings: Vec<Finding>,
+}
+
+/// The same for two Windows images.
+pub(crate) struct FinalVerdict {
+    pub(crate) plan: Result<FinalPlan, Refused>,
+    pub(crate) findings: Vec<Finding>,
+}
+
+impl FinalVerdict {
+    pub(crate) fn of(c: &Comparison<'_>) -> FinalVerdict {
+        let mut findings = c.findings.clone();
+        let plan = plan_final(c);
+        if let Err(Refused::Findings(planned)) = &plan
+            && !c.is_refused()
+        {
+            findings.extend(planned.iter().cloned());
+        }
+        findings.sort_by_key(|finding| finding.severity);
+        FinalVerdict { plan, findings }
+    }
+}
+
+/// All that is found against a patch, whatever kind of images they are.
+pub(crate) fn findings(c: &Comparison<'_>) -> Vec<Finding> {
+    if c.base.is_windows() {
+        FinalVerdict::of(c).findings
+    } else {
+        Verdict::of(c, &Options::default()).findings
+    }
 }
 
 impl Verdict {

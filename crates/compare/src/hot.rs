@@ -131,7 +131,9 @@ pub(crate) fn find(
             let differences = pair.differences;
             let parts = (pair.base, pair.fixed);
             let source = |debug: Option<&DebugData<'_>>, image: &Image, id| {
-                debug.and_then(|debug| debug.function(image.entity(id).addr))
+                let at = image.entity(id).addr;
+                let told = debug.and_then(|debug| debug.function(at));
+                told.or_else(|| image.pdb_function(at))
             };
             let base_source = source(base_debug, c.base, base);
             let fixed_source = source(fixed_debug, c.fixed, fixed);

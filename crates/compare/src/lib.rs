@@ -191,6 +191,14 @@ impl<'a> Comparison<'a> {
         }
         let owned = |source: Result<Source, &String>| source.map_err(Clone::clone);
         (self.base_source, self.fixed_source) = (owned(base_source), owned(fixed_source));
+        for (source, image) in [
+            (&mut self.base_source, self.base),
+            (&mut self.fixed_source, self.fixed),
+        ] {
+            if let (Err(_), Some(facts)) = (&source, &image.pdb) {
+                *source = Ok(Source::of_pdb(facts));
+            }
+        }
         self.hot = found.hot;
         self.left_out = found.left_out;
         self.added = found.added;

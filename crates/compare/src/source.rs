@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use invivo_image::pe::PdbFacts;
 use invivo_image::{
     DebugData, DebugSections, EntityId, EntityKind, Image, SourceFunction, UnitFacts, UsedType,
     UsedTypes,
@@ -73,6 +74,15 @@ impl Source {
     /// What is known of the type of this name.
     pub(crate) fn layouts(&self, name: &str) -> Option<&UsedType> {
         self.types.get(name).or_else(|| self.beside.get(name))
+    }
+
+    /// What a PDB file says: it does not tell who uses which type, so all of them count.
+    pub(crate) fn of_pdb(facts: &PdbFacts) -> Source {
+        Source {
+            types: facts.types.clone(),
+            beside: UsedTypes::new(),
+            compiled: Vec::new(),
+        }
     }
 
     pub(crate) fn of(

@@ -9,6 +9,7 @@
 //! Windows SDK headers. What the kernel accepts is known from descriptions of
 //! shipped builds only; nothing here was held against Windows itself.
 
+mod build;
 mod model;
 mod place;
 mod read;
@@ -16,6 +17,7 @@ mod rules;
 mod validate;
 mod write;
 
+pub use build::{BuildError, build};
 pub use model::{
     Base, Chunk, ChunkKind, HotPatch, Integrity, LARGEST_CHUNK, Record, base_flags, info_flags,
 };

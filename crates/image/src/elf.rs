@@ -4,7 +4,7 @@ pub(crate) mod debug_files;
 mod imports;
 mod kept;
 mod slots;
-mod symbols;
+pub(crate) mod symbols;
 
 use std::sync::Arc;
 
@@ -97,6 +97,7 @@ impl Image {
             unwind: UnwindTable::default(),
             has_symbols: false,
             names_locals: false,
+            pdb: None,
         };
         slots::read(&mut image, data, &table)?;
         imports::read(&mut image, data, &table)?;

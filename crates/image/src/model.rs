@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{LinkAddr, Rva, UnwindTable};
+use crate::pe::{PdbFacts, PeError, PeImage};
+use crate::{LinkAddr, Rva, SourceFunction, UnwindTable};
 
 /// The instruction set of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -303,6 +304,8 @@ pub struct Image {
     pub has_symbols: bool,
     /// True if the symbol table names variables of single files too.
     pub names_locals: bool,
+    /// What the PDB file of a Windows image tells beyond symbols.
+    pub pdb: Option<Arc<PdbFacts>>,
 }
 
 impl Image {
@@ -364,6 +367,13 @@ impl Image {
         })
     }
 
+    /// What the PDB file of a Windows image tells of the function at `at`.
+    #[must_use]
+    pub fn pdb_function(&self, at: LinkAddr) -> Option<SourceFunction> {
+        let (name, prototype) = self.pdb.as_ref()?.functions.get(&at)?;
+        Some(SourceFunction::of_pdb(name, prototype))
+    }
+
     /// `at` relative to the image base.
     #[must_use]
     pub fn rva(&self, at: LinkAddr) -> Option<Rva> {
@@ -374,5 +384,19 @@ impl Image {
     #[must_use]
     pub fn file(&self) -> &[u8] {
         &self.file
+    }
+
+    /// True for a Windows image.
+    #[must_use]
+    pub fn is_windows(&self) -> bool {
+        self.pdb.is_some()
+    }
+
+    /// The same as a Windows image alone.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn windows(&self) -> Result<PeImage, PeError> {
+        PeImage::parse(Arc::clone(&self.file))
     }
 }

@@ -14,9 +14,12 @@ mod headers;
 mod load_config;
 mod memory;
 mod names;
+mod pdb;
 mod relocations;
 mod tls;
+mod view;
 
+use std::fmt;
 use std::sync::Arc;
 
 pub use checksum::checksum;
@@ -27,8 +30,10 @@ pub use headers::{Directory, HeaderPlaces, directory};
 pub use load_config::LoadConfig;
 pub use memory::{PeSection, section_flags};
 pub use names::{ImportedLibrary, ImportedSymbol, PeExport, Thunk};
+pub use pdb::{Pdb, PdbFacts, PdbSymbol};
 pub use relocations::{BaseRelocation, BaseRelocationKind};
 pub use tls::TlsDirectory;
+pub use view::REFERENCE;
 
 use crate::Rva;
 
@@ -65,7 +70,7 @@ impl PeMachine {
 }
 
 /// One linked Windows program, library or driver.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct PeImage {
     file: Arc<[u8]>,
     /// The instruction set.
@@ -112,6 +117,18 @@ pub struct PeImage {
     pub debug: Vec<DebugEntry>,
     /// Thread-local storage.
     pub tls: Option<TlsDirectory>,
+}
+
+impl fmt::Debug for PeImage {
+    /// Without the file's bytes, of which there may be millions.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (stamp, sum) = (self.time_stamp, self.checksum);
+        let length = self.file.len();
+        write!(
+            f,
+            "PeImage({length} bytes, time stamp {stamp:08x}, checksum {sum:08x})"
+        )
+    }
 }
 
 impl PeImage {

@@ -9,6 +9,7 @@ mod code;
 mod constants;
 mod doubt;
 mod entry;
+mod final_image;
 mod frames;
 mod imports;
 mod model;
@@ -18,6 +19,7 @@ mod references;
 mod validate;
 
 pub use entry::Entry;
+pub use final_image::{FinalPlan, Link, plan_final};
 pub use invivo_compare::{Judgement, Rule};
 pub use model::{
     Bound, Callout, Check, Contents, Digest, Direction, Hex, Identity, ImportVersion, Moment,

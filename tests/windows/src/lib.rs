@@ -4,12 +4,18 @@
 //! Both need no Windows: the programs have no C runtime, and define what the
 //! linker wants of one (a load configuration, an entry point).
 
+pub mod engine;
+pub mod native;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use invivo_image::pe::PeImage;
+use invivo_compare::Comparison;
+use invivo_format::hpat;
+use invivo_image::Image;
+use invivo_image::pe::{Pdb, PeImage};
 
 /// The compiler's version: the first whose code generator knows hot patching of Windows.
 const LLVM: &str = "22";
@@ -75,6 +81,15 @@ impl Library {
     pub fn image(&self) -> Result<PeImage> {
         let bytes = std::fs::read(&self.path)?;
         PeImage::parse(Arc::from(bytes)).with_context(|| format!("{}", self.path.display()))
+    }
+
+    /// Reads it with its PDB file, as comparisons want it.
+    ///
+    /// # Errors
+    /// When one of them cannot be read, or they do not belong together.
+    pub fn view(&self) -> Result<Image> {
+        let pdb = Pdb::parse(&std::fs::read(&self.pdb)?)?;
+        Ok(Image::from_pe(&self.image()?, &pdb)?)
     }
 }
 
@@ -145,6 +160,28 @@ pub fn build(folder: &Path, name: &str, program: &str, how: &Build) -> Result<Li
     .args(&objects);
     run(&mut lld, "the Rust toolchain's linker")?;
     Ok(Library { path, pdb })
+}
+
+/// Compares two builds and makes a final image of the fixed one.
+///
+/// # Errors
+/// When it is refused, with the reasons.
+pub fn final_image(base: &Library, fixed: &Library, sequence: u32) -> Result<PeImage> {
+    let (old, new) = (base.view()?, fixed.view()?);
+    let plan = invivo_patch::plan_final(&Comparison::new(&old, &new))
+        .map_err(|refused| anyhow::anyhow!("{refused:?}"))?;
+    let (old, new) = (base.image()?, fixed.image()?);
+    let metadata = hpat::build(&old, &new, &plan, sequence)?;
+    let made = PeImage::parse(hpat::place(&new, &metadata)?.file)?;
+    let options = hpat::Options {
+        base: Some(&old),
+        capacity: None,
+    };
+    let report = hpat::validate(&made, &options);
+    if !report.is_sound() {
+        bail!("{:?}", report.findings);
+    }
+    Ok(made)
 }
 
 /// Runs `llvm-readobj` on a file, as a reader that knows nothing of ours.

@@ -92,7 +92,7 @@ pub(crate) struct Build {
     /// Where to write the patch.
     #[arg(short, long, value_name = "PATCH")]
     pub(crate) output: PathBuf,
-    /// What is written.
+    /// What is written; of Windows images always the fixed build itself.
     #[arg(long, value_enum, default_value = "elf")]
     pub(crate) format: Format,
     /// The patch's name [default: the output's file name without its ending].

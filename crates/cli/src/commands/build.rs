@@ -8,7 +8,7 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use crate::arguments::{Build, Format};
-use crate::commands::final_image;
+use crate::commands::{final_image, windows};
 use crate::failure::{Failure, REFUSED};
 use crate::images::load_pair;
 use crate::output::Output;
@@ -19,24 +19,24 @@ use crate::verdict::{Verdict, allow};
 /// `build --json`.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Built {
-    schema: &'static str,
+    pub(super) schema: &'static str,
     /// Where the patch was written; absent if it was refused.
     #[serde(skip_serializing_if = "Option::is_none")]
-    patch: Option<String>,
+    pub(super) patch: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    name: Option<String>,
+    pub(super) name: Option<String>,
     /// SHA-256 of the file.
     #[serde(skip_serializing_if = "Option::is_none")]
-    id: Option<String>,
+    pub(super) id: Option<String>,
     /// Bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
-    size: Option<usize>,
+    pub(super) size: Option<usize>,
     /// True if it can be made live in running processes.
-    live: bool,
+    pub(super) live: bool,
     /// Functions that are replaced.
-    functions: Vec<String>,
+    pub(super) functions: Vec<String>,
     /// Why there is no patch, and what a person should know.
-    findings: Vec<Finding>,
+    pub(super) findings: Vec<Finding>,
 }
 
 pub(crate) fn run(build: &Build, output: &Output) -> Result<u8, Failure> {
@@ -49,6 +49,9 @@ pub(crate) fn run(build: &Build, output: &Output) -> Result<u8, Failure> {
     drop(busy);
     if build.pair.time {
         timing::print(&read, &comparison.phases);
+    }
+    if base.is_windows() {
+        return windows::run(build, &comparison, output);
     }
     let file_name = |path: &std::path::Path| {
         path.file_name()
@@ -132,7 +135,7 @@ pub(crate) fn run(build: &Build, output: &Output) -> Result<u8, Failure> {
     Ok(0)
 }
 
-fn refused(error: &Refused, output: &Output) -> Result<u8, Failure> {
+pub(super) fn refused(error: &Refused, output: &Output) -> Result<u8, Failure> {
     match error {
         Refused::Unchanged => Err(Failure::new(REFUSED, format!("nothing to patch: {error}"))
             .hint("check that the second file is the build with the fix")),

@@ -4,7 +4,6 @@ use std::path::Path;
 
 use invivo_compare::{Comparison, Finding, Hot, Phases, Reason, Severity};
 use invivo_image::{EntityKind, Image, demangle};
-use invivo_patch::Options;
 use owo_colors::OwoColorize;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -14,7 +13,7 @@ use crate::failure::{Failure, REFUSED, USAGE};
 use crate::images::load_pair;
 use crate::output::Output;
 use crate::timing;
-use crate::verdict::{Verdict, allow};
+use crate::verdict::{allow, findings};
 
 /// `diff --json`.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -52,7 +51,7 @@ pub(crate) fn run(arguments: &arguments::Diff, output: &Output) -> Result<u8, Fa
     read.end("read");
     let mut comparison = Comparison::with(&base, &fixed, arguments.pair.options());
     allow(&mut comparison, &arguments.judged)?;
-    comparison.findings = Verdict::of(&comparison, &Options::default()).findings;
+    comparison.findings = findings(&comparison);
     drop(busy);
     if arguments.pair.time {
         timing::print(&read, &comparison.phases);

@@ -24,6 +24,20 @@ pub struct SourceFunction {
     pub(super) dies: Vec<Die>,
 }
 
+impl SourceFunction {
+    /// A function of which a PDB file tells no more than this.
+    pub(crate) fn of_pdb(name: &str, prototype: &str) -> SourceFunction {
+        SourceFunction {
+            name: name.to_owned(),
+            declared: None,
+            prototype: prototype.to_owned(),
+            prototype_text: prototype.to_owned(),
+            inlined: Vec::new(),
+            dies: Vec::new(),
+        }
+    }
+}
+
 /// A function that was inlined into another one.
 #[derive(Clone, Debug)]
 pub struct Inlined {

@@ -133,7 +133,7 @@ fn collect(
 }
 
 /// Puts all names of one address together.
-fn gather(image: &mut Image, symbols: impl Iterator<Item = Symbol>) {
+pub(crate) fn gather(image: &mut Image, symbols: impl Iterator<Item = Symbol>) {
     let mut places: Vec<(LinkAddr, EntityKind, Symbol)> = Vec::new();
     for symbol in symbols {
         let kind = match symbol.kind {

@@ -3,6 +3,9 @@ typedef struct {
     int requests;
     const char *name;
     int *total;
+#ifdef GROWN
+    int longest;
+#endif
 } state;
 
 extern state service_state;

@@ -1,0 +1,97 @@
+//! `invivo build` for Windows images: the fixed build with metadata that make it a patch.
+
+use std::sync::Arc;
+
+use invivo_compare::Comparison;
+use invivo_format::hpat::{self, Options, PlaceError, validate};
+use invivo_image::pe::{PeError, PeImage};
+use sha2::{Digest as _, Sha256};
+
+use super::build::{Built, refused};
+use crate::arguments::Build;
+use crate::failure::{Failure, REFUSED, USAGE};
+use crate::output::Output;
+use crate::patch_file::store;
+use crate::verdict::FinalVerdict;
+
+pub(crate) fn run(build: &Build, c: &Comparison<'_>, output: &Output) -> Result<u8, Failure> {
+    // The format of Windows has no field for any of these.
+    for (given, option) in [
+        (!build.callout.is_empty(), "--callout"),
+        (!build.label.is_empty(), "--label"),
+        (build.name.is_some(), "--name"),
+        (!build.judged.allow.is_empty(), "--allow"),
+    ] {
+        if given {
+            let text = format!("a Windows image cannot carry what {option} says");
+            return Err(Failure::new(USAGE, text).hint(format!("leave {option} out")));
+        }
+    }
+    let verdict = FinalVerdict::of(c);
+    let plan = match verdict.plan {
+        Ok(plan) => plan,
+        Err(error) => return refused(&error, output),
+    };
+    let read = |error: PeError| Failure::new(USAGE, error.to_string());
+    let (base, fixed) = (
+        c.base.windows().map_err(read)?,
+        c.fixed.windows().map_err(read)?,
+    );
+    let metadata = hpat::build(&base, &fixed, &plan, build.sequence)
+        .map_err(|error| Failure::new(REFUSED, error.to_string()))?;
+    let placed = hpat::place(&fixed, &metadata).map_err(place_failure)?;
+    let made = PeImage::parse(Arc::clone(&placed.file)).map_err(read)?;
+    let options = Options {
+        base: Some(&base),
+        capacity: None,
+    };
+    let report = validate(&made, &options);
+    if !report.is_sound() {
+        let lines = report.findings.iter();
+        let lines = lines.map(|found| format!("\n  {} {}", found.rule, found.text));
+        let text = format!(
+            "the final image would break rules:{}",
+            lines.collect::<String>()
+        );
+        return Err(Failure::new(REFUSED, text).hint("see what a rule demands: invivo explain A25"));
+    }
+    store(&build.output, &placed.file)?;
+    let names = plan.replaced.iter().map(|link| link.name.clone());
+    let built = Built {
+        schema: "invivo.build/1",
+        patch: Some(build.output.display().to_string()),
+        name: None,
+        id: Some(invivo_patch::Hex(Sha256::digest(&placed.file).to_vec()).to_string()),
+        size: Some(placed.file.len()),
+        live: true,
+        functions: names.collect(),
+        findings: verdict.findings,
+    };
+    output.data(&built, || {
+        let count = |number: usize, what: &str| {
+            let plural = if number == 1 { "" } else { "s" };
+            format!("{number} {what}{plural}")
+        };
+        anstream::println!(
+            "{}: {} bytes, replaces {}; leads {}, {} and {} back to the base",
+            build.output.display(),
+            placed.file.len(),
+            count(plan.replaced.len(), "function"),
+            count(plan.unchanged.len(), "function"),
+            count(plan.variables.len(), "variable"),
+            count(plan.imports.len(), "import"),
+        );
+        if placed.certificates > 0 {
+            anstream::println!("the signature of the fixed build was left out; sign the new file");
+        }
+        for finding in &report.findings {
+            anstream::println!("{} {}", finding.rule, finding.text);
+        }
+        super::diff::print_findings(&built.findings);
+    })?;
+    Ok(0)
+}
+
+fn place_failure(error: PlaceError) -> Failure {
+    Failure::new(REFUSED, error.to_string())
+}

@@ -1,0 +1,154 @@
+//! Debug data of Windows images: PDB files.
+//!
+//! The file is as hostile as the image. Streams of a PDB file are lists of
+//! pages, and pages may be listed any number of times, so their sizes are
+//! held against the file's before any is read.
+
+mod symbols;
+mod types;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use ms_pdb::Pdb as File;
+
+use super::{PeError, PeImage};
+use crate::{LinkAddr, UsedTypes};
+
+/// A named place of a PDB file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PdbSymbol {
+    /// As the linker or the source knows it.
+    pub name: String,
+    /// The section's number, from 1 on.
+    pub section: u16,
+    /// Bytes from the section's start.
+    pub offset: u32,
+    /// Bytes; 0 where the file does not say.
+    pub size: u64,
+    /// True if it is a function.
+    pub is_function: bool,
+    /// True if every object file can name it.
+    pub is_global: bool,
+    /// The object file that brought it, without its folder; of public symbols none.
+    pub module: Option<Arc<str>>,
+    /// How it is called, for functions.
+    pub prototype: Option<String>,
+}
+
+/// What a PDB file tells.
+#[derive(Clone, Debug)]
+pub struct Pdb {
+    /// The identity of the build, as the image's debug directory has it.
+    pub guid: [u8; 16],
+    /// How often it was written; the image's is this or lower.
+    pub age: u32,
+    /// Functions and variables that object files describe.
+    pub symbols: Vec<PdbSymbol>,
+    /// Thread-local variables: name, offset in the block, bytes.
+    pub thread_locals: Vec<PdbSymbol>,
+    /// Names that the linker resolved, mangled.
+    pub publics: Vec<PdbSymbol>,
+    /// Functions that were compiled for hot patching (`S_HOTPATCHFUNC`), by linkage name. LLVM's
+    /// linker leaves these records out.
+    pub hot_patch_functions: Vec<String>,
+    /// Layouts of all types, by name.
+    pub types: UsedTypes,
+}
+
+/// What an image keeps of its PDB file.
+#[derive(Clone, Debug, Default)]
+pub struct PdbFacts {
+    /// Layouts of all types, by name.
+    pub types: UsedTypes,
+    /// What functions are called in the source, and how they are called.
+    pub(crate) functions: BTreeMap<LinkAddr, (String, String)>,
+    /// Functions that were compiled for hot patching.
+    pub hot_patch_functions: Vec<String>,
+}
+
+fn broken(error: impl std::fmt::Display) -> PeError {
+    PeError::Inconsistent(format!("its PDB file: {error}"))
+}
+
+/// Holds what the first page says of the file's size against the file: room for so many pages is
+/// made before any of them is read.
+fn check_pages(file: &[u8]) -> Result<(), PeError> {
+    const MAGIC: &[u8; 32] = b"Microsoft C/C++ MSF 7.00\r\n\x1aDS\0\0\0";
+    let word = |at: usize| {
+        let held = file.get(at..)?.first_chunk();
+        held.map(|word| u64::from(u32::from_le_bytes(*word)))
+    };
+    if !file.starts_with(MAGIC) {
+        return Err(PeError::Unsupported(
+            "a PDB file of another kind than that of linkers".to_owned(),
+        ));
+    }
+    let (Some(page), Some(count), Some(directory)) = (word(0x20), word(0x28), word(0x2c)) else {
+        return Err(broken("it ends in its first page"));
+    };
+    let length = file.len() as u64;
+    let whole = page.is_power_of_two() && (512..=0x1_0000).contains(&page);
+    if !whole || count * page > length.next_multiple_of(page) || directory > length {
+        return Err(broken(format!(
+            "it says that it has {count} pages of {page} bytes; it has {length} bytes"
+        )));
+    }
+    Ok(())
+}
+
+impl Pdb {
+    /// Reads a PDB file.
+    ///
+    /// # Errors
+    /// When it is none, or is broken.
+    pub fn parse(file: &[u8]) -> Result<Pdb, PeError> {
+        check_pages(file)?;
+        // The library answers some broken files with a failed assertion.
+        let read = std::panic::catch_unwind(|| Pdb::read(file));
+        read.unwrap_or_else(|_| Err(broken("it is broken")))
+    }
+
+    fn read(file: &[u8]) -> Result<Pdb, PeError> {
+        let opened = File::open_from_random_file(file.to_vec()).map_err(broken)?;
+        let streams = opened.num_streams();
+        let sizes = (0..streams).map(|stream| match opened.stream_len(stream) {
+            size if size == u64::from(u32::MAX) => 0,
+            size => size,
+        });
+        if sizes.sum::<u64>() > file.len() as u64 {
+            return Err(broken("its streams are larger than itself"));
+        }
+        let key = opened.binding_key();
+        let types = types::Types::read(&opened)?;
+        let mut pdb = Pdb {
+            guid: key.guid.to_bytes_le(),
+            age: key.age,
+            symbols: Vec::new(),
+            thread_locals: Vec::new(),
+            publics: Vec::new(),
+            hot_patch_functions: Vec::new(),
+            types: types.layouts(),
+        };
+        symbols::read(&opened, &types, &mut pdb)?;
+        Ok(pdb)
+    }
+
+    /// Checks that it belongs to the image.
+    ///
+    /// # Errors
+    /// When the image names another one, or none.
+    pub fn check(&self, image: &PeImage) -> Result<(), PeError> {
+        let Some(view) = image.code_view() else {
+            return Err(PeError::Inconsistent(
+                "the image names no PDB file; link it with /debug".to_owned(),
+            ));
+        };
+        if view.guid != self.guid {
+            return Err(PeError::Inconsistent(format!(
+                "the PDB file belongs to another build; the image wants {view}"
+            )));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,104 @@
+//! Symbols of object files, and public ones.
+
+use std::sync::Arc;
+
+use ms_codeview::syms::{OffsetSegment, Sym, SymData, SymIter, SymKind};
+use ms_pdb::Pdb as File;
+
+use super::types::Types;
+use super::{Pdb, PdbSymbol, broken};
+use crate::pe::PeError;
+
+pub(super) fn read(file: &File<Vec<u8>>, types: &Types, pdb: &mut Pdb) -> Result<(), PeError> {
+    let modules = file.read_modules().map_err(broken)?;
+    for module in modules.iter() {
+        // Its size stands in another stream than its data.
+        let held = module.stream().map_or(0, |stream| file.stream_len(stream));
+        if u64::from(module.sym_size()) > held {
+            continue;
+        }
+        let words = file.read_module_symbols(&module).map_err(broken)?;
+        let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        let name: Arc<str> = module_name(&module.module_name().to_string()).into();
+        for symbol in SymIter::for_module_syms(&bytes) {
+            of_module(&symbol, &name, types, pdb);
+        }
+    }
+    let globals = file.read_gss().map_err(broken)?;
+    for symbol in globals.iter_syms() {
+        match symbol.parse() {
+            Ok(SymData::Pub(public)) => {
+                const FUNCTION: u32 = 2;
+                let mut found = placed(public.name.to_string(), public.fixed.offset_segment);
+                found.is_function = public.fixed.flags.get() & FUNCTION != 0;
+                found.is_global = true;
+                pdb.publics.push(found);
+            }
+            // Variables that every object file can name stand here alone.
+            Ok(SymData::Data(data)) => {
+                let mut found = placed(data.name.to_string(), data.header.offset_segment);
+                found.size = types.size(data.header.type_.get());
+                found.is_global = symbol.kind == SymKind::S_GDATA32;
+                pdb.symbols.push(found);
+            }
+            Ok(SymData::ThreadData(data)) => {
+                let mut found = placed(data.name.to_string(), data.header.offset_segment);
+                found.size = types.size(data.header.type_.get());
+                found.is_global = true;
+                pdb.thread_locals.push(found);
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn placed(name: String, at: OffsetSegment) -> PdbSymbol {
+    PdbSymbol {
+        name,
+        section: at.segment(),
+        offset: at.offset(),
+        size: 0,
+        is_function: false,
+        is_global: false,
+        module: None,
+        prototype: None,
+    }
+}
+
+fn of_module(symbol: &Sym<'_>, module: &Arc<str>, types: &Types, pdb: &mut Pdb) {
+    match symbol.parse() {
+        Ok(SymData::Proc(function)) => {
+            let mut found = placed(function.name.to_string(), function.fixed.offset_segment);
+            found.size = function.fixed.proc_len.get().into();
+            found.is_function = true;
+            found.is_global = matches!(symbol.kind, SymKind::S_GPROC32 | SymKind::S_GPROC32_ID);
+            found.module = Some(Arc::clone(module));
+            found.prototype = Some(types.prototype(function.fixed.proc_type.get()));
+            pdb.symbols.push(found);
+        }
+        Ok(SymData::Data(data)) => {
+            let mut found = placed(data.name.to_string(), data.header.offset_segment);
+            found.size = types.size(data.header.type_.get());
+            found.is_global = symbol.kind == SymKind::S_GDATA32;
+            found.module = Some(Arc::clone(module));
+            pdb.symbols.push(found);
+        }
+        Ok(SymData::ThreadData(data)) => {
+            let mut found = placed(data.name.to_string(), data.header.offset_segment);
+            found.size = types.size(data.header.type_.get());
+            found.module = Some(Arc::clone(module));
+            pdb.thread_locals.push(found);
+        }
+        Ok(SymData::HotPatchFunc(function)) => {
+            pdb.hot_patch_functions.push(function.name.to_string());
+        }
+        _ => {}
+    }
+}
+
+/// The file's name without its folder, which differs between two builds.
+fn module_name(path: &str) -> String {
+    let name = path.rsplit(['/', '\\']).next();
+    name.unwrap_or(path).to_owned()
+}

@@ -1,0 +1,157 @@
+//! From a comparison of two Windows images to a final image: the fixed build
+//! itself becomes the patch, so nothing is copied. What its new code reaches
+//! is led back to the base: unchanged functions by redirects, variables through
+//! the pointers that the compiler made for it (`__ref_…`), imports by their slots.
+
+mod walk;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use invivo_compare::{Comparison, Finding, Rule, Severity};
+use invivo_image::x86_64::decode;
+use invivo_image::{EntityId, Image, LinkAddr, Rva, demangle};
+
+use crate::Refused;
+use walk::Walk;
+
+/// Two places that belong together, one in each image, and what they are called.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Link {
+    /// Where in the base.
+    pub base: Rva,
+    /// Where in the fixed image.
+    pub fixed: Rva,
+    /// The function or variable.
+    pub name: String,
+}
+
+/// What makes the fixed build a patch of a running base. Each list is in order of place.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FinalPlan {
+    /// Functions of the base that are replaced by those of the fixed image.
+    pub replaced: Vec<Link>,
+    /// Functions of the fixed image whose callers are led to the base: they did not change.
+    pub unchanged: Vec<Link>,
+    /// Pointers of the fixed image (`fixed`) that must hold the address of a variable of the
+    /// base (`base`).
+    pub variables: Vec<Link>,
+    /// Import slots of the fixed image that get what the base's slots hold.
+    pub imports: Vec<Link>,
+}
+
+/// Plans a final image.
+///
+/// # Errors
+/// When there is nothing to patch, or when something is not proved safe; every reason is in
+/// the error.
+pub fn plan_final(c: &Comparison<'_>) -> Result<FinalPlan, Refused> {
+    let refused = c.findings.iter().filter(|f| f.severity == Severity::Refuse);
+    let refused: Vec<Finding> = refused.cloned().collect();
+    if !refused.is_empty() {
+        return Err(Refused::Findings(refused));
+    }
+    if c.hot.is_empty() {
+        return Err(Refused::Unchanged);
+    }
+    let mut walk = Walk::new(c);
+    walk.imports();
+    for hot in &c.hot {
+        walk.visit(hot.fixed.main, &hot.name);
+    }
+    walk.finish();
+    let (base, fixed) = (c.base, c.fixed);
+    let mut replaced = Vec::new();
+    for hot in &c.hot {
+        let (old, new) = (hot.base.main, hot.fixed.main);
+        if let Err(text) = hookable(base, old) {
+            walk.refuse(Rule::Hook, &hot.name, text);
+        }
+        replaced.push(link(
+            base,
+            base.entity(old).addr,
+            fixed,
+            fixed.entity(new).addr,
+            &hot.name,
+        ));
+    }
+    let unchanged = std::mem::take(&mut walk.unchanged);
+    let unchanged = unchanged.into_iter().map(|(new, old)| {
+        let name = demangle(fixed.entity(new).name());
+        link(
+            base,
+            base.entity(old).addr,
+            fixed,
+            fixed.entity(new).addr,
+            &name,
+        )
+    });
+    let unchanged: Vec<Option<Link>> = unchanged.collect();
+    let places = |places: &BTreeMap<LinkAddr, (LinkAddr, String)>| -> Vec<Option<Link>> {
+        let links = places.iter();
+        links
+            .map(|(new, (old, name))| link(base, *old, fixed, *new, name))
+            .collect()
+    };
+    let (variables, imports) = (places(&walk.variables), places(&walk.slots));
+    if !walk.refused.is_empty() {
+        return Err(Refused::Findings(walk.refused));
+    }
+    let whole = |links: Vec<Option<Link>>| -> Result<Vec<Link>, Refused> {
+        let links: Option<Vec<Link>> = links.into_iter().collect();
+        let mut links = links.ok_or_else(|| {
+            let text = "a place before the image";
+            Refused::Findings(vec![Finding::refuse(Rule::Binding, "the image", text)])
+        })?;
+        links.sort();
+        Ok(links)
+    };
+    Ok(FinalPlan {
+        replaced: whole(replaced)?,
+        unchanged: whole(unchanged)?,
+        variables: whole(variables)?,
+        imports: whole(imports)?,
+    })
+}
+
+fn link(base: &Image, old: LinkAddr, fixed: &Image, new: LinkAddr, name: &str) -> Option<Link> {
+    Some(Link {
+        base: base.rva(old)?,
+        fixed: fixed.rva(new)?,
+        name: name.to_owned(),
+    })
+}
+
+/// Bytes before a function that the jump is written over.
+const PAD: u64 = 5;
+
+/// Whether the two-step jump can be written: five bytes of padding before the function, a first
+/// instruction of two bytes or more, and nothing that jumps between them.
+fn hookable(image: &Image, id: EntityId) -> Result<(), String> {
+    let entity = image.entity(id);
+    let remedy = "; build it with -fms-hotpatch and link it with /functionpadmin:6";
+    let pad = entity.addr.0.checked_sub(PAD).map(LinkAddr);
+    let pad = pad.and_then(|at| image.bytes(at, PAD));
+    let is_pad = |byte: &u8| matches!(byte, 0xcc | 0x90 | 0);
+    if !pad.is_some_and(|pad| pad.iter().all(is_pad)) {
+        return Err(format!("there is no padding before it{remedy}"));
+    }
+    let before = entity.addr.0 - 1;
+    if image.entity_at(LinkAddr(before)).is_some() {
+        return Err(format!("what is before it is no padding{remedy}"));
+    }
+    let lines = decode(image, entity).ok_or("its code is not all instructions")?;
+    if lines.first().is_none_or(|line| line.instruction.len() < 2) {
+        return Err(format!("its first instruction has one byte{remedy}"));
+    }
+    let inside = |at: LinkAddr| entity.addr.0 < at.0 && at.0 < entity.addr.0 + 2;
+    let mut references = lines.iter().flat_map(|line| line.references());
+    if references.any(|reference| inside(reference.target)) {
+        return Err("it jumps between its first two bytes".to_owned());
+    }
+    Ok(())
+}
+
+/// Names that are in one set and not in the other.
+fn beyond<'a>(these: &BTreeSet<&'a str>, those: &BTreeSet<&'a str>) -> Vec<&'a str> {
+    these.difference(those).copied().collect()
+}

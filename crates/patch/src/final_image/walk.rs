@@ -1,0 +1,298 @@
+//! All that new code reaches, each place led to the one that it must mean.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use iced_x86::Register;
+use invivo_compare::{Comparison, Finding, Rule};
+use invivo_image::pe::REFERENCE;
+use invivo_image::x86_64::{Line, Reference, decode};
+use invivo_image::{Entity, EntityId, EntityKind, LinkAddr, Place, SectionKind, Slot, demangle};
+
+use super::{beyond, hookable};
+
+/// The way through the fixed image.
+pub(super) struct Walk<'c, 'a> {
+    c: &'c Comparison<'a>,
+    hot: HashSet<EntityId>,
+    /// Functions whose code in the fixed image runs, and those that are still to be looked at with
+    /// the function from which they are reached.
+    seen: HashSet<EntityId>,
+    waiting: Vec<(EntityId, String)>,
+    /// Constants whose pointers were followed.
+    constants: HashSet<LinkAddr>,
+    /// Functions of the fixed image → those of the base.
+    pub(super) unchanged: BTreeMap<EntityId, EntityId>,
+    /// Pointers of the fixed image → variables of the base.
+    pub(super) variables: BTreeMap<LinkAddr, (LinkAddr, String)>,
+    /// Import slots of the fixed image → those of the base.
+    pub(super) slots: BTreeMap<LinkAddr, (LinkAddr, String)>,
+    pub(super) refused: Vec<Finding>,
+}
+
+impl<'c, 'a> Walk<'c, 'a> {
+    pub(super) fn new(c: &'c Comparison<'a>) -> Walk<'c, 'a> {
+        Walk {
+            c,
+            hot: c.hot.iter().map(|hot| hot.fixed.main).collect(),
+            seen: HashSet::new(),
+            waiting: Vec::new(),
+            constants: HashSet::new(),
+            unchanged: BTreeMap::new(),
+            variables: BTreeMap::new(),
+            slots: BTreeMap::new(),
+            refused: Vec::new(),
+        }
+    }
+
+    pub(super) fn refuse(&mut self, rule: Rule, subject: &str, text: impl Into<String>) {
+        let finding = Finding::refuse(rule, subject, text.into());
+        let same = |known: &Finding| known.subject == finding.subject && known.text == finding.text;
+        if !self.refused.iter().any(same) {
+            self.refused.push(finding);
+        }
+    }
+
+    /// A patch may import no more than the base did: who loads a library for it, and when, is
+    /// the loader's business, which was over long ago.
+    pub(super) fn imports(&mut self) {
+        let names = |image: &'a invivo_image::Image| -> BTreeSet<&'a str> {
+            image.imports.iter().map(|import| &*import.name).collect()
+        };
+        let (base, fixed) = (names(self.c.base), names(self.c.fixed));
+        for name in beyond(&fixed, &base) {
+            self.refuse(Rule::Import, name, "is imported by the fixed build only");
+        }
+    }
+
+    /// The code of this function runs in the fixed image.
+    pub(super) fn visit(&mut self, id: EntityId, by: &str) {
+        if self.seen.insert(id) {
+            self.waiting.push((id, by.to_owned()));
+        }
+    }
+
+    /// Follows everything.
+    pub(super) fn finish(&mut self) {
+        while let Some((id, by)) = self.waiting.pop() {
+            self.function(id, &by);
+        }
+    }
+
+    fn function(&mut self, id: EntityId, by: &str) {
+        let image = self.c.fixed;
+        let entity = image.entity(id);
+        let Some(lines) = decode(image, entity) else {
+            let name = demangle(entity.name());
+            self.refuse(
+                Rule::Binding,
+                by,
+                format!("the code of {name} is not all instructions"),
+            );
+            return;
+        };
+        for line in &lines {
+            if line.instruction.memory_segment() == Register::GS && reads_thread_block(line) {
+                let text = "uses thread-local storage: the fixed image has blocks of its own, in \
+                            which the base's variables are not; take them out of the function";
+                self.refuse(Rule::ThreadLocals, by, text);
+            }
+            for reference in line.references() {
+                self.reference(entity, &reference, by);
+            }
+        }
+    }
+
+    fn reference(&mut self, within: &Entity, reference: &Reference, by: &str) {
+        let at = reference.target;
+        if within.addr <= at && at < within.end() {
+            // Its own labels, and calls of itself: the new code is the right one.
+            return;
+        }
+        self.place(at, by);
+    }
+
+    /// Something that new code reads, calls or points to.
+    fn place(&mut self, at: LinkAddr, by: &str) {
+        match self.c.fixed.place(at) {
+            Place::In(id, offset) => match self.c.fixed.entity(id).kind {
+                EntityKind::Object => self.object(id, offset, by),
+                EntityKind::Function | EntityKind::Resolver => self.called(id, offset, by),
+            },
+            Place::Slot(slot) | Place::Stub(slot) => self.slot(at, &slot, by),
+            Place::Constant(at) => self.constant(at, by),
+            Place::Unnamed(_) | Place::Outside(_) => {
+                let text = format!("refers to {at}, of which nothing is known");
+                self.refuse(Rule::Binding, by, text);
+            }
+        }
+    }
+
+    fn called(&mut self, id: EntityId, offset: u64, by: &str) {
+        let c = self.c;
+        let name = demangle(c.fixed.entity(id).name());
+        if self.hot.contains(&id) {
+            self.visit(id, by);
+            return;
+        }
+        let Some(base) = c.pairs.base_of(id) else {
+            if c.fixed.entity(id).size == 0 {
+                self.refuse(
+                    Rule::Binding,
+                    by,
+                    format!("calls {name}, whose size is not known"),
+                );
+            }
+            self.visit(id, by);
+            return;
+        };
+        if offset != 0 {
+            self.refuse(Rule::Binding, by, format!("jumps into {name}"));
+        } else if hookable(c.fixed, id).is_ok() {
+            self.unchanged.insert(id, base);
+        } else {
+            // What cannot be led to the base may run here if it uses nothing of the base's.
+            self.visit(id, by);
+        }
+    }
+
+    fn object(&mut self, id: EntityId, offset: u64, by: &str) {
+        let c = self.c;
+        let entity = c.fixed.entity(id);
+        let name = entity.name();
+        if let Some(of) = name.strip_prefix(REFERENCE) {
+            if offset == 0 {
+                self.pointer(entity.addr, of, by);
+            } else {
+                self.refuse(Rule::Binding, by, format!("reads a part of {name}"));
+            }
+            return;
+        }
+        let section = c.fixed.section_at(entity.addr).map(|section| section.kind);
+        if section == Some(SectionKind::ReadOnly) {
+            self.pointers_in(entity.addr, entity.end(), by);
+            return;
+        }
+        let name = demangle(name);
+        if c.pairs.base_of(id).is_none() {
+            // Told by the comparison: a new variable lives in the patch.
+            self.pointers_in(entity.addr, entity.end(), by);
+            return;
+        }
+        let text = format!(
+            "reaches the variable {name} directly, so it would use the patch's own; name the \
+             function when the fixed build is compiled: -fms-secure-hotpatch-functions-list=FUNCTION"
+        );
+        self.refuse(Rule::Binding, by, text);
+    }
+
+    /// A pointer that the compiler made for the patch: it must hold the address of the
+    /// base's variable of that name.
+    fn pointer(&mut self, at: LinkAddr, of: &str, by: &str) {
+        let c = self.c;
+        let Some(Slot::Pointer(to)) = c.fixed.slots.get(&at) else {
+            let text = format!("the pointer to {of} holds no address of the image");
+            self.refuse(Rule::Binding, by, text);
+            return;
+        };
+        match c.fixed.place(*to) {
+            Place::In(id, 0) if c.fixed.entity(id).kind == EntityKind::Object => {
+                let entity = c.fixed.entity(id);
+                if !entity.names.iter().any(|symbol| &*symbol.name == of) {
+                    // Two variables of one name share one such pointer.
+                    let other = demangle(entity.name());
+                    let text = format!("the pointer to {of} leads to {other}");
+                    self.refuse(Rule::Binding, by, text);
+                    return;
+                }
+                let constant = c
+                    .fixed
+                    .section_at(entity.addr)
+                    .is_some_and(|section| section.kind == SectionKind::ReadOnly);
+                let base = c.pairs.base_of(id);
+                match base.filter(|base| !constant || c.same_object(*base, id)) {
+                    Some(base) if c.base.entity(base).size != entity.size => {
+                        let text = format!("uses {}, whose size changed", demangle(of));
+                        self.refuse(Rule::Binding, by, text);
+                    }
+                    Some(base) => {
+                        let to = (c.base.entity(base).addr, demangle(of));
+                        self.variables.insert(at, to);
+                    }
+                    None => self.pointers_in(entity.addr, entity.end(), by),
+                }
+            }
+            Place::Constant(to) => self.constant(to, by),
+            _ if c
+                .fixed
+                .section_at(*to)
+                .is_some_and(|s| s.kind == SectionKind::Tls) =>
+            {
+                // Compilers make such a pointer, and then all threads share the template.
+                let text = format!(
+                    "uses the thread-local variable {of}, which compilers get wrong in functions \
+                     that are compiled for hot patching; take it out of the function"
+                );
+                self.refuse(Rule::ThreadLocals, by, text);
+            }
+            _ => {
+                let text = format!("the pointer to {of} leads to no variable");
+                self.refuse(Rule::Binding, by, text);
+            }
+        }
+    }
+
+    /// A constant without a name: it goes on to the next thing that has one, at most.
+    fn constant(&mut self, at: LinkAddr, by: &str) {
+        let image = self.c.fixed;
+        let next = image.entities.partition_point(|entity| entity.addr <= at);
+        let next = image.entities.get(next).map(|entity| entity.addr);
+        let end = image.section_at(at).map(|section| section.range.end);
+        let end = [next, end].into_iter().flatten().min().unwrap_or(at);
+        self.pointers_in(at, end, by);
+    }
+
+    /// Pointers in constants and new variables are followed as code's own references are.
+    fn pointers_in(&mut self, start: LinkAddr, end: LinkAddr, by: &str) {
+        if start >= end || !self.constants.insert(start) {
+            return;
+        }
+        let slots = self.c.fixed.slots.range(start..end);
+        let slots: Vec<(LinkAddr, Slot)> = slots.map(|(at, slot)| (*at, slot.clone())).collect();
+        for (at, slot) in slots {
+            match slot {
+                Slot::Pointer(to) => self.place(to, by),
+                other => self.slot(at, &other, by),
+            }
+        }
+    }
+
+    fn slot(&mut self, at: LinkAddr, slot: &Slot, by: &str) {
+        let Slot::Import(name, 0) = slot else {
+            self.refuse(
+                Rule::Binding,
+                by,
+                format!("needs what the loader writes to {at}"),
+            );
+            return;
+        };
+        let same = self.c.base.slots.iter().find(|(_, other)| *other == slot);
+        match same {
+            Some((base, _)) => {
+                self.slots.insert(at, (*base, name.to_string()));
+            }
+            None => self.refuse(
+                Rule::Import,
+                by,
+                format!("calls {name}, which the base does not"),
+            ),
+        }
+    }
+}
+
+/// True for `gs:[58h]`, where the blocks of a thread begin.
+fn reads_thread_block(line: &Line) -> bool {
+    const BLOCKS: u64 = 0x58;
+    let instruction = &line.instruction;
+    // With a register the offset is not known.
+    instruction.memory_base() != Register::None || instruction.memory_displacement64() == BLOCKS
+}

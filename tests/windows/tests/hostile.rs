@@ -1,0 +1,72 @@
+//! Images and PDB files that somebody changed: an error or a view, never a panic.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use invivo_image::Image;
+use invivo_image::pe::{Pdb, PeImage};
+use windows_tests::{Build, Library, build};
+
+fn library(name: &str) -> Library {
+    let folder: PathBuf =
+        Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
+    build(&folder, "fixed", "service", &Build::fixed("answer")).expect("it is built")
+}
+
+/// One look must be over by then, on a slow machine too.
+const LIMIT: Duration = Duration::from_secs(10);
+
+#[test]
+fn any_word_of_an_image_may_be_anything() {
+    let library = library("hostile-image");
+    let good = std::fs::read(&library.path).expect("it can be read");
+    for at in (0..good.len() - 4).step_by(2) {
+        for value in [0, 0xffff_ffff_u32, 0x8000_0000, 0x7fff_fff0, 0x1000] {
+            let mut file = good.clone();
+            file[at..at + 4].copy_from_slice(&value.to_le_bytes());
+            let start = Instant::now();
+            let _ = PeImage::parse(Arc::from(file));
+            assert!(start.elapsed() < LIMIT, "{at:#x} {value:#x}");
+        }
+    }
+}
+
+#[test]
+fn any_word_of_a_pdb_file_may_be_anything() {
+    let library = library("hostile-pdb");
+    let image = library.image().expect("a Windows image");
+    let good = std::fs::read(&library.pdb).expect("it can be read");
+    assert!(Image::from_pe(&image, &Pdb::parse(&good).expect("a PDB file")).is_ok());
+    // Pages that hold nothing are left out.
+    let used = |at: &usize| good[*at..*at + 4] != [0; 4];
+    for at in (0..good.len() - 4).step_by(12).filter(used) {
+        for value in [0xffff_ffff_u32, 0x7fff_fff0] {
+            let mut file = good.clone();
+            file[at..at + 4].copy_from_slice(&value.to_le_bytes());
+            let start = Instant::now();
+            if let Ok(pdb) = Pdb::parse(&file) {
+                let _ = Image::from_pe(&image, &pdb);
+            }
+            assert!(start.elapsed() < LIMIT, "{at:#x} {value:#x}");
+        }
+    }
+}
+
+#[test]
+fn a_pdb_file_that_ends_anywhere_and_one_of_another_build() {
+    let (library, other) = (library("cut"), library("other"));
+    let good = std::fs::read(&library.pdb).expect("it can be read");
+    for length in (0..good.len()).step_by(509) {
+        let _ = Pdb::parse(&good[..length]);
+    }
+    let pdb = Pdb::parse(&good).expect("a PDB file");
+    let mut image = other.image().expect("a Windows image");
+    let view = image
+        .debug
+        .iter_mut()
+        .find_map(|entry| entry.code_view.as_mut());
+    view.expect("it names its PDB file").guid[0] ^= 1;
+    let error = Image::from_pe(&image, &pdb).expect_err("another build");
+    assert!(error.to_string().contains("another build"), "{error}");
+}

@@ -1,0 +1,136 @@
+//! A final image patches a base that runs: new code, old state.
+
+use std::path::{Path, PathBuf};
+
+use windows_tests::engine::Engine;
+use windows_tests::native::Mapped;
+use windows_tests::{Build, Library, build, final_image};
+
+fn folder(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()))
+}
+
+fn library(folder: &Path, name: &str, how: &Build) -> Library {
+    build(folder, name, "service", how).expect("it is built")
+}
+
+struct Running(Engine);
+
+impl Running {
+    fn new(base: &Library) -> Running {
+        let image = base.image().expect("a Windows image");
+        Running(Engine::new(Mapped::new(image).expect("it can be mapped")))
+    }
+
+    fn call(&self, name: &str, argument: i32) -> i32 {
+        self.0.base.call(name, argument).expect("it can be called")
+    }
+
+    fn state(&self) -> [i32; 4] {
+        ["get_total", "get_sum", "get_requests", "get_calls"].map(|name| self.call(name, 0))
+    }
+
+    fn apply(&mut self, base: &Library, fixed: &Library, sequence: u32) {
+        let made = final_image(base, fixed, sequence).expect("nothing stands in the way");
+        let mapped = Mapped::new(made).expect("it can be mapped");
+        self.0.apply(mapped).expect("it is applied");
+    }
+}
+
+#[test]
+fn new_code_runs_on_old_state() {
+    let folder = folder("live");
+    let base = library(&folder, "base", &Build::base());
+    let fixed = library(&folder, "fixed", &Build::fixed("answer"));
+    let mut running = Running::new(&base);
+    let before = running.0.base.code().expect("it has code");
+
+    assert_eq!(running.call("answer", 4), 26);
+    assert_eq!(running.call("answer", -1), 16, "the mistake");
+    assert_eq!(running.state(), [12, 8, 2, 4]);
+
+    running.apply(&base, &fixed, 1);
+    assert_eq!(running.call("answer", 4), 1026);
+    assert_eq!(running.call("answer", -1), -1, "the fix");
+    assert_eq!(
+        running.call("answer", -1),
+        -2,
+        "its new variable is its own"
+    );
+    // Every variable went on from where it was, also those that only unchanged functions use.
+    assert_eq!(running.state(), [96, 10, 5, 6]);
+
+    // None of the patch's own copies was touched.
+    let patch = running.0.patch().expect("it is live");
+    for (name, initial) in [
+        ("get_total", 3),
+        ("get_sum", 5),
+        ("get_requests", 0),
+        ("get_calls", 0),
+    ] {
+        assert_eq!(
+            patch.call(name, 0).expect("it can be called"),
+            initial,
+            "{name}"
+        );
+    }
+
+    running.0.revert().expect("it is taken back");
+    assert_eq!(running.call("answer", -1), 16);
+    assert_eq!(running.state(), [192, 9, 6, 8]);
+    assert!(
+        before == running.0.base.code().expect("it has code"),
+        "byte for byte"
+    );
+}
+
+#[test]
+fn a_later_patch_replaces_the_one_before_it() {
+    let folder = folder("successor");
+    let base = library(&folder, "base", &Build::base());
+    let first = library(&folder, "first", &Build::fixed("answer"));
+    // It repairs another function and no longer the first one.
+    let second = Build::base().with("-DSECOND -fms-secure-hotpatch-functions-list=halve,refuse");
+    let second = library(&folder, "second", &second);
+    let mut running = Running::new(&base);
+    running.apply(&base, &first, 1);
+    assert_eq!(running.call("answer", -1), -1);
+    assert_eq!(running.call("halve", 7), 3);
+
+    running.apply(&base, &second, 2);
+    assert_eq!(running.call("answer", -1), 16, "the first patch is gone");
+    assert_eq!(running.call("halve", 7), -1, "the second one is live");
+
+    let made = final_image(&base, &first, 2).expect("sound");
+    let late = running.0.apply(Mapped::new(made).expect("mapped"));
+    assert!(late.expect_err("too late").to_string().contains("sequence"));
+}
+
+#[test]
+fn a_final_image_runs_alone() {
+    let folder = folder("alone");
+    let base = library(&folder, "base", &Build::base());
+    let fixed = library(&folder, "fixed", &Build::fixed("answer"));
+    let made = final_image(&base, &fixed, 1).expect("nothing stands in the way");
+    let alone = Mapped::new(made).expect("it can be mapped");
+    assert_eq!(alone.call("answer", 4).expect("it runs"), 1026);
+    assert_eq!(alone.call("get_total", 0).expect("it runs"), 6);
+    assert_eq!(alone.call("get_calls", 0).expect("it runs"), 2);
+}
+
+#[test]
+fn a_patch_for_another_build_is_refused() {
+    let folder = folder("foreign");
+    let base = library(&folder, "base", &Build::base());
+    let other = library(&folder, "other", &Build::base().with("-DEXPORTS"));
+    let fixed = library(&folder, "fixed", &Build::fixed("answer"));
+    let mut running = Running::new(&other);
+    let made = final_image(&base, &fixed, 1).expect("nothing stands in the way");
+    let refused = running.0.apply(Mapped::new(made).expect("mapped"));
+    assert!(
+        refused
+            .expect_err("another build")
+            .to_string()
+            .contains("revision")
+    );
+}
