@@ -27,6 +27,8 @@ pub struct Build {
     pub compile: Vec<String>,
     /// Words for the linker.
     pub link: Vec<String>,
+    /// Functions of kernel32.dll that it may import.
+    pub imports: Vec<&'static str>,
 }
 
 impl Build {
@@ -36,6 +38,7 @@ impl Build {
         Build {
             compile: words("-fms-hotpatch"),
             link: words("/functionpadmin:6 /hotpatchcompatible"),
+            imports: Vec::new(),
         }
     }
 
@@ -50,6 +53,13 @@ impl Build {
             build.compile.push(list);
         }
         build
+    }
+
+    /// The same with functions that it imports from Windows.
+    #[must_use]
+    pub fn importing(mut self, names: &[&'static str]) -> Build {
+        self.imports.extend(names);
+        self
     }
 
     /// The same with further words for the compiler.
@@ -134,6 +144,9 @@ pub fn build(folder: &Path, name: &str, program: &str, how: &Build) -> Result<Li
         run(&mut clang, "clang-22")?;
         objects.push(object);
     }
+    if !how.imports.is_empty() {
+        objects.push(import_library(&place, &how.imports)?);
+    }
     let (path, pdb) = (
         place.join(format!("{program}.dll")),
         place.join(format!("{program}.pdb")),
@@ -160,6 +173,23 @@ pub fn build(folder: &Path, name: &str, program: &str, how: &Build) -> Result<Li
     .args(&objects);
     run(&mut lld, "the Rust toolchain's linker")?;
     Ok(Library { path, pdb })
+}
+
+/// A library from which the linker takes imports of kernel32.dll.
+fn import_library(place: &Path, names: &[&str]) -> Result<PathBuf> {
+    let (list, library) = (place.join("kernel32.def"), place.join("kernel32.lib"));
+    std::fs::write(
+        &list,
+        format!("LIBRARY kernel32.dll\nEXPORTS\n{}\n", names.join("\n")),
+    )?;
+    let mut dlltool = Command::new(format!("llvm-dlltool-{LLVM}"));
+    dlltool
+        .args(["-m", "i386:x86-64", "-d"])
+        .arg(list)
+        .arg("-l")
+        .arg(&library);
+    run(&mut dlltool, "llvm-dlltool-22")?;
+    Ok(library)
 }
 
 /// Compares two builds and makes a final image of the fixed one.

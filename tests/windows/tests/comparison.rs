@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use invivo_compare::Comparison;
+use invivo_format::hpat::{ChunkKind, read};
 use invivo_image::Rva;
 use windows_tests::{Build, build, final_image};
 
@@ -104,6 +105,43 @@ fn a_variable_of_a_thread() {
     let why = refused("thread", &base, &fixed);
     assert!(
         why.contains("thread") || why.contains("no variable"),
+        "{why}"
+    );
+}
+
+#[test]
+fn imports_are_those_of_the_base() {
+    let folder = folder("imports");
+    let base = Build::base().with("-DIMPORTS").importing(&["GetTickCount"]);
+    let base = build(&folder, "base", "service", &base).expect("the base is built");
+    let fixed = Build::fixed("answer").with("-DIMPORTS");
+    let same = fixed.clone().importing(&["GetTickCount"]);
+    let same = build(&folder, "fixed", "service", &same).expect("the fixed one is built");
+    let made = final_image(&base, &same, 1).expect("nothing stands in the way");
+    let metadata = read(&made).expect("it has metadata").patch;
+    let mut chunks = metadata.bases[0].chunks.iter();
+    let copied = chunks.find(|chunk| chunk.kind == ChunkKind::Indirect);
+    let copied = &copied.expect("an import is copied").records;
+    let slot = |library: &windows_tests::Library| {
+        let image = library.image().expect("a Windows image");
+        u32::try_from(image.imports[0].thunks[0].slot.0).expect("an RVA")
+    };
+    assert_eq!(copied.len(), 1);
+    assert_eq!(
+        (copied[0].source, copied[0].target),
+        (slot(&same), slot(&base))
+    );
+
+    let more = fixed
+        .with("-DMORE_IMPORTS")
+        .importing(&["GetTickCount", "GetCurrentThreadId"]);
+    let more = build(&folder, "more", "service", &more).expect("it is built");
+    let why = format!(
+        "{:#}",
+        final_image(&base, &more, 1).expect_err("a new import")
+    );
+    assert!(
+        why.contains("Import") && why.contains("GetCurrentThreadId"),
         "{why}"
     );
 }

@@ -95,6 +95,10 @@ pub(crate) struct Build {
     /// What is written; of Windows images always the fixed build itself.
     #[arg(long, value_enum, default_value = "elf")]
     pub(crate) format: Format,
+    /// For Windows images: write the names of all functions that must be compiled for hot patching,
+    /// one per line, as `-fms-secure-hotpatch-functions-file=FILE` reads them.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) emit_functions_file: Option<PathBuf>,
     /// The patch's name [default: the output's file name without its ending].
     #[arg(long)]
     pub(crate) name: Option<String>,

@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::arguments::{Build, Format};
 use crate::commands::{final_image, windows};
-use crate::failure::{Failure, REFUSED};
+use crate::failure::{Failure, REFUSED, USAGE};
 use crate::images::load_pair;
 use crate::output::Output;
 use crate::patch_file::store;
@@ -52,6 +52,10 @@ pub(crate) fn run(build: &Build, output: &Output) -> Result<u8, Failure> {
     }
     if base.is_windows() {
         return windows::run(build, &comparison, output);
+    }
+    if build.emit_functions_file.is_some() {
+        let text = "functions are named to compilers of Windows images only";
+        return Err(Failure::new(USAGE, text).hint("leave --emit-functions-file out"));
     }
     let file_name = |path: &std::path::Path| {
         path.file_name()

@@ -27,6 +27,9 @@ pub(crate) fn run(build: &Build, c: &Comparison<'_>, output: &Output) -> Result<
             return Err(Failure::new(USAGE, text).hint(format!("leave {option} out")));
         }
     }
+    if let Some(path) = &build.emit_functions_file {
+        store(path, functions(c).as_bytes())?;
+    }
     let verdict = FinalVerdict::of(c);
     let plan = match verdict.plan {
         Ok(plan) => plan,
@@ -90,6 +93,19 @@ pub(crate) fn run(build: &Build, c: &Comparison<'_>, output: &Output) -> Result<
         super::diff::print_findings(&built.findings);
     })?;
     Ok(0)
+}
+
+/// Functions that changed or are new, by the names that compilers know them by: only these run in
+/// the fixed image, and must reach variables through pointers.
+fn functions(c: &Comparison<'_>) -> String {
+    let hot = c.hot.iter().map(|hot| hot.fixed.main);
+    let mut names: Vec<&str> = hot
+        .chain(c.added.iter().copied())
+        .map(|id| c.fixed.entity(id).name())
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    names.iter().map(|name| format!("{name}\n")).collect()
 }
 
 fn place_failure(error: PlaceError) -> Failure {

@@ -310,9 +310,12 @@ impl<'p> Symbols<'p> {
                 (address(self.pe, function.code.start), size)
             })
             .collect();
+        // What the loader fills is known by what it is filled with.
+        let thunks = self.pe.imports.iter().flat_map(|library| &library.thunks);
+        let slots: BTreeSet<LinkAddr> = thunks.map(|thunk| address(self.pe, thunk.slot)).collect();
         let mut bare: Vec<(LinkAddr, &PdbSymbol)> = publics
             .iter()
-            .filter(|(at, _)| !self.all.contains_key(at))
+            .filter(|(at, _)| !self.all.contains_key(at) && !slots.contains(at))
             .flat_map(|(at, publics)| publics.iter().map(|public| (*at, *public)))
             .filter(|(_, public)| !is_label(&public.name))
             .collect();

@@ -15,6 +15,11 @@ __declspec(thread) int of_thread = 1;
 __declspec(dllexport) int get_of_thread(void) { return of_thread; }
 #endif
 
+#ifdef IMPORTS
+__declspec(dllimport) unsigned __stdcall GetTickCount(void);
+__declspec(dllimport) unsigned __stdcall GetCurrentThreadId(void);
+#endif
+
 #ifdef EXPORTS
 __declspec(dllexport) int get_limit(void) { return limit; }
 #endif
@@ -43,6 +48,12 @@ __declspec(dllexport) __declspec(noinline) int answer(int length MORE) {
     total += *service_state.total;
 #ifdef THREAD
     of_thread++;
+#endif
+#ifdef IMPORTS
+    sum += GetTickCount() & 1;
+#ifdef MORE_IMPORTS
+    sum += GetCurrentThreadId() & 1;
+#endif
 #endif
 #ifdef FIXED
     if (length < 0)
