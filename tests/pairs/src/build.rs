@@ -46,8 +46,12 @@ pub fn build(case: &Case, version: Version, folder: &Path) -> Result<PathBuf> {
     std::fs::write(&source, "\n".repeat(lines) + &text)?;
     let name = source.file_name().unwrap_or_default();
     let ending = source.extension().and_then(OsStr::to_str);
+    let is_changed = version == Version::Fixed;
+    let folder = case.change_folder.as_deref().filter(|_| is_changed);
+    let folder = folder.unwrap_or(".");
+    let other = case.change_compiler.as_deref().filter(|_| is_changed);
     let mut command = match ending {
-        Some("c") => Command::new("gcc"),
+        Some("c") => Command::new(other.unwrap_or("gcc")),
         Some("cc") => Command::new("g++"),
         Some("rs") => Command::new("rustc"),
         _ => bail!("{} is in no language that is built here", source.display()),
@@ -65,20 +69,23 @@ pub fn build(case: &Case, version: Version, folder: &Path) -> Result<PathBuf> {
             "-C",
             "link-arg=-Wl,--build-id",
         ]);
-        command.args(["--remap-path-prefix", &format!("{}=.", place.display())]);
+        command.args([
+            "--remap-path-prefix",
+            &format!("{}={folder}", place.display()),
+        ]);
         if let Some(define) = define {
             command.args(["--cfg", &define.to_lowercase()]);
         }
         command.args(["--check-cfg", "cfg(fixed, near)"]);
     } else {
         command.args(["-O2", "-g", "-Wl,--build-id"]);
-        command.arg(format!("-fdebug-prefix-map={}=.", place.display()));
+        command.arg(format!("-fdebug-prefix-map={}={folder}", place.display()));
         if let Some(define) = define {
             command.arg(format!("-D{define}"));
         }
     }
     command.args(&case.flags);
-    if version == Version::Fixed {
+    if is_changed {
         command.args(&case.change_flags);
     }
     let ran = run(command, LIMIT)?;

@@ -39,6 +39,10 @@ pub struct Case {
     pub flags: Vec<String>,
     /// More options for the build with the change.
     pub change_flags: Vec<String>,
+    /// The compiler of the build with the change, if that is another one.
+    pub change_compiler: Option<String>,
+    /// The folder in which the build with the change says that it was made, if another one.
+    pub change_folder: Option<String>,
     /// What the change must bring.
     pub fixed: Demand,
     /// What the near miss must bring.
@@ -59,6 +63,8 @@ impl Case {
             source: source.to_owned(),
             flags: Vec::new(),
             change_flags: Vec::new(),
+            change_compiler: None,
+            change_folder: None,
             fixed: Demand::default(),
             near: Demand::default(),
         };
@@ -90,6 +96,14 @@ impl Case {
         }
         if let Some(rest) = line.strip_prefix("change-flags ") {
             self.change_flags = words(rest);
+            return Ok(());
+        }
+        if let Some(rest) = line.strip_prefix("change-compiler ") {
+            self.change_compiler = Some(rest.trim().to_owned());
+            return Ok(());
+        }
+        if let Some(rest) = line.strip_prefix("change-folder ") {
+            self.change_folder = Some(rest.trim().to_owned());
             return Ok(());
         }
         let (demand, line) = match line.strip_prefix("near ") {
