@@ -118,29 +118,25 @@ pub fn build(folder: &Path, name: &str, program: &str, how: &Build) -> Result<Li
         .map(|entry| entry.map(|entry| entry.path()))
         .collect::<Result<_, _>>()?;
     files.sort();
-    for source in files
-        .iter()
-        .filter(|path| path.extension().is_some_and(|e| e == "c"))
-    {
-        let object = place.join(source.with_extension("obj").file_name().context("a name")?);
-        let mut clang = Command::new(format!("clang-{LLVM}"));
+    for source in files {
+        let is = |ending: &str| source.extension().is_some_and(|found| found == ending);
+        let plus = is("cpp");
+        if !plus && !is("c") {
+            continue;
+        }
+        let object = source.with_extension("obj");
+        let object = place.join(object.file_name().context("a name")?);
+        let name = if plus { "clang++" } else { "clang" };
+        let mut clang = Command::new(format!("{name}-{LLVM}"));
         clang
-            .args([
-                "--target=x86_64-windows-msvc",
-                "-c",
-                "-O2",
-                "-g",
-                "-gcodeview",
-            ])
-            .args([
-                "-ffunction-sections",
-                "-fdata-sections",
-                "-fno-stack-protector",
-            ])
-            .args(&how.compile)
-            .arg("-o")
-            .arg(&object)
-            .arg(source);
+            .args(["--target=x86_64-windows-msvc", "-c", "-O2", "-g"])
+            .args(["-gcodeview", "-ffunction-sections", "-fdata-sections"])
+            .arg("-fno-stack-protector")
+            .args(&how.compile);
+        if plus {
+            clang.args(["-fno-rtti", "-fno-exceptions"]);
+        }
+        clang.arg("-o").arg(&object).arg(&source);
         run(&mut clang, "clang-22")?;
         objects.push(object);
     }

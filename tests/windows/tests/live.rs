@@ -134,3 +134,30 @@ fn a_patch_for_another_build_is_refused() {
             .contains("revision")
     );
 }
+
+#[test]
+fn virtual_functions_and_variables_of_classes() {
+    let folder = folder("shapes");
+    let cpp = |name: &str, how: &Build| build(&folder, name, "shapes", how).expect("it is built");
+    let base = cpp("base", &Build::base());
+    // As `invivo build --emit-functions-file` writes them after a first build.
+    let list = "?area@Shape@shapes@@UEBAHH@Z,?area@Box@shapes@@UEBAHH@Z,?measure@shapes@@YAHHH@Z";
+    let fixed = cpp("fixed", &Build::fixed(list));
+    let mut running = Running::new(&base);
+    assert_eq!(running.call("flat", 3), 12 + 4 + i32::from(b'o'));
+    assert_eq!(
+        running.call("area", -1),
+        -24 + 8 + i32::from(b't'),
+        "the mistake"
+    );
+    assert_eq!(running.call("measured", 0), 6);
+
+    running.apply(&base, &fixed, 1);
+    assert_eq!(running.call("flat", 3), 12 + 4 + i32::from(b'o'));
+    assert_eq!(running.call("area", -1), 8 + i32::from(b't'), "the fix");
+    assert_eq!(running.call("area", 2000), -1);
+    assert_eq!(running.call("along", 1), 24 + 8 + i32::from(b't') + 1);
+    assert_eq!(running.call("measured", 0), 9);
+    let patch = running.0.patch().expect("it is live");
+    assert_eq!(patch.call("measured", 0).expect("it can be called"), 4);
+}

@@ -6,7 +6,9 @@ use iced_x86::Register;
 use invivo_compare::{Comparison, Finding, Rule};
 use invivo_image::pe::REFERENCE;
 use invivo_image::x86_64::{Line, Reference, decode};
-use invivo_image::{Entity, EntityId, EntityKind, LinkAddr, Place, SectionKind, Slot, demangle};
+use invivo_image::{
+    Entity, EntityId, EntityKind, LinkAddr, Place, SectionKind, Slot, Symbol, demangle, source_name,
+};
 
 use super::{beyond, hookable};
 
@@ -197,7 +199,10 @@ impl<'c, 'a> Walk<'c, 'a> {
         match c.fixed.place(*to) {
             Place::In(id, 0) if c.fixed.entity(id).kind == EntityKind::Object => {
                 let entity = c.fixed.entity(id);
-                if !entity.names.iter().any(|symbol| &*symbol.name == of) {
+                let same = |symbol: &Symbol| {
+                    *symbol.name == *of || last_part(&symbol.name) == last_part(of)
+                };
+                if !entity.names.iter().any(same) {
                     // Two variables of one name share one such pointer.
                     let other = demangle(entity.name());
                     let text = format!("the pointer to {of} leads to {other}");
@@ -287,6 +292,17 @@ impl<'c, 'a> Walk<'c, 'a> {
             ),
         }
     }
+}
+
+/// A variable's name without the scopes that it is in: the compiler's pointer bears the mangled name,
+/// and a PDB file tells that of a variable of one file as the source has it.
+fn last_part(name: &str) -> String {
+    // `?last@shapes@@3HA` is `shapes::last`.
+    if let Some(mangled) = name.strip_prefix('?') {
+        return mangled.split('@').next().unwrap_or(mangled).to_owned();
+    }
+    let name = source_name(name);
+    name.rsplit("::").next().unwrap_or(&name).to_owned()
 }
 
 /// True for `gs:[58h]`, where the blocks of a thread begin.
