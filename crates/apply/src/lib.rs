@@ -28,6 +28,7 @@ mod switch;
 mod symbols;
 mod target;
 mod transaction;
+mod unload;
 pub mod x86_64;
 
 pub use back::revert_to;
@@ -46,6 +47,7 @@ pub use stops::{Step, Stop};
 pub use symbols::{PatchSymbols, symbols};
 pub use target::{Module, Protection, Region, Stack, Stopped, Target, TargetError, Thread, Visit};
 pub use transaction::{Consistency, Options, Outcome, OutcomeState, SwitchKind, apply, replace};
+pub use unload::{Unloaded, address_in, unload};
 
 /// Why something was not done.
 #[derive(Debug, thiserror::Error)]

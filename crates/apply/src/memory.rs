@@ -340,6 +340,21 @@ impl Visit for MemoryTarget {
 }
 
 impl Stopped for MemoryTarget {
+    fn finds(&mut self, range: &Range<LiveAddr>) -> Result<Option<String>, TargetError> {
+        let mut others = self
+            .memory
+            .iter()
+            .filter(|memory| !range.contains(&memory.region.range.start));
+        let found = others.find_map(|memory| {
+            let at = crate::address_in(&memory.bytes, range)?;
+            Some(format!(
+                "an address of it is at {}",
+                LiveAddr(memory.region.range.start.0 + at as u64)
+            ))
+        });
+        Ok(found)
+    }
+
     fn stacks(&mut self) -> Result<Vec<Stack>, TargetError> {
         Ok(self.stacks.clone())
     }

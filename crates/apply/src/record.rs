@@ -163,6 +163,9 @@ pub struct Record {
     /// Functions that no other image may import while it is live.
     #[serde(default)]
     pub unshared: Vec<String>,
+    /// True if its code takes no address of anything of its own.
+    #[serde(default)]
+    pub alone: bool,
 }
 
 impl Record {
@@ -311,6 +314,7 @@ pub(crate) fn sample() -> Record {
         code: None,
         imports: Vec::new(),
         unshared: Vec::new(),
+        alone: false,
     }
 }
 

@@ -330,6 +330,16 @@ pub trait Stopped {
     /// When a thread cannot be looked at.
     fn stacks(&mut self) -> Result<Vec<Stack>, TargetError>;
 
+    /// A place in memory or registers, for a person, that holds an address in `range`; or why that
+    /// is not known. `None` is a proof that there is none.
+    ///
+    /// # Errors
+    /// When a thread or memory cannot be looked at.
+    fn finds(&mut self, range: &Range<LiveAddr>) -> Result<Option<String>, TargetError> {
+        let _ = range;
+        Ok(Some("its memory cannot be searched".to_owned()))
+    }
+
     /// Writes, as [`Target::write`] does.
     ///
     /// # Errors

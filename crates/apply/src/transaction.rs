@@ -14,6 +14,7 @@ use crate::record::{ImportRecord, Record, State, set_state, write_record};
 use crate::registration::{register, tell_backtraces};
 use crate::settle::recover;
 use crate::switch::Switched;
+use crate::unload::{Unloaded, takes_no_address};
 use crate::{ApplyError, Blocker, Preflight, Protection, Target, TargetError, refused};
 
 /// What callers of replaced functions may see.
@@ -109,6 +110,8 @@ pub struct Outcome {
     pub replaced: Option<String>,
     /// Functions of the patch that were called.
     pub called: Vec<Called>,
+    /// What became of its memory, if that was to be given back.
+    pub unloaded: Option<Unloaded>,
 }
 
 impl Outcome {
@@ -125,6 +128,7 @@ impl Outcome {
             stopped: Duration::ZERO,
             replaced: None,
             called: Vec::new(),
+            unloaded: None,
         }
     }
 }
@@ -298,6 +302,7 @@ fn record(
             })
             .collect(),
         unshared: patch.order.unshared.clone(),
+        alone: takes_no_address(patch),
     })
 }
 

@@ -114,7 +114,7 @@ pub(crate) enum Command {
     Replace(Apply),
     /// Take a patch back, byte for byte.
     #[command(
-        after_help = "Examples:\n  invivo revert -p 1234\n  invivo revert my-fix --all\n  invivo revert --to fix-1 -p 1234"
+        after_help = "Examples:\n  invivo revert -p 1234\n  invivo revert my-fix --all\n  invivo revert --to fix-1 -p 1234\n  invivo revert -p 1234 --unload"
     )]
     Revert(Revert),
     /// Which threads keep a quiescent apply waiting; stops all for a moment to look.

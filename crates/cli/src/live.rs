@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use invivo_apply::{Blocker, Called, Consistency, Options, Outcome};
+use invivo_apply::{Blocker, Called, Consistency, Options, Outcome, Unloaded};
 use invivo_patch::Judgement;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -29,6 +29,9 @@ pub(crate) struct ProcessOutcome {
     pub(crate) consistency: Option<Consistency>,
     /// Functions of the patch that were called, and what they answered.
     pub(crate) called: Vec<Called>,
+    /// What became of its memory, if that was to be given back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) unloaded: Option<Unloaded>,
     /// Functions that are hooked.
     pub(crate) hooks: usize,
     /// `page swap` or `stopped`.
@@ -202,6 +205,7 @@ fn done(pid: i32, outcome: Outcome, wall_us: u64) -> ProcessOutcome {
         replaced: outcome.replaced,
         consistency: Some(outcome.consistency),
         called: outcome.called,
+        unloaded: outcome.unloaded,
         hooks: outcome.hooks,
         switch: outcome.switch,
         wall_us,
@@ -224,6 +228,7 @@ pub(crate) fn failed(pid: i32, failure: &Failure, wall_us: u64) -> ProcessOutcom
         replaced: None,
         consistency: None,
         called: Vec::new(),
+        unloaded: None,
         hooks: 0,
         switch: None,
         wall_us,
@@ -275,6 +280,12 @@ fn print(outcome: &ProcessOutcome) {
         outcome.state,
         milliseconds(outcome.wall_us)
     );
+    if let Some(Unloaded { freed, kept, .. }) = &outcome.unloaded {
+        match kept {
+            Some(why) => anstream::println!("    its memory stays: {why}"),
+            None => anstream::println!("    its memory was given back: {freed} bytes"),
+        }
+    }
     for called in &outcome.called {
         anstream::println!(
             "    called {} {}, which answered {}",

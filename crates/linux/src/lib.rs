@@ -20,6 +20,7 @@ mod proc_file;
 mod process;
 mod ptrace;
 mod scan;
+mod search;
 mod seccomp;
 mod seize;
 mod signal_frame;

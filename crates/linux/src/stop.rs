@@ -1,6 +1,7 @@
 //! All threads stand for a moment.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -157,6 +158,10 @@ impl Stopped for AllStopped<'_> {
             });
         }
         Ok(stacks)
+    }
+
+    fn finds(&mut self, range: &Range<LiveAddr>) -> Result<Option<String>, TargetError> {
+        self.process.find_address(&self.threads, range)
     }
 
     fn write(&mut self, at: LiveAddr, bytes: &[u8]) -> Result<(), TargetError> {

@@ -60,6 +60,9 @@ pub(crate) struct Revert {
     /// Go back to this patch, which was live before, instead of to none: in one switch.
     #[arg(long, value_name = "NAME", conflicts_with = "name")]
     pub(crate) to: Option<String>,
+    /// Give the memory of patches that were taken back, too, where it is proved that nobody needs it.
+    #[arg(long, conflicts_with = "to")]
+    pub(crate) unload: bool,
     #[command(flatten)]
     pub(crate) targets: Targets,
     /// How many seconds to wait for another tool, or for threads that are in the way.

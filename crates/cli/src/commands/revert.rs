@@ -1,6 +1,6 @@
 //! `invivo revert`
 
-use invivo_apply::{Consistency, Outcome, OutcomeState, State, revert_to};
+use invivo_apply::{Consistency, Outcome, OutcomeState, State, revert_to, unload};
 use invivo_linux::{Access, Process};
 
 use crate::arguments::Revert;
@@ -19,7 +19,19 @@ pub(crate) fn run(revert: &Revert, output: &Output) -> Result<u8, Failure> {
         if let Some(name) = &revert.to {
             return Ok(vec![revert_to(&mut process, name, &options)?]);
         }
-        let outcomes = invivo_apply::revert(&mut process, name, &options)?;
+        let mut outcomes = invivo_apply::revert(&mut process, name, &options)?;
+        if revert.unload {
+            for unloaded in unload(&mut process, name, &options)? {
+                let known = outcomes.iter_mut().find(|one| one.patch == unloaded.patch);
+                match known {
+                    Some(one) => one.unloaded = Some(unloaded),
+                    None => outcomes.push(Outcome {
+                        unloaded: Some(unloaded.clone()),
+                        ..Outcome::new(OutcomeState::NothingToDo, &unloaded.patch)
+                    }),
+                }
+            }
+        }
         if outcomes.is_empty() {
             let name = name.unwrap_or("no live patch");
             return Ok(vec![Outcome::new(OutcomeState::NothingToDo, name)]);
