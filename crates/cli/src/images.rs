@@ -73,7 +73,11 @@ fn load_windows(search: &Search<'_>, bytes: Arc<[u8]>) -> Result<Image, Failure>
     let fail =
         |error: PeError| Failure::new(REFUSED, format!("{}: {error}", path.display())).hint(&hint);
     let pdb = Pdb::parse(&bytes).map_err(fail)?;
-    Image::from_pe(&image, &pdb).map_err(fail)
+    pdb.check(&image).map_err(fail)?;
+    Image::from_pe(&image, &pdb).map_err(|error| {
+        Failure::new(REFUSED, format!("{}: {error}", program.display()))
+            .hint("images for x86-64 can be compared; others can be looked at with: invivo inspect")
+    })
 }
 
 /// Reads a Windows image.

@@ -84,6 +84,16 @@ fn a_type_of_live_data_that_grew() {
 }
 
 #[test]
+fn a_variable_that_starts_with_another_value() {
+    let other = Build::fixed("answer").with("-DINITIAL");
+    let why = refused("initial", &Build::base(), &other);
+    assert!(
+        why.contains("InitialValue") && why.contains("total"),
+        "{why}"
+    );
+}
+
+#[test]
 fn a_signature_that_others_call() {
     let wider = Build::fixed("answer").with("-DWIDER");
     let why = refused("wider", &Build::base(), &wider);

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use invivo_format::hpat::{
     Base, Chunk, ChunkKind, HotPatch, Options, Record, Weight, base_flags, place, read, validate,
 };
-use invivo_image::Rva;
-use invivo_image::pe::{PeImage, PeMachine, checksum};
+use invivo_image::pe::{Pdb, PeImage, PeMachine, checksum};
+use invivo_image::{Image, Rva};
 use windows_tests::{Build, Library, build, readobj};
 
 fn folder(name: &str) -> PathBuf {
@@ -81,6 +81,36 @@ fn an_image_is_read_as_others_read_it() {
     );
     let view = image.code_view().expect("it names its PDB");
     assert_eq!(view.path, "service.pdb");
+}
+
+#[test]
+fn other_machines_are_read_too() {
+    for (target, machine, code) in [
+        ("aarch64-windows-msvc", PeMachine::Arm64, "0xAA64"),
+        ("i686-windows-msvc", PeMachine::I386, "0x14C"),
+    ] {
+        let how = Build {
+            compile: vec![format!("--target={target}")],
+            ..Build::default()
+        };
+        let library = build(&folder(target), "base", "service", &how).expect("it is built");
+        let image = library.image().expect("a Windows image");
+        let told = readobj(
+            &["--file-headers", "--coff-exports", "--coff-basereloc"],
+            &library.path,
+        );
+        let told = told.expect("llvm-readobj reads it");
+        assert_eq!(image.machine, machine);
+        assert!(told.contains(code), "{told}");
+        assert_eq!(u64::from(image.size), number(&told, "SizeOfImage"));
+        assert_eq!(image.exports.len(), told.matches("Export {").count());
+        let pointers = told.matches("Type: DIR64").count() + told.matches("Type: HIGHLOW").count();
+        assert_eq!(image.relocations.len(), pointers);
+        // It can be looked at, but not compared.
+        let pdb = Pdb::parse(&std::fs::read(&library.pdb).expect("a PDB file"));
+        let error = Image::from_pe(&image, &pdb.expect("a PDB file")).expect_err("not x86-64");
+        assert!(error.to_string().contains(machine.name()), "{error}");
+    }
 }
 
 fn export(image: &PeImage, name: &str) -> u32 {

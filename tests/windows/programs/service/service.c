@@ -1,6 +1,10 @@
 #include "service.h"
 
+#ifdef INITIAL
+int total = 30;
+#else
 int total = 3;
+#endif
 state service_state = {0, "service", &total};
 static int sum = 5;
 const int limit = 9;
