@@ -150,15 +150,20 @@ pub fn jump_table(
             target,
         })
     };
-    let entries: Vec<_> = (0..next / u64::from(width)).map_while(target_of).collect();
+    let read = |count: u64| (0..count).map_while(target_of).collect::<Vec<_>>();
+    let entries = read(next / u64::from(width));
     // Most references fail here; to look for the jump first would go through the whole
     // function for each of them.
     if entries.is_empty() || !lines.iter().any(jumps_through) {
         return None;
     }
-    // A table that its own guard says is longer than what could be read is not understood.
-    let guarded = guard(lines, index).is_some_and(|count| count > entries.len() as u64);
-    (!guarded).then_some(entries)
+    let Some(count) = guard(lines, index).filter(|count| *count > entries.len() as u64) else {
+        return Some(entries);
+    };
+    // A number that looks like an address seems to refer into the middle of the table: all of
+    // it is there, or it is not understood.
+    let all = read(count.min(room / u64::from(width)));
+    (all.len() as u64 == count).then_some(all)
 }
 
 /// True for an instruction that may load the address of a jump table or an entry of one.

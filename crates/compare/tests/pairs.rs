@@ -637,3 +637,44 @@ fn a_record_is_no_table_because_a_table_follows_in_its_register() {
     let said = compare("record-table-text", RECORD_BEFORE_TABLE, &fixed);
     assert_eq!(said.names(), ["pick"], "the table itself is compared");
 }
+
+/// A table of places in its own function, and a number that looks like the address of one of
+/// its entries.
+const CUT_TABLE: &str = r#"
+#include <stdio.h>
+long pick(long which);
+__asm__(
+    ".text\n.globl pick\n.type pick, @function\npick:\n"
+    "cmp $5, %rdi\n"
+    "ja 9f\n"
+    "jmp *.Ltable(,%rdi,8)\n"
+    "1: mov $11, %eax\n ret\n"
+    "2: mov $22, %eax\n ret\n"
+    "3: mov $33, %eax\n ret\n"
+    "9: xor %eax, %eax\n ret\n"
+    ".size pick, . - pick\n"
+    ".section .rodata\n.balign 8\n"
+    ".Ltable: .quad 1b, 2b, 3b, 2b, 1b, 3b\n"
+    ".data\n.balign 8\n.type number, @object\nnumber: .quad .Ltable + 16\n.size number, 8\n"
+    ".text\n");
+N int before(int x) { return printf("%d\n", x); }
+int main(int n, char **v) { (void)v; return before(n) + (int)pick(n); }
+"#;
+
+#[test]
+fn a_table_is_as_long_as_its_guard_says() {
+    let base = source(CUT_TABLE);
+    let moved = base.replace(
+        "printf(\"%d\\n\", x)",
+        "printf(\"%d\\n\", x) + printf(\"%x\\n\", x * 77)",
+    );
+    // The number is another one, too, and seems to cut the table elsewhere.
+    let moved = moved.replace(".Ltable + 16", ".Ltable + 24");
+    // In the order of the source, so that the table's function moves.
+    let flags = ["-no-pie", "-fno-pie", "-fno-toplevel-reorder"];
+    let said = compare_with("cut-table", &base, &moved, &flags);
+    assert_eq!(said.names(), ["before"], "{:?}", said.hot);
+    let other = moved.replace("3b, 2b, 1b, 3b", "3b, 2b, 1b, 2b");
+    let said = compare_with("cut-table-end", &base, &other, &flags);
+    assert_eq!(said.names(), ["before", "pick"], "its last entry");
+}
