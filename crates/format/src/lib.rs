@@ -4,5 +4,6 @@
 mod digest;
 pub mod elf;
 pub mod final_image;
+pub mod hotp1;
 pub mod hpat;
 pub mod symbols;

@@ -1,0 +1,45 @@
+//! The hot patches of Windows Server 2003 to Windows 7: the section `.hotp1` of a patch module.
+//!
+//! ```text
+//! HOTPATCH_HEADER ─► fixup regions, validations, hooks, the target's name
+//! ```
+//!
+//! The names are those of the format. No sample of Microsoft's is at hand: the layouts are those
+//! of a public header and of the description of 2007, which agree.
+
+mod model;
+mod read;
+mod rules;
+mod validate;
+mod write;
+
+pub use model::{
+    Fixup, FixupKind, FixupRegion, Hook, HookKind, LegacyPatch, ModuleId, Validation, hook_options,
+    validation_flags,
+};
+pub use read::read;
+pub use rules::Rule;
+pub use validate::{Finding, validate};
+pub use write::write;
+
+/// The section's name.
+pub const SECTION: &str = ".hotp1";
+
+/// Why there is no such patch to be had.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{rule}: {text}")]
+pub struct Hotp1Error {
+    /// The rule that is broken.
+    pub rule: Rule,
+    /// What is wrong, and where.
+    pub text: String,
+}
+
+impl Hotp1Error {
+    fn new(rule: Rule, text: impl Into<String>) -> Self {
+        Hotp1Error {
+            rule,
+            text: text.into(),
+        }
+    }
+}

@@ -1,0 +1,347 @@
+//! The section `.hotp1`: the worked example, models that go through a file and come back, and an
+//! image for each way to break a rule.
+
+mod scene;
+
+use std::collections::BTreeSet;
+
+use invivo_format::hotp1::{
+    Finding, Fixup, FixupKind, FixupRegion, Hook, HookKind, LegacyPatch, ModuleId, Rule,
+    Validation, hook_options, read, validate, validation_flags, write,
+};
+use invivo_image::pe::{PeImage, PeMachine};
+use proptest::prelude::*;
+use scene::{CHECKSUM, Recipe, parse, put};
+
+const AT: u32 = 0x5000;
+const CODE: u32 = 0x6000_0020;
+const DATA: u32 = 0xc000_0040;
+
+/// The example of the format's description: two hooks on a function that was made for it.
+fn example() -> LegacyPatch {
+    let hook = |kind, options, at, to, validation| Hook {
+        kind,
+        options,
+        at,
+        to,
+        validation: Some(validation),
+    };
+    let fixup = |offset, kind| Fixup { offset, kind };
+    let validation = |bytes: &[u8], target| Validation {
+        bytes: bytes.to_vec(),
+        target,
+        flags: validation_flags::HOOK_TARGET,
+    };
+    LegacyPatch {
+        hotp_base: 0x3333_0000,
+        target_base: 0x2222_0000,
+        target_name: "target.dll".to_owned(),
+        id: ModuleId::checksum(CHECKSUM),
+        fixups: vec![FixupRegion {
+            page: 1,
+            fixups: vec![fixup(0x24, FixupKind::Va32), fixup(0x31, FixupKind::Pc32)],
+        }],
+        validations: vec![
+            validation(&[0x90; 5], 0x106b),
+            validation(&[0x8b, 0xff], 0x1070),
+        ],
+        hooks: vec![
+            hook(HookKind::X86Jmp, 5, 0x106b, 0x1000, 0),
+            hook(HookKind::Jmp2B, 2, 0x1070, 0xffff_fff9, 1),
+        ],
+    }
+}
+
+const EXAMPLE: &str = "
+48 4F 54 31 00 00 01 00 01 00 00 00 98 50 00 00
+02 00 00 00 60 50 00 00 02 00 00 00 78 50 00 00
+00 00 33 33 00 00 00 00 00 00 22 22 00 00 00 00
+A0 50 00 00 03 00 00 00 F1 D2 04 00 00 00 00 00
+00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00
+90 90 90 90 90 00 00 00 8B FF 00 00 00 00 00 00
+50 50 00 00 6B 10 00 00 05 00 01 00 58 50 00 00
+70 10 00 00 02 00 01 00 02 00 05 00 6B 10 00 00
+00 10 00 00 60 50 00 00 04 00 02 00 70 10 00 00
+F9 FF FF FF 6C 50 00 00 01 00 20 00 24 10 31 20
+74 61 72 67 65 74 2E 64 6C 6C 00";
+
+/// A patch module with these bytes as its section.
+fn module(wide: bool, section: &[u8]) -> PeImage {
+    let recipe = Recipe {
+        wide,
+        parts: vec![
+            (".text", 0x1000, vec![0xcc; 0x1000], CODE),
+            (".hotp1", AT, section.to_vec(), DATA),
+        ],
+        directories: Vec::new(),
+        image_size: 0x4_0000,
+    };
+    parse(&recipe.file())
+}
+
+/// The target: a function with padding before it.
+fn target() -> PeImage {
+    let mut code = vec![0xcc; 0x1000];
+    code[0x6b..0x70].fill(0x90);
+    code[0x70..0x72].copy_from_slice(&[0x8b, 0xff]);
+    let recipe = Recipe {
+        wide: false,
+        parts: vec![(".text", 0x1000, code, CODE)],
+        directories: Vec::new(),
+        image_size: 0x3000,
+    };
+    parse(&recipe.file())
+}
+
+fn bytes_of(patch: &LegacyPatch) -> Vec<u8> {
+    write(patch, PeMachine::I386, AT).expect("it can be written")
+}
+
+#[test]
+fn the_worked_example_is_written_and_read_byte_for_byte() {
+    let digits = EXAMPLE.split_whitespace();
+    let bytes: Vec<u8> = digits
+        .map(|byte| u8::from_str_radix(byte, 16).expect("hexadecimal digits"))
+        .collect();
+    assert_eq!(bytes_of(&example()), bytes);
+    let image = module(false, &bytes);
+    assert_eq!(read(&image), Ok(Some(example())));
+    assert_eq!(validate(&image, &example(), Some(&target())), []);
+}
+
+#[test]
+fn an_image_without_the_section_has_no_patch() {
+    assert_eq!(read(&target()), Ok(None));
+}
+
+/// All that is found in a module with this section.
+fn found_in(bytes: &[u8]) -> Vec<Finding> {
+    let image = module(false, bytes);
+    match read(&image) {
+        Ok(patch) => validate(
+            &image,
+            &patch.expect("the section is there"),
+            Some(&target()),
+        ),
+        Err(error) => vec![error],
+    }
+}
+
+fn rules(findings: &[Finding]) -> BTreeSet<Rule> {
+    findings.iter().map(|finding| finding.rule).collect()
+}
+
+/// The example with one thing broken in the file.
+fn forged(change: impl Fn(&mut Vec<u8>)) -> Vec<Finding> {
+    let mut bytes = bytes_of(&example());
+    change(&mut bytes);
+    found_in(&bytes)
+}
+
+/// The example with one thing broken in the model.
+fn changed(change: impl Fn(&mut LegacyPatch)) -> Vec<Finding> {
+    let mut patch = example();
+    change(&mut patch);
+    found_in(&bytes_of(&patch))
+}
+
+macro_rules! attacks {
+    ($($name:ident $rule:ident $broken:expr;)*) => {
+        $(#[test]
+        fn $name() {
+            let findings = $broken;
+            assert_eq!(rules(&findings), BTreeSet::from([Rule::$rule]), "{findings:?}");
+        })*
+    };
+}
+
+attacks! {
+    b01_a_header_that_is_cut_off B01 forged(|bytes| bytes.truncate(79));
+    b02_another_signature B02 forged(|bytes| bytes[0] = b'h');
+    b02_a_later_version B02 forged(|bytes| put(bytes, 4, 0x0002_0000));
+    b03_hooks_behind_the_image B03 forged(|bytes| put(bytes, 0x1c, 0x3_fff8));
+    b03_millions_of_hooks B03 forged(|bytes| put(bytes, 0x18, 0x0fff_ffff));
+    b03_validations_at_an_odd_place B03 forged(|bytes| put(bytes, 0x14, AT + 0x61));
+    b03_regions_without_end B03 forged(|bytes| {
+        put(bytes, 0x08, u32::MAX);
+        put(bytes, 0x0c, AT + 172);
+    });
+    b03_a_hook_that_leads_out_of_the_patch B03 changed(|patch| patch.hooks[0].to = 0x4_0000);
+    b04_an_odd_number_of_fixups B04 forged(|bytes| put(bytes, 0x98, 1 << 20 | 1));
+    b05_a_type_that_nobody_knows B05 forged(|bytes| bytes[0x9d] = 0x50);
+    b05_padding_before_a_fixup B05 changed(|patch| patch.fixups[0].fixups[0].kind = FixupKind::None);
+    b06_a_fixup_outside B06 changed(|patch| patch.fixups[0].page = 0x3f);
+    b06_two_fixups_of_one_word B06 changed(|patch| patch.fixups[0].fixups[1].offset = 0x26);
+    b07_a_validation_behind_the_target B07 changed(|patch| {
+        patch.hooks[0].validation = None;
+        patch.validations[0].target = 0x2fff;
+    });
+    b07_a_target_with_other_bytes B07 changed(|patch| patch.validations[0].bytes[4] = 0xcc);
+    b07_bytes_that_are_not_there B07 forged(|bytes| put(bytes, 0x60, 0x4_0000));
+    b08_a_hook_for_another_machine B08 changed(|patch| patch.hooks[0].kind = HookKind::Other(32));
+    b09_a_jump_in_four_bytes B09 changed(|patch| patch.hooks[0].options = 4);
+    b10_two_hooks_in_one_place B10 changed(|patch| patch.hooks.push(Hook {
+        kind: HookKind::Va32, options: 4, at: 0x1071, to: 0x1000, validation: None,
+    }));
+    b12_a_hook_that_names_no_validation B12 forged(|bytes| put(bytes, 0x84, AT + 0x64));
+    b12_a_validation_of_another_place B12 changed(|patch| patch.hooks[0].validation = Some(1));
+    b13_a_short_jump_into_old_code B13 changed(|patch| patch.hooks[1].to = 0xffff_fff8);
+    b14_a_method_that_cannot_be_checked B14 changed(|patch| patch.id.method = 2);
+    b14_another_build B14 changed(|patch| patch.id = ModuleId::checksum(1));
+    b14_something_behind_the_checksum B14 changed(|patch| patch.id.value[20] = 1);
+    b15_a_name_without_end B15 forged(|bytes| put(bytes, 0x30, AT + 0x50));
+    b15_a_name_with_a_folder B15 changed(|patch| patch.target_name = "..\\target.dll".to_owned());
+}
+
+/// On x86-64 a patch may be loaded farther away than a jump reaches.
+#[test]
+fn b11_a_jump_that_may_not_reach() {
+    let mut patch = example();
+    let found = |patch: &LegacyPatch| {
+        let bytes = write(patch, PeMachine::Amd64, AT).expect("it can be written");
+        let image = module(true, &bytes);
+        validate(
+            &image,
+            &read(&image).expect("it is sound").expect("it is there"),
+            None,
+        )
+    };
+    assert_eq!(rules(&found(&patch)), BTreeSet::from([Rule::B11]));
+    patch.hooks[0].options |= hook_options::NEAR;
+    assert_eq!(found(&patch), []);
+    patch.hooks[0].kind = HookKind::Va32;
+    assert_eq!(rules(&found(&patch)), BTreeSet::from([Rule::B11]));
+}
+
+/// A mark of type 10 in the debug directory, with the signature of a cold patch.
+#[test]
+fn b16_a_mark_that_says_cold() {
+    for (signature, broken) in [(0xd201_u32, false), (0xd202, true)] {
+        let mut data = vec![0; 0x40];
+        put(&mut data, 12, 10);
+        put(&mut data, 16, 4);
+        put(&mut data, 20, 0x3020);
+        put(&mut data, 0x20, signature << 16 | 1);
+        let mut recipe = Recipe {
+            wide: false,
+            parts: vec![
+                (".text", 0x1000, vec![0xcc; 0x1000], CODE),
+                (".rdata", 0x3000, data, DATA),
+                (".hotp1", AT, bytes_of(&example()), DATA),
+            ],
+            directories: vec![(6, 0x3000, 28)],
+            image_size: 0x4_0000,
+        };
+        // Where the data of the entry are in the file: behind headers and code.
+        put(&mut recipe.parts[1].2, 24, 0x400 + 0x1000 + 0x20);
+        let image = parse(&recipe.file());
+        let findings = validate(&image, &example(), Some(&target()));
+        let expected = if broken { vec![Rule::B16] } else { Vec::new() };
+        assert_eq!(
+            rules(&findings),
+            BTreeSet::from_iter(expected),
+            "{findings:?}"
+        );
+    }
+}
+
+/// Cut anywhere, it is an error or another patch, and never a panic.
+#[test]
+fn every_truncation_is_survived() {
+    let whole = bytes_of(&example());
+    for length in 0..whole.len() {
+        let image = module(false, &whole[..length]);
+        if let Ok(Some(patch)) = read(&image) {
+            let _ = validate(&image, &patch, Some(&target()));
+        }
+    }
+}
+
+fn any_patch() -> impl Strategy<Value = LegacyPatch> {
+    let kind = prop_oneof![
+        Just(FixupKind::Va32),
+        Just(FixupKind::Pc32),
+        Just(FixupKind::Va64),
+        Just(FixupKind::Pc64),
+        Just(FixupKind::None),
+    ];
+    let fixup = (0..0x1000_u16, kind).prop_map(|(offset, kind)| Fixup { offset, kind });
+    let region = (
+        0..1_u32 << 20,
+        prop::collection::vec((fixup.clone(), fixup), 0..4),
+    );
+    let region = region.prop_map(|(page, pairs)| FixupRegion {
+        page,
+        fixups: pairs.into_iter().flat_map(|(a, b)| [a, b]).collect(),
+    });
+    let validation = (
+        prop::collection::vec(any::<u8>(), 0..40),
+        any::<u32>(),
+        any::<u16>(),
+    );
+    let validation = validation.prop_map(|(bytes, target, flags)| Validation {
+        bytes,
+        target,
+        flags,
+    });
+    let hook = (
+        any::<u16>(),
+        any::<u16>(),
+        any::<u32>(),
+        any::<u32>(),
+        any::<Option<prop::sample::Index>>(),
+    );
+    (
+        any::<(u64, u64, u32, [u8; 24])>(),
+        "[ -~]{1,40}",
+        prop::collection::vec(region, 0..4),
+        prop::collection::vec(validation, 0..4),
+        prop::collection::vec(hook, 0..4),
+    )
+        .prop_map(
+            |((hotp_base, target_base, method, value), target_name, fixups, validations, hooks)| {
+                let hooks = hooks
+                    .into_iter()
+                    .map(|(kind, options, at, to, validation)| Hook {
+                        kind: HookKind::of(kind),
+                        options,
+                        at,
+                        to,
+                        validation: validation
+                            .filter(|_| !validations.is_empty())
+                            .map(|index| index.index(validations.len())),
+                    });
+                LegacyPatch {
+                    hotp_base,
+                    target_base,
+                    target_name,
+                    id: ModuleId { method, value },
+                    fixups,
+                    hooks: hooks.collect(),
+                    validations,
+                }
+            },
+        )
+}
+
+proptest! {
+    #[test]
+    fn any_patch_comes_back(patch in any_patch(), wide in any::<bool>()) {
+        let machine = if wide { PeMachine::Amd64 } else { PeMachine::I386 };
+        let bytes = write(&patch, machine, AT).expect("it can be written");
+        prop_assert_eq!(&bytes, &write(&patch, machine, AT).expect("again"));
+        let image = module(wide, &bytes);
+        prop_assert_eq!(read(&image).expect("it was just written"), Some(patch.clone()));
+        let _ = validate(&image, &patch, Some(&target()));
+    }
+
+    #[test]
+    fn any_change_is_survived(at in 0..171_usize, value in any::<u8>()) {
+        let mut bytes = bytes_of(&example());
+        bytes[at] = value;
+        let image = module(false, &bytes);
+        if let Ok(Some(patch)) = read(&image) {
+            let _ = validate(&image, &patch, Some(&target()));
+        }
+    }
+}
