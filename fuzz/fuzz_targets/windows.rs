@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use invivo_format::hotp1;
 use invivo_format::hpat::{Options, place, read, read_metadata, validate, write};
 use invivo_image::pe::PeImage;
 use libfuzzer_sys::fuzz_target;
@@ -19,6 +20,11 @@ fuzz_target!(|data: &[u8]| {
     let Ok(image) = PeImage::parse(Arc::from(data)) else {
         return;
     };
+    if let Ok(Some(legacy)) = hotp1::read(&image) {
+        let _ = hotp1::validate(&image, &legacy, Some(&image));
+        let written = hotp1::write(&legacy, image.machine, 0x1000);
+        written.expect("what is read can be written");
+    }
     let options = Options {
         base: Some(&image),
         capacity: None,

@@ -94,7 +94,8 @@ pub(crate) enum Command {
     /// Show everything that is in a patch, or in a Windows image.
     #[command(after_help = "Examples:\n  invivo inspect fix.patch\n  invivo inspect server.dll")]
     Inspect(Inspect),
-    /// Is the hot-patch metadata of a Windows image sound? Each rule (A01 to A31) is looked at.
+    /// Is the hot-patch metadata of a Windows image sound? Each rule (A01 to A31, or B01 to B16
+    /// for the `.hotp1` of older Windows) is looked at.
     #[command(
         after_help = "Examples:\n  invivo check server_hotpatch.dll --base server.dll\n  invivo explain A11"
     )]

@@ -11,6 +11,7 @@ pub(crate) mod explain;
 pub(crate) mod final_image;
 pub(crate) mod image;
 pub(crate) mod inspect;
+pub(crate) mod legacy;
 pub(crate) mod list;
 pub(crate) mod plan;
 pub(crate) mod recover;

@@ -1,6 +1,8 @@
 //! `invivo check`
 
+use invivo_format::hotp1::{self, Rule};
 use invivo_format::hpat::{Options, Report, Weight, validate};
+use invivo_image::pe::PeImage;
 use owo_colors::OwoColorize;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -46,13 +48,18 @@ struct More {
 pub(crate) fn run(check: &Check, output: &Output) -> Result<u8, Failure> {
     let image = load_pe(&check.image)?;
     let base = check.base.as_deref().map(load_pe).transpose()?;
-    let options = Options {
-        base: base.as_ref(),
-        capacity: Some(check.capacity),
+    let legacy = image.sections.iter().any(|s| s.name == hotp1::SECTION);
+    let (checked, parts) = if legacy {
+        checked_legacy(check, &image, base.as_ref())
+    } else {
+        let options = Options {
+            base: base.as_ref(),
+            capacity: Some(check.capacity),
+        };
+        let report = validate(&image, &options);
+        (checked(check, &report), records(&report))
     };
-    let report = validate(&image, &options);
-    let checked = checked(check, &report);
-    output.data(&checked, || print(&checked, &report))?;
+    output.data(&checked, || print(&checked, &parts))?;
     Ok(if checked.sound { 0 } else { REFUSED })
 }
 
@@ -81,7 +88,49 @@ fn checked(check: &Check, report: &Report) -> Checked {
     }
 }
 
-fn print(checked: &Checked, report: &Report) {
+/// A module with a section `.hotp1`, and how many hooks it has in words.
+fn checked_legacy(check: &Check, image: &PeImage, base: Option<&PeImage>) -> (Checked, String) {
+    let (findings, hooks) = match hotp1::read(image) {
+        Ok(patch) => {
+            let patch = patch.unwrap_or_default();
+            (hotp1::validate(image, &patch, base), patch.hooks.len())
+        }
+        Err(error) => (vec![error], 0),
+    };
+    let about_target = [Rule::B03, Rule::B07, Rule::B14];
+    let checked = Checked {
+        schema: "invivo.check/1",
+        file: check.image.display().to_string(),
+        base: check.base.as_ref().map(|path| path.display().to_string()),
+        sound: findings.is_empty(),
+        findings: findings
+            .into_iter()
+            .map(|finding| FindingDump {
+                rule: finding.rule.id(),
+                weight: "refused",
+                by: "strict",
+                text: finding.text,
+            })
+            .collect(),
+        more: Vec::new(),
+        without_base: match base {
+            Some(_) => Vec::new(),
+            None => about_target.map(Rule::id).to_vec(),
+        },
+    };
+    (checked, format!("{hooks} hooks"))
+}
+
+/// How many records there are, in words.
+fn records(report: &Report) -> String {
+    let records: usize = report.parsed.as_ref().map_or(0, |parsed| {
+        let chunks = parsed.patch.bases.iter().flat_map(|base| &base.chunks);
+        chunks.map(|chunk| chunk.records.len()).sum()
+    });
+    format!("{records} records")
+}
+
+fn print(checked: &Checked, parts: &str) {
     for finding in &checked.findings {
         let refuses = match finding.by {
             "kernel" => "Windows refuses it",
@@ -99,10 +148,6 @@ fn print(checked: &Checked, report: &Report) {
     if !checked.findings.is_empty() {
         anstream::println!();
     }
-    let records = report.parsed.as_ref().map_or(0, |parsed| {
-        let chunks = parsed.patch.bases.iter().flat_map(|base| &base.chunks);
-        chunks.map(|chunk| chunk.records.len()).sum()
-    });
     let file = &checked.file;
     if checked.sound {
         let all = if checked.without_base.is_empty() {
@@ -110,7 +155,7 @@ fn print(checked: &Checked, report: &Report) {
         } else {
             "sound as far as it was looked at"
         };
-        anstream::println!("{file}: {all}, {records} records");
+        anstream::println!("{file}: {all}, {parts}");
     } else {
         anstream::println!(
             "{file}: not sound; `invivo explain {}` tells more",

@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 use invivo_compare::Rule;
-use invivo_format::hpat;
+use invivo_format::{hotp1, hpat};
 use owo_colors::OwoColorize;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -17,14 +17,18 @@ use crate::output::Output;
 pub(crate) enum AnyRule {
     Change(Rule),
     Metadata(hpat::Rule),
+    Legacy(hotp1::Rule),
 }
 
 impl FromStr for AnyRule {
     type Err = String;
 
     fn from_str(text: &str) -> Result<AnyRule, String> {
+        if let Ok(rule) = text.parse() {
+            return Ok(AnyRule::Metadata(rule));
+        }
         match text.parse() {
-            Ok(rule) => Ok(AnyRule::Metadata(rule)),
+            Ok(rule) => Ok(AnyRule::Legacy(rule)),
             Err(_) => text.parse().map(AnyRule::Change),
         }
     }
@@ -60,6 +64,19 @@ impl Explained {
         match rule {
             AnyRule::Change(rule) => Explained::change(rule),
             AnyRule::Metadata(rule) => Explained::metadata(rule),
+            AnyRule::Legacy(rule) => Explained::legacy(rule),
+        }
+    }
+
+    fn legacy(rule: hotp1::Rule) -> Explained {
+        Explained {
+            id: rule.id(),
+            meaning: rule.meaning(),
+            why: rule.why(),
+            remedy: rule.remedy(),
+            example: rule.example(),
+            may_be_allowed: false,
+            refused_by: Some("strict"),
         }
     }
 
@@ -96,7 +113,9 @@ pub(crate) fn run(explain: &Explain, output: &Output) -> Result<u8, Failure> {
         None => {
             let changes = Rule::ALL.into_iter().map(AnyRule::Change);
             let metadata = hpat::Rule::ALL.into_iter().map(AnyRule::Metadata);
-            changes.chain(metadata).map(Explained::of).collect()
+            let legacy = hotp1::Rule::ALL.iter().copied().map(AnyRule::Legacy);
+            let all = changes.chain(metadata).chain(legacy);
+            all.map(Explained::of).collect()
         }
     };
     let rules = Rules {

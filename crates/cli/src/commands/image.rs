@@ -8,6 +8,7 @@ use invivo_image::pe::{ImportedSymbol, PeImage, checksum};
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use crate::commands::legacy::{self, LegacyDump};
 use crate::failure::Failure;
 use crate::images::parse_pe;
 use crate::output::Output;
@@ -47,6 +48,8 @@ pub(crate) struct ImageDump {
     load_config_size: Option<u32>,
     /// The hot-patch metadata, where it has some.
     hot_patch: Option<MetadataDump>,
+    /// The section `.hotp1` of older patches, where it has one.
+    hotp1: Option<LegacyDump>,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
@@ -155,6 +158,7 @@ fn dump(path: &Path, image: &PeImage) -> ImageDump {
         thread_locals: image.tls.is_some(),
         load_config_size: image.load_config.map(|config| config.size),
         hot_patch: metadata(image),
+        hotp1: legacy::dump(image),
     }
 }
 
@@ -317,6 +321,9 @@ fn print(dump: &ImageDump) {
     }
     if let Some(metadata) = &dump.hot_patch {
         print_metadata(metadata);
+    }
+    if let Some(patch) = &dump.hotp1 {
+        legacy::print(patch);
     }
 }
 

@@ -1,0 +1,146 @@
+//! `.hotp1`: what `invivo inspect` and `invivo check` tell of the patches of Windows Server 2003
+//! to Windows 7.
+
+use invivo_format::hotp1::{LegacyPatch, hook_options, read, validation_flags};
+use invivo_image::pe::PeImage;
+use schemars::JsonSchema;
+use serde::Serialize;
+
+/// The section `.hotp1`.
+#[derive(Debug, Default, Serialize, JsonSchema)]
+pub(crate) struct LegacyDump {
+    /// What forbids to read it, with the rule; then the rest is empty.
+    broken: Option<String>,
+    /// The module that it changes.
+    target: String,
+    /// How the exact build of that is known, and what that gives.
+    id_method: String,
+    id: String,
+    /// Where the fixups take the patch and the target to be.
+    patch_base: String,
+    target_base: String,
+    fixups: Vec<FixupDump>,
+    validations: Vec<ValidationDump>,
+    hooks: Vec<HookDump>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct FixupDump {
+    at: String,
+    kind: String,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct ValidationDump {
+    /// Where in the target.
+    at: String,
+    /// What it must have there.
+    bytes: String,
+    /// True if only the hook that names it looks at it.
+    of_hook: bool,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct HookDump {
+    /// The type's own name, or its number.
+    kind: String,
+    /// Where in the target.
+    at: String,
+    /// Where in the patch it leads; for a short jump the distance.
+    to: String,
+    /// Bytes that are replaced.
+    length: u32,
+    /// True if both images must lie within 2 GiB.
+    near: bool,
+    /// The validation that belongs to it, counted from 0.
+    validation: Option<usize>,
+}
+
+/// What the image has of it, if anything.
+pub(crate) fn dump(image: &PeImage) -> Option<LegacyDump> {
+    match read(image) {
+        Ok(patch) => patch.as_ref().map(shown),
+        Err(error) => Some(LegacyDump {
+            broken: Some(error.to_string()),
+            ..LegacyDump::default()
+        }),
+    }
+}
+
+fn shown(patch: &LegacyPatch) -> LegacyDump {
+    let digits = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let fixups = patch.fixups.iter().flat_map(|region| {
+        region.fixups.iter().map(|fixup| FixupDump {
+            at: format!("{:#x}", region.page << 12 | u32::from(fixup.offset)),
+            kind: format!("{:?}", fixup.kind).to_uppercase(),
+        })
+    });
+    let validations = patch.validations.iter().map(|validation| ValidationDump {
+        at: format!("{:#x}", validation.target),
+        bytes: digits(&validation.bytes),
+        of_hook: validation.flags & validation_flags::HOOK_TARGET != 0,
+    });
+    let hooks = patch.hooks.iter().map(|hook| HookDump {
+        kind: match hook.kind.name() {
+            "unknown" => hook.kind.code().to_string(),
+            name => name.to_owned(),
+        },
+        at: format!("{:#x}", hook.at),
+        to: format!("{:#x}", hook.to),
+        length: hook.length(),
+        near: hook.options & hook_options::NEAR != 0,
+        validation: hook.validation,
+    });
+    LegacyDump {
+        broken: None,
+        target: patch.target_name.clone(),
+        id_method: patch.id.name().to_owned(),
+        id: digits(&patch.id.value),
+        patch_base: format!("{:#x}", patch.hotp_base),
+        target_base: format!("{:#x}", patch.target_base),
+        fixups: fixups.collect(),
+        validations: validations.collect(),
+        hooks: hooks.collect(),
+    }
+}
+
+/// Prints it for a person.
+pub(crate) fn print(dump: &LegacyDump) {
+    anstream::println!("\nhot patch (.hotp1)");
+    if let Some(broken) = &dump.broken {
+        anstream::println!("  {broken}");
+        return;
+    }
+    let (target, method, id) = (&dump.target, &dump.id_method, &dump.id);
+    anstream::println!("  for {target}, {method} {id}");
+    let (patch, target) = (&dump.patch_base, &dump.target_base);
+    anstream::println!("  fixups for the patch at {patch}, the target at {target}");
+    for fixup in &dump.fixups {
+        anstream::println!("    {:<10} {}", fixup.at, fixup.kind);
+    }
+    anstream::println!("  the target must have");
+    for (number, validation) in dump.validations.iter().enumerate() {
+        let whose = if validation.of_hook {
+            ", for a hook"
+        } else {
+            ""
+        };
+        anstream::println!(
+            "    {number}: {:<10} {}{whose}",
+            validation.at,
+            validation.bytes
+        );
+    }
+    anstream::println!("  hooks");
+    for hook in &dump.hooks {
+        let near = if hook.near { ", within 2 GiB" } else { "" };
+        let validation = hook
+            .validation
+            .map_or(String::new(), |n| format!(", validation {n}"));
+        let (at, to, length) = (&hook.at, &hook.to, hook.length);
+        anstream::println!(
+            "    {at:<10} → {to}  {} of {length} bytes{near}{validation}",
+            hook.kind
+        );
+    }
+}
