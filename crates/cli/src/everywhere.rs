@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use invivo_apply::Outcome;
-use invivo_linux::Incarnation;
+use invivo_linux::{Incarnation, last_processor, own_processor};
 use invivo_patch::Judgement;
 
 use crate::failure::{Failure, INTERRUPTED, NOT_NOW};
@@ -73,7 +73,8 @@ fn in_parallel(
 ) -> Vec<(Incarnation, One)> {
     let workers = thread::available_parallelism().map_or(1, usize::from);
     let workers = workers.min(MOST_WORKERS).min(processes.len());
-    let left = Mutex::new(processes);
+    let place = |process: Incarnation| (last_processor(process.pid), process);
+    let left = Mutex::new(processes.into_iter().map(place).collect());
     let done = Mutex::new(Vec::new());
     thread::scope(|scope| {
         for _ in 0..workers {
@@ -90,11 +91,19 @@ fn in_parallel(
     done.into_inner().unwrap_or_default()
 }
 
-fn next(left: &Mutex<Vec<Incarnation>>, run: &Run) -> Option<Incarnation> {
+/// Processes that are still to be done, and where they ran last.
+type Left = Vec<(Option<usize>, Incarnation)>;
+
+/// The next one: where the caller runs, if there is one.
+fn next(left: &Mutex<Left>, run: &Run) -> Option<Incarnation> {
     if run.is_interrupted() {
         return None;
     }
-    left.lock().ok()?.pop()
+    let here = own_processor();
+    let mut left = left.lock().ok()?;
+    let beside = left.iter().rposition(|(processor, _)| *processor == here);
+    let number = beside.or(left.len().checked_sub(1))?;
+    Some(left.swap_remove(number).1)
 }
 
 fn one(

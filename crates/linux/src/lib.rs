@@ -34,6 +34,7 @@ mod ticks;
 mod traits;
 mod unwind;
 
+pub use priority::{last_processor, own_processor};
 pub use process::{Access, Process, processes};
 pub use scan::{Found, Incarnation, Scan};
 pub use traits::Traits;

@@ -2,7 +2,7 @@
 
 use std::marker::PhantomData;
 
-use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::sched::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity};
 use nix::unistd::Pid;
 
 use crate::proc_file;
@@ -50,17 +50,36 @@ impl First {
 
 /// Moves this thread; returns where it could run before.
 fn move_beside(pid: i32, tid: i32) -> Option<CpuSet> {
-    /// Of the values behind the name of the program, which may hold anything.
-    const PROCESSOR: usize = 36;
-    let stat = proc_file::read(&format!("/proc/{pid}/task/{tid}/stat")).ok()?;
-    let mut values = stat.rsplit_once(')')?.1.split_whitespace();
-    let processor: usize = values.nth(PROCESSOR)?.parse().ok()?;
+    let processor = processor(&format!("/proc/{pid}/task/{tid}/stat"))?;
     let this = Pid::from_raw(0);
     let before = sched_getaffinity(this).ok()?;
     let mut there = CpuSet::new();
     there.set(processor).ok()?;
     sched_setaffinity(this, &there).ok()?;
     Some(before)
+}
+
+/// The processor on which a thread ran last.
+fn processor(stat: &str) -> Option<usize> {
+    /// Of the values behind the name of the program, which may hold anything.
+    const PROCESSOR: usize = 36;
+    let stat = proc_file::read(stat).ok()?;
+    let mut values = stat.rsplit_once(')')?.1.split_whitespace();
+    values.nth(PROCESSOR)?.parse().ok()
+}
+
+/// The processor on which a process's first thread ran last. Whoever changes several
+/// processes takes first those that ran where it runs itself: a thread that is held is
+/// visited on its own processor, where two visitors would be in each other's way.
+#[must_use]
+pub fn last_processor(pid: i32) -> Option<usize> {
+    processor(&format!("/proc/{pid}/stat"))
+}
+
+/// The processor on which the caller runs.
+#[must_use]
+pub fn own_processor() -> Option<usize> {
+    sched_getcpu().ok()
 }
 
 impl Drop for First {
@@ -80,6 +99,16 @@ fn set(priority: i32) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn this_process_runs_on_a_processor_that_there_is() {
+        let own = std::process::id().cast_signed();
+        let all = sched_getaffinity(Pid::from_raw(0)).unwrap();
+        for processor in [last_processor(own), own_processor()] {
+            assert!(all.is_set(processor.unwrap()).unwrap());
+        }
+        assert_eq!(last_processor(i32::MAX), None);
+    }
 
     #[test]
     fn a_thread_may_run_everywhere_again_afterwards() {
