@@ -63,7 +63,8 @@ fn drain(pipe: Option<impl Read + Send + 'static>) -> thread::JoinHandle<String>
 
 /// Waits for a child; ends it and whatever it started when the limit is over.
 pub(crate) fn wait(child: &mut Child, limit: Duration, command: &Command) -> Result<ExitStatus> {
-    let end = Instant::now() + limit;
+    let begun = Instant::now();
+    let end = begun + limit;
     loop {
         if let Some(status) = child.try_wait()? {
             return Ok(status);
@@ -73,7 +74,10 @@ pub(crate) fn wait(child: &mut Child, limit: Duration, command: &Command) -> Res
             let program = command.get_program().to_string_lossy();
             bail!("{program} did not end within {} s", limit.as_secs());
         }
-        thread::sleep(Duration::from_millis(1));
+        // What ends soon is often timed, so that it is looked at often at first.
+        let soon = begun.elapsed() < Duration::from_millis(20);
+        let pause = if soon { 20 } else { 1_000 };
+        thread::sleep(Duration::from_micros(pause));
     }
 }
 
