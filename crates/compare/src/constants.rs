@@ -87,16 +87,25 @@ fn text(bytes: &[u8]) -> Option<&str> {
     // Texts of Rust have no NUL, and the next one may be far away: this is asked for each of
     // them, so whole words are looked at before single characters.
     let bytes = &bytes[..memchr::memchr(0, bytes)?];
-    let printable =
-        |c: char| !c.is_control() || matches!(c, '\n' | '\t' | '\r' | '\x1b' | '\x07' | '\x08');
-    if !bytes
-        .iter()
-        .all(|byte| printable(char::from(byte & 0x7f)) || *byte >= 0x80)
-    {
+    if bytes.chunks(64).any(holds_odd) {
         return None;
     }
     let text = std::str::from_utf8(bytes).ok()?;
+    let printable = |c: char| !c.is_control() || c.is_ascii();
     (text.is_ascii() || text.chars().all(printable)).then_some(text)
+}
+
+/// True if a byte is a control character that texts do not have. Nothing is decided before
+/// all bytes are looked at, so that the compiler can look at many in one instruction: texts of
+/// Rust are asked about again and again, each up to where the whole heap of them ends.
+fn holds_odd(bytes: &[u8]) -> bool {
+    const BELL: u8 = 0x07;
+    const ESCAPE: u8 = 0x1b;
+    const DELETE: u8 = 0x7f;
+    bytes.iter().fold(false, |odd, byte| {
+        let known = (BELL..=b'\n').contains(byte) | (*byte == b'\r') | (*byte == ESCAPE);
+        odd | (*byte == DELETE) | ((*byte < b' ') & !known)
+    })
 }
 
 /// One entry of a table of code places.
@@ -354,4 +363,24 @@ fn guard(lines: &[Line], index: usize) -> Option<u64> {
     (0..compare.op_count())
         .find(|op| crate::matching::is_immediate(compare.op_kind(*op)))
         .and_then(|op| compare.immediate(op).checked_add(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_hold_what_people_write() {
+        for byte in 1..=u8::MAX {
+            let known = matches!(byte, b'\n' | b'\t' | b'\r' | 0x1b | 0x07 | 0x08);
+            let one = [b'a', byte, 0];
+            let wanted = byte.is_ascii() && (known || !byte.is_ascii_control());
+            assert_eq!(text(&one).is_some(), wanted, "{byte:#x}");
+        }
+        assert_eq!(text("naïve\0".as_bytes()), Some("naïve"));
+        assert_eq!(text("\u{85}\0".as_bytes()), None);
+        assert_eq!(text(b"without an end"), None);
+        let long = [&[b'x'; 1000][..], &[1, 0]].concat();
+        assert_eq!(text(&long), None);
+    }
 }
