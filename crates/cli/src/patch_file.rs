@@ -3,7 +3,8 @@
 use std::io::Write;
 use std::path::Path;
 
-use invivo_format::{elf, final_image};
+use invivo_format::elf;
+use invivo_format::final_image::{self, Final, FinalError};
 use invivo_patch::{Hex, Patch};
 use sha2::{Digest as _, Sha256};
 
@@ -24,13 +25,13 @@ pub(crate) fn load(path: &Path) -> Result<PatchFile, Failure> {
 
 /// The patch that these bytes are; `path` is for messages.
 pub(crate) fn parse(path: &Path, bytes: &[u8]) -> Result<PatchFile, Failure> {
-    let bytes = match final_image::read(bytes) {
-        Ok(found) => found.patch.ok_or_else(|| {
+    let bytes = match final_of(path, bytes)? {
+        Some(found) => found.patch.ok_or_else(|| {
             let text = format!("{}: has no patch for running processes", path.display());
             Failure::new(REFUSED, text)
                 .hint("see why, and what it is, with: invivo diff BASE FIXED; what starts after invivo install is fixed")
         })?,
-        Err(_) => bytes,
+        None => bytes,
     };
     let patch = elf::read(bytes).map_err(|error| {
         let text = format!("{}: {error}", path.display());
@@ -48,6 +49,23 @@ pub(crate) fn parse(path: &Path, bytes: &[u8]) -> Result<PatchFile, Failure> {
         id: Hex(Sha256::digest(bytes).to_vec()),
         size: bytes.len(),
     })
+}
+
+/// The final image that these bytes are, if they are one; an error if it is damaged.
+pub(crate) fn final_of<'b>(path: &Path, bytes: &'b [u8]) -> Result<Option<Final<'b>>, Failure> {
+    match final_image::read(bytes) {
+        Ok(found) => Ok(Some(found)),
+        Err(FinalError::NotFinal(_)) => Ok(None),
+        Err(error) => {
+            let failure = Failure::new(REFUSED, format!("{}: {error}", path.display()));
+            Err(match error {
+                FinalError::Damaged { .. } => {
+                    failure.hint("copy the file again, or build it again")
+                }
+                _ => failure,
+            })
+        }
+    }
 }
 
 /// True unless the file is something else than a patch; it may be damaged.

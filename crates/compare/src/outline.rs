@@ -17,8 +17,8 @@ use crate::{Parts, Usage};
 /// A reference, as small as it can be: large programs have millions.
 #[derive(Clone, Copy, Debug)]
 struct Outward {
-    /// Where the operand is in the function, and in the lower bits how long it is, its kind,
-    /// and whether it may be the address of a table.
+    /// Where the operand is in the function, and in the lower bits how long it is and whether
+    /// it may be the address of a table.
     operand: u32,
     /// What it refers to, relative to the image.
     target: u32,

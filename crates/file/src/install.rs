@@ -48,10 +48,10 @@ pub fn install(path: &Path, image: &[u8], manifest: &Manifest) -> Result<Install
         changed: false,
         other_names: 0,
     };
-    if found == Hex(Sha256::digest(image).to_vec()) {
-        return Ok(done);
-    }
     if found != manifest.base.sha256 {
+        if found == Hex(Sha256::digest(image).to_vec()) {
+            return Ok(done);
+        }
         return Err(FileError::OtherFile {
             path: done.path,
             found: found.to_string(),

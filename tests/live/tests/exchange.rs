@@ -207,6 +207,25 @@ fn another_file_is_refused() -> Result<()> {
         let ran = invivo(&["install", &path, &image])?;
         ran.expect_code(1)?;
         ensure!(ran.stderr.contains("not a final image"), "{}", ran.told());
+        // One that was changed on its way is not taken for anything else.
+        let damaged = dir.join("damaged");
+        let mut bytes = fs::read(&scene.image)?;
+        bytes[0x200] ^= 1;
+        fs::write(&damaged, bytes)?;
+        let damaged = damaged.display().to_string();
+        for words in [
+            &["inspect", &damaged][..],
+            &["status", &damaged],
+            &["install", &damaged, &path],
+        ] {
+            let ran = invivo(words)?;
+            ran.expect_code(1)?;
+            ensure!(
+                ran.stderr.contains("the final image is damaged"),
+                "{}",
+                ran.told()
+            );
+        }
         ensure!(fs::read(&other)? == before);
         Ok(())
     })

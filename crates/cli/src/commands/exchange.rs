@@ -1,7 +1,7 @@
 //! `invivo install` and `invivo uninstall`
 
 use invivo_file::FileError;
-use invivo_format::final_image::{FinalError, Manifest, read};
+use invivo_format::final_image::Manifest;
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -9,6 +9,7 @@ use crate::arguments::{Install, Uninstall};
 use crate::failure::{Failure, NOT_NOW, PERMISSION, REFUSED, USAGE};
 use crate::images::read_file;
 use crate::output::Output;
+use crate::patch_file::final_of;
 
 /// `install --json` and `uninstall --json`.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -43,7 +44,7 @@ impl Exchanged {
 
 pub(crate) fn install(install: &Install, output: &Output) -> Result<u8, Failure> {
     let bytes = read_file(&install.image)?;
-    let found = read(&bytes).map_err(|error| not_final(&install.image, &error))?;
+    let found = final_of(&install.image, &bytes)?.ok_or_else(|| not_final(&install.image))?;
     let live = found.patch.is_some();
     let busy = output.busy("exchanging");
     let done = invivo_file::install(&install.file, &bytes, &found.manifest)?;
@@ -99,15 +100,9 @@ pub(crate) fn uninstall(uninstall: &Uninstall, output: &Output) -> Result<u8, Fa
     Ok(0)
 }
 
-fn not_final(path: &std::path::Path, error: &FinalError) -> Failure {
-    let failure = Failure::new(REFUSED, format!("{}: {error}", path.display()));
-    match error {
-        FinalError::NotFinal(_) => failure.hint(
-            "give a file that was written by: invivo build BASE FIXED --format final -o FILE",
-        ),
-        FinalError::Damaged { .. } => failure.hint("copy the file again, or build it again"),
-        _ => failure,
-    }
+fn not_final(path: &std::path::Path) -> Failure {
+    Failure::new(REFUSED, format!("{}: not a final image", path.display()))
+        .hint("give a file that was written by: invivo build BASE FIXED --format final -o FILE")
 }
 
 impl From<FileError> for Failure {

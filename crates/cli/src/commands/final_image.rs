@@ -15,7 +15,6 @@ use sha2::{Digest as _, Sha256};
 use crate::arguments::Pair;
 use crate::commands::inspect::{Dump, dump, print};
 use crate::failure::{Failure, REFUSED};
-use crate::images::read_file;
 use crate::output::Output;
 use crate::patch_file::parse;
 
@@ -63,15 +62,16 @@ pub(crate) fn write(
     options: &Options,
     patch: Option<&[u8]>,
 ) -> Result<Vec<u8>, Failure> {
-    let (base, fixed) = (read_file(&pair.base)?, read_file(&pair.fixed)?);
+    // The very bytes that were compared.
+    let (base, fixed) = (c.base.file(), c.fixed.file());
     let identity = Identity {
         name: options.name.clone(),
         labels: options.labels.clone(),
         creator: options.creator.clone(),
     };
-    let base = identify(&pair.base, &base, c.base);
-    let manifest = Manifest::new(identity, base, identify(&pair.fixed, &fixed, c.fixed));
-    final_image::write(&fixed, &manifest, patch)
+    let base = identify(&pair.base, base, c.base);
+    let manifest = Manifest::new(identity, base, identify(&pair.fixed, fixed, c.fixed));
+    final_image::write(fixed, &manifest, patch)
         .map_err(|error| Failure::new(REFUSED, format!("{}: {error}", pair.fixed.display())))
 }
 

@@ -10,7 +10,7 @@ use crate::commands::{final_image, image};
 use crate::failure::Failure;
 use crate::images::read_file;
 use crate::output::Output;
-use crate::patch_file::{PatchFile, parse};
+use crate::patch_file::{PatchFile, final_of, parse};
 
 /// `inspect --json`.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -89,7 +89,7 @@ pub(crate) fn run(inspect: &Inspect, output: &Output) -> Result<u8, Failure> {
     if PeImage::is_pe(&bytes) {
         return image::inspect(&inspect.patch, bytes, output);
     }
-    if let Ok(found) = invivo_format::final_image::read(&bytes) {
+    if let Some(found) = final_of(&inspect.patch, &bytes)? {
         return final_image::inspect(&inspect.patch, found, output);
     }
     let file = parse(&inspect.patch, &bytes)?;

@@ -7,7 +7,6 @@ use std::path::Path;
 
 use invivo_apply::{Standing, Target, TargetError, status};
 use invivo_file::{Disk, OnDisk, started_as};
-use invivo_format::final_image;
 use invivo_image::Image;
 use invivo_linux::{Access, Incarnation, Process, Scan, processes};
 use invivo_patch::Hex;
@@ -18,7 +17,7 @@ use crate::arguments::{self, Selectors};
 use crate::failure::{Failure, REFUSED};
 use crate::images::read_file;
 use crate::output::Output;
-use crate::patch_file::{PatchFile, is_patch, load, parse};
+use crate::patch_file::{PatchFile, final_of, is_patch, load, parse};
 
 /// `status --json`.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -91,7 +90,7 @@ pub(crate) fn run(asked: &arguments::Status, output: &Output) -> Result<u8, Fail
 /// The image that a patch or a program file is about.
 fn wanted(file: &Path) -> Result<Wanted, Failure> {
     let bytes = read_file(file)?;
-    if let Ok(found) = final_image::read(&bytes) {
+    if let Some(found) = final_of(file, &bytes)? {
         let name = file.display();
         let base = found.manifest.base.build_id.clone();
         return Ok(Wanted {

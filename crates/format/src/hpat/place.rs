@@ -77,12 +77,7 @@ pub fn place(image: &PeImage, patch: &HotPatch) -> Result<Placed, PlaceError> {
 
     let mut file = image.file().to_vec();
     let certificates = certificates(image)?;
-    let sections_end = image
-        .sections
-        .iter()
-        .map(|s| s.file_end())
-        .max()
-        .unwrap_or(0);
+    let sections_end = sections_end(image);
     if let Some(found) = &certificates {
         file.truncate(found.start);
         file[headers.security..headers.security + 8].fill(0);
@@ -216,6 +211,12 @@ fn headers(image: &PeImage) -> Result<Headers, PlaceError> {
     })
 }
 
+/// Where the last section ends in the file.
+fn sections_end(image: &PeImage) -> usize {
+    let ends = image.sections.iter().map(|section| section.file_end());
+    ends.max().unwrap_or(0)
+}
+
 /// The certificates, which must be the last thing in the file.
 fn certificates(image: &PeImage) -> Result<Option<Range<usize>>, PlaceError> {
     let Some(found) = image.directory(directory::SECURITY) else {
@@ -224,12 +225,7 @@ fn certificates(image: &PeImage) -> Result<Option<Range<usize>>, PlaceError> {
     let start = usize::try_from(found.at.0).unwrap_or(usize::MAX);
     let end = start.saturating_add(found.size as usize);
     let length = image.file().len();
-    let sections_end = image
-        .sections
-        .iter()
-        .map(|s| s.file_end())
-        .max()
-        .unwrap_or(0);
+    let sections_end = sections_end(image);
     // Signers fill up to eight bytes.
     if end > length || length - end >= 8 || start < sections_end {
         let text = format!(
