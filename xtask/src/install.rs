@@ -85,10 +85,13 @@ const INPUTS: &[&str] = &[
 /// What Windows images are built and looked at with; LLVM 22 is the first that knows hot patching.
 const WINDOWS: &[&str] = &["clang-22", "llvm-22"];
 
+/// What hypervisors are booted with, and what makes payloads for them.
+pub(crate) const XEN: &[&str] = &["qemu-system-x86", "build-essential", "binutils"];
+
 /// What all chores together need.
 pub(crate) fn everything() -> Vec<&'static str> {
     let mut all = [
-        DEMO, CORPUS, LIVE, BENCH, SCENARIOS, REPORT, INPUTS, WINDOWS,
+        DEMO, CORPUS, LIVE, BENCH, SCENARIOS, REPORT, INPUTS, WINDOWS, XEN,
     ]
     .concat();
     let system = std::fs::read_to_string("/etc/os-release").unwrap_or_default();

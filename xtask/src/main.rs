@@ -20,6 +20,7 @@ mod tally;
 mod test;
 mod torture;
 mod workspace;
+mod xen;
 
 use std::process::ExitCode;
 
@@ -45,6 +46,7 @@ usage: cargo xtask COMMAND
   torture soak [--rounds N] apply, replace and revert under load; nothing may pile up
   street                   check that each crate imports only crates to its left
   install                  install the Debian packages that the chores need
+  xen                      fetch the hypervisors that tests boot; they are only unpacked
 ";
 
 fn main() -> ExitCode {
@@ -84,6 +86,9 @@ fn run() -> Result<bool> {
         ["torture", "soak", "--rounds", rounds] => torture::soak(&workspace, rounds),
         ["street"] => street::run(&workspace),
         ["install"] => install::ensure(&install::everything()).map(|()| true),
+        ["xen"] => install::ensure(install::XEN)
+            .and_then(|()| xen::fetch(&workspace))
+            .map(|()| true),
         ["corpus", "--build", cases @ ..] => corpus::build(&workspace, cases).map(|()| true),
         ["corpus", "--selftest", cases @ ..] => corpus::selftest(&workspace, cases),
         ["corpus", cases @ ..] => corpus::run(&workspace, cases),

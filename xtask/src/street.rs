@@ -36,6 +36,7 @@ const OUTSIDE: &[&str] = &[
     "report-tests",
     "input-tests",
     "windows-tests",
+    "xen-tests",
 ];
 
 /// Checks the dependencies of every package of the workspace.

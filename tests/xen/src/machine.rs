@@ -1,0 +1,223 @@
+//! An emulated machine that boots a hypervisor and does what a script says.
+
+use std::io::{BufRead, BufReader, Read};
+use std::ops::Index;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use crate::hypervisor::dom0;
+use crate::{Answer, Hypervisor, Script, Step};
+
+/// The most that is kept of the console. A hypervisor that crashes while it tells of a crash
+/// prints without an end.
+const LONGEST_LOG: usize = 1 << 20;
+/// The longest line.
+const LONGEST_LINE: u64 = 16 << 10;
+/// How long the hypervisor may go on telling why it crashed.
+const LAST_WORDS: Duration = Duration::from_millis(300);
+/// What it says when it crashes.
+const CRASHES: [&str; 3] = ["Panic on CPU", "DOUBLE FAULT", "FATAL PAGE FAULT"];
+
+/// How a machine ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// All steps were done.
+    Finished,
+    /// The hypervisor crashed; its own words.
+    Crashed(String),
+    /// It did not end in time.
+    TimedOut,
+    /// The emulator ended by itself, before the last step.
+    Stopped,
+}
+
+/// What came of a script.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// The answers to the steps that were done.
+    pub answers: Vec<Answer>,
+    /// How it ended.
+    pub end: End,
+    /// What was on the console, as far as it was kept.
+    pub log: String,
+    /// How long it took, the boot included.
+    pub took: Duration,
+}
+
+impl Run {
+    /// The answer to a step, if it was done.
+    #[must_use]
+    pub fn get(&self, step: Step) -> Option<&Answer> {
+        self.answers.get(step.0)
+    }
+}
+
+impl Index<Step> for Run {
+    type Output = Answer;
+
+    /// The answer to a step that was done.
+    ///
+    /// # Panics
+    ///
+    /// With the end of the console's log, if it was not.
+    fn index(&self, step: Step) -> &Answer {
+        let last: Vec<&str> = self.log.lines().rev().take(20).collect();
+        let last: Vec<&str> = last.into_iter().rev().collect();
+        self.get(step).unwrap_or_else(|| {
+            let (end, last) = (&self.end, last.join("\n"));
+            unreachable!("step {} was not done ({end:?}):\n{last}", step.0)
+        })
+    }
+}
+
+/// A machine, before it is started.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    hypervisor: Hypervisor,
+    processors: u32,
+    limit: Duration,
+    options: String,
+}
+
+impl Machine {
+    /// A machine with one processor and a limit of 60 s.
+    #[must_use]
+    pub fn of(hypervisor: &Hypervisor) -> Machine {
+        Machine {
+            hypervisor: hypervisor.clone(),
+            processors: 1,
+            limit: Duration::from_secs(60),
+            options: String::new(),
+        }
+    }
+
+    /// The same with that many processors.
+    #[must_use]
+    pub fn processors(mut self, processors: u32) -> Machine {
+        self.processors = processors;
+        self
+    }
+
+    /// The same with another limit for all of it.
+    #[must_use]
+    pub fn limit(mut self, limit: Duration) -> Machine {
+        self.limit = limit;
+        self
+    }
+
+    /// The same with further words on the hypervisor's command line.
+    #[must_use]
+    pub fn options(mut self, options: &str) -> Machine {
+        self.options.push(' ');
+        self.options.push_str(options);
+        self
+    }
+
+    /// Boots the hypervisor, does all steps and ends the machine.
+    ///
+    /// # Errors
+    ///
+    /// If the emulator cannot be started, or an answer cannot be read.
+    pub fn run(&self, script: &Script) -> Result<Run> {
+        let begun = Instant::now();
+        let folder = tempfile::tempdir()?;
+        // The emulator takes a comma or a space in a path for something else.
+        std::os::unix::fs::symlink(self.hypervisor.image(), folder.path().join("xen"))?;
+        std::os::unix::fs::symlink(dom0()?, folder.path().join("dom0"))?;
+        let text = [&script.text[..], b"end\n"].concat();
+        std::fs::write(folder.path().join("script"), text)?;
+        let options = format!(
+            "console=com1 com1=115200,8n1 dom0_mem=64M dom0_max_vcpus=1 loglvl=all \
+             guest_loglvl=all{}",
+            self.options
+        );
+        let child = Command::new("qemu-system-x86_64")
+            .current_dir(folder.path())
+            .args(["-accel", "tcg", "-cpu", "max", "-m", "256M"])
+            .args(["-smp", &self.processors.to_string()])
+            .args(["-nodefaults", "-display", "none", "-no-reboot"])
+            .args(["-serial", "stdio", "-kernel", "xen"])
+            .args(["-append", &options, "-initrd", "dom0,script"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .context("cannot start qemu-system-x86_64; install it with: cargo xtask install")?;
+        let mut emulator = Emulator(child);
+        let console = emulator.0.stdout.take().context("no console")?;
+        let (send, lines) = channel();
+        let reader = std::thread::spawn(move || {
+            let mut console = BufReader::new(console);
+            let mut line = Vec::new();
+            while matches!(
+                (&mut console)
+                    .take(LONGEST_LINE)
+                    .read_until(b'\n', &mut line),
+                Ok(1..)
+            ) {
+                let text = String::from_utf8_lossy(&line).trim_end().to_owned();
+                // Nobody listens any more once the end was seen.
+                let _ = send.send(text);
+                line.clear();
+            }
+        });
+        let run = listen(&lines, begun, begun + self.limit);
+        drop(emulator);
+        let _ = reader.join();
+        run
+    }
+}
+
+/// Reads the console until the end, a crash, or the time is over.
+fn listen(lines: &Receiver<String>, begun: Instant, mut end: Instant) -> Result<Run> {
+    let (mut answers, mut entries, mut log) = (Vec::new(), Vec::new(), String::new());
+    let mut crash: Option<String> = None;
+    let how = loop {
+        let left = end.saturating_duration_since(Instant::now());
+        let line = match lines.recv_timeout(left) {
+            Ok(line) => line,
+            Err(RecvTimeoutError::Timeout) => break crash.map_or(End::TimedOut, End::Crashed),
+            Err(RecvTimeoutError::Disconnected) => break crash.map_or(End::Stopped, End::Crashed),
+        };
+        if log.len() < LONGEST_LOG {
+            log.push_str(&line);
+            log.push('\n');
+        }
+        if line == "R end" {
+            break End::Finished;
+        }
+        if let Some(answer) = line.strip_prefix("R ") {
+            answers.extend(Answer::read(answer, &mut entries).with_context(|| line.clone())?);
+        }
+        if crash.is_some() || CRASHES.iter().any(|words| line.contains(words)) {
+            let words = crash.get_or_insert_with(|| {
+                end = end.min(Instant::now() + LAST_WORDS);
+                String::new()
+            });
+            if words.len() < 4096 {
+                words.push_str(&line);
+                words.push('\n');
+            }
+        }
+    };
+    Ok(Run {
+        answers,
+        end: how,
+        log,
+        took: begun.elapsed(),
+    })
+}
+
+/// The emulator's process, which ends when this is dropped.
+struct Emulator(Child);
+
+impl Drop for Emulator {
+    fn drop(&mut self) {
+        // It may have ended by itself, which is as good.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
