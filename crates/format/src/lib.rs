@@ -6,4 +6,5 @@ pub mod elf;
 pub mod final_image;
 pub mod hotp1;
 pub mod hpat;
+pub mod livepatch;
 pub mod symbols;

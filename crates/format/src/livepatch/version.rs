@@ -1,0 +1,76 @@
+//! Which hypervisor is asked, and what it answers.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// A release of Xen, as the last one of its branch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct XenVersion(u8);
+
+impl XenVersion {
+    /// The first release with this structure of payloads.
+    pub const FIRST: XenVersion = XenVersion(14);
+    /// The last one whose sources were read.
+    pub const LAST: XenVersion = XenVersion(23);
+    /// From here on the hypervisor's build id is looked at before anything of the payload is.
+    pub(super) const EARLY_ID: XenVersion = XenVersion(20);
+
+    /// Xen 4.`minor`; `None` for one that is not known.
+    #[must_use]
+    pub fn new(minor: u8) -> Option<XenVersion> {
+        let version = XenVersion(minor);
+        (Self::FIRST..=Self::LAST)
+            .contains(&version)
+            .then_some(version)
+    }
+}
+
+impl fmt::Display for XenVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "4.{}", self.0)
+    }
+}
+
+impl FromStr for XenVersion {
+    type Err = String;
+
+    /// Reads `4.17`, also with what may follow it (`4.17.3`).
+    fn from_str(text: &str) -> Result<XenVersion, String> {
+        let mut parts = text.split('.');
+        let minor = match (parts.next(), parts.next()) {
+            (Some("4"), Some(minor)) => minor.parse().ok().and_then(XenVersion::new),
+            _ => None,
+        };
+        let (first, last) = (Self::FIRST, Self::LAST);
+        minor.ok_or_else(|| format!("{text} is no version of Xen from {first} to {last}"))
+    }
+}
+
+/// An error of Xen's calls. The hypervisor returns the number, negated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[allow(missing_docs, reason = "they are the well-known names")]
+pub enum Errno {
+    ENOENT = 2,
+    ENOMEM = 12,
+    EBUSY = 16,
+    EEXIST = 17,
+    EINVAL = 22,
+    ERANGE = 34,
+    ENODATA = 61,
+    EOVERFLOW = 75,
+    EOPNOTSUPP = 95,
+}
+
+impl Errno {
+    /// The number, which is Xen's own and not that of the system.
+    #[must_use]
+    pub fn number(self) -> i32 {
+        self as i32
+    }
+}
+
+impl fmt::Display for Errno {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
