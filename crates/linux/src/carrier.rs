@@ -102,14 +102,28 @@ impl<'p> Carrier<'p> {
         ] = arguments;
         // Neither a direction flag nor a trap flag of the thread may reach the call.
         registers.eflags &= !0x500;
-        self.thread.set_registers(&registers)?;
         if !self.away {
-            self.away = true;
-            // From here on the frame leads back, and it restores the mask too. A handler
-            // that ran in between could leave the stack and never come back.
-            self.thread.set_signal_mask(u64::MAX)?;
+            self.begin_way_back(&registers)?;
         }
-        Ok(())
+        self.thread.set_registers(&registers)
+    }
+
+    /// Leads the thread to the frame, which brings it back without any call of ours.
+    ///
+    /// Only a thread that blocks every signal makes calls: that is how a later tool tells that
+    /// one is on its way for a tool that died, and waits. Were the first call set before the
+    /// mask, and this program killed in between, the next tool could look at the mappings
+    /// just before `mremap` changes them.
+    fn begin_way_back(&mut self, registers: &user_regs_struct) -> Result<(), TargetError> {
+        let registers = user_regs_struct {
+            rip: self.gadgets.behind_a_call(),
+            ..*registers
+        };
+        self.thread.set_registers(&registers)?;
+        self.away = true;
+        // From here on the frame leads back, and it restores the mask too. A handler
+        // that ran in between could leave the stack and never come back.
+        self.thread.set_signal_mask(u64::MAX)
     }
 
     fn system_call(

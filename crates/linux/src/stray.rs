@@ -18,6 +18,8 @@ use crate::ticks::Ticks;
 
 /// How long a thread may take to come back: it needs a processor for a moment.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How often its signal mask is read meanwhile, which does not disturb it.
+const POLL: Duration = Duration::from_millis(1);
 /// How much of a stack is searched for the way back. A call that a thread makes for a
 /// tool needs little.
 const SEARCHED: usize = 64 << 10;
@@ -32,14 +34,21 @@ impl Process {
                 continue;
             }
             let blocks = || blocks_every_signal(&Status::of_thread(self.pid, tid));
+            let mut pause = POLL;
             while blocks() && by_deputy(|| self.is_stray(tid))? {
+                // A look makes the thread stand, and then it waits for a processor anew: where
+                // others want it as well, a thread that is looked at often never gets there.
+                let look = Instant::now() + pause;
+                while blocks() && Instant::now() < look.min(deadline) {
+                    std::thread::sleep(POLL);
+                }
+                pause *= 2;
                 if Instant::now() > deadline {
                     return Err(TargetError::NotNow(format!(
                         "thread {tid} of process {} still makes a call for a tool that died",
                         self.pid
                     )));
                 }
-                std::thread::sleep(Duration::from_millis(1));
             }
         }
         Ok(())

@@ -2,7 +2,7 @@
 //! next command brings it back to one of the two.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::Instant;
 
@@ -15,6 +15,8 @@ use live_tests::memory::{Snapshot, resident_kb};
 use live_tests::pair::Pair;
 use live_tests::target::Target;
 use live_tests::workdir::in_workdir;
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
 
 /// How often the tool is killed at random.
 const KILLS: u32 = 300;
@@ -232,6 +234,65 @@ fn recover_killed_at_every_step() -> Result<()> {
                 .with_context(|| format!("after step {step}"))?;
         }
         ensure!(open > 10, "hardly anything was left to recover");
+        Ok(())
+    })
+}
+
+/// A busy neighbour, so that a thread on its processor hardly gets any time. It ends with this.
+struct Neighbour(Child);
+
+impl Neighbour {
+    fn of(pid: u32) -> Result<Self> {
+        let spins = Command::new("sh")
+            .args(["-c", "while :; do :; done"])
+            .spawn()?;
+        let neighbour = Self(spins);
+        let mut one = CpuSet::new();
+        one.set(0)?;
+        for pid in [pid, neighbour.0.id()] {
+            sched_setaffinity(Pid::from_raw(pid.try_into()?), &one)?;
+        }
+        // The lowest of all: others run first, also when it has just been woken.
+        let idle = ["--idle", "--pid", "0", &pid.to_string()];
+        let set = Command::new("chrt").args(idle).output()?;
+        ensure!(set.status.success(), "{set:?}");
+        Ok(neighbour)
+    }
+}
+
+impl Drop for Neighbour {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A thread that was sent to make a call hardly gets a processor: `recover` waits for it, and does not keep it from
+/// getting there by looking too often.
+#[test]
+fn thread_without_processor_when_killed() -> Result<()> {
+    in_workdir("starved", |dir| {
+        let pair = Pair::build(dir, "asked.c", Build::default())?;
+        let (patch, mut target) = (pair.patch()?, pair.start()?);
+        let (before, pid) = (Snapshot::of(target.pid())?, target.pid().to_string());
+        let neighbours = (0..8).map(|_| Neighbour::of(target.pid()));
+        let _neighbours: Vec<Neighbour> = neighbours.collect::<Result<_>>()?;
+        let command = words("apply", Some(&patch), &pid)?;
+        // Each takes a second or so.
+        for step in (0..).step_by(4) {
+            let killed = killed_before(&command, step, Whom::Everything)?;
+            recover(target.pid())?.expect_code(0)?;
+            let live = !listed(target.pid())?.is_empty();
+            target.expect("price", if live { "new 12" } else { "old 10" })?;
+            revert(None, target.pid())?.expect_code(0)?;
+            before
+                .expect_same()
+                .with_context(|| format!("killed before step {step}"))?;
+            if !killed {
+                ensure!(step > 20, "only {step} steps: they are not counted");
+                break;
+            }
+        }
         Ok(())
     })
 }
