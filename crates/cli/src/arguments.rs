@@ -3,6 +3,7 @@
 mod images;
 mod live;
 mod selectors;
+mod xen;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -11,6 +12,7 @@ pub(crate) use images::{
 };
 pub(crate) use live::{Apply, Blocking, Consistency, List, Plan, Recover, Revert, Status, Symbols};
 pub(crate) use selectors::{Selectors, Targets};
+pub(crate) use xen::{Upload, Xen, XenCommand};
 
 use crate::commands::explain::AnyRule;
 
@@ -21,7 +23,7 @@ Exit codes:
   2   usage, or a file that cannot be read
   3   not now, trying again may work: blocked, busy, traced, stopped, timed out
   5   permission; the remedy is printed
-  6   the process does not exist or ended meanwhile
+  6   the process does not exist or ended meanwhile; there is no Xen
   7   interrupted; the process is as it was
   8   the process may be inconsistent
   70  a defect in invivo";
@@ -137,6 +139,11 @@ pub(crate) enum Command {
         after_help = "Examples:\n  invivo symbols -p 1234 -o fix.sym && gdb -p 1234 -ex 'add-symbol-file fix.sym'\n  invivo symbols -p 1234 > /tmp/perf-1234.map && perf report"
     )]
     Symbols(Symbols),
+    /// Payloads of the Xen hypervisor below: upload, apply, replace, revert, unload, list.
+    #[command(
+        after_help = "Examples:\n  invivo xen list\n  invivo xen upload xsa-400.livepatch && invivo xen apply xsa-400\n  invivo xen revert xsa-400 && invivo xen unload xsa-400"
+    )]
+    Xen(Xen),
     /// What the rules mean that forbid a live patch, and those of Windows metadata.
     #[command(
         after_help = "Examples:\n  invivo explain\n  invivo explain R-INIT\n  invivo explain A11"
@@ -171,13 +178,16 @@ pub(crate) enum SchemaOf {
     List,
     Symbols,
     Explain,
+    Xen,
+    XenOutcome,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Schema {
     /// The output: `exchange` is that of install and uninstall, `final` that of inspect for a
     /// final image, `outcome` that of apply, revert and recover, `image` that of inspect for a
-    /// Windows image.
+    /// Windows image, `xen` that of xen list and get, `xen-outcome` that of the other commands of
+    /// xen.
     #[arg(value_enum)]
     pub(crate) of: SchemaOf,
 }

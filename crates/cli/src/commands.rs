@@ -21,3 +21,4 @@ pub(crate) mod status;
 pub(crate) mod symbols;
 pub(crate) mod texts;
 pub(crate) mod windows;
+pub(crate) mod xen;

@@ -67,6 +67,7 @@ fn run(arguments: &Arguments, output: &Output) -> Result<u8, Failure> {
         Command::Status(status) => commands::status::run(status, output),
         Command::List(list) => commands::list::run(list, output),
         Command::Symbols(symbols) => commands::symbols::run(symbols, output),
+        Command::Xen(xen) => commands::xen::run(xen, output),
         Command::Explain(explain) => commands::explain::run(explain, output),
         Command::Schema(schema) => commands::schema::run(schema),
         Command::Completions(shell) => commands::texts::completions(shell.shell),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use program::{Ran, run_in};
 
-const COMMANDS: [&str; 14] = [
+const COMMANDS: [&str; 15] = [
     "audit",
     "diff",
     "build",
@@ -21,6 +21,7 @@ const COMMANDS: [&str; 14] = [
     "list",
     "install",
     "uninstall",
+    "xen",
 ];
 
 fn invivo(words: &[&str]) -> Ran {
@@ -97,7 +98,7 @@ fn the_version_is_that_of_the_package() {
 #[test]
 fn wrong_words_are_usage_errors() {
     // Without any word the help itself is what is printed.
-    let wrong: [&[&str]; 18] = [
+    let wrong: [&[&str]; 22] = [
         &[],
         &["mend"],
         &["diff"],
@@ -116,6 +117,10 @@ fn wrong_words_are_usage_errors() {
         &["apply", "a.patch", "-p", "1", "--consistency", "perhaps"],
         &["apply", "a.patch", "-p", "1", "--timeout", "-1"],
         &["revert"],
+        &["xen"],
+        &["xen", "apply", "two\nlines"],
+        &["xen", "apply", "fix", "--rendezvous", "0"],
+        &["xen", "revert", "fix", "--nodeps"],
     ];
     for words in wrong {
         let ran = invivo(words);
@@ -239,4 +244,43 @@ fn colour_is_a_choice() {
     let ran = run_in(&folder, &["inspect", "text"]);
     assert!(!ran.stderr.contains('\u{1b}'), "{ran:?}");
     std::fs::remove_dir_all(folder).expect("the folder is ours");
+}
+
+/// No machine that runs these tests is a dom0.
+#[test]
+fn elsewhere_xen_is_told_to_be_missing() {
+    let folder = folder("xen");
+    for words in [
+        &["xen", "list"][..],
+        &["xen", "get", "fix"],
+        &["xen", "upload", "text"],
+        &["xen", "apply", "fix", "--nodeps", "--timeout", "1"],
+        &["xen", "replace", "fix"],
+        &["xen", "revert", "fix"],
+        &["xen", "unload", "fix", "--json"],
+    ] {
+        let ran = run_in(&folder, words);
+        is_error(&ran, 6, &["does not run on Xen", "hint: ", "dom0"]);
+    }
+    // What is wrong with the file is told first.
+    is_error(
+        &run_in(&folder, &["xen", "upload", "nothing"]),
+        2,
+        &["nothing"],
+    );
+    let longest = "x".repeat(200);
+    let name = run_in(&folder, &["xen", "upload", &longest]);
+    is_error(&name, 2, &["1 to 127 bytes", "--name"]);
+}
+
+#[test]
+fn each_command_for_xen_has_help_with_an_example() {
+    for command in [
+        "list", "get", "upload", "apply", "replace", "revert", "unload",
+    ] {
+        let ran = invivo(&["xen", command, "--help"]);
+        assert_eq!(ran.code, 0, "{ran:?}");
+        let example = format!("invivo xen {command}");
+        assert!(ran.stdout.contains(&example), "{command}: {}", ran.stdout);
+    }
 }

@@ -18,8 +18,23 @@ fn invivo(words: &[&str]) -> Ran {
 fn published_schemas_are_those_of_the_program() {
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/schema");
     for name in [
-        "audit", "diff", "build", "inspect", "plan", "outcome", "blocking", "status", "list",
-        "symbols", "explain", "image", "check", "exchange", "final",
+        "audit",
+        "diff",
+        "build",
+        "inspect",
+        "plan",
+        "outcome",
+        "blocking",
+        "status",
+        "list",
+        "symbols",
+        "explain",
+        "image",
+        "check",
+        "exchange",
+        "final",
+        "xen",
+        "xen-outcome",
     ] {
         let ran = invivo(&["schema", name]);
         assert_eq!(ran.code, 0, "{}", ran.stderr);

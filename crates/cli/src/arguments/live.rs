@@ -121,7 +121,7 @@ pub(crate) struct Symbols {
     pub(crate) output: Option<PathBuf>,
 }
 
-fn seconds(text: &str) -> Result<f64, String> {
+pub(super) fn seconds(text: &str) -> Result<f64, String> {
     const LONGEST: f64 = 86_400.0;
     let seconds: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
     if (0.0..=LONGEST).contains(&seconds) {

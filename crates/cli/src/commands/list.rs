@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::arguments::List;
+use crate::commands::xen;
 use crate::failure::Failure;
 use crate::output::Output;
 
@@ -15,6 +16,9 @@ use crate::output::Output;
 pub(crate) struct Listing {
     schema: &'static str,
     processes: Vec<ProcessPatches>,
+    /// Payloads of the hypervisor below, if it is Xen and may be asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    xen: Option<xen::Payloads>,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
@@ -42,6 +46,7 @@ pub(crate) fn run(list: &List, output: &Output) -> Result<u8, Failure> {
     let listing = Listing {
         schema: "invivo.list/1",
         processes: found,
+        xen: if all { xen::below() } else { None },
     };
     output.data(&listing, || print(&listing, unread))?;
     Ok(0)
@@ -100,6 +105,9 @@ fn print(listing: &Listing, unread: usize) {
             );
             anstream::println!("    replaces {}", patch.functions.join(", "));
         }
+    }
+    if let Some(payloads) = &listing.xen {
+        xen::print(payloads);
     }
     if unread > 0 {
         anstream::eprintln!("{unread} processes of other users could not be read");
