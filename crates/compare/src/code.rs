@@ -133,6 +133,7 @@ impl Meaning<'_, '_> {
         if !self.same_unwinding(&one, base, &other, fixed) {
             found.extend(whole(Difference::ExceptionTable));
         }
+        self.annex_differences((base, &one), (fixed, &other), &mut found);
         found
     }
 

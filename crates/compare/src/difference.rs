@@ -60,6 +60,11 @@ pub enum Difference {
     ColdPart,
     /// The language's table for exceptions differs.
     ExceptionTable,
+    /// What a table beside the code says of it differs.
+    Annex {
+        /// The section, such as `.altinstructions`.
+        table: String,
+    },
 }
 
 /// The sort of a [`Reason`].
@@ -184,6 +189,9 @@ impl Reason {
                         ReasonKind::Code,
                         "its cold part appeared or vanished".to_owned(),
                     );
+                }
+                Difference::Annex { table } => {
+                    say(ReasonKind::Code, format!("its entries in {table} differ"));
                 }
                 Difference::ExceptionTable => {
                     say(ReasonKind::Code, "its exception table differs".to_owned());

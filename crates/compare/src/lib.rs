@@ -6,6 +6,7 @@
 //! Comparing bytes with displacements masked is the tempting wrong way: it
 //! calls two functions equal that read different fields of a structure that grew.
 
+mod annexes;
 mod code;
 mod constants;
 mod copies;

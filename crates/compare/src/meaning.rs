@@ -364,6 +364,10 @@ fn same_edge(base: &Image, a: LinkAddr, fixed: &Image, b: LinkAddr) -> bool {
     {
         return true;
     }
+    // Of object files there are many sections of one name.
+    if base.is_of_objects() {
+        return false;
+    }
     let ends = |image: &Image, at: LinkAddr| {
         image
             .sections

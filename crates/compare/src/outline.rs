@@ -12,7 +12,7 @@ use invivo_image::{Entity, EntityId, EntityKind, Image, Link, LinkAddr, Place};
 
 use crate::constants::{is_relative_table, jumps_through, may_be_jump_table};
 use crate::meaning::{Meaning, Referred};
-use crate::{Parts, Usage};
+use crate::{Parts, Usage, annexes};
 
 /// A reference, as small as it can be: large programs have millions.
 #[derive(Clone, Copy, Debug)]
@@ -92,7 +92,10 @@ impl Meaning<'_, '_> {
     /// instructions than those whose references the outlines do not prove to be the same.
     pub(crate) fn same_outlines(&self, base: &Parts, fixed: &Parts) -> bool {
         let mut unproved = Vec::new();
-        base.cold.len() == fixed.cold.len()
+        let c = self.comparison();
+        let plain = annexes::of(c.base, base).is_empty() && annexes::of(c.fixed, fixed).is_empty();
+        plain
+            && base.cold.len() == fixed.cold.len()
             && base.ids().zip(fixed.ids()).enumerate().all(|(part, both)| {
                 self.same_part(base, fixed, part, both, &mut unproved) == Some(true)
             })

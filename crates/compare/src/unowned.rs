@@ -4,7 +4,7 @@
 //! It cannot be replaced, because nobody knows where it begins and ends; so where it
 //! changed, the patch is refused.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use invivo_image::{EntityId, EntityKind, Image, LinkAddr, Place, Section, Sectio
 use crate::code::Body;
 use crate::meaning::Meaning;
 use crate::rules::{Finding, Rule};
-use crate::{Comparison, Usage};
+use crate::{Comparison, Usage, annexes};
 
 /// What a piece without an owner stands behind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +72,7 @@ pub(crate) fn pieces(image: &Image, section: &Section) -> Vec<Piece> {
 }
 
 pub(crate) fn find(c: &Comparison<'_>, findings: &mut Vec<Finding>) {
+    annexes::find(c, findings);
     if !same_sections(c) {
         return;
     }
@@ -87,6 +88,11 @@ pub(crate) fn find(c: &Comparison<'_>, findings: &mut Vec<Finding>) {
 fn same_sections(c: &Comparison<'_>) -> bool {
     let (base, fixed) = (&c.base.sections, &c.fixed.sections);
     let names = |section: &'_ Section| section.name.clone();
+    if c.base.is_of_objects() {
+        // Each function may have a section of its own.
+        let all = |sections: &'_ [Section]| sections.iter().map(names).collect::<BTreeSet<_>>();
+        return all(base) == all(fixed);
+    }
     base.iter().map(names).eq(fixed.iter().map(names))
 }
 

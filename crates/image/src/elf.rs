@@ -18,7 +18,7 @@ use crate::plt::find_stubs;
 use crate::{ImageError, LinkAddr, UnwindTable};
 
 pub(crate) type Elf = FileHeader64<LittleEndian>;
-const LE: LittleEndian = LittleEndian;
+pub(crate) const LE: LittleEndian = LittleEndian;
 
 /// Turns a reader's error into ours, with the structure that was being read.
 fn broken(what: &'static str) -> impl Fn(object::read::Error) -> ImageError {
@@ -98,6 +98,7 @@ impl Image {
             has_symbols: false,
             names_locals: false,
             pdb: None,
+            annexes: Vec::new(),
         };
         slots::read(&mut image, data, &table)?;
         imports::read(&mut image, data, &table)?;
@@ -183,7 +184,7 @@ fn read_build_id(header: &Elf, data: &[u8]) -> Result<Option<BuildId>, ImageErro
     Ok(None)
 }
 
-fn section_kind(name: &str, flags: elf::SectionFlags) -> SectionKind {
+pub(crate) fn section_kind(name: &str, flags: elf::SectionFlags) -> SectionKind {
     let is = |prefix: &str| name == prefix || name.starts_with(&format!("{prefix}."));
     if flags.contains(elf::SHF_TLS) {
         SectionKind::Tls

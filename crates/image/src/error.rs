@@ -21,6 +21,14 @@ pub enum ImageError {
     /// A structure of the file contradicts another one.
     #[error("broken ELF file: {0}")]
     Inconsistent(String),
+    /// An object file cannot be one of a set.
+    #[error("{file}: {what}")]
+    InObject {
+        /// Which file.
+        file: String,
+        /// What is wrong with it.
+        what: String,
+    },
     /// A file with debug data or symbols belongs to another build.
     #[error("the {what} has {found}, the image expects {expected}")]
     ForeignFile {

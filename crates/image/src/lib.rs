@@ -10,6 +10,7 @@ mod elf;
 mod error;
 mod model;
 mod names;
+mod objects;
 pub mod pe;
 mod place;
 mod plt;
@@ -28,6 +29,7 @@ pub use model::{
     SectionKind, Segment, Slot, Symbol, SymbolKind,
 };
 pub use names::{demangle, is_rust, source_name, stem, whole_of};
+pub use objects::{Annex, AnnexField, EXTERNAL, ObjectFile, is_annex};
 pub use place::Place;
 pub use plt::StubStep;
 pub use unwind::{Cie, Fde, Lsda, UnwindStep, UnwindTable, encoding};

@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::objects::EXTERNAL;
 use crate::pe::{PdbFacts, PeError, PeImage};
-use crate::{LinkAddr, Rva, SourceFunction, UnwindTable};
+use crate::{Annex, LinkAddr, Rva, SourceFunction, UnwindTable};
 
 /// The instruction set of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -41,6 +42,9 @@ pub enum Link {
     Fixed,
     /// `ET_DYN`: a program or library that runs at any address.
     PositionIndependent,
+    /// `ET_REL`, not linked at all: every reference is known from its relocation, and addresses
+    /// are made up.
+    Relocatable,
 }
 
 /// What a section holds once it is loaded.
@@ -306,6 +310,9 @@ pub struct Image {
     pub names_locals: bool,
     /// What the PDB file of a Windows image tells beyond symbols.
     pub pdb: Option<Arc<PdbFacts>>,
+    /// Entries of tables beside the code (`.altinstructions` and the like), in order of the
+    /// code that they are about; read from object files only.
+    pub annexes: Vec<Annex>,
 }
 
 impl Image {
@@ -378,6 +385,27 @@ impl Image {
     #[must_use]
     pub fn rva(&self, at: LinkAddr) -> Option<Rva> {
         at.checked_sub(self.base).map(Rva)
+    }
+
+    /// True for object files that are not linked: addresses are made up.
+    #[must_use]
+    pub fn is_of_objects(&self) -> bool {
+        self.link == Link::Relocatable
+    }
+
+    /// True for a thing that the object files only refer to: the rest of the program has it.
+    #[must_use]
+    pub fn is_external(&self, id: EntityId) -> bool {
+        let section = self.section_at(self.entity(id).addr);
+        self.is_of_objects() && section.is_some_and(|s| s.name == EXTERNAL)
+    }
+
+    /// The entries of tables beside the code that are about code in `range`.
+    #[must_use]
+    pub fn annexes_of(&self, range: Range<LinkAddr>) -> &[Annex] {
+        let first = self.annexes.partition_point(|a| a.owner < range.start);
+        let rest = &self.annexes[first..];
+        &rest[..rest.partition_point(|a| a.owner < range.end)]
     }
 
     /// The whole file.

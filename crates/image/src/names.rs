@@ -17,7 +17,7 @@ fn unsuffixed(name: &str) -> &str {
         let digits = !tail.is_empty() && tail.bytes().all(|b| b.is_ascii_digit());
         let clone = matches!(
             tail,
-            "cold" | "warm" | "isra" | "part" | "constprop" | "llvm" | "lto_priv"
+            "cold" | "warm" | "aside" | "isra" | "part" | "constprop" | "llvm" | "lto_priv"
         );
         if head.is_empty() || !(digits || clone) {
             break;
@@ -36,8 +36,19 @@ pub fn whole_of(name: &str) -> Option<&str> {
     let is_number = |tail: &str| !tail.is_empty() && tail.bytes().all(|b| b.is_ascii_digit());
     let head = name.rsplit_once('.').filter(|(_, tail)| is_number(tail));
     let head = head.map_or(name, |(head, _)| head);
-    let whole = head.strip_suffix(".cold").or(head.strip_suffix(".warm"))?;
+    let endings = [".cold", ".warm", ASIDE];
+    let whole = endings.iter().find_map(|end| head.strip_suffix(end))?;
     (!whole.is_empty()).then_some(whole)
+}
+
+/// How a part is called that only a table beside the code leads to.
+const ASIDE: &str = ".aside";
+
+/// The name of part `number` of a function that only a table beside the code leads to: a
+/// replacement for some of its instructions, or the way on after a fault.
+#[must_use]
+pub(crate) fn part_name(function: &str, number: u32) -> String {
+    format!("{function}{ASIDE}.{number}")
 }
 
 /// True for a mangled name of Rust, whatever a compiler or linker put behind it.

@@ -45,7 +45,9 @@ impl Image {
             return Place::In(id, offset);
         }
         let Some(section) = section else {
-            return Place::Outside(at);
+            // Sections of object files do not touch, so what ends here is not what begins.
+            let ends = self.ending_at(at).filter(|_| self.is_of_objects());
+            return ends.map_or(Place::Outside(at), |id| Place::In(id, self.entity(id).size));
         };
         match section.kind {
             SectionKind::Got => match self.slots.get(&at) {

@@ -175,7 +175,7 @@ fn byte(value: usize) -> u8 {
 fn may_refer(image: &Image, instruction: &Instruction) -> bool {
     instruction.op0_kind() == OpKind::NearBranch64
         || instruction.is_ip_rel_memory_operand()
-        || image.link == Link::Fixed
+        || image.link != Link::PositionIndependent
             && (instruction.memory_displ_size() >= 4
                 || image.relocations_kept
                 || takes_address(instruction))
@@ -209,7 +209,7 @@ fn relative(instruction: &Instruction, offsets: &ConstantOffsets) -> Option<Refe
 
 /// True if `value`, found at `place`, may be an address of the image.
 fn may_be_address(image: &Image, place: LinkAddr, value: u64) -> bool {
-    if image.link != Link::Fixed {
+    if image.link == Link::PositionIndependent {
         return false;
     }
     if image.relocations_kept {
@@ -289,7 +289,7 @@ fn absolute_immediate(
     offsets: &ConstantOffsets,
 ) -> Option<Reference> {
     let width = offsets.immediate_size();
-    if !matches!(width, 4 | 8) || image.link != Link::Fixed {
+    if !matches!(width, 4 | 8) || image.link == Link::PositionIndependent {
         return None;
     }
     if !image.relocations_kept && !takes_address(instruction) {

@@ -68,6 +68,7 @@ impl Image {
             has_symbols: true,
             names_locals: pdb.symbols.iter().any(|s| !s.is_function && !s.is_global),
             pdb: None,
+            annexes: Vec::new(),
         };
         let symbols = Symbols::of(pe, pdb);
         image.pdb = Some(Arc::new(symbols.facts(pdb)));
