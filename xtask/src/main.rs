@@ -8,6 +8,7 @@ mod ci;
 mod claims;
 mod corpus;
 mod demo;
+mod fuzz;
 mod install;
 mod invivo;
 mod live;
@@ -44,6 +45,8 @@ usage: cargo xtask COMMAND
                            change real images at random; the comparison must find it
   torture kill [--count N] kill the tool at random instants; the target must notice nothing
   torture soak [--rounds N] apply, replace and revert under load; nothing may pile up
+  fuzz [--minutes N] [TARGET…]
+                           feed every reader with hostile input, 10 minutes each
   street                   check that each crate imports only crates to its left
   install                  install the Debian packages that the chores need
   xen                      fetch the hypervisors that tests boot; they are only unpacked
@@ -84,6 +87,8 @@ fn run() -> Result<bool> {
         ["torture", "kill", "--count", count] => torture::kill(&workspace, count),
         ["torture", "soak"] => torture::soak(&workspace, torture::ROUNDS),
         ["torture", "soak", "--rounds", rounds] => torture::soak(&workspace, rounds),
+        ["fuzz", "--minutes", minutes, targets @ ..] => fuzz::run(&workspace, minutes, targets),
+        ["fuzz", targets @ ..] => fuzz::run(&workspace, fuzz::MINUTES, targets),
         ["street"] => street::run(&workspace),
         ["install"] => install::ensure(&install::everything()).map(|()| true),
         ["xen"] => install::ensure(install::XEN)
