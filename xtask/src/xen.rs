@@ -1,5 +1,5 @@
-//! The hypervisors that tests boot: Debian's packages, downloaded and unpacked below `target/xen`,
-//! never installed.
+//! The hypervisors that tests boot, and a Linux for them: Debian's packages, downloaded and unpacked
+//! below `target/xen`, never installed.
 //!
 //! Each release has another version of Xen, so packages of two are wanted, whichever runs here.
 //! They come from where this machine has its own packages from: its list of sources is copied
@@ -18,6 +18,9 @@ use crate::workspace::Workspace;
 /// Versions of Xen, and the release of Debian that has each.
 const HYPERVISORS: &[(&str, &str)] = &[("4.17", "bookworm"), ("4.20", "trixie")];
 
+/// The release whose Linux runs on each of them.
+const LINUX: &str = "bookworm";
+
 const LIMIT: Duration = Duration::from_secs(600);
 
 /// Where a package has it, and what it is called here; `VERSION` is the version of Xen.
@@ -35,45 +38,41 @@ const FILES: &[(&str, &str)] = &[
     ),
 ];
 
-/// Makes sure that each hypervisor is there.
+/// Makes sure that each hypervisor is there, and the Linux.
 pub(crate) fn fetch(workspace: &Workspace) -> Result<()> {
-    for &(version, release) in HYPERVISORS {
-        let folder = workspace.target.join("xen").join(version);
-        if !folder.is_dir() {
-            eprintln!("fetching: Xen {version}, unpacked only");
-            fetch_one(workspace, version, release, &folder)
-                .with_context(|| format!("there is no Xen {version} to test with"))?;
+    let there = |name: &str, release: &str, fill: &dyn Fn(&Apt, &Path) -> Result<()>| {
+        let folder = workspace.target.join("xen").join(name);
+        if folder.is_dir() {
+            return Ok(());
         }
+        eprintln!("fetching: {name} for the tests with Xen, unpacked only");
+        let number = std::process::id();
+        let work = workspace.fresh_folder(&format!("xen/fetch-{name}-{number}"))?;
+        let made = work.join("made");
+        fs::create_dir(&made)?;
+        let apt = Apt::new(&work, release)?;
+        fill(&apt, &made).with_context(|| format!("cannot fetch {name} for tests with Xen"))?;
+        // Whoever finds the folder finds all of it; another run may have been first.
+        if let Err(error) = fs::rename(&made, &folder)
+            && !folder.is_dir()
+        {
+            return Err(error).with_context(|| format!("cannot make {}", folder.display()));
+        }
+        fs::remove_dir_all(&work).with_context(|| format!("cannot remove {}", work.display()))
+    };
+    for &(version, release) in HYPERVISORS {
+        there(version, release, &|apt, made| {
+            hypervisor(apt, version, made)
+        })?;
     }
-    Ok(())
+    there("linux", LINUX, &linux)
 }
 
-fn fetch_one(workspace: &Workspace, version: &str, release: &str, folder: &Path) -> Result<()> {
-    let work = workspace.fresh_folder(&format!("xen/fetch-{version}-{}", std::process::id()))?;
-    let apt = Apt::new(&work, release)?;
-    // A source among them that does not answer need not be the one that matters.
-    let updated = apt.run(&["update", "-q"])?;
-    let hypervisor = format!("xen-hypervisor-{version}-amd64");
-    let symbols = format!("{hypervisor}-dbg");
-    let downloaded = apt.run(&["download", "-q", &hypervisor, &symbols])?;
-    if !downloaded.status.success() {
-        bail!("{}{}", updated.stderr, downloaded.stderr);
-    }
-    let (root, made) = (work.join("root"), work.join("made"));
-    fs::create_dir(&made)?;
-    for entry in fs::read_dir(&work)? {
-        let package = entry?.path();
-        if package
-            .extension()
-            .is_some_and(|extension| extension == "deb")
-        {
-            let mut unpack = Command::new("dpkg-deb");
-            unpack.arg("-x").arg(&package).arg(&root);
-            if !process::succeeds(&mut unpack, LIMIT)? {
-                bail!("{} cannot be unpacked", package.display());
-            }
-        }
-    }
+/// A hypervisor with its symbols.
+fn hypervisor(apt: &Apt, version: &str, made: &Path) -> Result<()> {
+    let package = format!("xen-hypervisor-{version}-amd64");
+    let symbols = format!("{package}-dbg");
+    let root = apt.unpacked(&[&package, &symbols])?;
     for (from, to) in FILES {
         let from = root.join(from.replace("VERSION", version));
         fs::copy(&from, made.join(to)).with_context(|| format!("no {}", from.display()))?;
@@ -89,19 +88,39 @@ fn fetch_one(workspace: &Workspace, version: &str, release: &str, folder: &Path)
     if !fs::read_to_string(made.join("config"))?.contains("CONFIG_LIVEPATCH=y") {
         bail!("this Xen was built without live patching");
     }
-    // Whoever finds the folder finds all of it.
-    if let Err(error) = fs::rename(&made, folder)
-        && !folder.is_dir()
-    {
-        return Err(error).with_context(|| format!("cannot make {}", folder.display()));
+    Ok(())
+}
+
+/// A kernel of Linux, and the driver of the device that leads to the hypervisor.
+fn linux(apt: &Apt, made: &Path) -> Result<()> {
+    // The package of this name only leads to the one of the current version.
+    let named = apt.run(&["--print-uris", "-qq", "install", "linux-image-amd64"])?;
+    let mut words = named.stdout.split_whitespace();
+    let package = words.find_map(|word| {
+        let package = word.split('_').next()?;
+        let version = package.strip_prefix("linux-image-")?;
+        version.starts_with(char::is_numeric).then_some(package)
+    });
+    let package = package.context("no package has the kernel")?;
+    let root = apt.unpacked(&[package])?;
+    let version = package.trim_start_matches("linux-image-");
+    let driver = format!("lib/modules/{version}/kernel/drivers/xen/xen-privcmd.ko");
+    for (from, to) in [
+        (format!("boot/vmlinuz-{version}"), "vmlinuz"),
+        (driver, "xen-privcmd.ko"),
+    ] {
+        let from = root.join(from);
+        fs::copy(&from, made.join(to)).with_context(|| format!("no {}", from.display()))?;
     }
-    fs::remove_dir_all(&work).with_context(|| format!("cannot remove {}", work.display()))
+    Ok(())
 }
 
 /// `apt-get` with sources and folders of its own.
 struct Apt {
     work: PathBuf,
     options: Vec<String>,
+    /// What was said when the lists of packages were read.
+    updated: String,
 }
 
 impl Apt {
@@ -126,13 +145,41 @@ impl Apt {
             // The user that root's apt becomes may not look into these folders.
             ("APT::Sandbox::User", String::new()),
         ];
-        Ok(Apt {
+        let options = options.into_iter();
+        let mut apt = Apt {
             work: work.to_owned(),
             options: options
-                .into_iter()
                 .flat_map(|(name, value)| ["-o".to_owned(), format!("{name}={value}")])
                 .collect(),
-        })
+            updated: String::new(),
+        };
+        // A source among them that does not answer need not be the one that matters.
+        apt.updated = apt.run(&["update", "-q"])?.stderr;
+        Ok(apt)
+    }
+
+    /// The folder with what is in packages.
+    fn unpacked(&self, packages: &[&str]) -> Result<PathBuf> {
+        let words = [&["download", "-q"], packages].concat();
+        let downloaded = self.run(&words)?;
+        if !downloaded.status.success() {
+            bail!("{}{}", self.updated, downloaded.stderr);
+        }
+        let root = self.work.join("root");
+        for entry in fs::read_dir(&self.work)? {
+            let package = entry?.path();
+            if package
+                .extension()
+                .is_some_and(|extension| extension == "deb")
+            {
+                let mut unpack = Command::new("dpkg-deb");
+                unpack.arg("-x").arg(&package).arg(&root);
+                if !process::succeeds(&mut unpack, LIMIT)? {
+                    bail!("{} cannot be unpacked", package.display());
+                }
+            }
+        }
+        Ok(root)
     }
 
     fn run(&self, arguments: &[&str]) -> Result<process::Output> {

@@ -28,7 +28,7 @@ impl Hypervisor {
         static FETCH: Mutex<()> = Mutex::new(());
         let folder = target().join("xen").join(version);
         let _one = FETCH.lock().ok().context("another test failed to fetch")?;
-        if !folder.is_dir() {
+        if !folder.is_dir() || !target().join("xen/linux").is_dir() {
             let mut chore = cargo();
             chore.current_dir(root()).args(["xtask", "xen"]);
             run(&mut chore)?;
@@ -123,7 +123,7 @@ fn build_dom0() -> Result<PathBuf> {
     Ok(target.join("x86_64-unknown-linux-gnu/release/xen-tests-dom0"))
 }
 
-fn cargo() -> Command {
+pub(crate) fn cargo() -> Command {
     Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
 
@@ -142,12 +142,12 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
 /// Cargo's target folder.
-fn target() -> PathBuf {
+pub(crate) fn target() -> PathBuf {
     match std::env::var_os("CARGO_TARGET_DIR") {
         Some(chosen) => root().join(chosen),
         None => root().join("target"),

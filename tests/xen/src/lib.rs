@@ -19,7 +19,10 @@
 //! that crashes is a result like any other ([`End::Crashed`]).
 
 mod answer;
+mod archive;
+mod emulator;
 pub mod hypervisor;
+pub mod linux;
 mod machine;
 pub mod payload;
 mod script;

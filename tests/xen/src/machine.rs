@@ -1,21 +1,18 @@
 //! An emulated machine that boots a hypervisor and does what a script says.
 
-use std::io::{BufRead, BufReader, Read};
 use std::ops::Index;
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
+use crate::emulator::Emulator;
 use crate::hypervisor::dom0;
 use crate::{Answer, Hypervisor, Script, Step};
 
 /// The most that is kept of the console. A hypervisor that crashes while it tells of a crash
 /// prints without an end.
 const LONGEST_LOG: usize = 1 << 20;
-/// The longest line.
-const LONGEST_LINE: u64 = 16 << 10;
 /// How long the hypervisor may go on telling why it crashed.
 const LAST_WORDS: Duration = Duration::from_millis(300);
 /// What it says when it crashes.
@@ -129,55 +126,20 @@ impl Machine {
         std::os::unix::fs::symlink(dom0()?, folder.path().join("dom0"))?;
         let text = [&script.text[..], b"end\n"].concat();
         std::fs::write(folder.path().join("script"), text)?;
-        let options = format!(
-            "console=com1 com1=115200,8n1 dom0_mem=64M dom0_max_vcpus=1 loglvl=all \
-             guest_loglvl=all{}",
-            self.options
-        );
-        let child = Command::new("qemu-system-x86_64")
-            .current_dir(folder.path())
-            .args(["-accel", "tcg", "-cpu", "max", "-m", "256M"])
-            .args(["-smp", &self.processors.to_string()])
-            .args(["-nodefaults", "-display", "none", "-no-reboot"])
-            .args(["-serial", "stdio", "-kernel", "xen"])
-            .args(["-append", &options, "-initrd", "dom0,script"])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .context("cannot start qemu-system-x86_64; install it with: cargo xtask install")?;
-        let mut emulator = Emulator(child);
-        let console = emulator.0.stdout.take().context("no console")?;
-        let (send, lines) = channel();
-        let reader = std::thread::spawn(move || {
-            let mut console = BufReader::new(console);
-            let mut line = Vec::new();
-            while matches!(
-                (&mut console)
-                    .take(LONGEST_LINE)
-                    .read_until(b'\n', &mut line),
-                Ok(1..)
-            ) {
-                let text = String::from_utf8_lossy(&line).trim_end().to_owned();
-                // Nobody listens any more once the end was seen.
-                let _ = send.send(text);
-                line.clear();
-            }
-        });
-        let run = listen(&lines, begun, begun + self.limit);
-        drop(emulator);
-        let _ = reader.join();
-        run
+        let options = format!("dom0_mem=64M dom0_max_vcpus=1{}", self.options);
+        let emulator =
+            Emulator::start(folder.path(), self.processors, 256, &options, "dom0,script")?;
+        listen(&emulator, begun, begun + self.limit)
     }
 }
 
 /// Reads the console until the end, a crash, or the time is over.
-fn listen(lines: &Receiver<String>, begun: Instant, mut end: Instant) -> Result<Run> {
+fn listen(emulator: &Emulator, begun: Instant, mut end: Instant) -> Result<Run> {
     let (mut answers, mut entries, mut log) = (Vec::new(), Vec::new(), String::new());
     let mut crash: Option<String> = None;
     let how = loop {
         let left = end.saturating_duration_since(Instant::now());
-        let line = match lines.recv_timeout(left) {
+        let line = match emulator.lines.recv_timeout(left) {
             Ok(line) => line,
             Err(RecvTimeoutError::Timeout) => break crash.map_or(End::TimedOut, End::Crashed),
             Err(RecvTimeoutError::Disconnected) => break crash.map_or(End::Stopped, End::Crashed),
@@ -209,15 +171,4 @@ fn listen(lines: &Receiver<String>, begun: Instant, mut end: Instant) -> Result<
         log,
         took: begun.elapsed(),
     })
-}
-
-/// The emulator's process, which ends when this is dropped.
-struct Emulator(Child);
-
-impl Drop for Emulator {
-    fn drop(&mut self) {
-        // It may have ended by itself, which is as good.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }

@@ -3,8 +3,10 @@
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use object::{Object, ObjectSymbol};
 
+use crate::Hypervisor;
 use crate::hypervisor::run;
 
 /// Compiles a file of `programs` into a payload for the hypervisor with a build id, which is to be
@@ -42,6 +44,36 @@ pub fn compile(program: &str, xen: &[u8], depends: &[u8], words: &[&str]) -> Res
     linker.args(["-r", "--build-id=sha1", "-o"]);
     run(linker.arg(&payload).arg(&object))?;
     Ok(std::fs::read(payload)?)
+}
+
+/// A payload that makes `xen_extra_version` return `text`.
+///
+/// Its names end with `text`; it is applied on top of Xen, or of what has the build id `on`.
+///
+/// # Errors
+///
+/// What the compiler or the linker says.
+pub fn tagged(xen: &Hypervisor, tag: &str, on: Option<&[u8]>, more: &[&str]) -> Result<Vec<u8>> {
+    let own = xen.build_id()?;
+    let (tag, text) = (format!("-DTAG={tag}"), format!("-DTEXT=\"{tag}\""));
+    let size = format!("-DOLD_SIZE={}", size_of(xen, "xen_extra_version")?);
+    let words: Vec<&str> = [&tag[..], &text, &size]
+        .into_iter()
+        .chain(more.iter().copied())
+        .collect();
+    compile("extra_version.c", &own, on.unwrap_or(&own), &words)
+}
+
+/// The size of a function of the hypervisor, in bytes.
+///
+/// # Errors
+///
+/// If there is none of that name.
+pub fn size_of(xen: &Hypervisor, function: &str) -> Result<u64> {
+    let file = std::fs::read(xen.symbols())?;
+    let file = object::File::parse(&*file)?;
+    let symbol = file.symbol_by_name(function);
+    Ok(symbol.context("the function is in the hypervisor")?.size())
 }
 
 /// Bytes as an assembler wants them.

@@ -3,29 +3,9 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use object::{Object, ObjectSymbol};
 use xen_tests::hypervisor::build_id;
-use xen_tests::payload::compile;
+use xen_tests::payload::tagged;
 use xen_tests::{Answer, End, Errno, Hypervisor, Machine, Patience, Script, State, Status};
-
-/// A payload that makes `xen_extra_version` return `text`.
-fn tagged(xen: &Hypervisor, tag: &str, on: Option<&[u8]>, more: &[&str]) -> Result<Vec<u8>> {
-    let own = xen.build_id()?;
-    let (tag, text) = (format!("-DTAG={tag}"), format!("-DTEXT=\"{tag}\""));
-    let size = format!("-DOLD_SIZE={}", size_of(xen, "xen_extra_version")?);
-    let words: Vec<&str> = [&tag[..], &text, &size]
-        .into_iter()
-        .chain(more.iter().copied())
-        .collect();
-    compile("extra_version.c", &own, on.unwrap_or(&own), &words)
-}
-
-fn size_of(xen: &Hypervisor, function: &str) -> Result<u64> {
-    let file = std::fs::read(xen.symbols())?;
-    let file = object::File::parse(&*file)?;
-    let symbol = file.symbol_by_name(function);
-    Ok(symbol.context("the function is in the hypervisor")?.size())
-}
 
 fn text(answer: &Answer) -> &str {
     match answer {
