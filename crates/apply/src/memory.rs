@@ -206,6 +206,10 @@ impl Target for MemoryTarget {
         self.put(at, bytes)
     }
 
+    fn store(&mut self, at: LiveAddr, bytes: &[u8]) -> Result<(), TargetError> {
+        self.put(at, bytes)
+    }
+
     fn original(&self, range: Range<LiveAddr>) -> Result<Option<Vec<u8>>, TargetError> {
         let size = usize::try_from(range.end.0 - range.start.0).unwrap_or(usize::MAX);
         let found = self.find(range.start, size);

@@ -193,6 +193,17 @@ pub trait Target {
     /// When not all of it can be written.
     fn write(&mut self, at: LiveAddr, bytes: &[u8]) -> Result<(), TargetError>;
 
+    /// Writes 2, 4 or 8 bytes that lie in one aligned word of 8 bytes in one store, which every
+    /// thread sees as a whole, in code as well; all that was written before is seen before it.
+    ///
+    /// # Errors
+    /// When they cannot be written, or the target has no such store.
+    fn store(&mut self, at: LiveAddr, bytes: &[u8]) -> Result<(), TargetError> {
+        let _ = (at, bytes);
+        let text = "code cannot be changed here while threads run through it";
+        Err(TargetError::Unsupported(text.to_owned()))
+    }
+
     /// What the file behind `range` holds there, if it can be read and is still the
     /// file that was loaded.
     ///

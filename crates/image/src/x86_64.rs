@@ -128,6 +128,17 @@ pub fn decode_bytes(image: &Image, at: LinkAddr, bytes: &[u8]) -> Vec<Line> {
     lines
 }
 
+/// Bytes of the instruction that `bytes` begin with, in code of 32 or 64 bits; `None` where
+/// they do not begin with a whole one.
+#[must_use]
+pub fn first_length(bytes: &[u8], bits: u32) -> Option<usize> {
+    if !matches!(bits, 32 | 64) {
+        return None;
+    }
+    let instruction = Decoder::new(bits, bytes, DecoderOptions::NONE).decode();
+    (!instruction.is_invalid()).then(|| instruction.len())
+}
+
 /// Decodes all of `bytes`, which are linked at `at`. A byte that is no instruction becomes a
 /// line of its own with the code `DeclareByte`: assembly keeps data between its code, and what
 /// stands around them refers to other places all the same.

@@ -132,6 +132,10 @@ impl<G: Gate> Target for Gated<G> {
         Target::write(&mut *self.change()?, at, bytes)
     }
 
+    fn store(&mut self, at: LiveAddr, bytes: &[u8]) -> Result<(), TargetError> {
+        self.change()?.store(at, bytes)
+    }
+
     fn original(&self, range: Range<LiveAddr>) -> Result<Option<Vec<u8>>, TargetError> {
         self.now().original(range)
     }

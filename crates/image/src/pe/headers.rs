@@ -49,6 +49,8 @@ pub struct Directory {
 pub struct HeaderPlaces {
     /// `NumberOfSections`, two bytes.
     pub section_count: usize,
+    /// `TimeDateStamp`.
+    pub time_stamp: usize,
     /// `SizeOfInitializedData`.
     pub initialized_data: usize,
     /// `SizeOfImage`.
@@ -69,6 +71,7 @@ impl PeImage {
         let optional = common + 20;
         HeaderPlaces {
             section_count: common + 2,
+            time_stamp: common + 4,
             initialized_data: optional + 8,
             image_size: optional + 56,
             checksum: optional + 64,

@@ -1,0 +1,146 @@
+//! What was written, so that it can be put back.
+
+use std::ops::Range;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use invivo_image::LiveAddr;
+
+use crate::{ApplyError, Stopped, Target, TargetError};
+
+/// Places that were written and what they held, in order.
+#[derive(Debug, Default)]
+pub(crate) struct Journal {
+    done: Vec<(LiveAddr, Vec<u8>)>,
+}
+
+impl Journal {
+    /// Writes what no thread can come by yet.
+    pub(crate) fn write(
+        &mut self,
+        target: &mut dyn Target,
+        at: LiveAddr,
+        bytes: &[u8],
+    ) -> Result<(), TargetError> {
+        let mut old = vec![0; bytes.len()];
+        target.read(at, &mut old)?;
+        if old == bytes {
+            return Ok(());
+        }
+        // First, since a write that fails may have been made in part.
+        self.done.push((at, old));
+        target.write(at, bytes)
+    }
+
+    /// Puts everything back, the last first.
+    pub(crate) fn undo(self, target: &mut dyn Target) -> Result<(), TargetError> {
+        for (at, old) in self.done.iter().rev() {
+            target.write(*at, old)?;
+        }
+        Ok(())
+    }
+}
+
+/// A change that becomes live in one store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Word {
+    pub(crate) at: LiveAddr,
+    pub(crate) old: Vec<u8>,
+    pub(crate) new: Vec<u8>,
+}
+
+impl Word {
+    /// True if no single store changes it.
+    pub(crate) fn straddles(&self) -> bool {
+        let inside = self.at.0 % 8;
+        inside + self.new.len() as u64 > 8
+    }
+
+    /// The same the other way.
+    fn reverse(&self) -> Word {
+        Word {
+            at: self.at,
+            old: self.new.clone(),
+            new: self.old.clone(),
+        }
+    }
+
+    /// Makes all of `words` live in their order: while threads run, or, where one of them takes
+    /// more than a store, while they stand. Returns how long they stood; where it fails, those
+    /// that were live are not any more.
+    pub(crate) fn make_live(
+        target: &mut dyn Target,
+        words: &[Word],
+    ) -> Result<Duration, ApplyError> {
+        let mut live = 0;
+        let error = match Word::put(target, words, &mut live) {
+            Ok(stood) => return Ok(stood),
+            Err(error) => error,
+        };
+        let back: Vec<Word> = words[..live].iter().rev().map(Word::reverse).collect();
+        if let Err(second) = Word::put(target, &back, &mut 0) {
+            return Err(ApplyError::Inconsistent(format!("{error}; then {second}")));
+        }
+        Err(error.into())
+    }
+
+    fn put(
+        target: &mut dyn Target,
+        words: &[Word],
+        live: &mut usize,
+    ) -> Result<Duration, TargetError> {
+        if words.iter().any(Word::straddles) {
+            return target.stop(&[], &mut |stopped| {
+                for word in words {
+                    *live += 1;
+                    stopped.write(word.at, &word.new)?;
+                }
+                Ok(())
+            });
+        }
+        for word in words {
+            *live += 1;
+            target.store(word.at, &word.new)?;
+        }
+        Ok(Duration::ZERO)
+    }
+}
+
+/// How long places are waited for that a thread goes through.
+const PATIENCE: Duration = Duration::from_millis(200);
+
+/// Runs `during` while all threads stand and none is, or comes back, inside `places`. Returns how
+/// long they stood; `None` where there was no such moment, and nothing was done.
+pub(crate) fn when_nobody_is_in(
+    target: &mut dyn Target,
+    places: &[Range<LiveAddr>],
+    during: &mut dyn FnMut(&mut dyn Stopped) -> Result<(), TargetError>,
+) -> Result<Option<Duration>, TargetError> {
+    let end = Instant::now() + PATIENCE;
+    let mut stood = Duration::ZERO;
+    loop {
+        let mut quiet = false;
+        stood += target.stop(&[], &mut |stopped| {
+            quiet = nobody_in(stopped, places)?;
+            if quiet { during(stopped) } else { Ok(()) }
+        })?;
+        if quiet {
+            return Ok(Some(stood));
+        }
+        if Instant::now() >= end {
+            return Ok(None);
+        }
+        sleep(Duration::from_millis(1));
+    }
+}
+
+/// Whether it is proved that no thread goes on inside `places`. Only jumps are there, so no call
+/// returns to one: a thread is in one now, or a signal interrupted it there.
+fn nobody_in(stopped: &mut dyn Stopped, places: &[Range<LiveAddr>]) -> Result<bool, TargetError> {
+    let stacks = stopped.stacks()?;
+    Ok(stacks.iter().all(|stack| {
+        let known = !stack.frames.is_empty() && (stack.unknown.is_none() || !stack.handlers);
+        let inside = |at: &LiveAddr| places.iter().any(|place| place.contains(at));
+        known && !stack.frames.iter().any(inside)
+    }))
+}
