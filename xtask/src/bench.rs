@@ -4,6 +4,7 @@
 mod cost;
 pub(crate) mod large;
 mod live_engine;
+mod pe;
 mod promise;
 mod redis;
 mod rounds;
@@ -89,6 +90,16 @@ pub(crate) fn live(workspace: &Workspace, quick: bool) -> Result<bool> {
     let mut promises = Promises::default();
     let switches = if quick { QUICK } else { USUAL }.switches;
     live_engine::run(workspace, &invivo, switches, &mut promises)?;
+    Ok(promises.finish())
+}
+
+/// Measures what making patches of Windows images live takes; `true` when all is kept.
+pub(crate) fn windows(workspace: &Workspace, quick: bool) -> Result<bool> {
+    install::ensure(install::WINDOWS)?;
+    say_machine()?;
+    let mut promises = Promises::default();
+    let rounds = if quick { QUICK } else { USUAL }.switches;
+    pe::run(workspace, rounds, &mut promises)?;
     Ok(promises.finish())
 }
 

@@ -83,7 +83,7 @@ const INPUTS: &[&str] = &[
 ];
 
 /// What Windows images are built and looked at with; LLVM 22 is the first that knows hot patching.
-const WINDOWS: &[&str] = &["clang-22", "llvm-22"];
+pub(crate) const WINDOWS: &[&str] = &["clang-22", "llvm-22"];
 
 /// What hypervisors are booted with, and what makes payloads for them.
 pub(crate) const XEN: &[&str] = &["qemu-system-x86", "build-essential", "binutils"];

@@ -37,6 +37,7 @@ usage: cargo xtask COMMAND
   ci                       what must pass before a change is taken: style, docs, street, test
   bench [--quick]          measure what SPECIFICATION.md promises
   bench live [--quick]     the same for making a patch live: stops, gaps, times, calls
+  bench windows [--quick]  the same for patches of Windows images, run on Linux
   bench large              the same for comparing the largest programs (fetches 750 MB)
   corpus [CASE…]           repair real programs under load with their real security fixes
   corpus --build [CASE…]   only build them
@@ -80,6 +81,8 @@ fn run() -> Result<bool> {
         ["bench"] => bench::run(&workspace, false),
         ["bench", "live"] => bench::live(&workspace, false),
         ["bench", "live", "--quick"] => bench::live(&workspace, true),
+        ["bench", "windows"] => bench::windows(&workspace, false),
+        ["bench", "windows", "--quick"] => bench::windows(&workspace, true),
         ["bench", "large"] => bench::large::run(&workspace),
         ["bench", "--quick"] => bench::run(&workspace, true),
         ["mutate", options @ ..] => mutate::run(&workspace, options),

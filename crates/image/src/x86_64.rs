@@ -128,15 +128,33 @@ pub fn decode_bytes(image: &Image, at: LinkAddr, bytes: &[u8]) -> Vec<Line> {
     lines
 }
 
-/// Bytes of the instruction that `bytes` begin with, in code of 32 or 64 bits; `None` where
-/// they do not begin with a whole one.
+/// What is told of an instruction without its image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// Its size, in bytes.
+    pub length: usize,
+    /// True for a call, direct or not.
+    pub is_call: bool,
+}
+
+/// The instructions that `bytes` begin with, in code of 32 or 64 bits, up to the first that is
+/// none or not whole.
 #[must_use]
-pub fn first_length(bytes: &[u8], bits: u32) -> Option<usize> {
+pub fn instructions(bytes: &[u8], bits: u32) -> Vec<Shape> {
     if !matches!(bits, 32 | 64) {
-        return None;
+        return Vec::new();
     }
-    let instruction = Decoder::new(bits, bytes, DecoderOptions::NONE).decode();
-    (!instruction.is_invalid()).then(|| instruction.len())
+    let decoder = Decoder::new(bits, bytes, DecoderOptions::NONE);
+    let whole = decoder.into_iter().take_while(|one| !one.is_invalid());
+    whole
+        .map(|one| Shape {
+            length: one.len(),
+            is_call: matches!(
+                one.flow_control(),
+                FlowControl::Call | FlowControl::IndirectCall
+            ),
+        })
+        .collect()
 }
 
 /// Decodes all of `bytes`, which are linked at `at`. A byte that is no instruction becomes a

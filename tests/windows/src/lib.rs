@@ -4,7 +4,6 @@
 //! Both need no Windows: the programs have no C runtime, and define what the
 //! linker wants of one (a load configuration, an entry point).
 
-pub mod engine;
 pub mod native;
 
 use std::path::{Path, PathBuf};

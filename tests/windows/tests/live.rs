@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use windows_tests::engine::Engine;
-use windows_tests::native::Mapped;
+use invivo_apply::ApplyError;
+use invivo_apply::hpat::{Outcome, PatchedImage};
+use windows_tests::native::{Here, Mapped};
 use windows_tests::{Build, Library, build, final_image};
 
 fn folder(name: &str) -> PathBuf {
@@ -14,26 +15,57 @@ fn library(folder: &Path, name: &str, how: &Build) -> Library {
     build(folder, name, "service", how).expect("it is built")
 }
 
-struct Running(Engine);
+struct Running {
+    here: Here,
+    base: Mapped,
+    /// The patch that was applied last.
+    patch: Option<Mapped>,
+    state: PatchedImage,
+}
 
 impl Running {
     fn new(base: &Library) -> Running {
+        let here = Here::new().expect("a target");
         let image = base.image().expect("a Windows image");
-        Running(Engine::new(Mapped::new(image).expect("it can be mapped")))
+        let base = Mapped::new(&here, image).expect("it can be mapped");
+        let state = PatchedImage::new(base.loaded.clone());
+        Running {
+            here,
+            base,
+            patch: None,
+            state,
+        }
     }
 
     fn call(&self, name: &str, argument: i32) -> i32 {
-        self.0.base.call(name, argument).expect("it can be called")
+        self.base.call(name, argument).expect("it can be called")
     }
 
     fn state(&self) -> [i32; 4] {
         ["get_total", "get_sum", "get_requests", "get_calls"].map(|name| self.call(name, 0))
     }
 
-    fn apply(&mut self, base: &Library, fixed: &Library, sequence: u32) {
+    fn try_apply(
+        &mut self,
+        base: &Library,
+        fixed: &Library,
+        sequence: u32,
+    ) -> Result<Outcome, ApplyError> {
         let made = final_image(base, fixed, sequence).expect("nothing stands in the way");
-        let mapped = Mapped::new(made).expect("it can be mapped");
-        self.0.apply(mapped).expect("it is applied");
+        let mapped = Mapped::new(&self.here, made).expect("it can be mapped");
+        let outcome = self.state.apply(&mut self.here, &mapped.loaded)?;
+        self.patch = Some(mapped);
+        Ok(outcome)
+    }
+
+    fn apply(&mut self, base: &Library, fixed: &Library, sequence: u32) -> Outcome {
+        let outcome = self.try_apply(base, fixed, sequence);
+        outcome.expect("it is applied")
+    }
+
+    fn revert(&mut self) {
+        let outcome = self.state.revert(&mut self.here);
+        assert!(!outcome.expect("it is taken back").left);
     }
 }
 
@@ -43,7 +75,7 @@ fn new_code_runs_on_old_state() {
     let base = library(&folder, "base", &Build::base());
     let fixed = library(&folder, "fixed", &Build::fixed("answer"));
     let mut running = Running::new(&base);
-    let before = running.0.base.code().expect("it has code");
+    let before = running.base.fixed_bytes();
 
     assert_eq!(running.call("answer", 4), 26);
     assert_eq!(running.call("answer", -1), 16, "the mistake");
@@ -61,7 +93,7 @@ fn new_code_runs_on_old_state() {
     assert_eq!(running.state(), [96, 10, 5, 6]);
 
     // None of the patch's own copies was touched.
-    let patch = running.0.patch().expect("it is live");
+    let patch = running.patch.as_ref().expect("it is live");
     for (name, initial) in [
         ("get_total", 3),
         ("get_sum", 5),
@@ -75,13 +107,10 @@ fn new_code_runs_on_old_state() {
         );
     }
 
-    running.0.revert().expect("it is taken back");
+    running.revert();
     assert_eq!(running.call("answer", -1), 16);
     assert_eq!(running.state(), [192, 9, 6, 8]);
-    assert!(
-        before == running.0.base.code().expect("it has code"),
-        "byte for byte"
-    );
+    assert!(before == running.base.fixed_bytes(), "byte for byte");
 }
 
 #[test]
@@ -93,6 +122,7 @@ fn a_later_patch_replaces_the_one_before_it() {
     let second = Build::base().with("-DSECOND -fms-secure-hotpatch-functions-list=halve,refuse");
     let second = library(&folder, "second", &second);
     let mut running = Running::new(&base);
+    let before = running.base.fixed_bytes();
     running.apply(&base, &first, 1);
     assert_eq!(running.call("answer", -1), -1);
     assert_eq!(running.call("halve", 7), 3);
@@ -101,9 +131,10 @@ fn a_later_patch_replaces_the_one_before_it() {
     assert_eq!(running.call("answer", -1), 16, "the first patch is gone");
     assert_eq!(running.call("halve", 7), -1, "the second one is live");
 
-    let made = final_image(&base, &first, 2).expect("sound");
-    let late = running.0.apply(Mapped::new(made).expect("mapped"));
+    let late = running.try_apply(&base, &first, 2);
     assert!(late.expect_err("too late").to_string().contains("sequence"));
+    running.revert();
+    assert!(running.base.fixed_bytes() == before, "byte for byte");
 }
 
 #[test]
@@ -112,7 +143,8 @@ fn a_final_image_runs_alone() {
     let base = library(&folder, "base", &Build::base());
     let fixed = library(&folder, "fixed", &Build::fixed("answer"));
     let made = final_image(&base, &fixed, 1).expect("nothing stands in the way");
-    let alone = Mapped::new(made).expect("it can be mapped");
+    let here = Here::new().expect("a target");
+    let alone = Mapped::new(&here, made).expect("it can be mapped");
     assert_eq!(alone.call("answer", 4).expect("it runs"), 1026);
     assert_eq!(alone.call("get_total", 0).expect("it runs"), 6);
     assert_eq!(alone.call("get_calls", 0).expect("it runs"), 2);
@@ -125,14 +157,12 @@ fn a_patch_for_another_build_is_refused() {
     let other = library(&folder, "other", &Build::base().with("-DEXPORTS"));
     let fixed = library(&folder, "fixed", &Build::fixed("answer"));
     let mut running = Running::new(&other);
-    let made = final_image(&base, &fixed, 1).expect("nothing stands in the way");
-    let refused = running.0.apply(Mapped::new(made).expect("mapped"));
-    assert!(
-        refused
-            .expect_err("another build")
-            .to_string()
-            .contains("revision")
-    );
+    let before = running.base.fixed_bytes();
+    let refused = running
+        .try_apply(&base, &fixed, 1)
+        .expect_err("another build");
+    assert!(refused.to_string().contains("A28"), "{refused}");
+    assert!(running.base.fixed_bytes() == before, "nothing is written");
 }
 
 #[test]
@@ -158,6 +188,6 @@ fn virtual_functions_and_variables_of_classes() {
     assert_eq!(running.call("area", 2000), -1);
     assert_eq!(running.call("along", 1), 24 + 8 + i32::from(b't') + 1);
     assert_eq!(running.call("measured", 0), 9);
-    let patch = running.0.patch().expect("it is live");
+    let patch = running.patch.as_ref().expect("it is live");
     assert_eq!(patch.call("measured", 0).expect("it can be called"), 4);
 }

@@ -72,7 +72,7 @@ impl PatchedImage {
             .flatten()
             .collect();
         let mut left = Some(base_side);
-        let undone = match when_nobody_is_in(target, &places, &mut |_| Ok(())) {
+        let undone = match when_nobody_is_in(target, &places, false, &mut |_| Ok(())) {
             // Nothing leads there, so nobody comes there again.
             Ok(Some(_)) => left.take().map_or(Ok(()), |journal| journal.undo(target)),
             Ok(None) => Err(TargetError::NotNow(
@@ -111,7 +111,7 @@ impl PatchedImage {
             writes.push((slot.pointer, vec![0; 8]));
         }
         places.sort_by_key(|place| place.start);
-        let stopped = when_nobody_is_in(target, &places, &mut |_| Ok(()))?;
+        let stopped = when_nobody_is_in(target, &places, false, &mut |_| Ok(()))?;
         let Some(stopped) = stopped else {
             return Ok(None);
         };

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use invivo_format::hpat::{self, Chunk, ChunkKind, Record, Weight};
 use invivo_image::LiveAddr;
 use invivo_image::pe::{PeImage, PeMachine};
-use invivo_image::x86_64::first_length;
+use invivo_image::x86_64::instructions;
 
 use super::table::{self, ENTRY, Slot, pointer};
 use super::{Entry, PatchedImage};
@@ -88,12 +88,12 @@ fn rules(base: &Loaded, patch: &Loaded) -> Result<hpat::HotPatch, ApplyError> {
         capacity: Some(capacity),
     };
     let report = hpat::validate(&patch.image, &options);
-    let mut wrong = report
-        .findings
-        .iter()
-        .filter(|f| f.weight == Weight::Refused);
-    if let Some(first) = wrong.next() {
-        return refused(match wrong.count() {
+    let mut wrong: Vec<_> = report.findings.iter().collect();
+    wrong.retain(|finding| finding.weight == Weight::Refused);
+    // For another build nothing else fits either.
+    wrong.sort_by_key(|finding| finding.rule != hpat::Rule::A28);
+    if let Some(first) = wrong.first() {
+        return refused(match wrong.len() - 1 {
             0 => format!("{}: {}", first.rule, first.text),
             more => format!("{}: {} (and {more} more)", first.rule, first.text),
         });
@@ -332,7 +332,8 @@ fn fresh(target: &dyn Target, image: &Loaded, record: &Record) -> Result<[u8; 7]
         _ => 64,
     };
     let code: [u8; 15] = image.original(record.source)?;
-    if first_length(&code, bits).is_none_or(|length| length < ENTRY.len()) {
+    let first = instructions(&code, bits).first().map(|one| one.length);
+    if first.is_none_or(|length| length < ENTRY.len()) {
         return refused(format!(
             "the first instruction of the function at {function} has one byte; build the base \
              with -fms-hotpatch"

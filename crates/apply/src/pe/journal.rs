@@ -109,11 +109,13 @@ impl Word {
 /// How long places are waited for that a thread goes through.
 const PATIENCE: Duration = Duration::from_millis(200);
 
-/// Runs `during` while all threads stand and none is, or comes back, inside `places`. Returns how
-/// long they stood; `None` where there was no such moment, and nothing was done.
+/// Runs `during` while all threads stand and none is, or comes back, inside `places`. With `calls`
+/// a call may return there, so that every stack must be known. Returns how long they stood; `None`
+/// where there was no such moment, and nothing was done.
 pub(crate) fn when_nobody_is_in(
     target: &mut dyn Target,
     places: &[Range<LiveAddr>],
+    calls: bool,
     during: &mut dyn FnMut(&mut dyn Stopped) -> Result<(), TargetError>,
 ) -> Result<Option<Duration>, TargetError> {
     let end = Instant::now() + PATIENCE;
@@ -121,7 +123,7 @@ pub(crate) fn when_nobody_is_in(
     loop {
         let mut quiet = false;
         stood += target.stop(&[], &mut |stopped| {
-            quiet = nobody_in(stopped, places)?;
+            quiet = nobody_in(stopped, places, calls)?;
             if quiet { during(stopped) } else { Ok(()) }
         })?;
         if quiet {
@@ -134,13 +136,17 @@ pub(crate) fn when_nobody_is_in(
     }
 }
 
-/// Whether it is proved that no thread goes on inside `places`. Only jumps are there, so no call
-/// returns to one: a thread is in one now, or a signal interrupted it there.
-fn nobody_in(stopped: &mut dyn Stopped, places: &[Range<LiveAddr>]) -> Result<bool, TargetError> {
+/// Whether it is proved that no thread goes on inside `places`. Where no call returns to one, a
+/// thread is there now, or a signal interrupted it there.
+fn nobody_in(
+    stopped: &mut dyn Stopped,
+    places: &[Range<LiveAddr>],
+    calls: bool,
+) -> Result<bool, TargetError> {
     let stacks = stopped.stacks()?;
     Ok(stacks.iter().all(|stack| {
-        let known = !stack.frames.is_empty() && (stack.unknown.is_none() || !stack.handlers);
+        let whole = stack.unknown.is_none() || !(calls || stack.handlers);
         let inside = |at: &LiveAddr| places.iter().any(|place| place.contains(at));
-        known && !stack.frames.iter().any(inside)
+        !stack.frames.is_empty() && whole && !stack.frames.iter().any(inside)
     }))
 }
