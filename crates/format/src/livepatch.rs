@@ -11,8 +11,10 @@
 mod build_id;
 mod file;
 mod function;
+mod hypervisor;
 mod model;
 mod model_check;
+mod predict;
 mod read;
 mod rules;
 mod version;
@@ -23,10 +25,12 @@ pub use function::{
     Expectation, Function, MOST_EXPECTED, MOST_NOPS, New, Old, StructureVersion, has_endbr,
     shortest_patchable,
 };
+pub use hypervisor::{Hypervisor, Known};
 pub use model::{
     Access, Contents, Hook, Moment, Payload, Reference, Relocation, RelocationKind, Section,
     Symbol, SymbolPlace,
 };
+pub use predict::{Finding, Loaded, Options, Prediction, predict};
 pub use read::{Read, is_payload, read};
 pub use rules::{Effect, Rule};
 pub use version::{Errno, XenVersion};

@@ -1,7 +1,8 @@
 //! Notes with build ids.
 
 use invivo_image::BuildId;
-use invivo_image::pe::PeImage;
+use object::Object as _;
+use object::read::pe::PeFile64;
 
 use super::file::word;
 
@@ -26,10 +27,13 @@ pub(super) fn note(id: &BuildId) -> Vec<u8> {
 }
 
 /// The build id by which a hypervisor that was booted as `xen.efi` knows itself: the 16 bytes of
-/// the signature in its debug directory, and not those of the `.gz` of the same release.
+/// the signature in its debug directory, and not those of the `.gz` of the same release. `None`
+/// if the file is no such thing.
 #[must_use]
-pub fn efi_build_id(image: &PeImage) -> Option<BuildId> {
-    image.code_view().map(|view| BuildId(view.guid.to_vec()))
+pub fn efi_build_id(file: &[u8]) -> Option<BuildId> {
+    let image = PeFile64::parse(file).ok()?;
+    let view = image.pdb_info().ok().flatten()?;
+    Some(BuildId(view.guid().to_vec()))
 }
 
 /// What is wrong with a note.

@@ -7,7 +7,7 @@ use super::{DEPENDS, FUNCTIONS, LivepatchError, MODINFO, NAMES, OWN_ID, Rule, XE
 /// The largest alignment that Xen honours.
 pub(super) const PAGE: u64 = 4096;
 /// The longest name of a symbol that Xen keeps.
-const LONGEST_NAME: usize = 126;
+pub(super) const LONGEST_NAME: usize = 126;
 
 /// Holds a model against the rules that a writer could break.
 pub(super) fn check(payload: &Payload) -> Result<(), LivepatchError> {

@@ -6,19 +6,15 @@ use std::collections::HashMap;
 use invivo_image::BuildId;
 
 use super::build_id;
-use super::file::{
-    self, File, Header, RawRelocation, SHF_MERGE, SHN_ABS, SHN_COMMON, SHN_LORESERVE, SHN_UNDEF,
-    SHT_NOBITS, SHT_RELA, long, shown, word,
-};
+use super::file::{self, File, Header, RawRelocation, SHT_NOBITS, SHT_RELA, long, shown, word};
 use super::function::StructureVersion;
-use super::model::{
-    Access, Contents, Moment, Payload, Reference, Relocation, RelocationKind, Section, Symbol,
-    SymbolPlace,
-};
+use super::model::{Access, Contents, Moment, Payload, Section};
+use super::model_check::LONGEST_NAME;
 use super::{DEPENDS, FUNCTIONS, LivepatchError, MODINFO, NAMES, OWN_ID, Rule, XEN_DEPENDS};
 
 mod functions;
 mod hooks;
+mod symbols;
 
 /// What a file holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +41,11 @@ pub fn is_payload(bytes: &[u8]) -> bool {
 /// takes it.
 pub fn read(bytes: &[u8]) -> Result<Read, LivepatchError> {
     let file = File::parse(bytes)?;
+    let entries = file.sections.iter().filter(|s| s.kind == SHT_RELA);
+    let entries = entries.fold(0_u64, |sum, section| sum.saturating_add(section.size));
+    if entries > bytes.len() as u64 {
+        return Err(shared());
+    }
     let mut reader = Reader {
         file: &file,
         sections: HashMap::new(),
@@ -91,10 +92,12 @@ impl<'f> Reader<'f> {
         let own = [FUNCTIONS, DEPENDS, XEN_DEPENDS, OWN_ID, MODINFO, NAMES];
         let mut sections = Vec::new();
         for (number, section) in self.file.sections.iter().enumerate().skip(1) {
+            if !section.is_loaded() {
+                continue;
+            }
             let name = text(section.name)?;
-            let is_own =
-                own.contains(&name.as_str()) || Moment::ALL.iter().any(|m| m.section() == name);
-            if !section.is_loaded() || is_own {
+            let is_hook = Moment::ALL.iter().any(|m| m.section() == name);
+            if is_hook || own.contains(&name.as_str()) {
                 continue;
             }
             let access = match (section.is_code(), section.is_writable()) {
@@ -117,9 +120,7 @@ impl<'f> Reader<'f> {
             let contents = match section.kind {
                 SHT_NOBITS => Contents::Zeros(section.size),
                 _ => {
-                    left = left.checked_sub(section.size).ok_or_else(|| {
-                        LivepatchError::new(Rule::X16, "sections share their bytes".to_owned())
-                    })?;
+                    left = left.checked_sub(section.size).ok_or_else(shared)?;
                     Contents::Bytes(self.file.contents(section).to_vec())
                 }
             };
@@ -135,126 +136,6 @@ impl<'f> Reader<'f> {
         Ok(sections)
     }
 
-    fn read_symbols(&mut self) -> Result<Vec<Symbol>, LivepatchError> {
-        let mut symbols = Vec::new();
-        self.symbols.push(None);
-        for symbol in self.file.symbols.iter().skip(1) {
-            let mut name = text(symbol.name)?;
-            let place = match symbol.section {
-                SHN_UNDEF => Some(SymbolPlace::Xen),
-                // A file's name, or a number, which has no address that could move.
-                SHN_ABS => None,
-                SHN_COMMON => {
-                    return Err(LivepatchError::new(
-                        Rule::X17,
-                        format!("{name} is a common symbol"),
-                    ));
-                }
-                SHN_LORESERVE.. => {
-                    return Err(LivepatchError::new(
-                        Rule::X19,
-                        format!("{name} is in section {:#x}", symbol.section),
-                    ));
-                }
-                number => {
-                    let header = self.file.sections.get(usize::from(number)).ok_or_else(|| {
-                        LivepatchError::new(Rule::X20, format!("{name} is in section {number}"))
-                    })?;
-                    // Xen does not know these by name, and the model has no such sections.
-                    if header.flags & SHF_MERGE != 0 && name.starts_with(".L") {
-                        name.clear();
-                    }
-                    let section = self.sections.get(&number.into());
-                    section.map(|section| SymbolPlace::Section {
-                        section: *section,
-                        offset: symbol.value,
-                        size: symbol.size,
-                    })
-                }
-            };
-            self.symbols.push(match place {
-                Some(_) => Some(count(symbols.len())?),
-                None => None,
-            });
-            symbols.extend(place.map(|place| Symbol { name, place }));
-        }
-        Ok(symbols)
-    }
-
-    fn read_relocations(&self, payload: &mut Payload) -> Result<(), LivepatchError> {
-        for (number, target) in &self.sections {
-            let name = payload.sections[*target as usize].name.clone();
-            let mut found = Vec::new();
-            for raw in self.relocations_of(*number)? {
-                found.push(self.relocation(&raw, &name)?);
-            }
-            payload.sections[*target as usize].relocations = found.into_iter().flatten().collect();
-        }
-        Ok(())
-    }
-
-    /// All entries for one section, as they stand in the file.
-    fn relocations_of(&self, number: usize) -> Result<Vec<RawRelocation>, LivepatchError> {
-        let sections = self.file.sections.iter();
-        let for_it = sections.filter(|s| s.info as usize == number);
-        let mut found = Vec::new();
-        for section in for_it {
-            match section.kind {
-                file::SHT_REL if section.size > 0 => {
-                    let text = format!("{} has no addends", section.shown());
-                    return Err(LivepatchError::new(Rule::X22, text));
-                }
-                SHT_RELA if section.size > 0 => {
-                    whole_entries(self.file, section)?;
-                    found.extend(self.file.relocations(section));
-                }
-                _ => {}
-            }
-        }
-        Ok(found)
-    }
-
-    fn relocation(
-        &self,
-        raw: &RawRelocation,
-        name: &str,
-    ) -> Result<Option<Relocation>, LivepatchError> {
-        let kind = match raw.kind {
-            0 => return Ok(None),
-            1 => RelocationKind::Absolute64,
-            2 => RelocationKind::Relative32,
-            4 => RelocationKind::Call32,
-            other => {
-                let text = format!(
-                    "the relocation at {:#x} of {name} has the type {other}",
-                    raw.offset
-                );
-                return Err(LivepatchError::new(Rule::X22, text));
-            }
-        };
-        Ok(Some(Relocation {
-            offset: raw.offset,
-            kind,
-            to: self.reference(raw, name)?,
-        }))
-    }
-
-    /// What a relocation leads to, in the numbers of the model.
-    fn reference(&self, raw: &RawRelocation, name: &str) -> Result<Reference, LivepatchError> {
-        let symbol = self.symbols.get(raw.symbol as usize).copied().flatten();
-        let symbol = symbol.ok_or_else(|| {
-            let text = format!(
-                "the relocation at {:#x} of {name} leads to symbol {}, which is not loaded, or only the loader reads it",
-                raw.offset, raw.symbol
-            );
-            LivepatchError::new(Rule::X23, text)
-        })?;
-        Ok(Reference {
-            symbol,
-            addend: raw.addend,
-        })
-    }
-
     fn modinfo(&self) -> Result<Vec<String>, LivepatchError> {
         let Some((_, section)) = self.file.section(MODINFO) else {
             return Ok(Vec::new());
@@ -266,7 +147,9 @@ impl<'f> Reader<'f> {
                 format!("{MODINFO} has {} bytes and no zero at the end", bytes.len()),
             ));
         };
-        texts.split(|byte| *byte == 0).map(text).collect()
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec());
+        let texts: Result<_, _> = texts.split(|byte| *byte == 0).map(text).collect();
+        texts.map_err(|_| LivepatchError::new(Rule::X41, format!("{MODINFO} is no text")))
     }
 
     /// The build id in the note of a section.
@@ -303,9 +186,15 @@ pub(super) fn whole_entries(file: &File<'_>, section: &Header<'_>) -> Result<(),
     Ok(())
 }
 
+/// Then all of them together could be much more than the file.
+fn shared() -> LivepatchError {
+    LivepatchError::new(Rule::X16, "sections share their bytes")
+}
+
 fn text(bytes: &[u8]) -> Result<String, LivepatchError> {
-    String::from_utf8(bytes.to_vec())
-        .map_err(|_| LivepatchError::new(Rule::X12, format!("the name {}", shown(bytes))))
+    let name = String::from_utf8(bytes.to_vec()).ok();
+    name.filter(|_| bytes.len() <= LONGEST_NAME)
+        .ok_or_else(|| LivepatchError::new(Rule::X12, format!("the name {}", shown(bytes))))
 }
 
 fn count(number: usize) -> Result<u32, LivepatchError> {

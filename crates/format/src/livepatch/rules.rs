@@ -1,4 +1,5 @@
-//! The rules of payloads. Each has an id; X01–X42 stand in the order in which Xen 4.20 looks.
+//! The rules of payloads. Each has an id; X01–X42 stand in the order in which Xen
+//! 4.20 looks, X43–X48 are about what can be done later, X49 and those behind it about harm.
 
 use std::fmt;
 use std::str::FromStr;
@@ -102,7 +103,7 @@ macro_rules! rules {
     };
 }
 
-use Errno::{EEXIST, EINVAL, ENODATA, ENOENT, ENOMEM, EOPNOTSUPP, EOVERFLOW, ERANGE};
+use Errno::{EEXIST, EINVAL, ENODATA, ENOENT, ENOMEM, ENOSPC, EOPNOTSUPP, EOVERFLOW, ERANGE};
 
 rules! {
     X01 Upload(EINVAL) "A payload has 1 byte to 2 MiB.", "Xen copies no more", "strip debug data, or split the fix", "a file of 2,097,153 bytes";
@@ -159,7 +160,7 @@ rules! {
     X52 Harm("upload") "An old function has an address or a name.", "Xen follows the pointer that is not there: a page fault in the hypervisor", "give the name", "`name` 0 and `old_addr` 0";
     X53 Harm("upload") "The old function is not one that runs only at boot.", "Xen has given its memory back, and faults where it looks at it", "there is nothing to replace: it does not run any more", "a function of `.init.text`";
     X54 Harm("run") "A loaded section has an alignment.", "Xen puts one without over the beginning of another", "write 1", "`sh_addralign` 0";
-    X55 Harm("apply") "NOPs reach beyond an `ENDBR64`.", "Xen leaves its 4 bytes alone: 4 do nothing, fewer become a copy of 4 GiB", "count the 4 bytes as well", "2 bytes of a function with `ENDBR64`";
+    X55 Harm("apply") "NOPs reach beyond an `ENDBR64`.", "Xen leaves its 4 bytes alone: 4 do nothing, fewer become a copy of 4 GiB", "count the 4 bytes as well", "0 or 2 bytes of a function with `ENDBR64`";
     X56 Harm("apply") "No load or unload hook is 0.", "Xen calls address 0 while all processors stand", "give the hook, or leave the pointer out", "a weak function that nobody defines";
     X57 Harm("run") "New code and hooks are in executable sections of the payload.", "the first call faults, and again in the handler", "lead to code", "`new_addr` in `.rodata`";
     X58 Harm("apply") "Nothing replaces what Xen does to apply and revert, where there are functions.", "Xen panics unless the hook keeps state that payloads cannot reach", "use the hooks before and after", "`.livepatch.hooks.apply` beside `.livepatch.funcs`";
@@ -169,6 +170,9 @@ rules! {
     X62 Harm("upload") "What Xen reads of a payload is loaded with it.", "Xen keeps pointers into memory that it frees after the upload, or that nobody has set", "give the section the flag `A`", "`.livepatch.funcs` without `A`";
     X63 Harm("upload") "Sizes and places do not wrap, and a payload's strings are not section 0.", "Xen computes with them without looking: it reads or writes outside", "build the payload again", "`sh_size` 0xffffffffffffff00";
     X64 Harm("run") "Alignments are at most a page.", "Xen places a payload at a page, not at more", "align less", "`sh_addralign` 8192";
+    X65 Upload(ENOSPC) "A replacement is no longer than what it is for, with its padding.", "what follows would be changed; Xen up to 4.19 stops the machine", "carry the records as the compiler made them", "6 bytes for an instruction of 5";
+    X66 Upload(ERANGE) "An alternative is for a feature that processors have.", "nobody could say whether to take it; Xen up to 4.19 stops the machine", "carry the records as the compiler made them", "feature 0x4000";
+    X67 Harm("apply") "The bytes 64 and 65 of a function's structure are zero.", "Xen up to 4.17.2 keeps its own state there, and would skip the function", "leave them zero", "`applied` 1";
 }
 
 impl Rule {
@@ -177,6 +181,7 @@ impl Rule {
     pub fn effect(self, version: XenVersion) -> Effect {
         match self {
             Rule::X37 if version < XenVersion::EARLY_ID => Effect::Upload(EINVAL),
+            Rule::X65 | Rule::X66 if version < XenVersion::EARLY_ID => Effect::Harm("upload"),
             _ => self.usual_effect(),
         }
     }
@@ -194,7 +199,7 @@ impl FromStr for Rule {
     fn from_str(text: &str) -> Result<Rule, String> {
         let mut all = Rule::ALL.iter();
         let found = all.find(|rule| rule.id().eq_ignore_ascii_case(text));
-        let unknown = || format!("{text} is no rule of Xen payloads (X01 to X64)");
+        let unknown = || format!("{text} is no rule of Xen payloads (X01 to X67)");
         found.copied().ok_or_else(unknown)
     }
 }

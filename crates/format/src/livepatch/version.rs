@@ -12,8 +12,11 @@ impl XenVersion {
     pub const FIRST: XenVersion = XenVersion(14);
     /// The last one whose sources were read.
     pub const LAST: XenVersion = XenVersion(23);
-    /// From here on the hypervisor's build id is looked at before anything of the payload is.
+    /// From here on the hypervisor's build id is looked at before anything of the payload is,
+    /// and alternatives that are wrong are refused.
     pub(super) const EARLY_ID: XenVersion = XenVersion(20);
+    /// From here on `.alt_call_sites` is known.
+    pub(super) const CALL_SITES: XenVersion = XenVersion(21);
 
     /// Xen 4.`minor`; `None` for one that is not known.
     #[must_use]
@@ -55,6 +58,7 @@ pub enum Errno {
     EBUSY = 16,
     EEXIST = 17,
     EINVAL = 22,
+    ENOSPC = 28,
     ERANGE = 34,
     ENODATA = 61,
     EOVERFLOW = 75,

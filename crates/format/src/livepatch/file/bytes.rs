@@ -5,10 +5,14 @@ pub(in super::super) fn slice(bytes: &[u8], at: u64, size: u64) -> Option<&[u8]>
     bytes.get(start..start.checked_add(usize::try_from(size).ok()?)?)
 }
 
+/// Bytes of a name that are looked at: no name that Xen knows has more than 127, and a file
+/// could have a hundred thousand of two million.
+const MOST: usize = 4096;
+
 /// The text that begins at `at` and ends before a zero.
 pub(in super::super) fn name(strings: &[u8], at: u32) -> Option<&[u8]> {
     let rest = strings.get(at as usize..).filter(|rest| !rest.is_empty())?;
-    rest.split(|byte| *byte == 0).next()
+    rest[..rest.len().min(MOST)].split(|byte| *byte == 0).next()
 }
 
 /// A name for a person.
