@@ -86,7 +86,7 @@ const INPUTS: &[&str] = &[
 pub(crate) const WINDOWS: &[&str] = &["clang-22", "llvm-22"];
 
 /// What hypervisors are booted with, and what makes payloads for them.
-pub(crate) const XEN: &[&str] = &["qemu-system-x86", "build-essential", "binutils"];
+pub(crate) const XEN: &[&str] = &["qemu-system-x86", "build-essential", "binutils", "openssl"];
 
 /// What all chores together need.
 pub(crate) fn everything() -> Vec<&'static str> {

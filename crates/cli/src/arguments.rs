@@ -3,6 +3,7 @@
 mod images;
 mod live;
 mod selectors;
+mod trust;
 mod xen;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -12,6 +13,7 @@ pub(crate) use images::{
 };
 pub(crate) use live::{Apply, Blocking, Consistency, List, Plan, Recover, Revert, Status, Symbols};
 pub(crate) use selectors::{Selectors, Targets};
+pub(crate) use trust::{Sign, Verify};
 pub(crate) use xen::{Upload, Xen, XenCommand};
 
 use crate::commands::explain::AnyRule;
@@ -22,6 +24,7 @@ Exit codes:
   1   refused: not safe, or does not match; the reasons are printed
   2   usage, or a file that cannot be read
   3   not now, trying again may work: blocked, busy, traced, stopped, timed out
+  4   not signed, or not by somebody who is trusted
   5   permission; the remedy is printed
   6   the process does not exist or ended meanwhile; there is no Xen
   7   interrupted; the process is as it was
@@ -139,6 +142,14 @@ pub(crate) enum Command {
         after_help = "Examples:\n  invivo symbols -p 1234 -o fix.sym && gdb -p 1234 -ex 'add-symbol-file fix.sym'\n  invivo symbols -p 1234 > /tmp/perf-1234.map && perf report"
     )]
     Symbols(Symbols),
+    /// Sign a payload for Xen.
+    #[command(
+        after_help = "Example:\n  invivo sign fix.livepatch --key key.pem --cert cert.pem -o fix.signed.livepatch"
+    )]
+    Sign(Sign),
+    /// Was a file signed by somebody who is trusted, and is it as it was then?
+    #[command(after_help = "Example:\n  invivo verify fix.signed.livepatch --cert cert.pem")]
+    Verify(Verify),
     /// Payloads of the Xen hypervisor below: upload, apply, replace, revert, unload, list.
     #[command(
         after_help = "Examples:\n  invivo xen list\n  invivo xen upload xsa-400.livepatch && invivo xen apply xsa-400\n  invivo xen revert xsa-400 && invivo xen unload xsa-400"
@@ -180,6 +191,7 @@ pub(crate) enum SchemaOf {
     Explain,
     Xen,
     XenOutcome,
+    Signature,
 }
 
 #[derive(Debug, Args)]
@@ -187,7 +199,7 @@ pub(crate) struct Schema {
     /// The output: `exchange` is that of install and uninstall, `final` that of inspect for a
     /// final image, `outcome` that of apply, revert and recover, `image` that of inspect for a
     /// Windows image, `xen` that of xen list and get, `xen-outcome` that of the other commands of
-    /// xen.
+    /// xen, `signature` that of sign and verify.
     #[arg(value_enum)]
     pub(crate) of: SchemaOf,
 }

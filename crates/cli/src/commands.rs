@@ -20,5 +20,6 @@ pub(crate) mod schema;
 pub(crate) mod status;
 pub(crate) mod symbols;
 pub(crate) mod texts;
+pub(crate) mod trust;
 pub(crate) mod windows;
 pub(crate) mod xen;

@@ -67,6 +67,8 @@ fn run(arguments: &Arguments, output: &Output) -> Result<u8, Failure> {
         Command::Status(status) => commands::status::run(status, output),
         Command::List(list) => commands::list::run(list, output),
         Command::Symbols(symbols) => commands::symbols::run(symbols, output),
+        Command::Sign(sign) => commands::trust::sign_file(sign, output),
+        Command::Verify(verify) => commands::trust::verify_file(verify, output),
         Command::Xen(xen) => commands::xen::run(xen, output),
         Command::Explain(explain) => commands::explain::run(explain, output),
         Command::Schema(schema) => commands::schema::run(schema),

@@ -35,6 +35,7 @@ fn published_schemas_are_those_of_the_program() {
         "final",
         "xen",
         "xen-outcome",
+        "signature",
     ] {
         let ran = invivo(&["schema", name]);
         assert_eq!(ran.code, 0, "{}", ran.stderr);

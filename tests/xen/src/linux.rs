@@ -125,7 +125,11 @@ impl Linux {
 }
 
 /// The program that the variable INVIVO names, else the workspace's own, built here.
-fn built() -> Result<PathBuf> {
+///
+/// # Errors
+///
+/// What the compiler says.
+pub fn built() -> Result<PathBuf> {
     if let Some(named) = std::env::var_os("INVIVO") {
         return Ok(root().join(named));
     }

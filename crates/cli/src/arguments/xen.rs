@@ -23,7 +23,7 @@ pub(crate) enum XenCommand {
     Get(Named),
     /// Load a payload; it does nothing yet.
     #[command(
-        after_help = "Examples:\n  invivo xen upload xsa-400.livepatch\n  invivo xen upload fix.livepatch --name xsa-400"
+        after_help = "Examples:\n  invivo xen upload xsa-400.livepatch\n  invivo xen upload fix.livepatch --name xsa-400\n  invivo xen upload fix.signed.livepatch --cert vendor.pem"
     )]
     Upload(Upload),
     /// Make a payload live, on top of those that are.
@@ -56,6 +56,9 @@ pub(crate) struct Upload {
     /// What it is to be called [default: the file's name without its ending].
     #[arg(long, value_parser = name)]
     pub(crate) name: Option<Name>,
+    /// Refuse it unless it was signed by the key of this certificate; may be given several times.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) cert: Vec<PathBuf>,
 }
 
 #[derive(Debug, Args)]

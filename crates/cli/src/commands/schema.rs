@@ -5,7 +5,7 @@ use schemars::schema_for;
 use crate::arguments::{Schema, SchemaOf};
 use crate::commands::{
     audit, blocking, build, check, diff, exchange, explain, final_image, image, inspect, list,
-    plan, status, symbols, xen,
+    plan, status, symbols, trust, xen,
 };
 use crate::failure::Failure;
 use crate::live::Outcomes;
@@ -28,6 +28,7 @@ pub(crate) fn run(schema: &Schema) -> Result<u8, Failure> {
         SchemaOf::Symbols => schema_for!(symbols::Named),
         SchemaOf::Explain => schema_for!(explain::Rules),
         SchemaOf::Xen => schema_for!(xen::Payloads),
+        SchemaOf::Signature => schema_for!(trust::Signature),
         SchemaOf::XenOutcome => schema_for!(xen::XenOutcome),
     };
     let text = serde_json::to_string_pretty(&schema)

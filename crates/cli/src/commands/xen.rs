@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::arguments::{Upload, Xen, XenCommand};
+use crate::commands::trust;
 use crate::failure::{Failure, GONE, NOT_NOW, PERMISSION, REFUSED, USAGE};
 use crate::images::read_file;
 use crate::output::{Output, milliseconds};
@@ -62,7 +63,12 @@ pub(crate) struct XenOutcome {
 pub(crate) fn run(xen: &Xen, output: &Output) -> Result<u8, Failure> {
     // What is wrong with the command's own file is told wherever it runs.
     let upload = match &xen.command {
-        XenCommand::Upload(upload) => Some((name_of(upload)?, read_file(&upload.payload)?)),
+        XenCommand::Upload(upload) => {
+            let (name, bytes) = (name_of(upload)?, read_file(&upload.payload)?);
+            // Before anybody reads what is in it.
+            trust::require(&upload.payload, &bytes, &upload.cert)?;
+            Some((name, bytes))
+        }
         _ => None,
     };
     let mut control = open()?;
