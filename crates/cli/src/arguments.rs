@@ -96,13 +96,16 @@ pub(crate) enum Command {
     /// Give a program or library that was exchanged its old file back, byte for byte.
     #[command(after_help = "Example:\n  invivo uninstall /usr/sbin/server")]
     Uninstall(Uninstall),
-    /// Show everything that is in a patch, or in a Windows image.
-    #[command(after_help = "Examples:\n  invivo inspect fix.patch\n  invivo inspect server.dll")]
-    Inspect(Inspect),
-    /// Is the hot-patch metadata of a Windows image sound? Each rule (A01 to A31, or B01 to B16
-    /// for the `.hotp1` of older Windows) is looked at.
+    /// Show everything that is in a patch, in a payload for Xen, or in a Windows image.
     #[command(
-        after_help = "Examples:\n  invivo check server_hotpatch.dll --base server.dll\n  invivo explain A11"
+        after_help = "Examples:\n  invivo inspect fix.patch\n  invivo inspect fix.livepatch\n  invivo inspect server.dll"
+    )]
+    Inspect(Inspect),
+    /// Is the hot-patch metadata of a Windows image sound, and what will Xen answer to a payload?
+    /// Each rule (A01 to A31, B01 to B16 for the `.hotp1` of older Windows, X01 to X67 for Xen) is
+    /// looked at.
+    #[command(
+        after_help = "Examples:\n  invivo check server_hotpatch.dll --base server.dll\n  invivo check fix.livepatch --xen xen-syms --xen-version 4.17\n  invivo check next.livepatch --xen xen-syms --after fix.livepatch\n  invivo explain A11"
     )]
     Check(Check),
     /// Everything that apply would do, proved without stopping or changing anything.
@@ -192,6 +195,8 @@ pub(crate) enum SchemaOf {
     Xen,
     XenOutcome,
     Signature,
+    Payload,
+    CheckPayload,
 }
 
 #[derive(Debug, Args)]
@@ -199,14 +204,15 @@ pub(crate) struct Schema {
     /// The output: `exchange` is that of install and uninstall, `final` that of inspect for a
     /// final image, `outcome` that of apply, revert and recover, `image` that of inspect for a
     /// Windows image, `xen` that of xen list and get, `xen-outcome` that of the other commands of
-    /// xen, `signature` that of sign and verify.
+    /// xen, `signature` that of sign and verify, `payload` and `check-payload` those of inspect and
+    /// check for a payload of Xen.
     #[arg(value_enum)]
     pub(crate) of: SchemaOf,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Explain {
-    /// A rule, such as R-INIT or A11 [default: all].
+    /// A rule, such as R-INIT, A11 or X12 [default: all].
     pub(crate) rule: Option<AnyRule>,
 }
 

@@ -13,6 +13,8 @@ pub(crate) mod image;
 pub(crate) mod inspect;
 pub(crate) mod legacy;
 pub(crate) mod list;
+pub(crate) mod payload;
+pub(crate) mod payload_dump;
 pub(crate) mod plan;
 pub(crate) mod recover;
 pub(crate) mod revert;

@@ -36,6 +36,8 @@ fn published_schemas_are_those_of_the_program() {
         "xen",
         "xen-outcome",
         "signature",
+        "payload",
+        "check-payload",
     ] {
         let ran = invivo(&["schema", name]);
         assert_eq!(ran.code, 0, "{}", ran.stderr);

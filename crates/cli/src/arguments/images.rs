@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, ValueEnum};
 use invivo_compare::Rule;
+use invivo_format::livepatch::XenVersion;
 use invivo_patch::Moment;
 
 use crate::timing;
@@ -141,13 +142,13 @@ pub(crate) struct Uninstall {
 
 #[derive(Debug, Args)]
 pub(crate) struct Inspect {
-    /// The patch, or a Windows program, library or driver.
+    /// The patch, a payload for Xen, or a Windows program, library or driver.
     pub(crate) patch: PathBuf,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Check {
-    /// A Windows image with hot-patch metadata.
+    /// A Windows image with hot-patch metadata, or a payload for Xen.
     pub(crate) image: PathBuf,
     /// The build that it is for; without it, its side is not looked at.
     #[arg(long, value_name = "FILE")]
@@ -155,6 +156,20 @@ pub(crate) struct Check {
     /// How many functions a machine has room for: 512 for each page of `HotPatchTableSize`.
     #[arg(long, value_name = "N", default_value_t = 512)]
     pub(crate) capacity: u32,
+    /// For a payload: the hypervisor's `xen-syms`, or its `.map` file, which tells less.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) xen: Option<PathBuf>,
+    /// For a payload: the release of Xen, such as 4.17 [default: all of them].
+    #[arg(long, value_name = "VERSION")]
+    pub(crate) xen_version: Option<XenVersion>,
+    /// For a payload: the hypervisor's `xen.efi`, where it is booted by UEFI; it has a build id of
+    /// its own.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) efi: Option<PathBuf>,
+    /// For a payload: another one that is uploaded and applied before; may be given several times,
+    /// in that order.
+    #[arg(long, value_name = "PAYLOAD")]
+    pub(crate) after: Vec<PathBuf>,
 }
 
 fn rule_and_name(text: &str) -> Result<(Rule, String), String> {

@@ -8,8 +8,9 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::arguments::Check;
+use crate::commands::payload;
 use crate::failure::{Failure, REFUSED};
-use crate::images::load_pe;
+use crate::images::{load_pe, read_file};
 use crate::output::Output;
 
 /// `check --json`.
@@ -46,6 +47,10 @@ struct More {
 }
 
 pub(crate) fn run(check: &Check, output: &Output) -> Result<u8, Failure> {
+    let bytes = read_file(&check.image)?;
+    if bytes.starts_with(b"\x7fELF") {
+        return payload::check(check, &bytes, output);
+    }
     let image = load_pe(&check.image)?;
     let base = check.base.as_deref().map(load_pe).transpose()?;
     let legacy = image.sections.iter().any(|s| s.name == hotp1::SECTION);

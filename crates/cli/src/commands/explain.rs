@@ -3,7 +3,8 @@
 use std::str::FromStr;
 
 use invivo_compare::Rule;
-use invivo_format::{hotp1, hpat};
+use invivo_format::livepatch::XenVersion;
+use invivo_format::{hotp1, hpat, livepatch};
 use owo_colors::OwoColorize;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -12,12 +13,13 @@ use crate::arguments::Explain;
 use crate::failure::Failure;
 use crate::output::Output;
 
-/// A rule of the comparison, or one of the metadata of Windows images.
+/// A rule of the comparison, one of the metadata of Windows images, or one of Xen's payloads.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum AnyRule {
     Change(Rule),
     Metadata(hpat::Rule),
     Legacy(hotp1::Rule),
+    Payload(livepatch::Rule),
 }
 
 impl FromStr for AnyRule {
@@ -27,8 +29,11 @@ impl FromStr for AnyRule {
         if let Ok(rule) = text.parse() {
             return Ok(AnyRule::Metadata(rule));
         }
+        if let Ok(rule) = text.parse() {
+            return Ok(AnyRule::Legacy(rule));
+        }
         match text.parse() {
-            Ok(rule) => Ok(AnyRule::Legacy(rule)),
+            Ok(rule) => Ok(AnyRule::Payload(rule)),
             Err(_) => text.parse().map(AnyRule::Change),
         }
     }
@@ -54,9 +59,11 @@ struct Explained {
     example: &'static str,
     /// True if `--allow` may set it aside.
     may_be_allowed: bool,
-    /// For metadata: `kernel` if Windows was seen to refuse it, `strict` if only Invivo does,
-    /// `both` if Windows refuses a part of it.
+    /// For metadata and payloads: `kernel` if Windows or Xen was seen to refuse it, `strict` if
+    /// only Invivo does, `both` if Windows refuses a part of it.
     refused_by: Option<&'static str>,
+    /// For payloads: what Xen answers, such as `upload: EINVAL`; or that it does harm.
+    xen: Option<String>,
 }
 
 impl Explained {
@@ -65,6 +72,7 @@ impl Explained {
             AnyRule::Change(rule) => Explained::change(rule),
             AnyRule::Metadata(rule) => Explained::metadata(rule),
             AnyRule::Legacy(rule) => Explained::legacy(rule),
+            AnyRule::Payload(rule) => Explained::payload(rule),
         }
     }
 
@@ -77,6 +85,35 @@ impl Explained {
             example: rule.example(),
             may_be_allowed: false,
             refused_by: Some("strict"),
+            xen: None,
+        }
+    }
+
+    fn payload(rule: livepatch::Rule) -> Explained {
+        let mut answers: Vec<String> = Vec::new();
+        for version in XenVersion::all() {
+            let effect = rule.effect(version);
+            let action = effect.action();
+            let answer = match effect.errno() {
+                Some(errno) => format!("{action}: {errno}"),
+                None => format!("{action}: harm"),
+            };
+            match answers.last() {
+                Some(last) if last.starts_with(&answer) => {}
+                Some(_) => answers.push(format!("{answer} from {version} on")),
+                None => answers.push(answer),
+            }
+        }
+        let is_harm = answers.iter().any(|answer| answer.contains("harm"));
+        Explained {
+            id: rule.id(),
+            meaning: rule.meaning(),
+            why: rule.why(),
+            remedy: rule.remedy(),
+            example: rule.example(),
+            may_be_allowed: false,
+            refused_by: Some(if is_harm { "strict" } else { "kernel" }),
+            xen: Some(answers.join(", ")),
         }
     }
 
@@ -90,6 +127,7 @@ impl Explained {
             example: about.example,
             may_be_allowed: false,
             refused_by: Some(about.judge.name()),
+            xen: None,
         }
     }
 
@@ -103,6 +141,7 @@ impl Explained {
             example: about.example,
             may_be_allowed: rule.may_be_allowed(),
             refused_by: None,
+            xen: None,
         }
     }
 }
@@ -114,7 +153,8 @@ pub(crate) fn run(explain: &Explain, output: &Output) -> Result<u8, Failure> {
             let changes = Rule::ALL.into_iter().map(AnyRule::Change);
             let metadata = hpat::Rule::ALL.into_iter().map(AnyRule::Metadata);
             let legacy = hotp1::Rule::ALL.iter().copied().map(AnyRule::Legacy);
-            let all = changes.chain(metadata).chain(legacy);
+            let payloads = livepatch::Rule::ALL.iter().copied().map(AnyRule::Payload);
+            let all = changes.chain(metadata).chain(legacy).chain(payloads);
             all.map(Explained::of).collect()
         }
     };
@@ -139,6 +179,10 @@ fn print(rule: &Explained) {
     anstream::println!("{} {}", "remedy: ".cyan(), rule.remedy);
     anstream::println!("{} {}", "example:".cyan(), rule.example);
     match rule.refused_by {
+        _ if rule.xen.is_some() => {
+            let answer = rule.xen.as_deref().unwrap_or_default();
+            anstream::println!("{} {answer}", "Xen:    ".cyan());
+        }
         Some("kernel") => anstream::println!("{} Windows, too", "refused:".cyan()),
         Some("strict") => anstream::println!("{} Invivo only", "refused:".cyan()),
         Some(_) => anstream::println!(

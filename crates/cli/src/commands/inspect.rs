@@ -1,12 +1,13 @@
 //! `invivo inspect`
 
+use invivo_format::livepatch;
 use invivo_image::pe::PeImage;
 use invivo_patch::{Check, Identity, Judgement, Moment, Order, Redirect, SymbolPlace, TargetImage};
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::arguments::Inspect;
-use crate::commands::{final_image, image};
+use crate::commands::{final_image, image, payload_dump};
 use crate::failure::Failure;
 use crate::images::read_file;
 use crate::output::Output;
@@ -91,6 +92,9 @@ pub(crate) fn run(inspect: &Inspect, output: &Output) -> Result<u8, Failure> {
     }
     if let Some(found) = final_of(&inspect.patch, &bytes)? {
         return final_image::inspect(&inspect.patch, found, output);
+    }
+    if livepatch::is_payload(&bytes) {
+        return payload_dump::inspect(&inspect.patch, &bytes, output);
     }
     let file = parse(&inspect.patch, &bytes)?;
     let dump = dump(&file);

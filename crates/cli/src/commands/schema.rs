@@ -5,7 +5,7 @@ use schemars::schema_for;
 use crate::arguments::{Schema, SchemaOf};
 use crate::commands::{
     audit, blocking, build, check, diff, exchange, explain, final_image, image, inspect, list,
-    plan, status, symbols, trust, xen,
+    payload, payload_dump, plan, status, symbols, trust, xen,
 };
 use crate::failure::Failure;
 use crate::live::Outcomes;
@@ -30,6 +30,8 @@ pub(crate) fn run(schema: &Schema) -> Result<u8, Failure> {
         SchemaOf::Xen => schema_for!(xen::Payloads),
         SchemaOf::Signature => schema_for!(trust::Signature),
         SchemaOf::XenOutcome => schema_for!(xen::XenOutcome),
+        SchemaOf::Payload => schema_for!(payload_dump::PayloadDump),
+        SchemaOf::CheckPayload => schema_for!(payload::CheckedPayload),
     };
     let text = serde_json::to_string_pretty(&schema)
         .map_err(|error| Failure::new(70, format!("cannot write JSON: {error}")))?;

@@ -14,6 +14,8 @@ use super::function::Expectation;
 
 /// Bytes of `struct alt_instr`.
 pub(super) const ALTERNATIVE: usize = 14;
+/// More than Xen's own table keeps of a name.
+const LONGEST_NAME: usize = 255;
 /// Where Xen begins if nothing else is known of it.
 const XEN_START: u64 = 0xffff_82d0_4020_0000;
 /// Xen's part of the address space: it, and payloads behind it.
@@ -54,6 +56,10 @@ impl<'f> Hypervisor<'f> {
             Hypervisor::of_map(file).ok_or("it is neither xen-syms nor a .map file of Xen")?
         };
         let place = |name: &str| found.names.get(name.as_bytes()).map(|known| known.address);
+        // It runs in the upper half of the address space.
+        if place("_start").is_none_or(|start| start.cast_signed() >= 0) {
+            return Err("it has no `_start` as a hypervisor has it".to_owned());
+        }
         if let (Some(start), Some(end)) = (place("__init_begin"), place("__init_end")) {
             found.boot = start..end;
         }
@@ -78,7 +84,8 @@ impl<'f> Hypervisor<'f> {
                 continue;
             }
             let is_placed = matches!(symbol.section(), SymbolSection::Section(_));
-            if name.is_empty() || !is_placed || symbol.kind() == SymbolKind::Section {
+            let is_long = file.len() + name.len() > LONGEST_NAME;
+            if name.is_empty() || is_long || !is_placed || symbol.kind() == SymbolKind::Section {
                 continue;
             }
             let is_local = matches!(symbol.flags(), SymbolFlags::Elf { st_info, .. } if st_info.st_bind() == elf::STB_LOCAL);

@@ -230,12 +230,16 @@ impl Findings {
     }
 
     fn end(self, loaded: Option<Loaded>) -> Prediction {
-        Prediction {
+        let mut prediction = Prediction {
             version: self.version,
             findings: self.findings,
             more: self.more,
             without_xen: self.without_xen,
             loaded,
+        };
+        if prediction.upload().is_some() {
+            prediction.loaded = None;
         }
+        prediction
     }
 }

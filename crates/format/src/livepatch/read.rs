@@ -38,7 +38,7 @@ pub fn is_payload(bytes: &[u8]) -> bool {
 ///
 /// # Errors
 /// When it breaks a rule so that it has no meaning. That it can be read does not say that Xen
-/// takes it.
+/// takes it: see [`super::predict`].
 pub fn read(bytes: &[u8]) -> Result<Read, LivepatchError> {
     let file = File::parse(bytes)?;
     let entries = file.sections.iter().filter(|s| s.kind == SHT_RELA);

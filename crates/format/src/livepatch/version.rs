@@ -18,6 +18,11 @@ impl XenVersion {
     /// From here on `.alt_call_sites` is known.
     pub(super) const CALL_SITES: XenVersion = XenVersion(21);
 
+    /// All that are known, the oldest first.
+    pub fn all() -> impl DoubleEndedIterator<Item = XenVersion> {
+        (Self::FIRST.0..=Self::LAST.0).map(XenVersion)
+    }
+
     /// Xen 4.`minor`; `None` for one that is not known.
     #[must_use]
     pub fn new(minor: u8) -> Option<XenVersion> {

@@ -1,0 +1,240 @@
+//! `invivo check` and `invivo inspect` of payloads for Xen, of which the format's writer makes one.
+//!
+//! Renew the expected output with `INVIVO_BLESS=1 cargo test -p invivo-cli`.
+
+mod golden;
+mod program;
+
+use std::path::{Path, PathBuf};
+
+use golden::compare;
+use invivo_format::livepatch::{
+    Access, Contents, Expectation, Function, Hook, Moment, New, Old, Payload, Reference,
+    Relocation, RelocationKind, Section, StructureVersion, Symbol, SymbolPlace, write,
+};
+use invivo_image::BuildId;
+use program::run_in;
+use serde_json::Value;
+
+/// A hypervisor of a few names.
+const MAP: &str = "\
+0xffff82d040200000 T _start
+0xffff82d040234b20 T xen_extra_version
+0xffff82d0403b7000 T __init_begin
+0xffff82d04045b000 D __init_end
+0xffff82d04045bdc0 d common/keyhandler.c#key_table
+";
+
+fn payload() -> Payload {
+    let section = |name: &str, access, bytes: &[u8]| Section {
+        name: name.to_owned(),
+        access,
+        align: 16,
+        contents: Contents::Bytes(bytes.to_vec()),
+        relocations: Vec::new(),
+    };
+    let code = [0x48, 0x8d, 5, 0, 0, 0, 0, 0xc3, 0x31, 0xc0, 0xc3];
+    let mut code = section(".text.fixed", Access::Code, &code);
+    code.relocations.push(Relocation {
+        offset: 3,
+        kind: RelocationKind::Relative32,
+        to: Reference {
+            symbol: 0,
+            addend: -4,
+        },
+    });
+    let symbol = |name: &str, place| Symbol {
+        name: name.to_owned(),
+        place,
+    };
+    let place = |section, size| SymbolPlace::Section {
+        section,
+        offset: 0,
+        size,
+    };
+    Payload {
+        version: StructureVersion::V2,
+        functions: vec![Function {
+            name: "xen_extra_version".to_owned(),
+            new: New::Code {
+                code: Reference {
+                    symbol: 1,
+                    addend: 0,
+                },
+                size: 8,
+            },
+            old: Old::Name,
+            old_size: 12,
+            expectation: Expectation::new(vec![0x48, 0x8d, 5]),
+        }],
+        hooks: vec![Hook {
+            moment: Moment::Load,
+            code: Reference {
+                symbol: 1,
+                addend: 8,
+            },
+        }],
+        sections: vec![
+            code,
+            section(".rodata.fixed", Access::ReadOnly, b"-fixed\0"),
+        ],
+        symbols: vec![
+            symbol("", place(1, 7)),
+            symbol("xen_extra_version", place(0, 8)),
+            symbol("common/keyhandler.c#key_table", SymbolPlace::Xen),
+        ],
+        depends: BuildId(vec![7; 20]),
+        xen_depends: Some(BuildId(vec![7; 20])),
+        modinfo: vec!["fixes=XSA-400".to_owned()],
+    }
+}
+
+/// A folder with files for one test; it has its name.
+fn folder(name: &str, files: &[(&str, &[u8])]) -> PathBuf {
+    let folder = std::env::temp_dir().join(format!("invivo-payload-{name}-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder can be made");
+    for (file, bytes) in files {
+        std::fs::write(folder.join(file), bytes).expect("a file can be written");
+    }
+    folder
+}
+
+fn check(folder: &Path, words: &[&str]) -> (i32, Value) {
+    let ran = run_in(folder, &[&["check", "--json"], words].concat());
+    let json = serde_json::from_str(&ran.stdout);
+    (ran.code, json.unwrap_or_else(|_| panic_with(&ran)))
+}
+
+fn panic_with(ran: &program::Ran) -> Value {
+    unreachable!("{ran:?}")
+}
+
+#[test]
+fn a_payload_is_shown() {
+    let file = write(&payload()).expect("the model is sound").file;
+    let folder = folder(
+        "inspect",
+        &[("fix.livepatch", &file), ("cut", &file[..200])],
+    );
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let ran = run_in(&folder, &["inspect", "fix.livepatch"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    compare(&golden.join("payload.txt"), &ran.stdout);
+    let ran = run_in(&folder, &["inspect", "fix.livepatch", "--json"]);
+    compare(&golden.join("payload.json"), &ran.stdout);
+    assert_eq!(run_in(&folder, &["inspect", "cut"]).code, 1);
+    std::fs::remove_dir_all(folder).expect("the folder is ours");
+}
+
+#[test]
+fn a_sound_payload_is_sound_on_each_release() {
+    let file = write(&payload()).expect("the model is sound").file;
+    let folder = folder("sound", &[("fix", &file), ("map", MAP.as_bytes())]);
+    let ran = run_in(&folder, &["check", "fix", "--xen", "map"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(
+        ran.stdout.contains("upload done, apply done"),
+        "{}",
+        ran.stdout
+    );
+    let (code, json) = check(&folder, &["fix", "--xen", "map"]);
+    assert_eq!(
+        (code, &json["sound"], &json["upload"]),
+        (0, &true.into(), &"done".into())
+    );
+    assert_eq!(json["elsewhere"], Value::Array(Vec::new()));
+    // Without names it is told what was not looked at.
+    let (code, json) = check(&folder, &["fix"]);
+    let unseen = json["without_xen"].as_array().expect("a list");
+    assert!(code == 0 && unseen.contains(&"X18".into()), "{json}");
+    std::fs::remove_dir_all(folder).expect("the folder is ours");
+}
+
+#[test]
+fn the_errno_is_told_and_where_it_differs() {
+    let mut wrong = payload();
+    wrong.symbols[2].name = "key_table".to_owned();
+    let wrong = write(&wrong).expect("the model is sound").file;
+    let mut note = write(&payload()).expect("the model is sound").file;
+    // The type of the note with what the payload depends on; the first of three.
+    let at = note
+        .windows(16)
+        .position(|bytes| bytes.ends_with(b"\x03\0\0\0GNU\0"));
+    note[at.expect("a note") + 8] = 1;
+    let folder = folder(
+        "errno",
+        &[("wrong", &wrong), ("note", &note), ("map", MAP.as_bytes())],
+    );
+    let ran = run_in(
+        &folder,
+        &["check", "wrong", "--xen", "map", "--xen-version", "4.17"],
+    );
+    assert_eq!(ran.code, 1, "{ran:?}");
+    for text in [
+        "X18 ",
+        "key_table",
+        "(upload: ENOENT)",
+        "Xen 4.17",
+        "invivo explain X18",
+    ] {
+        assert!(ran.stdout.contains(text), "{text}: {}", ran.stdout);
+    }
+    let (code, json) = check(&folder, &["note", "--xen", "map"]);
+    assert_eq!((code, &json["upload"]), (1, &"ENODATA".into()), "{json}");
+    let older = json["elsewhere"].as_array().expect("a list");
+    assert_eq!(older.len(), 6, "4.14 to 4.19: {json}");
+    assert!(older.iter().all(|one| one["upload"] == "EINVAL"));
+    std::fs::remove_dir_all(folder).expect("the folder is ours");
+}
+
+#[test]
+fn what_harms_the_hypervisor_is_refused() {
+    let mut file = write(&payload()).expect("the model is sound").file;
+    let text = file.windows(13).position(|bytes| bytes == b"fixes=XSA-400");
+    let (at, header) = (text.expect("the text") as u64, 32);
+    // `.modinfo` becomes empty: its header is the one with that place.
+    let place = file.windows(8).rposition(|bytes| bytes == at.to_le_bytes());
+    let size = place.expect("a header") + header - 24;
+    file[size..size + 8].fill(0);
+    let folder = folder("harm", &[("fix", &file), ("map", MAP.as_bytes())]);
+    let (code, json) = check(&folder, &["fix", "--xen", "map", "--xen-version", "4.17"]);
+    assert_eq!(
+        (code, &json["upload"], &json["sound"]),
+        (1, &"harm".into(), &false.into()),
+        "{json}"
+    );
+    assert_eq!(json["findings"][0]["rule"], "X49");
+    let ran = run_in(&folder, &["explain", "X49"]);
+    assert!(ran.stdout.contains("upload: harm"), "{}", ran.stdout);
+    std::fs::remove_dir_all(folder).expect("the folder is ours");
+}
+
+#[test]
+fn payloads_that_were_applied_before_count() {
+    let first = write(&payload()).expect("the model is sound");
+    let mut next = payload();
+    next.depends = first.id.clone();
+    next.modinfo.push("second".to_owned());
+    let next = write(&next).expect("the model is sound").file;
+    let files = [
+        ("first", &first.file[..]),
+        ("next", &next),
+        ("map", MAP.as_bytes()),
+    ];
+    let folder = folder("after", &files);
+    let (code, json) = check(&folder, &["next", "--xen", "map", "--after", "first"]);
+    assert_eq!(code, 0, "{json}");
+    let (code, json) = check(&folder, &["first", "--xen", "map", "--after", "first"]);
+    assert_eq!((code, &json["upload"]), (1, &"EEXIST".into()), "{json}");
+    let ran = run_in(
+        &folder,
+        &["check", "next", "--xen", "map", "--after", "map"],
+    );
+    assert!(
+        ran.code == 1 && ran.stderr.contains("does not take it"),
+        "{ran:?}"
+    );
+    let ran = run_in(&folder, &["check", "next", "--xen", "next"]);
+    assert!(ran.code == 2 && ran.stderr.contains("hint: "), "{ran:?}");
+    std::fs::remove_dir_all(folder).expect("the folder is ours");
+}
