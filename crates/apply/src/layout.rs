@@ -8,7 +8,7 @@
 use std::ops::Range;
 
 use invivo_image::LiveAddr;
-use invivo_patch::{Patch, RelocationKind, SectionKind, SymbolPlace};
+use invivo_patch::{Patch, SectionKind, SymbolPlace};
 
 use crate::callouts::{self, Callouts, Placed};
 use crate::x86_64::Choice;
@@ -165,7 +165,7 @@ impl Layout {
                 let value = symbols[relocation.symbol as usize].checked_offset(relocation.addend);
                 let at = place(offset + relocation.offset);
                 let field = usize_of(relocation.offset)?;
-                let written = value.and_then(|value| fill(relocation.kind, value, at));
+                let written = value.and_then(|value| relocation.kind.bytes(value.0, at.0));
                 let written = written.ok_or_else(|| {
                     let name = &patch.contents.symbols[relocation.symbol as usize].name;
                     ApplyError::Refused(format!("{} cannot reach {name}", section.name))
@@ -250,18 +250,4 @@ fn functions(patch: &Patch, symbols: &[LiveAddr]) -> Vec<FunctionRecord> {
 
 fn usize_of(value: u64) -> Result<usize, ApplyError> {
     usize::try_from(value).map_err(|_| ApplyError::Refused("the patch is too large".to_owned()))
-}
-
-/// The bytes of a relocation; `None` if the value does not fit.
-fn fill(kind: RelocationKind, value: LiveAddr, at: LiveAddr) -> Option<Vec<u8>> {
-    let value = i64::try_from(value.0).ok()?;
-    Some(match kind {
-        RelocationKind::Absolute64 => value.to_le_bytes().to_vec(),
-        RelocationKind::Relative32 => {
-            let distance = value.checked_sub(i64::try_from(at.0).ok()?)?;
-            i32::try_from(distance).ok()?.to_le_bytes().to_vec()
-        }
-        RelocationKind::Absolute32 => u32::try_from(value).ok()?.to_le_bytes().to_vec(),
-        RelocationKind::Absolute32Signed => i32::try_from(value).ok()?.to_le_bytes().to_vec(),
-    })
 }

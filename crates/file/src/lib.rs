@@ -16,6 +16,7 @@ mod attributes;
 mod error;
 mod exchange;
 mod install;
+mod kept;
 mod names;
 mod on_disk;
 mod place;
@@ -23,6 +24,7 @@ mod uninstall;
 
 pub use error::FileError;
 pub use install::{Installed, install};
+pub use kept::{Kept, KeptError, kept_layout};
 pub use names::{base_name, name_of_base};
 pub use on_disk::{Disk, OnDisk, started_as};
 pub use uninstall::{Uninstalled, uninstall};

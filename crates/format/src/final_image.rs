@@ -1,6 +1,6 @@
 //! The final image: a copy of the fixed build with the metadata inside.
 //!
-//! It is the fixed build, so it runs on its own. Behind everything that was in it stand three
+//! It is the fixed build (or the base with the fixed functions behind it), so it runs on its own. Behind everything that was in it stand three
 //! sections that are not loaded, and a section table that names them; no byte that is loaded
 //! is another one. Whoever installs it in the place of the base reads in it which file that
 //! has to be.
@@ -39,6 +39,9 @@ pub struct Manifest {
     pub base: FileIdentity,
     /// The fixed build that it is a copy of.
     pub fixed: FileIdentity,
+    /// True if it is no copy of a build: the base itself, with the fixed functions behind it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub kept_layout: bool,
 }
 
 impl Manifest {
@@ -50,6 +53,7 @@ impl Manifest {
             identity,
             base,
             fixed,
+            kept_layout: false,
         }
     }
 }

@@ -1,12 +1,14 @@
 //! Images that the process has loaded, read from its own memory: the file on disk may
 //! be another one by now.
 
+use std::borrow::Cow;
 use std::io::Read;
 
 use invivo_apply::{Module, TargetError};
 use invivo_image::LiveAddr;
 use object::LittleEndian;
 use object::elf::{self, FileHeader64, ProgramHeader64};
+use object::pod::slice_from_all_bytes;
 use object::read::elf::{FileHeader, ProgramHeader};
 use procfs::process::{MMPermissions, MMapPath, MemoryMap};
 
@@ -18,6 +20,7 @@ const LE: LittleEndian = LittleEndian;
 /// ELF header, program headers and notes lie in the first page of every linker's
 /// output; two are read for those that are generous.
 const HEAD: usize = 0x2000;
+const PROGRAM: usize = size_of::<ProgramHeader64<LittleEndian>>();
 
 /// A loaded image's headers.
 #[derive(Clone, Debug)]
@@ -56,14 +59,19 @@ impl Process {
     /// All loaded images, the vDSO among them.
     pub(crate) fn loaded(&self) -> Result<Vec<Loaded>, TargetError> {
         let maps = self.maps()?;
-        let mut found = Vec::new();
+        let mut found: Vec<Loaded> = Vec::new();
         for map in maps.iter() {
             let path = match &map.pathname {
                 MMapPath::Path(path) => path.to_string_lossy().into_owned(),
                 MMapPath::Vdso => "[vdso]".to_owned(),
                 _ => continue,
             };
-            if map.offset != 0 || !map.perms.contains(MMPermissions::READ) {
+            // lld puts all segments of a small program into the first page of the file, which
+            // is mapped once for each then.
+            let is_inside = found.last().is_some_and(|image| {
+                image.path == path && (image.start()..image.end.0).contains(&map.address.0)
+            });
+            if map.offset != 0 || !map.perms.contains(MMPermissions::READ) || is_inside {
                 continue;
             }
             let head = self.memory.read_some(LiveAddr(map.address.0), HEAD);
@@ -96,7 +104,9 @@ pub(crate) fn build_id_at(memory: &Memory, start: u64) -> Option<Vec<u8>> {
 
 fn parse_head(memory: &Memory, head: &[u8], start: u64, path: String) -> Option<Loaded> {
     let header = Elf::parse(head).ok()?;
-    let programs = header.program_headers(LE, head).ok()?;
+    let table = program_headers(memory, header, head, start)?;
+    let programs: &[ProgramHeader64<_>] =
+        slice_from_all_bytes(table.get(..table.len() / PROGRAM * PROGRAM)?).ok()?;
     let loads = || programs.iter().filter(|p| p.p_type(LE) == elf::PT_LOAD);
     let first = loads().map(|p| p.p_vaddr(LE)).min()? & !0xfff;
     let bias = start.wrapping_sub(first);
@@ -128,6 +138,27 @@ fn parse_head(memory: &Memory, head: &[u8], start: u64, path: String) -> Option<
             })
             .collect(),
     })
+}
+
+/// The bytes of the program headers. A file that got more of them than it had room for has them
+/// behind everything else, as far from its start in memory as in the file.
+fn program_headers<'h>(
+    memory: &Memory,
+    header: &Elf,
+    head: &'h [u8],
+    start: u64,
+) -> Option<Cow<'h, [u8]>> {
+    let (at, count) = (header.e_phoff.get(LE), header.e_phnum.get(LE));
+    if usize::from(header.e_phentsize.get(LE)) != PROGRAM {
+        return None;
+    }
+    let size = usize::from(count) * PROGRAM;
+    let inside = usize::try_from(at).ok();
+    if let Some(table) = inside.and_then(|at| head.get(at..)?.get(..size)) {
+        return Some(Cow::Borrowed(table));
+    }
+    let table = memory.read_some(LiveAddr(start.checked_add(at)?), size);
+    (table.len() == size).then_some(Cow::Owned(table))
 }
 
 fn build_id(

@@ -255,6 +255,21 @@ impl RelocationKind {
             4
         }
     }
+
+    /// What is written for the address `value` at the place `at`; `None` if it does not fit.
+    #[must_use]
+    pub fn bytes(self, value: u64, at: u64) -> Option<Vec<u8>> {
+        let value = i64::try_from(value).ok()?;
+        Some(match self {
+            RelocationKind::Absolute64 => value.to_le_bytes().to_vec(),
+            RelocationKind::Relative32 => {
+                let distance = value.checked_sub(i64::try_from(at).ok()?)?;
+                i32::try_from(distance).ok()?.to_le_bytes().to_vec()
+            }
+            RelocationKind::Absolute32 => u32::try_from(value).ok()?.to_le_bytes().to_vec(),
+            RelocationKind::Absolute32Signed => i32::try_from(value).ok()?.to_le_bytes().to_vec(),
+        })
+    }
 }
 
 /// A value to be filled in.

@@ -96,6 +96,10 @@ pub(crate) struct Build {
     /// What is written; of Windows images always the fixed build itself.
     #[arg(long, value_enum, default_value = "elf")]
     pub(crate) format: Format,
+    /// With `--format final`: keep the base as it is, and put the fixed functions behind it, instead
+    /// of a copy of the fixed build. Nothing but what the patch replaces is another one then.
+    #[arg(long)]
+    pub(crate) keep_layout: bool,
     /// For Windows images: write the names of all functions that must be compiled for hot patching,
     /// one per line, as `-fms-secure-hotpatch-functions-file=FILE` reads them.
     #[arg(long, value_name = "FILE")]

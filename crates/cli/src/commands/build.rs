@@ -57,6 +57,10 @@ pub(crate) fn run(build: &Build, output: &Output) -> Result<u8, Failure> {
         let text = "functions are named to compilers of Windows images only";
         return Err(Failure::new(USAGE, text).hint("leave --emit-functions-file out"));
     }
+    if build.keep_layout && build.format != Format::Final {
+        let text = "a patch for running processes has no layout to keep";
+        return Err(Failure::new(USAGE, text).hint("add: --format final"));
+    }
     let file_name = |path: &std::path::Path| {
         path.file_name()
             .map(|name| name.to_string_lossy().into_owned())
@@ -83,13 +87,17 @@ pub(crate) fn run(build: &Build, output: &Output) -> Result<u8, Failure> {
     let patch = match verdict.patch {
         Ok(patch) => Some(patch),
         // What is started from it is fixed all the same.
-        Err(Refused::Findings(_) | Refused::NoBuildId) if is_final => None,
+        Err(Refused::Findings(_) | Refused::NoBuildId) if is_final && !build.keep_layout => None,
         Err(error) => return refused(&error, output),
     };
     let live = patch.as_ref().map(elf::write).transpose();
     let live = live.map_err(|error| Failure::new(REFUSED, error.to_string()))?;
     let bytes = match live {
         Some(live) if !is_final => live,
+        Some(live) if build.keep_layout => {
+            let patch = patch.as_ref().expect("it was written just now");
+            final_image::keep_layout(&build.pair, &comparison, patch, &live)?
+        }
         live => {
             let in_the_way = final_image::in_the_way(&comparison, &verdict.findings)?;
             if !in_the_way.is_empty() {
@@ -100,7 +108,12 @@ pub(crate) fn run(build: &Build, output: &Output) -> Result<u8, Failure> {
     };
     store(&build.output, &bytes)?;
     if is_final {
-        final_image::may_run(&build.output, &build.pair.fixed)?;
+        let like = if build.keep_layout {
+            &build.pair.base
+        } else {
+            &build.pair.fixed
+        };
+        final_image::may_run(&build.output, like)?;
     }
     let redirects = patch.as_ref().map_or(&[][..], |patch| &patch.redirects);
     let built = Built {

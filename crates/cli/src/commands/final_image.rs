@@ -7,7 +7,7 @@ use std::path::Path;
 use invivo_compare::{Comparison, Finding, Rule, Severity};
 use invivo_format::final_image::{self, FileIdentity, Final, Manifest};
 use invivo_image::Image;
-use invivo_patch::{Hex, Identity, Options};
+use invivo_patch::{Hex, Identity, Options, Patch};
 use schemars::JsonSchema;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
@@ -30,6 +30,8 @@ pub(crate) struct FinalDump {
     /// The fixed build that it is a copy of.
     #[schemars(with = "serde_json::Value")]
     fixed: FileIdentity,
+    /// True if it is the base with the fixed functions behind it instead.
+    kept_layout: bool,
     /// The patch for running processes; none if it was refused when this was built.
     patch: Option<Dump>,
 }
@@ -75,10 +77,34 @@ pub(crate) fn write(
         .map_err(|error| Failure::new(REFUSED, format!("{}: {error}", pair.fixed.display())))
 }
 
-/// Lets the final image run wherever the fixed build runs.
-pub(crate) fn may_run(image: &Path, fixed: &Path) -> Result<(), Failure> {
+/// The base of a pair with the functions of `patch` behind it, and with `live`, the patch for
+/// running processes, inside.
+pub(crate) fn keep_layout(
+    pair: &Pair,
+    c: &Comparison<'_>,
+    patch: &Patch,
+    live: &[u8],
+) -> Result<Vec<u8>, Failure> {
+    let refused = |text: String| Failure::new(REFUSED, format!("{}: {text}", pair.base.display()));
+    let base = identify(&pair.base, c.base.file(), c.base);
+    let kept = invivo_file::kept_layout(c.base.file(), patch);
+    let kept = kept.map_err(|error| refused(error.to_string()))?;
+    let fixed = FileIdentity {
+        build_id: Some(kept.build_id),
+        sha256: Hex(Sha256::digest(&kept.file).to_vec()),
+        size: kept.file.len() as u64,
+        ..base.clone()
+    };
+    let mut manifest = Manifest::new(patch.identity.clone(), base, fixed);
+    manifest.kept_layout = true;
+    final_image::write(&kept.file, &manifest, Some(live))
+        .map_err(|error| refused(error.to_string()))
+}
+
+/// Lets the final image run wherever `like`, what it is made of, runs.
+pub(crate) fn may_run(image: &Path, like: &Path) -> Result<(), Failure> {
     const PERMISSIONS: u32 = 0o777;
-    let mode = fixed.metadata().map(|data| data.permissions().mode());
+    let mode = like.metadata().map(|data| data.permissions().mode());
     let set = mode.and_then(|mode| {
         std::fs::set_permissions(image, Permissions::from_mode(mode & PERMISSIONS))
     });
@@ -104,6 +130,7 @@ pub(crate) fn inspect(path: &Path, found: Final<'_>, output: &Output) -> Result<
         identity: manifest.identity,
         base: manifest.base,
         fixed: manifest.fixed,
+        kept_layout: manifest.kept_layout,
         patch: patch.as_ref().map(dump),
     };
     output.data(&told, || {
@@ -118,7 +145,11 @@ pub(crate) fn inspect(path: &Path, found: Final<'_>, output: &Output) -> Result<
         field("fixes", &told.identity.labels.join(", "));
         field("made by", &told.identity.creator);
         field("replaces", &file(&told.base));
-        field("copy of", &file(&told.fixed));
+        if told.kept_layout {
+            field("layout", "the base's; the fixed functions stand behind it");
+        } else {
+            field("copy of", &file(&told.fixed));
+        }
         match &told.patch {
             Some(patch) => {
                 anstream::println!("\nfor running processes");
