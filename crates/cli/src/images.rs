@@ -11,12 +11,16 @@ use invivo_image::pe::{Pdb, PeError, PeImage};
 use crate::arguments::Pair;
 use crate::debug_files::Search;
 use crate::failure::{Failure, REFUSED, USAGE};
+use crate::objects;
 
 /// The largest image that is read, in bytes.
 const LARGEST: usize = 4 << 30;
 
 /// Reads both images of a pair.
 pub(crate) fn load_pair(pair: &Pair) -> Result<(Image, Image), Failure> {
+    if objects::is_of_objects(&pair.base) || objects::is_of_objects(&pair.fixed) {
+        return objects::load_pair(pair);
+    }
     let load = |program: &Path, given: &Option<PathBuf>, option| {
         load(&Search {
             program,

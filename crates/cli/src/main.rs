@@ -11,6 +11,7 @@ mod everywhere;
 mod failure;
 mod images;
 mod live;
+mod objects;
 mod output;
 mod patch_file;
 mod steps;

@@ -3,7 +3,7 @@
 //!
 //! They change what a function does without a bit of its code, so they are compared with it.
 
-use invivo_image::{Annex, EntityKind, Image, LinkAddr};
+use invivo_image::{Annex, EntityId, EntityKind, Image, LinkAddr};
 
 use crate::code::Body;
 use crate::meaning::{Meaning, Referred};
@@ -70,13 +70,23 @@ impl Meaning<'_, '_> {
 
 /// True if two entries say the same, but for bits above distances.
 fn same_entry(a: &Annex, b: &Annex, place: impl Fn(LinkAddr, LinkAddr) -> bool) -> bool {
+    let used = if a.replaces_by_nothing() {
+        1
+    } else {
+        a.fields.len()
+    };
     a.section == b.section
         && a.bytes == b.bytes
         && a.fields.len() == b.fields.len()
         && a.fields
             .iter()
             .zip(&b.fields)
-            .all(|(a, b)| a.offset == b.offset && place(a.target, b.target))
+            .all(|(a, b)| a.offset == b.offset)
+        && a.fields
+            .iter()
+            .zip(&b.fields)
+            .take(used)
+            .all(|(a, b)| place(a.target, b.target))
 }
 
 /// The lines of two frames of `.bug_frames.N`, if they differ: seven bits of it stand above
@@ -106,9 +116,8 @@ pub(crate) fn find(c: &Comparison<'_>, findings: &mut Vec<Finding>) {
     let (one, other) = (unowned(c.base), unowned(c.fixed));
     let meaning = Meaning::new(c);
     let place = |x, y| {
-        meaning
-            .same(Referred::pointer(x), Referred::pointer(y))
-            .is_ok()
+        let pointer = Referred::pointer;
+        is_as_far(c, x, y) || meaning.same(pointer(x), pointer(y)).is_ok()
     };
     let same =
         one.len() == other.len() && one.iter().zip(&other).all(|(a, b)| same_entry(a, b, place));
@@ -121,4 +130,22 @@ pub(crate) fn find(c: &Comparison<'_>, findings: &mut Vec<Finding>) {
              knows what to replace",
         ));
     }
+}
+
+/// True if two places are as far behind what has a symbol, and that is a pair.
+fn is_as_far(c: &Comparison<'_>, a: LinkAddr, b: LinkAddr) -> bool {
+    let before = |image: &Image, at: LinkAddr| {
+        let section = image.section_at(at)?;
+        let after = image.entities.partition_point(|entity| entity.addr <= at);
+        let index = after.checked_sub(1)?;
+        let entity = &image.entities[index];
+        let id = EntityId(u32::try_from(index).ok()?);
+        let distance = at.checked_sub(entity.addr)?;
+        section
+            .range
+            .contains(&entity.addr)
+            .then_some((id, distance))
+    };
+    let both = before(c.base, a).zip(before(c.fixed, b));
+    both.is_some_and(|((one, x), (other, y))| x == y && c.pairs.fixed_of(one) == Some(other))
 }

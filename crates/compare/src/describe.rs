@@ -53,10 +53,12 @@ fn short(image: &Image, at: LinkAddr) -> String {
     match image.place(at) {
         Place::In(id, 0) => invivo_image::demangle(image.entity(id).name()),
         Place::In(id, offset) => {
-            format!(
-                "{}+{offset:#x}",
-                invivo_image::demangle(image.entity(id).name())
-            )
+            let name = invivo_image::demangle(image.entity(id).name());
+            let (sign, distance) = match offset.cast_signed() {
+                negative @ ..0 => ('-', negative.unsigned_abs()),
+                _ => ('+', offset),
+            };
+            format!("{name}{sign}{distance:#x}")
         }
         _ => image
             .section_at(at)

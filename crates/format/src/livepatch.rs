@@ -8,6 +8,7 @@
 //! The names are those of Xen. The facts are those of its public headers and of its documentation,
 //! held against real hypervisors: see the tests in `tests/xen`.
 
+mod bind;
 mod build_id;
 mod file;
 mod function;
@@ -20,6 +21,7 @@ mod rules;
 mod version;
 mod write;
 
+pub use bind::{Binding, Bound, bind};
 pub use build_id::efi_build_id;
 pub use function::{
     Expectation, Function, MOST_EXPECTED, MOST_NOPS, New, Old, StructureVersion, has_endbr,

@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 pub use annex::{Annex, AnnexField, is_annex};
 use file::Object;
+pub(crate) use layout::GAP;
 use layout::{BASE, Layout};
 use relocate::Linked;
 use set::{Externals, Set};
@@ -61,7 +62,20 @@ fn read(files: &[ObjectFile]) -> Result<Vec<Object<'_>>, ImageError> {
         let text = format!("the object file {} is there twice", twice.label);
         return Err(ImageError::Inconsistent(text));
     }
-    files.iter().map(Object::parse).collect()
+    let objects: Result<Vec<_>, _> = files.iter().map(Object::parse).collect();
+    objects.map(without_joined)
+}
+
+/// Leaves out what `ld -r` made of other files that are there, too (`built_in.o`).
+fn without_joined(mut objects: Vec<Object<'_>>) -> Vec<Object<'_>> {
+    let alone = objects.iter().filter(|object| !object.is_joined());
+    let alone = alone.flat_map(|object| object.definitions().cloned());
+    let alone: BTreeSet<Arc<str>> = alone.collect();
+    objects.retain(|object| {
+        let mut own = object.definitions().peekable();
+        !object.is_joined() || own.peek().is_none() || own.any(|name| !alone.contains(name))
+    });
+    objects
 }
 
 /// What either set wants and does not have: both get the same, so that what only one refers to

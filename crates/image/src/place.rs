@@ -1,5 +1,6 @@
 //! What an address means.
 
+use crate::objects::{EXTERNAL, GAP};
 use crate::{EntityId, EntityKind, Image, LinkAddr, SectionKind, Slot};
 
 /// What is at an address that an instruction or a pointer refers to.
@@ -65,12 +66,26 @@ impl Image {
             }
             // `buffer + sizeof buffer` belongs to the variable, as long as no other
             // begins there.
+            SectionKind::Data if section.name == EXTERNAL && self.is_of_objects() => {
+                self.before_external(at).unwrap_or(Place::Unnamed(at))
+            }
             SectionKind::Data => match self.ending_at(at) {
                 Some(id) => Place::In(id, self.entity(id).size),
                 None => Place::Unnamed(at),
             },
             SectionKind::Text | SectionKind::Tls => Place::Unnamed(at),
         }
+    }
+
+    /// A place in front of something that object files only refer to (`table[i - 1]`): the
+    /// offset wraps around.
+    fn before_external(&self, at: LinkAddr) -> Option<Place> {
+        let next = self.starts.partition_point(|start| *start <= at);
+        let start = *self.starts.get(next)?;
+        let id = EntityId(u32::try_from(next).ok()?);
+        // Not what is in front of everything that lies there.
+        let near = start.0 - at.0 < GAP && self.is_external(id);
+        near.then(|| Place::In(id, at.0.wrapping_sub(start.0)))
     }
 
     /// The variable whose last byte is just before `at`.

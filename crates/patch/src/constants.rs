@@ -149,7 +149,8 @@ impl Planner<'_, '_> {
         Ok((symbol, 0))
     }
 
-    fn bind_table_entry(&mut self, target: LinkAddr) -> Result<Target, String> {
+    /// A place in code: new code, where it is copied.
+    pub(crate) fn bind_table_entry(&mut self, target: LinkAddr) -> Result<Target, String> {
         if let Place::In(id, offset) = self.c.fixed.place(target)
             && (self.hot.contains_key(&id) || self.cold.contains_key(&id))
         {

@@ -12,6 +12,10 @@ use crate::planner::{Placed, Planner, index};
 /// The `.eh_frame` of everything that was copied.
 pub(crate) fn section(planner: &mut Planner<'_, '_>) -> Option<Section> {
     let image = planner.c.fixed;
+    // Compiled without unwind data, as kernels and hypervisors are.
+    if image.is_of_objects() && image.unwind.fdes.is_empty() {
+        return None;
+    }
     let mut writer = Writer::default();
     let mut parts: Vec<EntityId> = planner
         .placed

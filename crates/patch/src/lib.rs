@@ -5,6 +5,7 @@
 //! where it is made true.
 
 mod agreement;
+mod annexes;
 mod code;
 mod constants;
 mod doubt;

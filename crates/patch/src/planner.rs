@@ -16,7 +16,7 @@ use crate::model::{
     Callout, Check, Contents, Direction, Hex, Identity, Moment, Order, Patch, Redirect, Section,
     SectionKind, Symbol, SymbolPlace, TargetImage,
 };
-use crate::{Entry, agreement, frames};
+use crate::{Entry, agreement, annexes, frames};
 
 /// What a person says about a patch.
 #[derive(Clone, Debug, Default)]
@@ -72,6 +72,8 @@ pub(crate) enum Placed {
     Import(Arc<str>),
     /// A stub that jumps to something of another image.
     Stub(Arc<str>),
+    /// A place among the replacements of `.altinstructions`.
+    Replacements,
 }
 
 /// The patch in the making.
@@ -110,10 +112,16 @@ pub fn plan(c: &Comparison<'_>, options: &Options) -> Result<Patch, Refused> {
     if c.hot.is_empty() {
         return Err(Refused::Unchanged);
     }
-    let build_id = c.base.build_id.as_ref().ok_or(Refused::NoBuildId)?;
+    let build_id = match &c.base.build_id {
+        Some(id) => id.0.clone(),
+        // What runs was made of them; whoever knows what that is, says so later.
+        None if c.base.is_of_objects() => Vec::new(),
+        None => return Err(Refused::NoBuildId),
+    };
     let mut planner = Planner::new(c);
     let callouts = planner.callouts(&options.callouts);
     planner.copy_functions();
+    planner.copy_annexes();
     planner.settle_doubts();
     let frames = frames::section(&mut planner);
     let redirects = planner.redirects();
@@ -133,7 +141,7 @@ pub fn plan(c: &Comparison<'_>, options: &Options) -> Result<Patch, Refused> {
         },
         target: TargetImage {
             file_name: options.file_name.clone(),
-            build_id: Hex(build_id.0.clone()),
+            build_id: Hex(build_id),
             machine: c.base.machine,
             base: c.base.base,
         },
@@ -211,6 +219,8 @@ impl<'c, 'a> Planner<'c, 'a> {
                     .map(|part| (*part, function.fixed.main)),
             );
         }
+        // Slots of object files are made up; the running program has others.
+        let is_linked = !c.base.is_of_objects();
         let stubs = c.base.stubs.iter();
         let base_stubs =
             stubs.filter_map(|(stub, slot)| Some((c.base.slots.get(slot)?.clone(), *stub)));
@@ -228,7 +238,11 @@ impl<'c, 'a> Planner<'c, 'a> {
             refused: Vec::new(),
             doubts: Vec::new(),
             base_stubs: base_stubs.collect(),
-            base_slots: slots(c.base),
+            base_slots: if is_linked {
+                slots(c.base)
+            } else {
+                HashMap::new()
+            },
         }
     }
 
@@ -267,8 +281,10 @@ impl<'c, 'a> Planner<'c, 'a> {
         });
         for part in parts.ids() {
             let entity = self.c.fixed.entity(part);
+            let section = self.c.fixed.section_at(entity.addr);
+            let section = section.map_or("", |section| &section.name);
             let section = self.add_section(Section {
-                name: format!(".text.{}", entity.name()),
+                name: annexes::section_name(section, entity.name()),
                 kind: SectionKind::Text,
                 align: 16,
                 bytes: Vec::new(),
@@ -328,7 +344,7 @@ impl<'c, 'a> Planner<'c, 'a> {
         callouts
     }
 
-    fn copy_functions(&mut self) {
+    pub(crate) fn copy_functions(&mut self) {
         let mut done = HashSet::new();
         while let Some(parts) = self.waiting.pop_front() {
             if done.insert(parts.main) {

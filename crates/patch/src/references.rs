@@ -143,6 +143,9 @@ impl Planner<'_, '_> {
         })?;
         let base = self.c.base.entity(base);
         let symbol = self.base_symbol(base.name(), base.addr)?;
+        if self.c.fixed.is_external(fixed) {
+            return Ok((symbol, offset.cast_signed()));
+        }
         Ok((symbol, i64::try_from(offset).map_err(|e| e.to_string())?))
     }
 
@@ -171,6 +174,8 @@ impl Planner<'_, '_> {
                 }
                 return self.bind_base_entity(id, offset);
             }
+        } else if c.fixed.is_external(id) {
+            return Err(format!("it uses {name}, which the base does not refer to"));
         } else if !constant {
             let alike = c.base.entities.iter().zip(0u32..).find(|(other, index)| {
                 other.kind == EntityKind::Object

@@ -31,9 +31,10 @@ pub(crate) struct Audit {
 /// Two builds of one program.
 #[derive(Debug, Args)]
 pub(crate) struct Pair {
-    /// The program or library that is running.
+    /// The program or library that is running; or an object file of its build, or a folder
+    /// with object files (`*.o`, also in folders below it).
     pub(crate) base: PathBuf,
-    /// An ordinary build of it that has the fix.
+    /// An ordinary build of it that has the fix; or the object file or folder of that build.
     pub(crate) fixed: PathBuf,
     /// The file with the base's symbols, if the base was stripped.
     #[arg(long, value_name = "FILE")]
@@ -104,6 +105,19 @@ pub(crate) struct Build {
     /// one per line, as `-fms-secure-hotpatch-functions-file=FILE` reads them.
     #[arg(long, value_name = "FILE")]
     pub(crate) emit_functions_file: Option<PathBuf>,
+    /// For --format livepatch: the xen-syms of the hypervisor that runs, or its .map file. With
+    /// it, the base's functions are held against the hypervisor's code, and what is static in a
+    /// file is found.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) xen: Option<PathBuf>,
+    /// For --format livepatch: the build id of the hypervisor that runs, if it is not that of
+    /// --xen: its digits, or the xen.efi that was booted.
+    #[arg(long, value_name = "ID")]
+    pub(crate) xen_id: Option<String>,
+    /// For --format livepatch: the build id of what is applied last, as digits or as that payload's
+    /// file [default: the hypervisor's].
+    #[arg(long, value_name = "ID")]
+    pub(crate) depends: Option<String>,
     /// The patch's name [default: the output's file name without its ending].
     #[arg(long)]
     pub(crate) name: Option<String>,
@@ -128,6 +142,8 @@ pub(crate) enum Format {
     /// The fixed build itself with the patch inside: for the disk, and for running processes.
     #[value(alias = "cold")]
     Final,
+    /// A payload for the Xen hypervisor, from object files.
+    Livepatch,
 }
 
 #[derive(Debug, Args)]

@@ -8,7 +8,7 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use crate::arguments::{Build, Format};
-use crate::commands::{final_image, windows};
+use crate::commands::{final_image, livepatch, windows};
 use crate::failure::{Failure, REFUSED, USAGE};
 use crate::images::load_pair;
 use crate::output::Output;
@@ -28,6 +28,9 @@ pub(crate) struct Built {
     /// SHA-256 of the file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) id: Option<String>,
+    /// What a payload for Xen is called by those that are applied upon it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) build_id: Option<String>,
     /// Bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) size: Option<usize>,
@@ -82,6 +85,14 @@ pub(crate) fn run(build: &Build, output: &Output) -> Result<u8, Failure> {
         sequence: build.sequence,
         callouts: build.callout.clone(),
     };
+    if build.format == Format::Livepatch {
+        return livepatch::run(build, &comparison, &options, output);
+    }
+    if base.is_of_objects() {
+        let text = "object files have no addresses, so processes cannot be patched with them";
+        return Err(Failure::new(USAGE, text)
+            .hint("link both builds and give the programs; for Xen say --format livepatch"));
+    }
     let verdict = Verdict::of(&comparison, &options);
     let is_final = build.format == Format::Final;
     let patch = match verdict.patch {
@@ -121,6 +132,7 @@ pub(crate) fn run(build: &Build, output: &Output) -> Result<u8, Failure> {
         patch: Some(build.output.display().to_string()),
         name: Some(options.name),
         id: Some(invivo_patch::Hex(Sha256::digest(&bytes).to_vec()).to_string()),
+        build_id: None,
         size: Some(bytes.len()),
         live: patch.is_some(),
         functions: redirects
@@ -164,6 +176,7 @@ pub(super) fn refused(error: &Refused, output: &Output) -> Result<u8, Failure> {
                 patch: None,
                 name: None,
                 id: None,
+                build_id: None,
                 size: None,
                 live: false,
                 functions: Vec::new(),

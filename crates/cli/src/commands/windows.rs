@@ -65,6 +65,7 @@ pub(crate) fn run(build: &Build, c: &Comparison<'_>, output: &Output) -> Result<
         patch: Some(build.output.display().to_string()),
         name: None,
         id: Some(invivo_patch::Hex(Sha256::digest(&placed.file).to_vec()).to_string()),
+        build_id: None,
         size: Some(placed.file.len()),
         live: true,
         functions: names.collect(),

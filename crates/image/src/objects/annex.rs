@@ -44,6 +44,19 @@ pub struct Annex {
     pub fields: Vec<AnnexField>,
 }
 
+impl Annex {
+    /// True for an entry of `.altinstructions` that replaces its instructions by none: its
+    /// second field then leads to nothing.
+    #[must_use]
+    pub fn replaces_by_nothing(&self) -> bool {
+        &*self.section == ".altinstructions" && self.bytes.get(LENGTH) == Some(&0)
+    }
+}
+
+/// Where an entry of `.altinstructions` has the length of its replacement, behind `orig_off`,
+/// `repl_off`, `cpuid` and `orig_len`.
+const LENGTH: usize = 11;
+
 /// True for the name of a table whose entries belong to code.
 #[must_use]
 pub fn is_annex(section: &str) -> bool {
@@ -184,8 +197,7 @@ fn parts(image: &Image) -> Vec<Symbol> {
         let [_, field, ..] = &annex.fields[..] else {
             continue;
         };
-        let length = match (&*annex.section, annex.bytes.get(11)) {
-            // `orig_off, repl_off, cpuid, orig_len, repl_len`.
+        let length = match (&*annex.section, annex.bytes.get(LENGTH)) {
             (".altinstructions", Some(length)) => Some(u64::from(*length)),
             (".ex_table" | ".ex_table.pre", _) => None,
             _ => continue,

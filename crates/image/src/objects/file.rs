@@ -1,6 +1,7 @@
 //! One object file, as the compiler left it: sections, symbols, relocations.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use object::elf::{self, SectionFlags};
@@ -163,6 +164,20 @@ impl<'d> Object<'d> {
             read_relocations(&mut object, header, data).map_err(&fail)?;
         }
         Ok(object)
+    }
+
+    /// True if it was put together from several source files' objects.
+    pub(super) fn is_joined(&self) -> bool {
+        let files = self.symbols.iter().filter(|s| s.kind == elf::STT_FILE);
+        files.map(|s| &s.name).collect::<BTreeSet<_>>().len() > 1
+    }
+
+    /// The global names that it defines for good.
+    pub(super) fn definitions(&self) -> impl Iterator<Item = &Arc<str>> {
+        let strong = |s: &&InSymbol| {
+            !s.local && !s.weak && matches!(s.place, InPlace::In { .. } | InPlace::Absolute(_))
+        };
+        self.symbols.iter().filter(strong).map(|s| &s.name)
     }
 
     pub(super) fn fail(&self, what: impl Into<String>) -> ImageError {

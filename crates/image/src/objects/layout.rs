@@ -17,7 +17,7 @@ pub(super) const BASE: u64 = 0x1000_0000;
 /// The highest: 32-bit operands reach it.
 const HIGHEST: u64 = 0x7000_0000;
 /// Between two sections. More than what [`crate::Image::just_before`] looks across, twice.
-const GAP: u64 = 64;
+pub(crate) const GAP: u64 = 64;
 /// Sections of which the image has one: what the files bring is put together.
 const JOINED: [&str; 7] = [
     ".eh_frame",
@@ -211,7 +211,8 @@ impl Layout {
         }
         if !externals.is_empty() {
             self.end += GAP;
-            self.push_zeros(super::EXTERNAL, first + GAP);
+            // What ends right before does not end in it.
+            self.push_zeros(super::EXTERNAL, first + GAP / 4);
         }
         Ok(())
     }
