@@ -1,6 +1,7 @@
 //! The program `invivo` in a Linux that a real Xen runs as its control domain.
 
 use anyhow::{Context, Result};
+use object::{Object, ObjectSection};
 use xen_tests::Hypervisor;
 use xen_tests::linux::{Linux, Ran};
 use xen_tests::payload::tagged;
@@ -21,6 +22,19 @@ fn says(ran: &Ran, words: &[&str]) {
     }
 }
 
+/// The payload with code that has no alignment: Xen takes it, and puts the code over other code.
+fn without_alignment(payload: &[u8]) -> Result<Vec<u8>> {
+    let file = object::File::parse(payload)?;
+    let mut sections = file.sections();
+    let text = sections.find(|section| section.kind() == object::SectionKind::Text);
+    let number = text.context("code is in the payload")?.index().0;
+    let table = payload[40..].first_chunk().context("an ELF header")?;
+    let at = usize::try_from(u64::from_le_bytes(*table))? + number * 64 + 48;
+    let mut spoiled = payload.to_vec();
+    spoiled[at..at + 8].fill(0);
+    Ok(spoiled)
+}
+
 #[test]
 fn people_drive_xen_with_invivo() -> Result<()> {
     let xen = Hypervisor::get("4.20")?;
@@ -28,6 +42,7 @@ fn people_drive_xen_with_invivo() -> Result<()> {
     let mut other = fix.clone();
     let text = fix.windows(6).position(|bytes| bytes == b"fixed\0");
     other[text.context("the text is in the payload")?] = b'F';
+    let harmful = without_alignment(&fix)?;
     let steps = [
         // The driver is loaded only after the first command.
         "xen list",
@@ -42,6 +57,7 @@ fn people_drive_xen_with_invivo() -> Result<()> {
         "xen upload fix.livepatch --name again",
         "xen upload other.livepatch",
         "xen upload program",
+        "xen upload harmful",
         "xen revert fix --rendezvous 500",
         "xen unload fix",
         "xen get fix",
@@ -51,6 +67,7 @@ fn people_drive_xen_with_invivo() -> Result<()> {
         .with("fix.livepatch", &fix)
         .with("other.livepatch", &other)
         .with("program", b"not a payload")
+        .with("harmful", &harmful)
         .run(2, &steps)?;
     for (step, ran) in steps.iter().zip(&ran) {
         println!("# invivo {step}\n{}{}", ran.stdout, ran.stderr);
@@ -70,7 +87,17 @@ fn people_drive_xen_with_invivo() -> Result<()> {
     else {
         unreachable!("{ran:?}")
     };
-    let [twice, same_id, program, reverted, unloaded, gone, last] = rest else {
+    let [
+        twice,
+        same_id,
+        program,
+        harmful,
+        reverted,
+        unloaded,
+        gone,
+        last,
+    ] = rest
+    else {
         unreachable!("{ran:?}")
     };
     is_error(no_driver, 5, &["runs on Xen", "modprobe xen-privcmd"]);
@@ -94,6 +121,7 @@ fn people_drive_xen_with_invivo() -> Result<()> {
     is_error(twice, 1, &["EEXIST", "this build id"]);
     is_error(same_id, 1, &["EEXIST"]);
     is_error(program, 1, &["EINVAL", "another build of Xen", "xl dmesg"]);
+    is_error(harmful, 1, &["X54", "would fail", "invivo explain X54"]);
     says(reverted, &["fix: reverted"]);
     says(unloaded, &["fix: unloaded"]);
     is_error(gone, 1, &["ENOENT", "invivo xen list"]);

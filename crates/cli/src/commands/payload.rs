@@ -87,6 +87,29 @@ pub(crate) fn check(check: &Check, bytes: &[u8], output: &Output) -> Result<u8, 
     Ok(if checked.sound { 0 } else { REFUSED })
 }
 
+/// Refuses a payload that a hypervisor of the release 4.`minor` would take and fail with, as far as
+/// that can be told from the payload alone.
+pub(crate) fn harmless(name: &str, payload: &[u8], minor: u32) -> Result<(), Failure> {
+    let known = u8::try_from(minor).ok().and_then(XenVersion::new);
+    let options = Options {
+        version: known.unwrap_or(XenVersion::LAST),
+        xen: None,
+        running: None,
+        loaded: &[],
+    };
+    let prediction = predict(payload, &options);
+    let harms = |rule: Rule| rule.effect(prediction.version).errno().is_none();
+    let found = prediction
+        .findings
+        .iter()
+        .find(|finding| harms(finding.rule));
+    found.map_or(Ok(()), |finding| {
+        let text = format!("{name}: {finding}: the hypervisor would fail with it");
+        let hint = format!("see what it means with: invivo explain {}", finding.rule);
+        Err(Failure::new(REFUSED, text).hint(hint))
+    })
+}
+
 impl Files {
     fn read(check: &Check) -> Result<Files, Failure> {
         let efi = check.efi.as_deref().map(|path| {

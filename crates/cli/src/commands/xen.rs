@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::arguments::{Upload, Xen, XenCommand};
+use crate::commands::payload as check;
 use crate::commands::trust;
 use crate::failure::{Failure, GONE, NOT_NOW, PERMISSION, REFUSED, USAGE};
 use crate::images::read_file;
@@ -86,6 +87,9 @@ pub(crate) fn run(xen: &Xen, output: &Output) -> Result<u8, Failure> {
         }
         XenCommand::Upload(_) => {
             let (name, bytes) = upload.ok_or_else(|| Failure::new(70, "no payload was read"))?;
+            // What Xen refuses it refuses by itself; what it would fail with never gets there.
+            let (_, minor) = control.version();
+            check::harmless(&name.to_string(), &bytes, minor)?;
             let start = std::time::Instant::now();
             let (attempts, uploaded) = (1, control.upload(&name, &bytes));
             let took = start.elapsed();

@@ -15,6 +15,8 @@ impl XenVersion {
     /// From here on the hypervisor's build id is looked at before anything of the payload is,
     /// and alternatives that are wrong are refused.
     pub(super) const EARLY_ID: XenVersion = XenVersion(20);
+    /// Up to here Xen keeps state of its own in `.livepatch.funcs` (4.17.3 does not any more).
+    pub(super) const LAST_WITH_STATE: XenVersion = XenVersion(17);
     /// From here on `.alt_call_sites` is known.
     pub(super) const CALL_SITES: XenVersion = XenVersion(21);
 

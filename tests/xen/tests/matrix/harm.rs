@@ -98,9 +98,6 @@ pub(crate) fn cases(xen: &Xen) -> Vec<(Case, Seen)> {
         d.relocate(funcs, (104, 1, names, 0));
         d.relocate(funcs, (112, 1, 3, 0));
     });
-    add("funcs_read_only", Rule::X60, Seen::Nothing, &|d| {
-        d.part(FUNCS).flags = 2
-    });
     add("nop_to_the_end", Rule::X61, Seen::Nothing, &|d| nop(d, 12));
     for name in [
         FUNCS,
@@ -140,9 +137,15 @@ pub(crate) fn cases(xen: &Xen) -> Vec<(Case, Seen)> {
     add("alt_both", Rule::X65, Seen::Upload, &|d| {
         alternative(d, [2, 3, 0], 0x4000)
     });
-    add("func_applied", Rule::X67, Seen::Nothing, &|d| {
-        d.part(FUNCS).bytes[64] = 1
-    });
+    // Later versions have their state elsewhere.
+    if xen.version.to_string() == "4.17" {
+        add("funcs_read_only", Rule::X60, Seen::Nothing, &|d| {
+            d.part(FUNCS).flags = 2
+        });
+        add("func_applied", Rule::X67, Seen::Nothing, &|d| {
+            d.part(FUNCS).bytes[64] = 1
+        });
+    }
     cases
 }
 

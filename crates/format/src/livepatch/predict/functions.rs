@@ -3,6 +3,7 @@
 use super::super::file::{half, name as text_at, shown, word};
 use super::super::function::{JUMP, MOST_NOPS, StructureVersion, has_endbr, shortest_patchable};
 use super::super::hypervisor::Hypervisor;
+use super::super::version::XenVersion;
 use super::super::{FUNCTIONS, Rule};
 use super::memory::Word;
 use super::{Loader, Value};
@@ -87,7 +88,8 @@ impl<'l> Loader<'l> {
                 self.distance(&seen);
             }
             // What could make Xen skip the function: its own state, where old versions keep it.
-            if half(bytes, 64) != 0 {
+            let is_state = self.options.version <= XenVersion::LAST_WITH_STATE;
+            if is_state && half(bytes, 64) != 0 {
                 self.found.add(
                     Rule::X67,
                     format!("{}: the bytes at 64 are {:#x}", seen.name, half(bytes, 64)),

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use super::super::function::{JUMP, has_endbr, kept};
 use super::super::model::Moment;
 use super::super::model_check::PAGE;
+use super::super::version::XenVersion;
 use super::super::{FUNCTIONS, Rule};
 use super::Loader;
 use super::functions::Seen;
@@ -35,7 +36,8 @@ impl Loader<'_> {
         }
         self.functions = functions;
         self.hooks();
-        if let Some((_, section)) = self.file.section(FUNCTIONS)
+        if self.options.version <= XenVersion::LAST_WITH_STATE
+            && let Some((_, section)) = self.file.section(FUNCTIONS)
             && section.is_loaded()
             && !section.is_writable()
         {
