@@ -14,7 +14,7 @@ pub(crate) use images::{
 pub(crate) use live::{Apply, Blocking, Consistency, List, Plan, Recover, Revert, Status, Symbols};
 pub(crate) use selectors::{Selectors, Targets};
 pub(crate) use trust::{Sign, Verify};
-pub(crate) use xen::{Upload, Xen, XenCommand};
+pub(crate) use xen::{Trace, Upload, Xen, XenCommand};
 
 use crate::commands::explain::AnyRule;
 
@@ -197,6 +197,7 @@ pub(crate) enum SchemaOf {
     Signature,
     Payload,
     CheckPayload,
+    XenTrace,
 }
 
 #[derive(Debug, Args)]
@@ -204,8 +205,8 @@ pub(crate) struct Schema {
     /// The output: `exchange` is that of install and uninstall, `final` that of inspect for a
     /// final image, `outcome` that of apply, revert and recover, `image` that of inspect for a
     /// Windows image, `xen` that of xen list and get, `xen-outcome` that of the other commands of
-    /// xen, `signature` that of sign and verify, `payload` and `check-payload` those of inspect and
-    /// check for a payload of Xen.
+    /// xen, `xen-trace` that of xen trace, `signature` that of sign and verify, `payload` and
+    /// `check-payload` those of inspect and check for a payload of Xen.
     #[arg(value_enum)]
     pub(crate) of: SchemaOf,
 }

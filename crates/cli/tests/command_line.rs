@@ -278,7 +278,7 @@ fn elsewhere_xen_is_told_to_be_missing() {
 #[test]
 fn each_command_for_xen_has_help_with_an_example() {
     for command in [
-        "list", "get", "upload", "apply", "replace", "revert", "unload",
+        "list", "get", "upload", "apply", "replace", "revert", "unload", "trace",
     ] {
         let ran = invivo(&["xen", command, "--help"]);
         assert_eq!(ran.code, 0, "{ran:?}");

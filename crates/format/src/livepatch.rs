@@ -18,6 +18,7 @@ mod model_check;
 mod predict;
 mod read;
 mod rules;
+mod trace;
 mod version;
 mod write;
 
@@ -35,6 +36,7 @@ pub use model::{
 pub use predict::{Finding, Loaded, Options, Prediction, predict};
 pub use read::{Read, is_payload, read};
 pub use rules::{Effect, Rule};
+pub use trace::{TraceError, trace};
 pub use version::{Errno, XenVersion};
 pub use write::{Written, write};
 

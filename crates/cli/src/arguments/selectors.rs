@@ -45,7 +45,7 @@ pub(crate) struct Targets {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct BuildId(pub(crate) Vec<u8>);
 
-fn build_id(text: &str) -> Result<BuildId, String> {
+pub(super) fn build_id(text: &str) -> Result<BuildId, String> {
     let text = text.trim_start_matches("0x");
     let digits: Vec<u8> = text
         .chars()

@@ -6,6 +6,8 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use invivo_xen::{Name, Patience};
 
+use super::selectors::{BuildId, build_id};
+
 /// Payloads of the hypervisor below; in its control domain (dom0), as root.
 #[derive(Debug, Args)]
 pub(crate) struct Xen {
@@ -40,6 +42,28 @@ pub(crate) enum XenCommand {
     /// Forget a payload that is not live.
     #[command(after_help = "Example:\n  invivo xen unload xsa-400")]
     Unload(Act),
+    /// Make a payload that counts how often functions are entered; Xen's console tells when it is
+    /// reverted.
+    #[command(
+        after_help = "Example:\n  invivo xen trace do_sched_op 'common/domain.c#vcpu_check_shutdown' --xen xen-syms -o count.livepatch"
+    )]
+    Trace(Trace),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Trace {
+    /// Functions, by the names of Xen's own table; a static one is dir/file.c#name.
+    #[arg(required = true)]
+    pub(crate) functions: Vec<String>,
+    /// The file with the symbols of the very Xen that runs.
+    #[arg(long, value_name = "XEN-SYMS")]
+    pub(crate) xen: PathBuf,
+    /// The build id of the payload on top of which it goes [default: Xen's].
+    #[arg(long, value_name = "ID", value_parser = build_id)]
+    pub(crate) depends: Option<BuildId>,
+    /// Where to write the payload.
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: PathBuf,
 }
 
 #[derive(Debug, Args)]

@@ -1,5 +1,7 @@
 //! `invivo xen`
 
+pub(crate) mod trace;
+
 use std::path::Path;
 
 use invivo_xen::device::{Device, DeviceError};
@@ -62,6 +64,9 @@ pub(crate) struct XenOutcome {
 }
 
 pub(crate) fn run(xen: &Xen, output: &Output) -> Result<u8, Failure> {
+    if let XenCommand::Trace(asked) = &xen.command {
+        return trace::run(asked, output);
+    }
     // What is wrong with the command's own file is told wherever it runs.
     let upload = match &xen.command {
         XenCommand::Upload(upload) => {
@@ -112,6 +117,8 @@ pub(crate) fn run(xen: &Xen, output: &Output) -> Result<u8, Failure> {
             let done = control.revert(&act.name, act.waiting.patience());
             (Operation::Revert, act.name.clone(), done)
         }
+        // It asks no hypervisor, and was answered above.
+        XenCommand::Trace(_) => return Err(Failure::new(70, "trace is no action")),
         XenCommand::Unload(act) => {
             let done = control.unload(&act.name, act.waiting.patience());
             (Operation::Unload, act.name.clone(), done)

@@ -25,8 +25,8 @@ pub(super) const XEN_ROOM: u64 = 1 << 30;
 #[derive(Debug, Default)]
 pub struct Hypervisor<'f> {
     names: HashMap<Vec<u8>, Known>,
-    starts: HashSet<u64>,
-    sections: Vec<(Range<u64>, &'f [u8])>,
+    pub(super) starts: HashSet<u64>,
+    pub(super) sections: Vec<(Range<u64>, &'f [u8])>,
     boot: Range<u64>,
     altered: Vec<Range<u64>>,
     build_id: Option<BuildId>,
