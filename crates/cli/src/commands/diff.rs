@@ -83,11 +83,11 @@ fn write_report(
 
 fn describe(c: &Comparison<'_>) -> Diff {
     let count = |image: &Image| {
-        image
-            .entities
-            .iter()
-            .filter(|e| e.kind == EntityKind::Function)
-            .count()
+        let functions = image.entity_ids();
+        // What object files only refer to is no function of theirs.
+        let own =
+            functions.filter(|(id, e)| e.kind == EntityKind::Function && !image.is_external(*id));
+        own.count()
     };
     let names = |image: &Image, ids: &[invivo_image::EntityId]| {
         ids.iter()
