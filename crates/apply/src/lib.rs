@@ -12,6 +12,7 @@ mod changes;
 mod clean;
 mod find;
 mod going_live;
+pub mod hotp1;
 pub mod hpat;
 mod layout;
 mod list;

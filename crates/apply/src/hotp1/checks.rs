@@ -1,0 +1,64 @@
+//! Whether the target is the build that the patch is for, and has the bytes that it expects.
+
+use invivo_format::hotp1::{LegacyPatch, validation_flags};
+use invivo_image::pe::PeImage;
+
+use super::{COLD_PATCH_VALID, Look, at_status, status};
+use crate::{ApplyError, Target};
+
+/// `HOTPATCH_DEBUG_SIGNATURE.Signature` of a file that was patched on disk.
+const COLD: u32 = 0xd202;
+/// `IMAGE_DEBUG_TYPE_RESERVED10`.
+const MARK: u32 = 10;
+
+/// Flags of a target that the patch fits: either its checksum is the one that the patch names, or
+/// its debug directory says that its file was made from that one by a cold patch.
+pub(super) fn identity(target: &PeImage, model: &LegacyPatch) -> Result<u32, ApplyError> {
+    let mut wanted = [0; 4];
+    wanted.copy_from_slice(&model.id.value[..4]);
+    let wanted = u32::from_le_bytes(wanted);
+    if target.checksum == wanted {
+        return Ok(0);
+    }
+    // Behind the mark: a hash of the header, which nobody can compute, and the checksum of the
+    // file before. That this is what ChecksumData means is taken from its name.
+    let cold = target
+        .debug
+        .iter()
+        .filter(|entry| entry.kind == MARK)
+        .any(|entry| {
+            let mark = target.word(entry.at).map(|word| word >> 16);
+            let sum = entry.at.checked_add(12).and_then(|at| target.array(at));
+            mark == Some(COLD)
+                && entry.size >= 20
+                && sum.map(u64::from_le_bytes) == Some(wanted.into())
+        });
+    if cold {
+        return Ok(COLD_PATCH_VALID);
+    }
+    let text = format!(
+        "the target has the checksum {:#x}, the patch is for {wanted:#x}",
+        target.checksum
+    );
+    at_status(status::REVISION, &text)
+}
+
+/// The validations that belong to no hook: the target has their bytes, byte for byte.
+pub(super) fn validations(look: &Look<'_>, target: &dyn Target) -> Result<(), ApplyError> {
+    let general = |flags: u16| flags & validation_flags::HOOK_TARGET == 0;
+    let mut all = look.model.validations.iter();
+    let module = &look.module.target;
+    all.try_for_each(|validation| {
+        let end = u64::from(validation.target) + validation.bytes.len() as u64;
+        if end > u64::from(module.image.size) {
+            let text = format!("{:#x} is not in the target", validation.target);
+            return at_status(status::BROKEN, &text);
+        }
+        let at = module.address(validation.target)?;
+        if general(validation.flags) && !target.holds(at, &validation.bytes)? {
+            let text = format!("the target has other bytes at {at} than the patch expects");
+            return at_status(status::DATA, &text);
+        }
+        Ok(())
+    })
+}

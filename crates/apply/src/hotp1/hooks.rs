@@ -1,0 +1,228 @@
+//! What each hook writes, and whether its place is as it expects.
+
+use std::ops::Range;
+
+use invivo_format::hotp1::{Hook, HookKind, hook_options};
+use invivo_image::LiveAddr;
+use invivo_image::pe::PeMachine;
+use invivo_image::x86_64::instructions;
+
+use super::{Look, at_status, status};
+use crate::{ApplyError, Target};
+
+/// A place of the target that is changed (`HOTPATCH_HOOK_DESCRIPTOR`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Descriptor {
+    pub(super) at: LiveAddr,
+    pub(super) kind: HookKind,
+    /// What is there while the patch is active.
+    pub(super) code: Vec<u8>,
+    /// What was there before: the target's own bytes, or the code of an earlier patch.
+    pub(super) original: Vec<u8>,
+    /// True if only other hooks lead there: padding, or data.
+    pub(super) beside: bool,
+    /// True if the original calls something, so that somebody may return into it.
+    pub(super) calls: bool,
+}
+
+impl Descriptor {
+    pub(super) fn range(&self) -> Range<LiveAddr> {
+        self.at..LiveAddr(self.at.0 + self.code.len() as u64)
+    }
+
+    pub(super) fn meets(&self, other: &Descriptor) -> bool {
+        let (one, other) = (self.range(), other.range());
+        one.start < other.end && other.start < one.end
+    }
+}
+
+/// All hooks of a patch, in their order; refuses what cannot be reached, or is not as expected.
+pub(super) fn descriptors(
+    look: &Look<'_>,
+    target: &dyn Target,
+) -> Result<Vec<Descriptor>, ApplyError> {
+    let hooks = look.model.hooks.iter();
+    hooks.map(|hook| descriptor(look, target, hook)).collect()
+}
+
+fn descriptor(look: &Look<'_>, target: &dyn Target, hook: &Hook) -> Result<Descriptor, ApplyError> {
+    let module = &look.module.target;
+    let end = u64::from(hook.at) + u64::from(hook.length());
+    if end > u64::from(module.image.size) {
+        let text = format!("the hook at {:#x} is not in the target", hook.at);
+        return at_status(status::BROKEN, &text);
+    }
+    let at = module.address(hook.at)?;
+    let code = code(look, at, hook)?;
+    let mut now = vec![0; code.len()];
+    target.read(at, &mut now)?;
+    let earlier = earlier(look, at, &code);
+    check_place(look, target, hook, &now, earlier)?;
+    let section = module.image.section_at(invivo_image::Rva(hook.at.into()));
+    let executable = section.is_some_and(|section| section.is_executable());
+    let is_code = matches!(
+        hook.kind,
+        HookKind::X86Jmp | HookKind::Jmp2B | HookKind::Amd64Ind
+    );
+    if is_code && !executable {
+        let text = format!("the hook at {at} would write code into data");
+        return at_status(status::BROKEN, &text);
+    }
+    // Through an earlier patch's jump nobody comes but from its begin.
+    let own = if earlier.is_some() { &[][..] } else { &now[..] };
+    let padding = now.iter().all(|byte| matches!(byte, 0xcc | 0x90 | 0));
+    Ok(Descriptor {
+        at,
+        kind: hook.kind,
+        beside: !is_code || padding || is_target(look, hook.at),
+        calls: is_code && instructions(own, bits(look)).iter().any(|one| one.is_call),
+        code,
+        original: now,
+    })
+}
+
+fn bits(look: &Look<'_>) -> u32 {
+    match look.patch.image.machine {
+        PeMachine::I386 => 32,
+        _ => 64,
+    }
+}
+
+/// True if a short jump of the same patch leads there.
+fn is_target(look: &Look<'_>, at: u32) -> bool {
+    let mut hooks = look.model.hooks.iter();
+    hooks.any(|hook| {
+        let distance = i64::from(hook.to.to_le_bytes()[0].cast_signed());
+        hook.kind == HookKind::Jmp2B && i64::from(hook.at) + 2 + distance == i64::from(at)
+    })
+}
+
+/// The bytes that a hook writes; `CC` fills what is left of a jump's length.
+fn code(look: &Look<'_>, at: LiveAddr, hook: &Hook) -> Result<Vec<u8>, ApplyError> {
+    let (module, patch) = (&look.module.target, look.patch);
+    if hook.options & hook_options::NEAR != 0 {
+        let ends = [module.at, patch.at, module.end(), patch.end()];
+        let (least, most) = (ends.iter().min(), ends.iter().max());
+        let span = most
+            .zip(least)
+            .map_or(u64::MAX, |(most, least)| most.0 - least.0);
+        if span > 1 << 31 {
+            let text = "the patch and its target are not within 2 GiB";
+            return at_status(status::FAR, text);
+        }
+    }
+    let to = || patch.address(hook.to);
+    let distance = |to: LiveAddr, next: u64| {
+        let distance = i128::from(to.0) - i128::from(at.0) - i128::from(next);
+        if bits(look) == 32 {
+            // Addresses wrap around, so everything is reached.
+            return Ok(distance as i32);
+        }
+        i32::try_from(distance).or_else(|_| {
+            let text = format!("{to} is too far from the hook at {at}");
+            at_status(status::FAR, &text)
+        })
+    };
+    let mut code = match hook.kind {
+        HookKind::Va32 => {
+            let address = to()?.0;
+            let Ok(address) = u32::try_from(address) else {
+                let text = format!("{address:#x} is no 32-bit address");
+                return at_status(status::FAR, &text);
+            };
+            return Ok(address.to_le_bytes().to_vec());
+        }
+        HookKind::Va64 => return Ok(to()?.0.to_le_bytes().to_vec()),
+        HookKind::Amd64Cnt => return Ok(hook.to.to_le_bytes()[..2].to_vec()),
+        HookKind::X86Jmp => {
+            let mut code = vec![0xe9];
+            code.extend(distance(to()?, 5)?.to_le_bytes());
+            code
+        }
+        HookKind::Jmp2B => vec![0xeb, hook.to.to_le_bytes()[0]],
+        HookKind::Amd64Ind => {
+            let mut code = vec![0xff, 0x25];
+            code.extend(distance(pointer(look, hook)?, 6)?.to_le_bytes());
+            code
+        }
+        HookKind::None | HookKind::PcRel32 | HookKind::Other(_) => {
+            let text = format!("a hook of type {} is never applied", hook.kind.name());
+            return at_status(status::NOT_IMPLEMENTED, &text);
+        }
+    };
+    code.resize(code.len().max(hook.length() as usize), 0xcc);
+    Ok(code)
+}
+
+/// Where the address is that an indirect jump goes to. No description says how `HotpRva` names
+/// it. Here: where a hook of the same patch writes the address of the same place of the patch
+/// into the target, it is that word; otherwise `HotpRva` is a variable of the patch.
+fn pointer(look: &Look<'_>, hook: &Hook) -> Result<LiveAddr, ApplyError> {
+    let mut hooks = look.model.hooks.iter();
+    let same = |other: &&Hook| other.kind == HookKind::Va64 && other.to == hook.to;
+    match hooks.find(same) {
+        Some(word) => look.module.target.address(word.at),
+        None => look.patch.address(hook.to),
+    }
+}
+
+/// What an active earlier patch wrote at exactly this place, the latest first.
+fn earlier<'a>(look: &Look<'a>, at: LiveAddr, code: &[u8]) -> Option<&'a Descriptor> {
+    let mut active = look.module.list.iter().rev().filter(|listed| listed.active);
+    active.find_map(|listed| {
+        let mut hooks = listed.hooks.iter();
+        hooks.find(|hook| hook.at == at && hook.code.len() == code.len())
+    })
+}
+
+/// Refuses a place that holds neither what the hook expects nor what an earlier patch of the list
+/// wrote there. In a file that was patched on disk a jump may stand where another jump was put.
+fn check_place(
+    look: &Look<'_>,
+    target: &dyn Target,
+    hook: &Hook,
+    now: &[u8],
+    earlier: Option<&Descriptor>,
+) -> Result<(), ApplyError> {
+    let module = &look.module.target;
+    let of_kind = |kind: HookKind| match kind {
+        HookKind::X86Jmp => now.first() == Some(&0xe9),
+        HookKind::Jmp2B => now.first() == Some(&0xeb),
+        HookKind::Amd64Ind => now.starts_with(&[0xff, 0x25]),
+        _ => false,
+    };
+    let stacked = earlier.is_some_and(|earlier| earlier.kind == hook.kind && earlier.code == now);
+    let excepted = stacked || (look.cold && of_kind(hook.kind));
+    let named = hook
+        .validation
+        .and_then(|number| look.model.validations.get(number));
+    let expected = match named {
+        Some(validation) => {
+            let at = module.address(validation.target)?;
+            let place = u64::from(hook.at).checked_sub(validation.target.into());
+            // All of it, also what lies around the hook.
+            let mut held = vec![0; validation.bytes.len()];
+            target.read(at, &mut held)?;
+            let place = place.and_then(|place| usize::try_from(place).ok());
+            if let Some(over) = place.and_then(|place| held.get_mut(place..place + now.len()))
+                && excepted
+                && let Some(own) = place.and_then(|p| validation.bytes.get(p..p + now.len()))
+            {
+                over.copy_from_slice(own);
+            }
+            held == validation.bytes
+        }
+        None => {
+            let file = module
+                .image
+                .bytes(invivo_image::Rva(hook.at.into()), now.len() as u64);
+            file == Some(now) || excepted
+        }
+    };
+    if expected {
+        return Ok(());
+    }
+    let at = module.address(hook.at)?;
+    let text = format!("the hook at {at} finds {now:02x?}, and no earlier patch wrote that");
+    at_status(status::DATA, &text)
+}
