@@ -3,7 +3,10 @@
 //! one step that nothing interrupts. A patch can be removed in the same way.
 //!
 //! The order is that of the description of 2007. The numbers in refusals are the statuses that
-//! Windows gave. What is not described is decided here on the safe side, and said so where it is.
+//! Windows gave. What is not described is decided here on the safe side. No description says how
+//! `HotpRva` of an `AMD64_IND` names the address that is jumped to: where a `VA64` hook of the same
+//! patch leads to the same place, that hook's word in the target is read; otherwise it is a variable
+//! of the patch.
 
 mod checks;
 mod fixups;

@@ -6,6 +6,7 @@
 //! checks come before the first write, a step that fails leaves everything as it was, and a patch
 //! can be taken back to the last byte.
 
+mod entries;
 mod live;
 mod preflight;
 mod table;
@@ -117,7 +118,7 @@ impl PatchedImage {
     /// # Errors
     /// When a place is not as it was left, or a step fails; then the patch is live as before.
     pub fn revert(&mut self, target: &mut dyn Target) -> Result<Outcome, ApplyError> {
-        let words = preflight::restoring(self, target, |_| true)?;
+        let words = entries::restoring(self, target, |_| true)?;
         let stopped = crate::pe::Word::make_live(target, &words)?;
         let mut outcome = Outcome {
             restored: words.len(),

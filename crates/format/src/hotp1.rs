@@ -7,23 +7,34 @@
 //! The names are those of the format. No sample of Microsoft's is at hand: the layouts are those
 //! of a public header and of the description of 2007, which agree.
 
+mod build;
 mod model;
 mod read;
 mod rules;
+mod shape;
 mod validate;
 mod write;
 
+pub use build::{BuildError, build};
 pub use model::{
     Fixup, FixupKind, FixupRegion, Hook, HookKind, LegacyPatch, ModuleId, Validation, hook_options,
     validation_flags,
 };
 pub use read::read;
 pub use rules::Rule;
+pub use shape::HookShape;
 pub use validate::{Finding, validate};
 pub use write::write;
 
 /// The section's name.
 pub const SECTION: &str = ".hotp1";
+
+/// True for the section's name: Windows looks for it with two spaces behind it; zeros tell as
+/// plainly what is meant.
+#[must_use]
+pub fn is_section(name: &str) -> bool {
+    name.trim_end_matches(' ') == SECTION
+}
 
 /// Why there is no such patch to be had.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -7,4 +7,5 @@ pub mod final_image;
 pub mod hotp1;
 pub mod hpat;
 pub mod livepatch;
+mod section;
 pub mod symbols;

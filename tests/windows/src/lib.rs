@@ -4,6 +4,7 @@
 //! Both need no Windows: the programs have no C runtime, and define what the
 //! linker wants of one (a load configuration, an entry point).
 
+pub mod narrow;
 pub mod native;
 
 use std::path::{Path, PathBuf};
@@ -109,9 +110,7 @@ impl Library {
 pub fn build(folder: &Path, name: &str, program: &str, how: &Build) -> Result<Library> {
     let place = folder.join(name);
     std::fs::create_dir_all(&place)?;
-    let sources = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("programs")
-        .join(program);
+    let sources = programs().join(program);
     let mut objects = Vec::new();
     let mut files: Vec<PathBuf> = std::fs::read_dir(&sources)?
         .map(|entry| entry.map(|entry| entry.path()))
@@ -185,6 +184,63 @@ fn import_library(place: &Path, names: &[&str]) -> Result<PathBuf> {
         .arg(&library);
     run(&mut dlltool, "llvm-dlltool-22")?;
     Ok(library)
+}
+
+/// Builds `NAME.dll` of the folder `classic` for x86.
+///
+/// # Errors
+/// When a tool is missing or fails.
+pub fn classic(folder: &Path, name: &str) -> Result<PeImage> {
+    std::fs::create_dir_all(folder)?;
+    let source = programs().join("classic").join(format!("{name}.c"));
+    let (object, path) = (
+        folder.join(format!("{name}.obj")),
+        folder.join(format!("{name}.dll")),
+    );
+    let mut clang = Command::new(format!("clang-{LLVM}"));
+    clang
+        .args(["--target=i686-windows-msvc", "-c", "-O2", "-g"])
+        .args(["-gcodeview", "-ffunction-sections", "-fms-hotpatch"])
+        .args(["-fno-omit-frame-pointer"])
+        .args(["-fno-stack-protector", "-mno-sse", "-o"])
+        .arg(&object)
+        .arg(source);
+    run(&mut clang, "clang-22")?;
+    let mut lld = Command::new(linker()?);
+    lld.args(["-flavor", "link", "/nologo", "/dll", "/machine:x86"])
+        .args(["/safeseh:no", "/entry:_DllMainCRTStartup", "/nodefaultlib"])
+        .args(["/Brepro", "/release", "/functionpadmin:5"])
+        .arg("/opt:noref,noicf")
+        .arg(format!("/out:{}", path.display()))
+        .arg(&object);
+    run(&mut lld, "the Rust toolchain's linker")?;
+    Ok(PeImage::parse(Arc::from(std::fs::read(&path)?))?)
+}
+
+/// Builds the program of 32 bits that runs x86 images.
+///
+/// # Errors
+/// When a tool is missing or fails.
+pub fn helper(folder: &Path) -> Result<PathBuf> {
+    std::fs::create_dir_all(folder)?;
+    let (object, program) = (folder.join("helper.o"), folder.join("helper"));
+    let mut clang = Command::new(format!("clang-{LLVM}"));
+    clang
+        .args(["--target=i686-linux-gnu", "-c", "-O2", "-ffreestanding"])
+        .args(["-fno-stack-protector", "-fno-pic", "-mno-sse", "-o"])
+        .arg(&object)
+        .arg(programs().join("narrow/helper.c"));
+    run(&mut clang, "clang-22")?;
+    let mut lld = Command::new(linker()?);
+    lld.args(["-flavor", "gnu", "-m", "elf_i386", "-static", "-o"])
+        .arg(&program)
+        .arg(&object);
+    run(&mut lld, "the Rust toolchain's linker")?;
+    Ok(program)
+}
+
+fn programs() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("programs")
 }
 
 /// Compares two builds and makes a final image of the fixed one.

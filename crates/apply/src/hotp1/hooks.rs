@@ -3,12 +3,12 @@
 use std::ops::Range;
 
 use invivo_format::hotp1::{Hook, HookKind, hook_options};
-use invivo_image::LiveAddr;
 use invivo_image::pe::PeMachine;
 use invivo_image::x86_64::instructions;
+use invivo_image::{LiveAddr, Rva};
 
 use super::{Look, at_status, status};
-use crate::{ApplyError, Target};
+use crate::{ApplyError, Loaded, Target};
 
 /// A place of the target that is changed (`HOTPATCH_HOOK_DESCRIPTOR`).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,7 +58,7 @@ fn descriptor(look: &Look<'_>, target: &dyn Target, hook: &Hook) -> Result<Descr
     target.read(at, &mut now)?;
     let earlier = earlier(look, at, &code);
     check_place(look, target, hook, &now, earlier)?;
-    let section = module.image.section_at(invivo_image::Rva(hook.at.into()));
+    let section = module.image.section_at(Rva(hook.at.into()));
     let executable = section.is_some_and(|section| section.is_executable());
     let is_code = matches!(
         hook.kind,
@@ -175,6 +175,28 @@ fn earlier<'a>(look: &Look<'a>, at: LiveAddr, code: &[u8]) -> Option<&'a Descrip
     })
 }
 
+/// What the loader made of the file's bytes; `None` where they are not all there, or a part of
+/// an address.
+fn as_loaded(module: &Loaded, at: u32, size: usize) -> Option<Vec<u8>> {
+    let start = u64::from(at);
+    let mut bytes = module.image.bytes(Rva(start), size as u64)?.to_vec();
+    let end = start + size as u64;
+    for relocation in &module.image.relocations {
+        let (from, width) = (relocation.at.0, relocation.kind.width());
+        if from + width <= start || end <= from {
+            continue;
+        }
+        let place = usize::try_from(from.checked_sub(start)?).ok()?;
+        let word = bytes.get_mut(place..place + usize::try_from(width).ok()?)?;
+        let mut value = [0; 8];
+        value[..word.len()].copy_from_slice(word);
+        let moved = module.at.0.wrapping_sub(module.image.image_base);
+        let value = u64::from_le_bytes(value).wrapping_add(moved).to_le_bytes();
+        word.copy_from_slice(&value[..word.len()]);
+    }
+    Some(bytes)
+}
+
 /// Refuses a place that holds neither what the hook expects nor what an earlier patch of the list
 /// wrote there. In a file that was patched on disk a jump may stand where another jump was put.
 fn check_place(
@@ -212,12 +234,7 @@ fn check_place(
             }
             held == validation.bytes
         }
-        None => {
-            let file = module
-                .image
-                .bytes(invivo_image::Rva(hook.at.into()), now.len() as u64);
-            file == Some(now) || excepted
-        }
+        None => as_loaded(module, hook.at, now.len()).as_deref() == Some(now) || excepted,
     };
     if expected {
         return Ok(());

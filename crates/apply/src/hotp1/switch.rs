@@ -66,8 +66,7 @@ fn write(
 ) -> Result<Duration, ApplyError> {
     let mut broken = None;
     let stood = when_nobody_is_in(target, places, calls, &mut |stopped| {
-        let result = put(stopped, writes, &mut broken);
-        result
+        put(stopped, writes, &mut broken)
     });
     if let Some(text) = broken {
         return Err(ApplyError::Inconsistent(text));

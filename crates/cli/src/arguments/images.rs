@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, ValueEnum};
 use invivo_compare::Rule;
+use invivo_format::hotp1::HookShape;
 use invivo_format::livepatch::XenVersion;
 use invivo_patch::Moment;
 
@@ -94,13 +95,18 @@ pub(crate) struct Build {
     /// Where to write the patch.
     #[arg(short, long, value_name = "PATCH")]
     pub(crate) output: PathBuf,
-    /// What is written; of Windows images always the fixed build itself.
+    /// What is written; of Windows images always the fixed build itself, as a patch of modern
+    /// Windows or (`hotp1`) as a patch module of older ones.
     #[arg(long, value_enum, default_value = "elf")]
     pub(crate) format: Format,
     /// With `--format final`: keep the base as it is, and put the fixed functions behind it, instead
     /// of a copy of the fixed build. Nothing but what the patch replaces is another one then.
     #[arg(long)]
     pub(crate) keep_layout: bool,
+    /// How functions are hooked in a patch module of older Windows [default: the first that each
+    /// function has room for].
+    #[arg(long, value_enum, value_name = "HOOK")]
+    pub(crate) hook: Option<HookName>,
     /// For Windows images: write the names of all functions that must be compiled for hot patching,
     /// one per line, as `-fms-secure-hotpatch-functions-file=FILE` reads them.
     #[arg(long, value_name = "FILE")]
@@ -144,6 +150,32 @@ pub(crate) enum Format {
     Final,
     /// A payload for the Xen hypervisor, from object files.
     Livepatch,
+    /// A patch module for Windows Server 2003 to 7: the section `.hotp1` says what is hooked.
+    Hotp1,
+}
+
+/// How functions are hooked in a patch module of older Windows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum HookName {
+    /// Two bytes at the function, and a jump in five bytes of padding before it.
+    Short,
+    /// Two bytes at the function, an indirect jump and an address in 14 bytes of padding before it.
+    Triple,
+    /// An indirect jump over the first instruction, and an address in eight bytes of padding.
+    Indirect,
+    /// A jump over the first instruction, which must have five bytes.
+    Jump,
+}
+
+impl From<HookName> for HookShape {
+    fn from(name: HookName) -> HookShape {
+        match name {
+            HookName::Short => HookShape::Short,
+            HookName::Triple => HookShape::Triple,
+            HookName::Indirect => HookShape::Indirect,
+            HookName::Jump => HookShape::Jump,
+        }
+    }
 }
 
 #[derive(Debug, Args)]

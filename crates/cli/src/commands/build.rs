@@ -56,6 +56,10 @@ pub(crate) fn run(build: &Build, output: &Output) -> Result<u8, Failure> {
     if base.is_windows() {
         return windows::run(build, &comparison, output);
     }
+    if build.format == Format::Hotp1 || build.hook.is_some() {
+        let text = "patch modules of older Windows are made of Windows images only";
+        return Err(Failure::new(USAGE, text).hint("leave --format hotp1 and --hook out"));
+    }
     if build.emit_functions_file.is_some() {
         let text = "functions are named to compilers of Windows images only";
         return Err(Failure::new(USAGE, text).hint("leave --emit-functions-file out"));

@@ -53,7 +53,7 @@ pub(crate) fn run(check: &Check, output: &Output) -> Result<u8, Failure> {
     }
     let image = load_pe(&check.image)?;
     let base = check.base.as_deref().map(load_pe).transpose()?;
-    let legacy = image.sections.iter().any(|s| s.name == hotp1::SECTION);
+    let legacy = image.sections.iter().any(|s| hotp1::is_section(&s.name));
     let (checked, parts) = if legacy {
         checked_legacy(check, &image, base.as_ref())
     } else {

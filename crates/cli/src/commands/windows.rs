@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
-use invivo_compare::Comparison;
+use invivo_compare::{Comparison, Finding};
+use invivo_format::hotp1::{self, HookShape};
 use invivo_format::hpat::{self, Options, PlaceError, validate};
 use invivo_image::pe::{PeError, PeImage};
+use invivo_patch::FinalPlan;
 use sha2::{Digest as _, Sha256};
 
 use super::build::{Built, refused};
-use crate::arguments::Build;
+use crate::arguments::{Build, Format};
 use crate::failure::{Failure, REFUSED, USAGE};
 use crate::output::Output;
 use crate::patch_file::store;
@@ -40,6 +42,13 @@ pub(crate) fn run(build: &Build, c: &Comparison<'_>, output: &Output) -> Result<
         c.base.windows().map_err(read)?,
         c.fixed.windows().map_err(read)?,
     );
+    if build.format == Format::Hotp1 {
+        return legacy(build, &base, &fixed, plan, verdict.findings, output);
+    }
+    if build.hook.is_some() {
+        let text = "modern Windows hooks functions in one way only";
+        return Err(Failure::new(USAGE, text).hint("leave --hook out, or add --format hotp1"));
+    }
     let metadata = hpat::build(&base, &fixed, &plan, build.sequence)
         .map_err(|error| Failure::new(REFUSED, error.to_string()))?;
     let placed = hpat::place(&fixed, &metadata).map_err(place_failure)?;
@@ -91,6 +100,46 @@ pub(crate) fn run(build: &Build, c: &Comparison<'_>, output: &Output) -> Result<
         for finding in &report.findings {
             anstream::println!("{} {}", finding.rule, finding.text);
         }
+        super::diff::print_findings(&built.findings);
+    })?;
+    Ok(0)
+}
+
+/// A patch module of older Windows.
+fn legacy(
+    build: &Build,
+    base: &PeImage,
+    fixed: &PeImage,
+    plan: FinalPlan,
+    findings: Vec<Finding>,
+    output: &Output,
+) -> Result<u8, Failure> {
+    let target = build.pair.base.file_name().unwrap_or_default();
+    let target = target.to_string_lossy();
+    let hook = build.hook.map(HookShape::from);
+    let file = hotp1::build(base, fixed, &plan, &target, hook)
+        .map_err(|error| Failure::new(REFUSED, error.to_string()))?;
+    store(&build.output, &file)?;
+    let names = plan.replaced.iter().map(|link| link.name.clone());
+    let built = Built {
+        schema: "invivo.build/1",
+        patch: Some(build.output.display().to_string()),
+        name: None,
+        id: Some(invivo_patch::Hex(Sha256::digest(&file).to_vec()).to_string()),
+        build_id: None,
+        size: Some(file.len()),
+        live: true,
+        functions: names.collect(),
+        findings,
+    };
+    output.data(&built, || {
+        let functions = built.functions.len();
+        let plural = if functions == 1 { "" } else { "s" };
+        anstream::println!(
+            "{}: {} bytes, a patch module of older Windows; replaces {functions} function{plural} of {target}",
+            build.output.display(),
+            file.len(),
+        );
         super::diff::print_findings(&built.findings);
     })?;
     Ok(0)

@@ -7,7 +7,7 @@ use invivo_image::pe::{PeImage, PeMachine};
 use super::model::{
     Fixup, FixupKind, FixupRegion, Hook, HookKind, LegacyPatch, ModuleId, Validation,
 };
-use super::{Hotp1Error, Rule, SECTION};
+use super::{Hotp1Error, Rule, SECTION, is_section};
 
 /// Bytes of `HOTPATCH_HEADER`.
 pub(super) const HEADER: u64 = 80;
@@ -35,7 +35,7 @@ pub(super) fn alignment(machine: PeMachine) -> u64 {
 /// # Errors
 /// When the section is broken, with the rule that it breaks.
 pub fn read(image: &PeImage) -> Result<Option<LegacyPatch>, Hotp1Error> {
-    let Some(section) = image.sections.iter().find(|s| s.name == SECTION) else {
+    let Some(section) = image.sections.iter().find(|s| is_section(&s.name)) else {
         return Ok(None);
     };
     let start = section.range.start;

@@ -2,13 +2,13 @@
 //! alone or patches a running base.
 
 use std::fmt;
-use std::ops::Range;
 use std::sync::Arc;
 
 use invivo_image::Rva;
-use invivo_image::pe::{LoadConfig, PeError, PeImage, checksum, directory, section_flags};
+use invivo_image::pe::{LoadConfig, PeError, PeImage, section_flags};
 
 use super::{HotPatch, HpatError, write};
+use crate::section;
 
 /// The name of the section that is added. That of Microsoft's own files is not known, and
 /// nothing looks for it by name.
@@ -50,15 +50,6 @@ impl fmt::Debug for Placed {
     }
 }
 
-/// Where fields of the headers stand in the file.
-struct Headers {
-    section_count: usize,
-    initialized_data: usize,
-    image_size: usize,
-    security: usize,
-    table_end: usize,
-}
-
 /// Puts the metadata into a copy of `image`, as its last section.
 ///
 /// All that is in the file keeps its place, since other structures may hold
@@ -69,82 +60,20 @@ struct Headers {
 /// When the metadata cannot be written, or the image has no load configuration
 /// that could name them, names some already, or has no room for a section header.
 pub fn place(image: &PeImage, patch: &HotPatch) -> Result<Placed, PlaceError> {
-    let refuse = |text: String| PlaceError::Image(text);
     let metadata = write(patch)?;
     let field = entry_place(image)?;
-    let headers = headers(image)?;
-    let places = image.header_places();
-
-    let mut file = image.file().to_vec();
-    let certificates = certificates(image)?;
-    let sections_end = sections_end(image);
-    if let Some(found) = &certificates {
-        file.truncate(found.start);
-        file[headers.security..headers.security + 8].fill(0);
-    }
-    let overlay = file.len().saturating_sub(sections_end) as u64;
-
-    let last = image
-        .sections
-        .last()
-        .map_or(u64::from(image.headers_size), |section| section.range.end.0);
-    let align = |value: u64, to: u32| value.next_multiple_of(u64::from(to));
-    let at = align(last.max(image.size.into()), image.section_alignment);
-    let start = align(file.len() as u64, image.file_alignment);
-    let raw_size = align(metadata.len() as u64, image.file_alignment);
-    let image_end = align(at + metadata.len() as u64, image.section_alignment);
-    let number = |value: u64, what: &str| {
-        u32::try_from(value).map_err(|_| PlaceError::Image(format!("{what} would exceed 4 GiB")))
-    };
-    let end = number(start + raw_size, "the file")?;
-    let (at_word, image_size) = (number(at, "the image")?, number(image_end, "the image")?);
-
-    file.resize(start as usize, 0);
-    file.extend_from_slice(&metadata);
-    file.resize(end as usize, 0);
-
-    let mut header = Vec::from(*SECTION);
-    for word in [
-        number(metadata.len() as u64, "the metadata")?,
-        at_word,
-        number(raw_size, "the metadata")?,
-        number(start, "the file")?,
-        0,
-        0,
-        0,
-        section_flags::INITIALIZED_DATA | section_flags::READ,
-    ] {
-        header.extend_from_slice(&word.to_le_bytes());
-    }
-    file[headers.table_end..headers.table_end + 40].copy_from_slice(&header);
-    let count = u16::try_from(image.sections.len() + 1)
-        .map_err(|_| refuse("the image has too many sections".to_owned()))?;
-    file[headers.section_count..headers.section_count + 2].copy_from_slice(&count.to_le_bytes());
-    let data = get(&file, headers.initialized_data).wrapping_add(number(raw_size, "the data")?);
-    set(&mut file, headers.initialized_data, data);
-    set(&mut file, headers.image_size, image_size);
-    set(&mut file, field, at_word);
-    let sum = checksum(&file, places.checksum);
-    set(&mut file, places.checksum, sum);
-
-    let file: Arc<[u8]> = file.into();
+    let flags = section_flags::INITIALIZED_DATA | section_flags::READ;
+    let grown = section::append(image, *SECTION, flags, &metadata).map_err(PlaceError::Image)?;
+    let mut file = grown.file;
+    section::set(&mut file, field, grown.at);
+    let file = section::finish(image, file);
     PeImage::parse(Arc::clone(&file))?;
     Ok(Placed {
         file,
-        at: Rva(at),
-        certificates: certificates.map_or(0, |found| found.len() as u64),
-        overlay,
+        at: Rva(grown.at.into()),
+        certificates: grown.certificates,
+        overlay: grown.overlay,
     })
-}
-
-fn get(file: &[u8], at: usize) -> u32 {
-    let mut word = [0; 4];
-    word.copy_from_slice(&file[at..at + 4]);
-    u32::from_le_bytes(word)
-}
-
-fn set(file: &mut [u8], at: usize, value: u32) {
-    file[at..at + 4].copy_from_slice(&value.to_le_bytes());
 }
 
 /// Where in the file the load configuration names the metadata.
@@ -185,55 +114,4 @@ fn entry_place(image: &PeImage) -> Result<usize, PlaceError> {
         let text = "the load configuration is not in initialised data";
         PlaceError::Image(text.to_owned())
     })
-}
-
-/// Where the headers are, with room for another section.
-fn headers(image: &PeImage) -> Result<Headers, PlaceError> {
-    let layout = image.header_places();
-    let table_end = layout.section_table + 40 * image.sections.len();
-    let first = image.sections.iter().filter_map(|s| s.file_start()).min();
-    let limit = first.unwrap_or(usize::MAX).min(image.headers_size as usize);
-    let free = image.file().get(table_end..table_end + 40);
-    let free = free.filter(|room| table_end + 40 <= limit && room.iter().all(|byte| *byte == 0));
-    let bound = image.directory(directory::BOUND_IMPORT);
-    let bound = bound.is_some_and(|bound| bound.at.0 < (table_end + 40) as u64);
-    if free.is_none() || bound {
-        let text = "the headers have no room for another section; link the image with fewer \
-                    sections (/merge:.pdata=.rdata)";
-        return Err(PlaceError::Image(text.to_owned()));
-    }
-    Ok(Headers {
-        section_count: layout.section_count,
-        initialized_data: layout.initialized_data,
-        image_size: layout.image_size,
-        security: layout.directories + 8 * directory::SECURITY,
-        table_end,
-    })
-}
-
-/// Where the last section ends in the file.
-fn sections_end(image: &PeImage) -> usize {
-    let ends = image.sections.iter().map(|section| section.file_end());
-    ends.max().unwrap_or(0)
-}
-
-/// The certificates, which must be the last thing in the file.
-fn certificates(image: &PeImage) -> Result<Option<Range<usize>>, PlaceError> {
-    let Some(found) = image.directory(directory::SECURITY) else {
-        return Ok(None);
-    };
-    let start = usize::try_from(found.at.0).unwrap_or(usize::MAX);
-    let end = start.saturating_add(found.size as usize);
-    let length = image.file().len();
-    let sections_end = sections_end(image);
-    // Signers fill up to eight bytes.
-    if end > length || length - end >= 8 || start < sections_end {
-        let text = format!(
-            "the certificates at {start:#x}, {:#x} bytes, are not the end of the file; take the \
-             image before it was signed",
-            found.size
-        );
-        return Err(PlaceError::Image(text));
-    }
-    Ok(Some(start..length))
 }

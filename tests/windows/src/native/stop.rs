@@ -2,6 +2,7 @@
 //! which notes where it was and waits there.
 
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Result, bail};
 use invivo_apply::{Stack, Thread};
@@ -19,6 +20,13 @@ static STANDING: AtomicUsize = AtomicUsize::new(0);
 /// True while they have to.
 static STAND: AtomicBool = AtomicBool::new(false);
 
+/// Whoever lets threads come, go or stand has it: several tests run in one process.
+static TURN: Mutex<()> = Mutex::new(());
+
+fn turn() -> MutexGuard<'static, ()> {
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 const SIGNAL: i32 = libc::SIGURG;
 
 /// A thread that takes part for as long as this is kept.
@@ -31,6 +39,7 @@ impl Enlisted {
     /// # Errors
     /// When there are too many, or the handler cannot be set.
     pub fn new() -> Result<Enlisted> {
+        let _turn = turn();
         // SAFETY: all of it is zeros or set below, and the handler only uses what a signal
         // handler may use: atomics, and its own number.
         let set = unsafe {
@@ -56,6 +65,7 @@ impl Enlisted {
 
 impl Drop for Enlisted {
     fn drop(&mut self) {
+        let _turn = turn();
         THREADS[self.0].store(0, Ordering::SeqCst);
     }
 }
@@ -82,13 +92,15 @@ extern "C" fn handler(_: i32, _: *const libc::siginfo_t, context: *const libc::u
     }
 }
 
-/// All threads that take part stand while this is kept. The one that makes it must not take part,
-/// and threads must not come or go.
+/// All threads that take part stand while this is kept. The one that makes it must not take part.
 #[derive(Debug)]
-pub(super) struct Stand;
+pub(super) struct Stand {
+    _turn: MutexGuard<'static, ()>,
+}
 
 impl Stand {
     pub(super) fn new() -> Stand {
+        let turn = turn();
         STAND.store(true, Ordering::SeqCst);
         let mut count = 0;
         for slot in &THREADS {
@@ -103,7 +115,7 @@ impl Stand {
         while STANDING.load(Ordering::SeqCst) < count {
             std::thread::yield_now();
         }
-        Stand
+        Stand { _turn: turn }
     }
 
     /// Where each of them is; what called it is not known.

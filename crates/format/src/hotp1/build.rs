@@ -1,0 +1,236 @@
+//! A plan → a patch module: the fixed build, in which what did not change is led back to the base
+//! by fixups, with the section `.hotp1`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use invivo_image::Rva;
+use invivo_image::pe::{PeError, PeImage, PeMachine, directory, section_flags};
+use invivo_patch::{FinalPlan, Link};
+
+use super::model::{Fixup, FixupKind, FixupRegion, LegacyPatch, ModuleId};
+use super::{Finding, HookShape, Hotp1Error, SECTION, validate, write};
+use crate::section;
+
+/// Why there is no patch module.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// What is there does not allow it; the text tells the remedy.
+    #[error("{0}")]
+    Image(String),
+    /// What was planned cannot be written.
+    #[error(transparent)]
+    Model(#[from] Hotp1Error),
+    /// What was made breaks rules: a defect here.
+    #[error("the patch module would break {} rules, the first: {}", .0.len(), .0[0])]
+    Rules(Vec<Finding>),
+    /// What was made cannot be read back: a defect here.
+    #[error("the patch module cannot be read: {0}")]
+    Result(#[from] PeError),
+}
+
+/// Makes a patch module of `fixed` for the target `base`, whose file is called `name`.
+///
+/// Variables are reached through the pointers that the compiler made (`__ref_…`), which a fixup
+/// of type VA64 leads to the target. Functions that did not change begin with a jump to the
+/// target's, which a fixup of type PC32 completes. Imports are the loader's business. Each
+/// function that changed is hooked in the way `shape`, or in the first one that it has room for.
+///
+/// # Errors
+/// When something has no room, or the images are not for x86-64.
+pub fn build(
+    base: &PeImage,
+    fixed: &PeImage,
+    plan: &FinalPlan,
+    name: &str,
+    shape: Option<HookShape>,
+) -> Result<Arc<[u8]>, BuildError> {
+    let refuse = |text: &str| Err(BuildError::Image(text.to_owned()));
+    if base.machine != PeMachine::Amd64 || fixed.machine != PeMachine::Amd64 {
+        return refuse("patch modules are made of x86-64 images only");
+    }
+    if base.checksum == 0 {
+        return refuse("the base has no checksum to be known by; link it with /release");
+    }
+    let mut made = Made {
+        base,
+        fixed,
+        file: fixed.file().to_vec(),
+        fixups: BTreeMap::new(),
+    };
+    for link in &plan.variables {
+        made.lead_variable(link)?;
+    }
+    for link in &plan.unchanged {
+        made.lead_function(link)?;
+    }
+    let mut patch = LegacyPatch {
+        hotp_base: fixed.image_base,
+        target_base: base.image_base,
+        target_name: name.to_owned(),
+        id: ModuleId::checksum(base.checksum),
+        fixups: regions(made.fixups),
+        ..LegacyPatch::default()
+    };
+    for link in &plan.replaced {
+        let (at, to) = (word(link.base, link)?, word(link.fixed, link)?);
+        for (mut hook, validation) in hooks(base, link, at, to, shape)? {
+            hook.validation = Some(patch.validations.len());
+            patch.validations.push(validation);
+            patch.hooks.push(hook);
+        }
+    }
+    let at = section::next(fixed);
+    let at = u32::try_from(at).or(Err(BuildError::Image("the image is too large".to_owned())))?;
+    let contents = write(&patch, fixed.machine, at)?;
+    let edited = PeImage::parse(Arc::from(made.file))?;
+    let mut title = [b' '; 8];
+    title[..SECTION.len()].copy_from_slice(SECTION.as_bytes());
+    let flags = section_flags::INITIALIZED_DATA | section_flags::READ;
+    let grown = section::append(&edited, title, flags, &contents).map_err(BuildError::Image)?;
+    let file = section::finish(&edited, grown.file);
+    let module = PeImage::parse(Arc::clone(&file))?;
+    let findings = validate(&module, &patch, Some(base));
+    if findings.is_empty() {
+        Ok(file)
+    } else {
+        Err(BuildError::Rules(findings))
+    }
+}
+
+fn hooks(
+    base: &PeImage,
+    link: &Link,
+    at: u32,
+    to: u32,
+    shape: Option<HookShape>,
+) -> Result<Vec<(super::Hook, super::Validation)>, BuildError> {
+    let given = shape.map(|shape| vec![shape]);
+    let tried = given.unwrap_or_else(|| HookShape::ALL.to_vec());
+    let mut reasons = Vec::new();
+    for shape in tried {
+        match shape.hooks(base, at, to) {
+            Ok(hooks) => return Ok(hooks),
+            Err(text) => reasons.push(text),
+        }
+    }
+    let (name, reasons) = (&link.name, reasons.join("; "));
+    Err(BuildError::Image(format!(
+        "{name} cannot be hooked: {reasons}; build the base with -fms-hotpatch and /functionpadmin:16"
+    )))
+}
+
+fn word(at: Rva, link: &Link) -> Result<u32, BuildError> {
+    let outside = |_| BuildError::Image(format!("{} at {at} is not in its image", link.name));
+    u32::try_from(at.0).map_err(outside)
+}
+
+/// The file in the making.
+struct Made<'a> {
+    base: &'a PeImage,
+    fixed: &'a PeImage,
+    file: Vec<u8>,
+    fixups: BTreeMap<u32, FixupKind>,
+}
+
+impl Made<'_> {
+    /// The pointer holds the address of the target's variable.
+    fn lead_variable(&mut self, link: &Link) -> Result<(), BuildError> {
+        let address = self.base.image_base.wrapping_add(link.base.0);
+        self.put(link, link.fixed, &address.to_le_bytes())?;
+        self.drop_relocation(link)?;
+        self.fixups.insert(word(link.fixed, link)?, FixupKind::Va64);
+        Ok(())
+    }
+
+    /// The copy of the function begins with two jumps, as a hook would be: the second is in the
+    /// padding before it, and leads to the target's function.
+    fn lead_function(&mut self, link: &Link) -> Result<(), BuildError> {
+        let at = word(link.fixed, link)?;
+        HookShape::Short.hooks(self.fixed, at, 0).map_err(|text| {
+            BuildError::Image(format!("the fixed build's {}: {text}", link.name))
+        })?;
+        let there = i128::from(self.base.image_base) + i128::from(link.base.0);
+        let here = i128::from(self.fixed.image_base) + i128::from(link.fixed.0);
+        let far = |_| BuildError::Image("link both builds with the same /base".to_owned());
+        let distance = i32::try_from(there - here).map_err(far)?;
+        let mut code = vec![0xe9];
+        code.extend(distance.to_le_bytes());
+        code.extend([0xeb, 0xf9]);
+        self.put(link, Rva(link.fixed.0 - 5), &code)?;
+        self.fixups.insert(at - 4, FixupKind::Pc32);
+        Ok(())
+    }
+
+    fn put(&mut self, link: &Link, at: Rva, bytes: &[u8]) -> Result<(), BuildError> {
+        let place = self.fixed.file_place(at);
+        let place = place
+            .filter(|held| held.len() >= bytes.len())
+            .map(|held| held.start);
+        let room = place.and_then(|start| self.file.get_mut(start..start + bytes.len()));
+        let outside = || BuildError::Image(format!("{} at {at} is not in the file", link.name));
+        room.ok_or_else(outside)?.copy_from_slice(bytes);
+        Ok(())
+    }
+
+    /// Takes the relocation of the pointer away: the loader would add how far the patch is from
+    /// its own base to an address of the target.
+    fn drop_relocation(&mut self, link: &Link) -> Result<(), BuildError> {
+        let missing = || {
+            let name = &link.name;
+            BuildError::Image(format!(
+                "the pointer to {name} has no relocation; leave /fixed out"
+            ))
+        };
+        let table = self
+            .fixed
+            .directory(directory::BASE_RELOCATION)
+            .ok_or_else(missing)?;
+        let place = self.fixed.file_place(table.at).ok_or_else(missing)?;
+        let end = place
+            .end
+            .min(place.start.saturating_add(table.size as usize));
+        let mut at = place.start;
+        while at + 8 <= end {
+            let page = u64::from(section::get(&self.file, at));
+            let size = section::get(&self.file, at + 4) as usize;
+            if size < 8 || at + size > end {
+                break;
+            }
+            for entry in (at + 8..at + size - 1).step_by(2) {
+                let value = u16::from_le_bytes([self.file[entry], self.file[entry + 1]]);
+                if value >> 12 != 0 && page + u64::from(value & 0xfff) == link.fixed.0 {
+                    self.file[entry..entry + 2].fill(0);
+                    return Ok(());
+                }
+            }
+            at += size;
+        }
+        Err(missing())
+    }
+}
+
+/// The fixups of each page, an even number of them.
+fn regions(fixups: BTreeMap<u32, FixupKind>) -> Vec<FixupRegion> {
+    let mut regions: Vec<FixupRegion> = Vec::new();
+    for (at, kind) in fixups {
+        let (page, offset) = (at >> 12, u16::try_from(at & 0xfff).unwrap_or(0));
+        let full = |region: &FixupRegion| region.page != page || region.fixups.len() >= 0xffe;
+        if regions.last().is_none_or(full) {
+            let fixups = Vec::new();
+            regions.push(FixupRegion { page, fixups });
+        }
+        if let Some(last) = regions.last_mut() {
+            last.fixups.push(Fixup { offset, kind });
+        }
+    }
+    for region in regions
+        .iter_mut()
+        .filter(|region| region.fixups.len() % 2 == 1)
+    {
+        let kind = FixupKind::None;
+        region.fixups.push(Fixup { offset: 0, kind });
+    }
+    regions
+}

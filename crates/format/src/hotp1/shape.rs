@@ -1,0 +1,151 @@
+//! How a function of the target is led to the patch: which hooks, and what they need of it.
+
+use std::fmt;
+
+use invivo_image::Rva;
+use invivo_image::pe::{PeImage, PeMachine};
+use invivo_image::x86_64::instructions;
+
+use super::model::{Hook, HookKind, Validation, hook_options, validation_flags};
+
+/// The usual combinations of hooks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HookShape {
+    /// `X86_JMP2B` at the function to an `X86_JMP` five bytes before it.
+    Short,
+    /// `X86_JMP2B` at the function to an `AMD64_IND` six bytes before it, which goes through a
+    /// `VA64` of eight bytes before that.
+    Triple,
+    /// `AMD64_IND` over the first instruction, through a `VA64` eight bytes before the function.
+    Indirect,
+    /// `X86_JMP` over the first instruction.
+    Jump,
+}
+
+impl HookShape {
+    /// All of them, in the order in which they are tried.
+    pub const ALL: [HookShape; 4] = [
+        HookShape::Short,
+        HookShape::Triple,
+        HookShape::Indirect,
+        HookShape::Jump,
+    ];
+
+    /// Its name in commands.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            HookShape::Short => "short",
+            HookShape::Triple => "triple",
+            HookShape::Indirect => "indirect",
+            HookShape::Jump => "jump",
+        }
+    }
+
+    /// Bytes of padding that it needs before the function, and bytes that its first instruction
+    /// must have.
+    fn needs(self) -> (u32, usize) {
+        match self {
+            HookShape::Short => (5, 2),
+            HookShape::Triple => (14, 2),
+            HookShape::Indirect => (8, 6),
+            HookShape::Jump => (0, 5),
+        }
+    }
+
+    /// Why the function at `at` of `image` cannot be hooked so, for a person.
+    ///
+    /// # Errors
+    /// When it cannot.
+    fn check(self, image: &PeImage, at: u32) -> Result<usize, String> {
+        let indirect = matches!(self, HookShape::Triple | HookShape::Indirect);
+        if indirect && image.machine != PeMachine::Amd64 {
+            return Err(format!("{self} is for x86-64 only"));
+        }
+        let bits = image.machine.pointer_size() * 8;
+        let code: [u8; 15] = image
+            .array(Rva(at.into()))
+            .ok_or("it is not in the image")?;
+        let first = instructions(&code, bits).first().map(|one| one.length);
+        let first = first.ok_or("its first instruction is not known")?;
+        let (pad, least) = self.needs();
+        if first < least {
+            return Err(format!(
+                "{self} needs a first instruction of {least} bytes, it has {first}"
+            ));
+        }
+        let start = at.checked_sub(pad).ok_or("it begins with the image")?;
+        let room = image
+            .bytes(Rva(start.into()), pad.into())
+            .unwrap_or_default();
+        let free = |byte: &u8| matches!(byte, 0xcc | 0x90 | 0);
+        if room.len() < pad as usize || !room.iter().all(free) {
+            return Err(format!("{self} needs {pad} bytes of padding before it"));
+        }
+        let (from, to) = (u64::from(start), u64::from(at) + first as u64);
+        let mut relocations = image.relocations.iter();
+        if relocations.any(|one| one.at.0 < to && one.at.0 + one.kind.width() > from) {
+            return Err("the loader changes its first bytes".to_owned());
+        }
+        Ok(first)
+    }
+
+    /// The hooks that lead the function at `at` of `target` to `to` of the patch, what is written
+    /// first coming first, each with the bytes that it replaces.
+    ///
+    /// # Errors
+    /// When the function has no room for them; the text is for a person.
+    pub fn hooks(
+        self,
+        target: &PeImage,
+        at: u32,
+        to: u32,
+    ) -> Result<Vec<(Hook, Validation)>, String> {
+        let first = self.check(target, at)?;
+        let near = match target.machine {
+            PeMachine::I386 => 0,
+            _ => hook_options::NEAR,
+        };
+        let whole = u16::try_from(first).map_err(|_| "its first instruction is too long")?;
+        let short = |distance: i8| u32::from_le_bytes(i32::from(distance).to_le_bytes());
+        let parts: Vec<(HookKind, u16, u32, u32)> = match self {
+            HookShape::Short => vec![
+                (HookKind::X86Jmp, 5 | near, at - 5, to),
+                (HookKind::Jmp2B, whole, at, short(-7)),
+            ],
+            HookShape::Triple => vec![
+                (HookKind::Va64, 8, at - 14, to),
+                (HookKind::Amd64Ind, 6 | near, at - 6, to),
+                (HookKind::Jmp2B, whole, at, short(-8)),
+            ],
+            HookShape::Indirect => vec![
+                (HookKind::Va64, 8, at - 8, to),
+                (HookKind::Amd64Ind, whole | near, at, to),
+            ],
+            HookShape::Jump => vec![(HookKind::X86Jmp, whole | near, at, to)],
+        };
+        let hooks = parts.into_iter().map(|(kind, options, at, to)| {
+            let hook = Hook {
+                kind,
+                options,
+                at,
+                to,
+                validation: None,
+            };
+            let bytes = target.bytes(Rva(at.into()), hook.length().into());
+            let validation = Validation {
+                bytes: bytes.ok_or("it is not in the image")?.to_vec(),
+                target: at,
+                flags: validation_flags::HOOK_TARGET,
+            };
+            Ok((hook, validation))
+        });
+        hooks.collect()
+    }
+}
+
+impl fmt::Display for HookShape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}

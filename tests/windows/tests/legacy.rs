@@ -1,0 +1,322 @@
+//! Hot patches of older Windows, made of two builds, run: each combination of hooks, patches that
+//! lie over each other, and hooks in the middle of functions and in data, while threads run
+//! through them.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
+
+use invivo_apply::ApplyError;
+use invivo_apply::hotp1::PatchedModule;
+use invivo_compare::Comparison;
+use invivo_format::hotp1::{self, Hook, HookKind, HookShape, LegacyPatch, hook_options};
+use invivo_image::pe::PeImage;
+use windows_tests::native::{Enlisted, Function, Here, Mapped};
+use windows_tests::{Build, Library, build};
+
+fn folder(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()))
+}
+
+/// Builds the library with room for every hook.
+fn library(folder: &Path, name: &str, program: &str, how: Build) -> Library {
+    let mut how = how;
+    how.link.retain(|word| !word.contains("functionpadmin"));
+    how.link.push("/functionpadmin:16".to_owned());
+    build(folder, name, program, &how).expect("it is built")
+}
+
+fn patch_module(base: &Library, fixed: &Library, shape: Option<HookShape>) -> PeImage {
+    let (old, new) = (base.view().expect("a view"), fixed.view().expect("a view"));
+    let plan = invivo_patch::plan_final(&Comparison::new(&old, &new)).expect("nothing is refused");
+    let [base, fixed] = [base, fixed].map(|library| library.image().expect("a Windows image"));
+    let file = hotp1::build(&base, &fixed, &plan, "target.dll", shape).expect("there is room");
+    PeImage::parse(file).expect("a Windows image")
+}
+
+/// A target that runs.
+struct Running {
+    here: Here,
+    base: Mapped,
+    module: PatchedModule,
+}
+
+impl Running {
+    fn new(base: &Library) -> Running {
+        let here = Here::new().expect("a target");
+        let base = Mapped::new(&here, base.image().expect("a Windows image")).expect("mapped");
+        let module = PatchedModule::new(base.loaded.clone());
+        Running { here, base, module }
+    }
+
+    fn load(&self, image: PeImage) -> Mapped {
+        Mapped::new(&self.here, image).expect("it can be mapped")
+    }
+
+    /// Applies; a moment at which no thread is inside may have to be waited for.
+    fn apply(&mut self, patch: &Mapped) {
+        let again = |error: &ApplyError| matches!(error, ApplyError::Target(_));
+        loop {
+            match self.module.apply(&mut self.here, &patch.loaded) {
+                Err(error) if again(&error) => {}
+                result => {
+                    result.expect("it is applied");
+                    break;
+                }
+            }
+        }
+    }
+
+    fn remove(&mut self, patch: &Mapped) {
+        let again = |error: &ApplyError| matches!(error, ApplyError::Target(_));
+        loop {
+            match self.module.remove(&mut self.here, patch.loaded.at) {
+                Err(error) if again(&error) => {}
+                result => {
+                    result.expect("it is removed");
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// Ends the callers, also when a check fails while they run.
+struct End<'a>(&'a AtomicBool);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Calls `function` in some threads while `during` runs; each answer but those of `known` is wrong.
+fn while_called(function: Function, known: &[i32], during: impl FnOnce()) {
+    let (end, wrong) = (AtomicBool::new(false), AtomicU32::new(0));
+    std::thread::scope(|scope| {
+        let _end = End(&end);
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let enlisted = Enlisted::new().expect("it takes part");
+                while !end.load(Ordering::Relaxed) {
+                    if !known.contains(&(function(5) - 16 * 5)) {
+                        wrong.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+                drop(enlisted);
+            });
+        }
+        std::thread::sleep(Duration::from_millis(20));
+        during();
+    });
+    assert_eq!(wrong.load(Ordering::Relaxed), 0, "an answer of nobody");
+}
+
+#[test]
+fn each_combination_of_hooks_is_run() {
+    let folder = folder("legacy");
+    let base = library(&folder, "base", "steady", Build::base());
+    let fixed = library(&folder, "fixed", "steady", Build::fixed("count,weigh"));
+    for shape in [
+        HookShape::Short,
+        HookShape::Triple,
+        HookShape::Indirect,
+        HookShape::Jump,
+    ] {
+        let mut running = Running::new(&base);
+        let patch = running.load(patch_module(&base, &fixed, Some(shape)));
+        let before = running.base.fixed_bytes();
+        let [count, weigh] = ["count", "weigh"].map(|name| running.base.function(name).unwrap());
+        assert_eq!([count(5), weigh(5)], [80, 80], "old");
+        while_called(count, &[0, 1], || {
+            for round in 0..10 {
+                running.apply(&patch);
+                assert_eq!(
+                    [count(5), weigh(5)],
+                    [81, 81],
+                    "{shape}, round {round}: new"
+                );
+                running.remove(&patch);
+                assert_eq!(
+                    [count(5), weigh(5)],
+                    [80, 80],
+                    "{shape}, round {round}: old"
+                );
+                let now = running.base.fixed_bytes();
+                assert!(now == before, "{shape}, round {round}: not byte for byte");
+            }
+        });
+        // The state is the base's: every call was counted, and helped by its own function.
+        let counted = running.base.call("get_counted", 0).unwrap();
+        let weighed = running.base.call("get_weighed", 0).unwrap();
+        let helped = running.base.call("get_helped", 0).unwrap();
+        assert_eq!(weighed, 21, "{shape}");
+        assert!(
+            counted == helped && counted > 21,
+            "{shape}: {counted} {helped}"
+        );
+        let own = patch.call("get_counted", 0).unwrap();
+        assert_eq!(own, 0, "{shape}: nobody uses the patch's own copy");
+    }
+}
+
+#[test]
+fn a_patch_over_another_is_run() {
+    let folder = folder("stacked");
+    let base = library(&folder, "base", "steady", Build::base());
+    let first = library(&folder, "first", "steady", Build::fixed("count,weigh"));
+    let second = Build::base().with("-DSECOND -fms-secure-hotpatch-functions-list=count");
+    let second = library(&folder, "second", "steady", second);
+    let mut running = Running::new(&base);
+    let patches = [&first, &second].map(|fixed| running.load(patch_module(&base, fixed, None)));
+    let before = running.base.fixed_bytes();
+    let [count, weigh] = ["count", "weigh"].map(|name| running.base.function(name).unwrap());
+    while_called(count, &[0, 1, 2], || {
+        running.apply(&patches[0]);
+        running.apply(&patches[1]);
+        assert_eq!([count(5), weigh(5)], [82, 81]);
+        let below = running
+            .module
+            .remove(&mut running.here, patches[0].loaded.at);
+        assert!(
+            below
+                .expect_err("it is below")
+                .to_string()
+                .contains("lies over it")
+        );
+        running.remove(&patches[1]);
+        assert_eq!([count(5), weigh(5)], [81, 81]);
+        running.remove(&patches[0]);
+    });
+    assert_eq!([count(5), weigh(5)], [80, 80]);
+    assert!(running.base.fixed_bytes() == before, "byte for byte");
+}
+
+/// A patch module with hooks made by hand; `code` stands at the begin of its code.
+fn by_hand(base: &Library, code: &[u8], hooks: &[Hook]) -> PeImage {
+    use invivo_format::hotp1::{ModuleId, write};
+    let image = base.image().expect("a Windows image");
+    let mut file = image.file().to_vec();
+    let text = image
+        .sections
+        .iter()
+        .find(|s| s.is_executable())
+        .expect("code");
+    let start = text.file_start().expect("in the file");
+    file[start..start + code.len()].copy_from_slice(code);
+    // The last section becomes the patch's; nothing of it is needed here.
+    let model = LegacyPatch {
+        hotp_base: image.image_base,
+        target_base: image.image_base,
+        target_name: "target.dll".to_owned(),
+        id: ModuleId::checksum(image.checksum),
+        hooks: hooks.to_vec(),
+        ..LegacyPatch::default()
+    };
+    let last = image.sections.last().expect("a section");
+    let at = u32::try_from(last.range.start.0).expect("it is small");
+    let bytes = write(&model, image.machine, at).expect("it can be written");
+    let start = last.file_start().expect("in the file");
+    assert!(bytes.len() as u64 <= last.file_size(), "it has room");
+    file[start..start + bytes.len()].copy_from_slice(&bytes);
+    let places = image.header_places();
+    let header = places.section_table + 40 * (image.sections.len() - 1);
+    file[header..header + 8].copy_from_slice(b".hotp1  ");
+    let size = u32::try_from(bytes.len()).expect("it is small");
+    file[header + 8..header + 12].copy_from_slice(&size.to_le_bytes());
+    // The relocations were there.
+    let directory = places.directories + 8 * invivo_image::pe::directory::BASE_RELOCATION;
+    file[directory..directory + 8].fill(0);
+    PeImage::parse(Arc::from(file)).expect("a Windows image")
+}
+
+fn place_of(image: &PeImage, name: &str) -> u32 {
+    let mut exports = image.exports.iter();
+    let export = exports.find(|export| export.names.iter().any(|known| known == name));
+    let at = export.and_then(|export| export.at).expect("it is exported");
+    u32::try_from(at.0).expect("it is small")
+}
+
+/// A jump over one long instruction in the middle of a function, a number of two bytes in an
+/// instruction, and a pointer in data.
+#[test]
+fn hooks_in_the_middle_and_in_data_are_run() {
+    let folder = folder("middle");
+    let base = library(&folder, "base", "places", Build::base());
+    let image = base.image().expect("a Windows image");
+    let text = image
+        .sections
+        .iter()
+        .find(|s| s.is_executable())
+        .expect("code")
+        .range
+        .start
+        .0;
+    let text = u32::try_from(text).expect("it is small");
+    // `middle` holds `imul ecx, ecx, 1000`, six bytes; the patch has `imul ecx, ecx, 2000`, and
+    // leads back behind it.
+    let whole = image
+        .bytes(invivo_image::Rva(place_of(&image, "middle").into()), 64)
+        .unwrap();
+    let long = [0x69, 0xc9, 0xe8, 0x03, 0, 0];
+    let offset = whole
+        .windows(6)
+        .position(|bytes| bytes == long)
+        .expect("it is compiled so");
+    let at = place_of(&image, "middle") + u32::try_from(offset).unwrap();
+    let hook = |kind, options, at, to| Hook {
+        kind,
+        options,
+        at,
+        to,
+        validation: None,
+    };
+    let near = hook_options::NEAR;
+    let number = at + 2;
+    let pointer = place_of(&image, "pointer");
+    let cases: [(&str, Hook, [i32; 2], [i32; 2]); 3] = [
+        (
+            "jump",
+            hook(HookKind::X86Jmp, 6 | near, at, text),
+            [5007, 35],
+            [10007, 35],
+        ),
+        (
+            "number",
+            hook(HookKind::Amd64Cnt, 2, number, 2000),
+            [5007, 35],
+            [10007, 35],
+        ),
+        (
+            "pointer",
+            hook(HookKind::Va64, 8, pointer, place_of(&image, "other")),
+            [5007, 35],
+            [5007, 40],
+        ),
+    ];
+    for (name, hook, old, new) in cases {
+        let mut running = Running::new(&base);
+        let calls = ["middle", "through"].map(|name| running.base.function(name).unwrap());
+        let answers = || calls.map(|function| function(5));
+        // imul ecx, ecx, 2000; jmp [rip]; where to is known once the target is.
+        let mut code = vec![0x69, 0xc9, 0xd0, 0x07, 0, 0, 0xff, 0x25, 0, 0, 0, 0];
+        let back = running.base.loaded.at.0 + u64::from(at) + 6;
+        code.extend(back.to_le_bytes());
+        let patch = running.load(by_hand(&base, &code, &[hook]));
+        let before = running.base.fixed_bytes();
+        assert_eq!(answers(), old, "{name}");
+        while_called(calls[0], &[5007 - 80, 10007 - 80], || {
+            for _ in 0..10 {
+                running.apply(&patch);
+                assert_eq!(answers(), new, "{name}");
+                running.remove(&patch);
+                assert_eq!(answers(), old, "{name}");
+            }
+        });
+        assert!(
+            running.base.fixed_bytes() == before,
+            "{name}: byte for byte"
+        );
+    }
+}
