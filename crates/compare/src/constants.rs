@@ -6,9 +6,7 @@
 use invivo_image::x86_64::Line;
 use invivo_image::{Image, LinkAddr};
 
-use iced_x86::{
-    InstructionInfoFactory, InstructionInfoOptions, Mnemonic, OpAccess, OpKind, Register,
-};
+use iced_x86::{InstructionInfoFactory, InstructionInfoOptions, Mnemonic, OpAccess, Register};
 
 use crate::Usage;
 
@@ -176,7 +174,7 @@ pub fn jump_table(
 }
 
 /// True for an instruction that may load the address of a jump table or an entry of one.
-pub(crate) fn may_be_jump_table(line: &Line) -> bool {
+fn may_be_jump_table(line: &Line) -> bool {
     let instruction = &line.instruction;
     let scaled =
         instruction.memory_index() != Register::None && instruction.memory_index_scale() == 8;
@@ -190,10 +188,8 @@ fn names_table(line: &Line) -> bool {
 }
 
 /// True for a jump to what a register or a place in memory holds.
-pub(crate) fn jumps_through(line: &Line) -> bool {
-    let instruction = &line.instruction;
-    instruction.mnemonic() == Mnemonic::Jmp
-        && matches!(instruction.op0_kind(), OpKind::Register | OpKind::Memory)
+fn jumps_through(line: &Line) -> bool {
+    invivo_image::x86_64::jumps_through(&line.instruction)
 }
 
 /// The register that indexes the table which `lines[index]` refers to.
@@ -313,25 +309,20 @@ pub(crate) fn relative_table(
     distances.iter().map(lead).collect()
 }
 
-/// What a function refers to by its tables of distances, as far as the comparison before
-/// each says how long it is.
-pub(crate) fn through_tables(image: &Image, lines: &[Line]) -> Vec<LinkAddr> {
-    let mut found = Vec::new();
-    for (index, line) in lines.iter().enumerate() {
-        let Some(table) = line.address.map(|reference| reference.target) else {
-            continue;
-        };
-        if !is_relative_table(image, lines, index) {
-            continue;
-        }
-        let size = guard(lines, index).and_then(|count| count.checked_mul(4));
-        let bytes = size.and_then(|size| image.bytes(table, size));
-        for entry in bytes.unwrap_or_default().chunks_exact(4) {
-            let distance = i32::from_le_bytes(entry.try_into().expect("chunks of four"));
-            found.extend(table.checked_offset(i64::from(distance)));
-        }
-    }
-    found
+/// What the table of distances leads to which `lines[index]` loads the address of. No more
+/// than [`is_relative_table`] looks at, and the eight lines before, says how long it is.
+pub(crate) fn table_targets(image: &Image, lines: &[Line], index: usize) -> Vec<LinkAddr> {
+    let Some(table) = lines[index].address.map(|reference| reference.target) else {
+        return Vec::new();
+    };
+    let size = guard(lines, index).and_then(|count| count.checked_mul(4));
+    let bytes = size.and_then(|size| image.bytes(table, size));
+    let entries = bytes.unwrap_or_default().chunks_exact(4);
+    let targets = entries.filter_map(|entry| {
+        let distance = i32::from_le_bytes(entry.try_into().expect("chunks of four"));
+        table.checked_offset(i64::from(distance))
+    });
+    targets.collect()
 }
 
 /// The number of entries that the comparison before `lines[index]` allows, where

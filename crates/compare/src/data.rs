@@ -20,6 +20,7 @@ impl Meaning<'_, '_> {
         if slots.len() != others.len() {
             return false;
         }
+        let holders = (of_rust(c.base, base), of_rust(c.fixed, fixed));
         let same = |index: usize| {
             let ((at, slot), (there, other)) = (&slots[index], &others[index]);
             let tables = slots.get(index + 1).zip(others.get(index + 1));
@@ -31,8 +32,8 @@ impl Meaning<'_, '_> {
                         && is_table_of_empty(c.fixed, other)
                 })
             };
-            let one = length(c.base, base, *at, slot);
-            let another = length(c.fixed, fixed, *there, other);
+            let one = length(c.base, base, holders.0, *at, slot);
+            let another = length(c.fixed, fixed, holders.1, *there, other);
             at == there
                 && (self.same_slot_of(slot, &one, other, &another)
                     || self.same_empty(slot, other) && reads_nothing())
@@ -133,15 +134,26 @@ fn is_table_of_empty(image: &Image, slot: &Slot) -> bool {
     word(8) == Some(0) && word(16).is_some_and(u64::is_power_of_two)
 }
 
+/// True if the object at `at` is one of Rust; `None` if it has no symbol.
+fn of_rust(image: &Image, at: LinkAddr) -> Option<bool> {
+    let holder = image.entity(image.entity_at(at)?).name();
+    Some(is_rust(holder) || is_anonymous(holder))
+}
+
 /// The number behind a pointer at `offset` of an object of Rust: the length of what it
 /// points to, if it points to a text.
-fn length(image: &Image, object: LinkAddr, offset: u64, slot: &Slot) -> Vec<u64> {
+fn length(
+    image: &Image,
+    object: LinkAddr,
+    of_rust: Option<bool>,
+    offset: u64,
+    slot: &Slot,
+) -> Vec<u64> {
     let read = || {
         let Slot::Pointer(to) = slot else { return None };
-        let of_rust = image.entity_at(object).map(|id| {
-            let holder = image.entity(id).name();
-            is_rust(holder) || is_anonymous(holder)
-        });
+        if of_rust == Some(false) {
+            return None;
+        }
         let behind = object.checked_add(offset)?.checked_add(8)?;
         let word = image.bytes(behind, 8)?.try_into().ok()?;
         let number = (!image.slots.contains_key(&behind)).then(|| u64::from_le_bytes(word))?;

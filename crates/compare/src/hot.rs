@@ -1,7 +1,8 @@
 //! The hot set: functions to replace, each with its reasons.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
+use foldhash::{HashMap, HashMapExt};
 use invivo_image::{DebugData, EntityId, EntityKind, Image, SourceFunction, demangle, whole_of};
 use rayon::prelude::*;
 
@@ -179,16 +180,17 @@ pub(crate) fn find(
     found
 }
 
-/// The cold parts of an image, by the name of the function that they are part of.
+/// The cold parts of an image.
 #[derive(Debug)]
 pub(crate) struct ColdParts {
-    by_name: HashMap<String, Vec<EntityId>>,
+    /// By the function that has some.
+    by_function: HashMap<EntityId, Vec<EntityId>>,
     all: BTreeSet<EntityId>,
 }
 
 impl ColdParts {
     pub(crate) fn of(image: &Image) -> Self {
-        let mut by_name: HashMap<String, Vec<EntityId>> = HashMap::new();
+        let mut by_name: HashMap<&str, Vec<EntityId>> = HashMap::new();
         let mut all = BTreeSet::new();
         for (id, entity) in image.entity_ids() {
             if entity.kind != EntityKind::Function {
@@ -196,7 +198,7 @@ impl ColdParts {
             }
             for symbol in &entity.names {
                 if let Some(function) = whole_of(&symbol.name) {
-                    let parts = by_name.entry(function.to_owned()).or_default();
+                    let parts = by_name.entry(function).or_default();
                     if parts.last() != Some(&id) {
                         parts.push(id);
                     }
@@ -206,13 +208,23 @@ impl ColdParts {
                 all.insert(id);
             }
         }
-        ColdParts { by_name, all }
+        // Few have any, and to look for a name costs more than for a number.
+        let mut by_function = HashMap::new();
+        for (id, entity) in image.entity_ids().filter(|_| !by_name.is_empty()) {
+            if let Some(parts) = by_name.get(entity.name()) {
+                by_function.insert(id, parts.clone());
+            }
+        }
+        ColdParts { by_function, all }
     }
 
     pub(crate) fn parts(&self, image: &Image, main: EntityId) -> Parts {
+        let Some(cold) = self.by_function.get(&main) else {
+            let cold = Vec::new();
+            return Parts { main, cold };
+        };
         let entity = image.entity(main);
-        let cold = self.by_name.get(entity.name());
-        let mut cold = cold.cloned().unwrap_or_default();
+        let mut cold = cold.clone();
         // A global function's cold part is local to the file that has the function, and
         // the symbol of a global function does not say which file that is. A local one's is
         // in its own file: the only part of that name may be that of another file's function.

@@ -9,11 +9,11 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-use invivo_image::x86_64::{Line, decode_all};
+use invivo_image::x86_64::walk;
 use invivo_image::{EntityId, Image, LinkAddr, SectionKind};
 use rayon::prelude::*;
 
-use crate::constants::through_tables;
+use crate::scan::Scan;
 use crate::unowned::{Anchor, Piece, is_code, pieces};
 
 /// Places that an instruction refers to, with the place of the instruction.
@@ -55,12 +55,12 @@ impl Unowned {
         originals.sort_by_key(|range| range.start);
         let mut dead: Vec<bool> = vec![true; originals.len()];
         let mut references = References::new();
+        let mut scan = Scan::default();
         while let Some(range) = waiting.pop() {
-            let lines = lines(image, &range);
-            let first = references.len();
-            add_direct(&lines, &mut references);
-            let direct = references[first..].iter().map(|(_, target)| *target);
-            for target in direct.chain(through_tables(image, &lines)) {
+            scan.read(image, &range);
+            let direct = scan.references.iter().map(|to| to.reference.target);
+            references.extend(direct_in(&range, &scan));
+            for target in direct.chain(scan.through_tables.iter().copied()) {
                 let after = originals.partition_point(|range| range.start <= target);
                 let Some(index) = after.checked_sub(1) else {
                     continue;
@@ -88,9 +88,12 @@ pub(crate) fn constants(image: &Image, dead: &[Range<LinkAddr>]) -> Vec<LinkAddr
         section.is_some_and(|section| section.kind == SectionKind::ReadOnly)
     };
     let found = dead.par_iter().flat_map_iter(|range| {
-        let lines = lines(image, range);
-        let targets = lines.iter().filter_map(|line| Some(line.address?.target));
-        targets.filter(is_constant).collect::<Vec<_>>()
+        let mut targets = Vec::new();
+        walk(image, range.start, bytes(image, range), |step| {
+            let target = step.address.map(|reference| reference.target);
+            targets.extend(target.filter(is_constant));
+        });
+        targets
     });
     let mut found: Vec<LinkAddr> = found.collect();
     found.sort_unstable();
@@ -107,19 +110,22 @@ pub(crate) fn references(image: &Image, dead: &[Range<LinkAddr>]) -> References 
         found.is_ok()
     };
     let pieces = pieces.filter(|piece| !is_dead(piece));
-    let mut found = References::new();
-    pieces.for_each(|piece| add_direct(&lines(image, &piece.range), &mut found));
+    let (mut found, mut scan) = (References::new(), Scan::default());
+    pieces.for_each(|piece| {
+        scan.read(image, &piece.range);
+        found.extend(direct_in(&piece.range, &scan));
+    });
     found
 }
 
-fn add_direct(lines: &[Line], into: &mut References) {
-    into.extend(lines.iter().flat_map(|line| {
-        let references = [line.address, line.immediate].into_iter().flatten();
-        references.map(|reference| (line.at(), reference.target))
-    }));
+/// What the instructions of `range` refer to themselves.
+fn direct_in(range: &Range<LinkAddr>, scan: &Scan) -> impl Iterator<Item = (LinkAddr, LinkAddr)> {
+    let start = range.start.0;
+    let all = scan.references.iter();
+    all.map(move |to| (LinkAddr(start + to.start as u64), to.reference.target))
 }
 
-fn lines(image: &Image, range: &Range<LinkAddr>) -> Vec<Line> {
+fn bytes<'a>(image: &'a Image, range: &Range<LinkAddr>) -> &'a [u8] {
     let bytes = image.bytes(range.start, range.end.0 - range.start.0);
-    decode_all(image, range.start, bytes.unwrap_or_default())
+    bytes.unwrap_or_default()
 }

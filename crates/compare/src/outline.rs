@@ -6,19 +6,18 @@
 //! simple, such as a table that code jumps through, is left to [`Meaning::differences`]; so
 //! is every pair that is not found equal here.
 
-use iced_x86::Code;
-use invivo_image::x86_64::{Line, Reference, ReferenceKind};
-use invivo_image::{Entity, EntityId, EntityKind, Image, Link, LinkAddr, Place};
+use invivo_image::x86_64::ReferenceKind;
+use invivo_image::{Entity, EntityId, EntityKind, Image, Link, LinkAddr, Place, Slot};
 
-use crate::constants::{is_relative_table, jumps_through, may_be_jump_table};
 use crate::meaning::{Meaning, Referred};
+use crate::scan::{Outgoing, Scan};
 use crate::{Parts, Usage, annexes};
 
 /// A reference, as small as it can be: large programs have millions.
 #[derive(Clone, Copy, Debug)]
 struct Outward {
-    /// Where the operand is in the function, and in the lower bits how long it is and whether
-    /// it may be the address of a table.
+    /// Where the operand is in the function, and in the lower bits how long it is and what
+    /// table it may be the address of.
     operand: u32,
     /// What it refers to, relative to the image.
     target: u32,
@@ -28,7 +27,9 @@ struct Outward {
 const LONGEST: u64 = 1 << 27;
 
 impl Outward {
-    fn new(image: &Image, start: u64, reference: Reference, tabled: bool) -> Option<Self> {
+    fn new(image: &Image, outgoing: &Outgoing, jumps: bool) -> Option<Self> {
+        let reference = &outgoing.reference;
+        let start = outgoing.start as u64 + u64::from(reference.offset);
         let start = u32::try_from(start).ok().filter(|_| start < LONGEST)?;
         let width = match reference.width {
             1 => 0,
@@ -36,7 +37,8 @@ impl Outward {
             8 => 2,
             _ => return None,
         };
-        let operand = start << 5 | width << 3 | u32::from(tabled);
+        let tables = u32::from(jumps && outgoing.may_be_table) | u32::from(outgoing.distances) << 1;
+        let operand = start << 5 | width << 3 | tables;
         let target = reference.target.checked_sub(image.base)?.try_into().ok()?;
         Some(Outward { operand, target })
     }
@@ -49,41 +51,77 @@ impl Outward {
         self.start() + [1, 4, 8, 0][(self.operand >> 3 & 3) as usize]
     }
 
-    /// True where the code may read a table of places or of distances at what is referred to.
-    fn tabled(self) -> bool {
+    /// True where the code may read a table of its own places at what is referred to.
+    fn may_be_table(self) -> bool {
         self.operand & 1 != 0
+    }
+
+    /// True where it reads a table of distances there.
+    fn has_distances(self) -> bool {
+        self.operand & 2 != 0
     }
 }
 
-/// The references of a function that lead out of it or depend on where it is.
-#[derive(Debug)]
-pub(crate) struct Outline {
-    references: Box<[Outward]>,
+/// The references of functions that lead out of them or depend on where they are.
+#[derive(Debug, Default)]
+pub(crate) struct Outlines {
+    references: Vec<Outward>,
+    /// Which functions have an outline, and where it ends in `references`.
+    ends: Vec<(EntityId, u32)>,
 }
 
-impl Outline {
-    /// The outline of a function that was decoded as `lines`; `None` where it is not that simple.
-    pub(crate) fn of(image: &Image, entity: &Entity, lines: &[Line]) -> Option<Outline> {
-        let jumps = lines.iter().any(jumps_through);
-        let mut references = Vec::new();
-        for (index, line) in lines.iter().enumerate() {
-            if line.instruction.code() == Code::DeclareByte {
-                return None;
-            }
-            for reference in line.references() {
-                let inside = (entity.addr..entity.end()).contains(&reference.target);
-                if inside && reference.kind != ReferenceKind::Absolute {
-                    continue;
-                }
-                let start = line.at().0 - entity.addr.0 + u64::from(reference.offset);
-                let tabled =
-                    jumps && may_be_jump_table(line) || is_relative_table(image, lines, index);
-                references.push(Outward::new(image, start, reference, tabled)?);
-            }
+impl Outlines {
+    /// Adds the outline of a function, if it is that simple.
+    pub(crate) fn add(&mut self, image: &Image, (id, entity): (EntityId, &Entity), scan: &Scan) {
+        let before = self.references.len();
+        let own = entity.addr..entity.end();
+        let away = scan.references.iter().filter(|outgoing| {
+            let reference = &outgoing.reference;
+            reference.kind == ReferenceKind::Absolute || !own.contains(&reference.target)
+        });
+        let all = away.map(|outgoing| Outward::new(image, outgoing, scan.jumps_through));
+        let whole = !scan.odd
+            && all
+                .map(|outward| outward.map(|outward| self.references.push(outward)))
+                .all(|added| added.is_some());
+        match u32::try_from(self.references.len()) {
+            Ok(end) if whole => self.ends.push((id, end)),
+            _ => self.references.truncate(before),
         }
-        Some(Outline {
-            references: references.into(),
-        })
+    }
+}
+
+/// Where the outline of each function is.
+#[derive(Debug, Default)]
+pub(crate) struct OutlineIndex {
+    groups: Vec<Vec<Outward>>,
+    /// By the number of the function: the group, the start and the end in it.
+    places: Vec<Option<(u32, u32, u32)>>,
+}
+
+impl OutlineIndex {
+    pub(crate) fn new(entities: usize, groups: impl Iterator<Item = Outlines>) -> Self {
+        let mut index = OutlineIndex {
+            groups: Vec::new(),
+            places: vec![None; entities],
+        };
+        for (number, group) in (0u32..).zip(groups) {
+            let mut start = 0;
+            for (id, end) in group.ends {
+                index.places[id.0 as usize] = Some((number, start, end));
+                start = end;
+            }
+            index.groups.push(group.references);
+        }
+        index
+    }
+
+    /// The outline of a function; `None` for one that is not that simple.
+    fn get(&self, id: EntityId) -> Option<&[Outward]> {
+        let (group, start, end) = (*self.places.get(id.0 as usize)?)?;
+        self.groups
+            .get(group as usize)?
+            .get(start as usize..end as usize)
     }
 }
 
@@ -113,10 +151,10 @@ impl Meaning<'_, '_> {
         unproved: &mut Vec<(usize, u64)>,
     ) -> Option<bool> {
         let c = self.comparison();
-        let one = c.base_usage.outlines.get(a.0 as usize)?.as_ref()?;
-        let other = c.fixed_usage.outlines.get(b.0 as usize)?.as_ref()?;
+        let one = c.base_usage.outlines.get(a)?;
+        let other = c.fixed_usage.outlines.get(b)?;
         let (a, b) = (c.base.entity(a), c.fixed.entity(b));
-        if a.size != b.size || one.references.len() != other.references.len() {
+        if a.size != b.size || one.len() != other.len() {
             return Some(false);
         }
         let (code, its) = (
@@ -124,7 +162,7 @@ impl Meaning<'_, '_> {
             c.fixed.bytes(b.addr, b.size)?,
         );
         let mut done = 0;
-        for (x, y) in one.references.iter().zip(&other.references) {
+        for (x, y) in one.iter().zip(other) {
             let start = x.start();
             if x.operand != y.operand || code.get(done..start)? != its.get(done..start)? {
                 return Some(false);
@@ -132,7 +170,10 @@ impl Meaning<'_, '_> {
             done = x.end();
             let from = c.base.base.checked_add(x.target.into())?;
             let to = c.fixed.base.checked_add(y.target.into())?;
-            if !self.same_target(base, from, fixed, to, x.tabled()) {
+            let tabled = x.has_distances()
+                || x.may_be_table()
+                    && (leads_into(c.base, base, from) || leads_into(c.fixed, fixed, to));
+            if !self.same_target(base, from, fixed, to, tabled) {
                 unproved.push((part, start as u64));
             }
         }
@@ -230,6 +271,27 @@ impl Meaning<'_, '_> {
             one == other && holds_no_pointer(c.base, a, one) && holds_no_pointer(c.fixed, b, other),
         )
     }
+}
+
+/// True if what stands at `at`, read as a distance from there or as an address, leads into the
+/// function: otherwise the first entry of a jump table there would be none of its own, and so
+/// there is no such table.
+fn leads_into(image: &Image, parts: &Parts, at: LinkAddr) -> bool {
+    let inside = |to: LinkAddr| {
+        let mut parts = parts.ids().map(|id| image.entity(id));
+        parts.any(|part| (part.addr..part.end()).contains(&to))
+    };
+    let distance = image.bytes(at, 4).and_then(<[u8]>::first_chunk);
+    let near = distance.and_then(|bytes| at.checked_offset(i32::from_le_bytes(*bytes).into()));
+    let far = match image.slots.get(&at) {
+        Some(Slot::Pointer(to)) => Some(*to),
+        Some(_) => None,
+        None => {
+            let word = image.bytes(at, 8).and_then(<[u8]>::first_chunk);
+            word.map(|bytes| LinkAddr(u64::from_le_bytes(*bytes)))
+        }
+    };
+    near.is_some_and(inside) || far.is_some_and(inside)
 }
 
 fn holds_no_pointer(image: &Image, at: LinkAddr, bytes: &[u8]) -> bool {

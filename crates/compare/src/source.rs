@@ -95,8 +95,8 @@ impl Source {
         for (id, _) in functions {
             names.insert(*id, BTreeSet::new());
         }
-        for (object, uses) in &usage.uses {
-            let entity = image.entity(*object);
+        for (object, uses) in usage.uses.iter() {
+            let entity = image.entity(object);
             if entity.kind != EntityKind::Object {
                 continue;
             }

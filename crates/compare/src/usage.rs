@@ -1,17 +1,18 @@
 //! Who refers to what in one image: computed once, used by matching, by the
 //! bounds of constants, and by the choice of hooks.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-use iced_x86::Code;
-use invivo_image::x86_64::{Line, Reference, ReferenceKind, decode_all};
+use foldhash::{HashMap, HashMapExt, HashSet};
+use invivo_image::x86_64::walk;
 use invivo_image::{Entity, EntityId, EntityKind, Image, Link, LinkAddr, Place, SectionKind, Slot};
 use rayon::prelude::*;
 
-use crate::constants::through_tables;
+use crate::lists::Lists;
 use crate::originals::{self, Unowned};
-use crate::outline::Outline;
+use crate::outline::{OutlineIndex, Outlines};
+use crate::scan::Scan;
 
 /// One function's reference to an entity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,9 +27,9 @@ pub struct Use {
 #[derive(Debug, Default)]
 pub struct Usage {
     /// References from code, by the entity referred to.
-    pub uses: HashMap<EntityId, Vec<Use>>,
+    pub uses: Lists<Use>,
     /// Entities whose address is in data, with the places that hold it.
-    pub pointed: HashMap<EntityId, Vec<LinkAddr>>,
+    pub pointed: Lists<LinkAddr>,
     /// Functions that could not be decoded as a whole.
     pub undecoded: BTreeSet<EntityId>,
     /// Every address that anything refers to, in order: an unnamed constant
@@ -38,49 +39,112 @@ pub struct Usage {
     pub(crate) runs_on: BTreeSet<EntityId>,
     /// Code without a symbol that nothing leads to, in order.
     pub(crate) dead: Vec<Range<LinkAddr>>,
-    /// By the number of the function; none for those that are not that simple.
-    pub(crate) outlines: Vec<Option<Outline>>,
+    /// What each function refers to outside of itself.
+    pub(crate) outlines: OutlineIndex,
 }
 
 impl Usage {
     /// Collects the references of `image`.
     #[must_use]
     pub fn of(image: &Image) -> Usage {
+        const TOGETHER: usize = 256;
         let functions: Vec<_> = image
             .entity_ids()
             .filter(|(_, entity)| entity.kind != EntityKind::Object && entity.size > 0)
             .collect();
-        let mut found = functions
-            .into_par_iter()
-            .fold(Found::default, |mut found, (id, entity)| {
-                found.add_code(image, id, entity);
-                found
-            })
-            .reduce(Found::default, Found::join);
-        // Before more is added: the same places are referred to all the time.
-        found.sort();
-        found.add_data(image);
-        found.sort();
-        let mut usage = Usage {
-            undecoded: found.undecoded,
-            runs_on: found.runs_on,
-            dead: found.dead,
-            boundaries: found.boundaries,
-            ..Usage::default()
+        let read = |functions: &[(EntityId, &Entity)]| {
+            let (mut found, mut scan) = (Found::default(), Scan::default());
+            for function in functions {
+                found.add(image, *function, &mut scan);
+            }
+            found.references.sort_unstable();
+            found.references.dedup();
+            found
         };
-        usage.outlines.resize_with(image.entities.len(), || None);
-        for (id, outline) in found.outlines {
-            usage.outlines[id.0 as usize] = Some(outline);
+        let found: Vec<Found> = functions.par_chunks(TOGETHER).map(read).collect();
+        let mut usage = Usage::default();
+        let mut references = Vec::with_capacity(found.iter().map(|f| f.references.len()).sum());
+        let mut far = Vec::new();
+        let mut outlines = Vec::with_capacity(found.len());
+        for mut group in found {
+            references.append(&mut group.references);
+            far.append(&mut group.far);
+            usage.undecoded.extend(group.undecoded);
+            usage.runs_on.extend(group.runs_on);
+            outlines.push(group.outlines);
         }
-        for uses in found.uses.chunk_by(|a, b| a.0 == b.0) {
-            let list = uses.iter().map(|(_, by)| *by).collect();
-            usage.uses.insert(uses[0].0, list);
-        }
-        for pointers in found.pointed.chunk_by(|a, b| a.0 == b.0) {
-            let places = pointers.iter().map(|(_, place)| *place).collect();
-            usage.pointed.insert(pointers[0].0, places);
-        }
+        let entities = image.entities.len();
+        usage.outlines = OutlineIndex::new(entities, outlines.into_iter());
+        references.par_sort_unstable();
+        references.dedup();
+        usage.add_references(image, &references, &far);
+        drop(references);
+        usage.add_data(image);
         usage
+    }
+
+    /// Adds what code refers to; `references` are in order.
+    fn add_references(&mut self, image: &Image, references: &[Near], far: &[(LinkAddr, Use)]) {
+        let mut uses: Vec<(EntityId, Use)> = Vec::with_capacity(references.len());
+        let mut boundaries = Vec::new();
+        for same in references.chunk_by(|a, b| a.0 >> 32 == b.0 >> 32) {
+            let target = same[0].target(image);
+            boundaries.push(target);
+            if let Place::In(id, offset) = image.place(target) {
+                uses.extend(same.iter().map(|near| (id, near.by(offset))));
+            }
+        }
+        for (target, by) in far {
+            boundaries.push(*target);
+            if let Place::In(id, offset) = image.place(*target) {
+                let branch = by.branch && offset == 0;
+                uses.push((id, Use { branch, ..*by }));
+            }
+        }
+        uses.par_sort_unstable();
+        uses.dedup();
+        self.uses = Lists::new(image.entities.len(), uses.into_iter());
+        self.boundaries = boundaries;
+        self.sort_boundaries();
+    }
+
+    fn add_data(&mut self, image: &Image) {
+        let mut pointed = Vec::new();
+        for (place, target) in pointers(image) {
+            self.boundaries.push(target);
+            if let Place::In(id, _) = image.place(target) {
+                pointed.push((id, place));
+            }
+        }
+        // Whom code without a symbol calls is called by somebody who cannot be replaced. The
+        // variables that it seems to refer to are mostly marks of the linker at their place.
+        self.sort_boundaries();
+        let unowned = Unowned::of(image, &self.boundaries, &self.runs_on);
+        self.dead = unowned.dead;
+        self.boundaries
+            .extend(originals::constants(image, &self.dead));
+        for (place, target) in unowned.references {
+            self.boundaries.push(target);
+            if let Place::In(id, _) = image.place(target)
+                && image.entity(id).kind != EntityKind::Object
+            {
+                pointed.push((id, place));
+            }
+        }
+        // In images with fixed addresses a relocated word is found twice.
+        pointed.par_sort_unstable();
+        pointed.dedup();
+        self.pointed = Lists::new(image.entities.len(), pointed.into_iter());
+        let entities = image.entities.iter().map(|entity| entity.addr);
+        self.boundaries.extend(entities);
+        self.sort_boundaries();
+        self.boundaries.shrink_to_fit();
+    }
+
+    fn sort_boundaries(&mut self) {
+        // Most of them are in order already, which this sort makes use of.
+        self.boundaries.sort();
+        self.boundaries.dedup();
     }
 
     /// The first address behind `at` that anything refers to.
@@ -110,109 +174,65 @@ impl Usage {
     }
 }
 
-/// What one thread found: lists, because a large image has millions of references, and one
-/// sort at the end costs far less than a look into a map for each of them.
+/// A reference of a function in one word, so that millions are sorted soon: what it refers
+/// to, relative to the image; who; and whether it calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Near(u64);
+
+impl Near {
+    fn new(image: &Image, target: LinkAddr, by: Use) -> Option<Near> {
+        let target = u32::try_from(target.checked_sub(image.base)?).ok()?;
+        let user = by.by.0.checked_mul(2)? | u32::from(by.branch);
+        Some(Near(u64::from(target) << 32 | u64::from(user)))
+    }
+
+    fn target(self, image: &Image) -> LinkAddr {
+        LinkAddr(image.base.0 + (self.0 >> 32))
+    }
+
+    /// Who refers, `offset` bytes into an entity.
+    fn by(self, offset: u64) -> Use {
+        let user = self.0 as u32;
+        Use {
+            by: EntityId(user / 2),
+            branch: user & 1 != 0 && offset == 0,
+        }
+    }
+}
+
+/// What was found in a group of functions.
 #[derive(Default)]
 struct Found {
-    uses: Vec<(EntityId, Use)>,
-    pointed: Vec<(EntityId, LinkAddr)>,
-    undecoded: BTreeSet<EntityId>,
-    boundaries: Vec<LinkAddr>,
-    runs_on: BTreeSet<EntityId>,
-    dead: Vec<Range<LinkAddr>>,
-    outlines: Vec<(EntityId, Outline)>,
+    references: Vec<Near>,
+    /// Those that lead far out of the image.
+    far: Vec<(LinkAddr, Use)>,
+    undecoded: Vec<EntityId>,
+    runs_on: Vec<EntityId>,
+    outlines: Outlines,
 }
 
 impl Found {
-    fn add_code(&mut self, image: &Image, by: EntityId, entity: &Entity) {
-        let bytes = image.bytes(entity.addr, entity.size).unwrap_or_default();
-        let lines = decode_all(image, entity.addr, bytes);
-        let is_code = |line: &Line| line.instruction.code() != Code::DeclareByte;
-        let whole = lines.last().is_some_and(|last| last.end() == entity.end());
-        if !whole || !lines.iter().all(is_code) {
-            self.undecoded.insert(by);
+    fn add(&mut self, image: &Image, (by, entity): (EntityId, &Entity), scan: &mut Scan) {
+        scan.read(image, &(entity.addr..entity.end()));
+        if scan.odd {
+            self.undecoded.push(by);
         }
-        // A call at the end of a function does not return.
-        let last = lines.iter().rfind(|line| !line.is_padding());
-        if !last.is_some_and(|last| last.ends_flow() || last.is_call()) {
-            self.runs_on.insert(by);
+        if scan.runs_on {
+            self.runs_on.push(by);
         }
-        let tabled = through_tables(image, &lines).into_iter();
-        let tabled = tabled.map(|target| Reference {
-            kind: ReferenceKind::Relative,
-            offset: 0,
-            width: 0,
-            target,
-        });
-        let outside = tabled.filter(|r| !(entity.addr..entity.end()).contains(&r.target));
-        let mut targets = Vec::new();
-        for reference in lines.iter().flat_map(Line::references).chain(outside) {
-            // A function that takes its own address tells it to somebody.
-            let told = reference.kind == ReferenceKind::Relative && reference.target == entity.addr;
-            if (entity.addr..entity.end()).contains(&reference.target) && !told {
-                continue;
-            }
-            let calls = matches!(reference.kind, ReferenceKind::Call | ReferenceKind::Jump);
-            targets.push((reference.target, calls));
-        }
-        targets.sort_unstable();
-        targets.dedup();
-        for (target, calls) in targets {
-            self.boundaries.push(target);
-            if let Place::In(id, offset) = image.place(target) {
-                let branch = offset == 0 && calls;
-                self.uses.push((id, Use { by, branch }));
+        let own = entity.addr..entity.end();
+        let tabled = scan.through_tables.iter().filter(|to| !own.contains(to));
+        let tabled = tabled.map(|target| (*target, false));
+        let direct = scan.references.iter().filter(|to| to.leaves(entity));
+        let direct = direct.map(|to| (to.reference.target, to.calls()));
+        for (target, branch) in direct.chain(tabled) {
+            let by = Use { by, branch };
+            match Near::new(image, target, by) {
+                Some(near) => self.references.push(near),
+                None => self.far.push((target, by)),
             }
         }
-        let outline = Outline::of(image, entity, &lines);
-        self.outlines.extend(outline.map(|outline| (by, outline)));
-    }
-
-    fn add_data(&mut self, image: &Image) {
-        for (place, target) in pointers(image) {
-            self.boundaries.push(target);
-            if let Place::In(id, _) = image.place(target) {
-                self.pointed.push((id, place));
-            }
-        }
-        // Whom code without a symbol calls is called by somebody who cannot be replaced. The
-        // variables that it seems to refer to are mostly marks of the linker at their place.
-        self.sort();
-        let unowned = Unowned::of(image, &self.boundaries, &self.runs_on);
-        self.dead = unowned.dead;
-        self.boundaries
-            .extend(originals::constants(image, &self.dead));
-        for (place, target) in unowned.references {
-            self.boundaries.push(target);
-            if let Place::In(id, _) = image.place(target)
-                && image.entity(id).kind != EntityKind::Object
-            {
-                self.pointed.push((id, place));
-            }
-        }
-        let entities = image.entities.iter().map(|entity| entity.addr);
-        self.boundaries.extend(entities);
-    }
-
-    fn join(mut self, mut other: Found) -> Found {
-        self.uses.append(&mut other.uses);
-        self.undecoded.append(&mut other.undecoded);
-        self.runs_on.append(&mut other.runs_on);
-        self.boundaries.append(&mut other.boundaries);
-        self.outlines.append(&mut other.outlines);
-        self
-    }
-
-    fn sort(&mut self) {
-        self.uses.par_sort_unstable();
-        self.uses.dedup();
-        // In images with fixed addresses a relocated word is found twice.
-        self.pointed.par_sort_unstable();
-        self.pointed.dedup();
-        self.boundaries.par_sort_unstable();
-        self.boundaries.dedup();
-        self.boundaries.shrink_to_fit();
-        self.uses.shrink_to_fit();
+        self.outlines.add(image, (by, entity), scan);
     }
 }
 
@@ -230,10 +250,12 @@ pub fn references_to(
         .collect();
     let in_code = functions.par_iter().flat_map_iter(|entity| {
         let bytes = image.bytes(entity.addr, entity.size).unwrap_or_default();
-        let lines = decode_all(image, entity.addr, bytes);
-        let found = lines.iter().flat_map(Line::references);
-        let found = found.map(|reference| reference.target);
-        let found: Vec<LinkAddr> = found.filter(|target| places.contains(target)).collect();
+        let mut found: Vec<LinkAddr> = Vec::new();
+        walk(image, entity.addr, bytes, |step| {
+            let targets = step.address.into_iter().chain(step.immediate);
+            let targets = targets.map(|reference| reference.target);
+            found.extend(targets.filter(|target| places.contains(target)));
+        });
         found
     });
     let mut found: Vec<LinkAddr> = in_code.collect();

@@ -336,6 +336,10 @@ impl Image {
     /// The loaded section that holds `at`.
     #[must_use]
     pub fn section_at(&self, at: LinkAddr) -> Option<&Section> {
+        // Most numbers that are asked about are small ones that lead nowhere.
+        if at < self.sections.first()?.range.start {
+            return None;
+        }
         let after = self.sections.partition_point(|s| s.range.start <= at);
         let section = self.sections.get(after.checked_sub(1)?)?;
         section.range.contains(&at).then_some(section)

@@ -7,6 +7,17 @@ use iced_x86::{
 
 use crate::{Entity, Image, Link, LinkAddr, SectionKind, whole_of};
 
+mod bytes;
+mod plain;
+mod skim;
+mod tables;
+mod walk;
+
+pub use bytes::skim;
+pub use plain::plain;
+pub use skim::{Skim, Traits};
+pub use walk::{Step, walk};
+
 /// How an instruction refers to another place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ReferenceKind {
@@ -66,28 +77,47 @@ impl Line {
     /// True if it does nothing: padding between loops and functions.
     #[must_use]
     pub fn is_padding(&self) -> bool {
-        let code = self.instruction.code();
-        matches!(code, Code::Nopw | Code::Nopd | Code::Nopq | Code::Int3)
-            || matches!(code, Code::Nop_rm16 | Code::Nop_rm32 | Code::Nop_rm64)
-            || (code == Code::Xchg_r16_AX && self.instruction.op0_register() == Register::AX)
+        is_padding(&self.instruction)
     }
 
     /// True for a call, direct or not.
     #[must_use]
     pub fn is_call(&self) -> bool {
-        let flow = self.instruction.flow_control();
-        matches!(flow, FlowControl::Call | FlowControl::IndirectCall)
+        is_call(&self.instruction)
     }
 
     /// True if control never reaches the instruction behind this one by itself.
     #[must_use]
     pub fn ends_flow(&self) -> bool {
-        use FlowControl::{Exception, IndirectBranch, Return, UnconditionalBranch};
-        matches!(
-            self.instruction.flow_control(),
-            Return | UnconditionalBranch | IndirectBranch | Exception
-        )
+        ends_flow(&self.instruction)
     }
+}
+
+fn is_padding(instruction: &Instruction) -> bool {
+    let code = instruction.code();
+    matches!(code, Code::Nopw | Code::Nopd | Code::Nopq | Code::Int3)
+        || matches!(code, Code::Nop_rm16 | Code::Nop_rm32 | Code::Nop_rm64)
+        || (code == Code::Xchg_r16_AX && instruction.op0_register() == Register::AX)
+}
+
+fn is_call(instruction: &Instruction) -> bool {
+    let flow = instruction.flow_control();
+    matches!(flow, FlowControl::Call | FlowControl::IndirectCall)
+}
+
+fn ends_flow(instruction: &Instruction) -> bool {
+    use FlowControl::{Exception, IndirectBranch, Return, UnconditionalBranch};
+    matches!(
+        instruction.flow_control(),
+        Return | UnconditionalBranch | IndirectBranch | Exception
+    )
+}
+
+/// True for a jump to what a register or a place in memory holds.
+#[must_use]
+pub fn jumps_through(instruction: &Instruction) -> bool {
+    instruction.mnemonic() == Mnemonic::Jmp
+        && matches!(instruction.op0_kind(), OpKind::Register | OpKind::Memory)
 }
 
 /// Decodes the whole of `entity`; `None` where its bytes are not in the file
@@ -111,18 +141,7 @@ pub fn decode_bytes(image: &Image, at: LinkAddr, bytes: &[u8]) -> Vec<Line> {
         if instruction.is_invalid() {
             break;
         }
-        let mut line = Line {
-            instruction,
-            address: None,
-            immediate: None,
-        };
-        if may_refer(image, &instruction) {
-            let offsets = decoder.get_constant_offsets(&instruction);
-            line.immediate = absolute_immediate(image, &instruction, &offsets);
-            line.address = branch(&instruction, &offsets)
-                .or_else(|| relative(&instruction, &offsets))
-                .or_else(|| absolute_displacement(image, &instruction, &offsets));
-        }
+        let line = line_of(image, &decoder, instruction);
         lines.push(line);
     }
     lines
@@ -155,6 +174,23 @@ pub fn instructions(bytes: &[u8], bits: u32) -> Vec<Shape> {
             ),
         })
         .collect()
+}
+
+/// An instruction that `decoder` just decoded, with what it refers to.
+fn line_of(image: &Image, decoder: &Decoder<'_>, instruction: Instruction) -> Line {
+    let mut line = Line {
+        instruction,
+        address: None,
+        immediate: None,
+    };
+    if may_refer(image, &instruction) {
+        let offsets = decoder.get_constant_offsets(&instruction);
+        line.immediate = absolute_immediate(image, &instruction, &offsets);
+        line.address = branch(&instruction, &offsets)
+            .or_else(|| relative(&instruction, &offsets))
+            .or_else(|| absolute_displacement(image, &instruction, &offsets));
+    }
+    line
 }
 
 /// Decodes all of `bytes`, which are linked at `at`. A byte that is no instruction becomes a

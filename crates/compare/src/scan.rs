@@ -1,0 +1,163 @@
+//! One pass over a function or another piece of code: what it refers to, and how it ends.
+
+use std::ops::Range;
+
+use invivo_image::x86_64::{Line, Reference, ReferenceKind, Step, Traits, decode_all, walk};
+use invivo_image::{Entity, Image, LinkAddr};
+
+use crate::constants::{is_relative_table, table_targets};
+
+/// A reference with what the comparison has to know of its instruction.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Outgoing {
+    /// Where the instruction begins in the function.
+    pub(crate) start: usize,
+    /// The reference.
+    pub(crate) reference: Reference,
+    /// The instruction may load the address of a table of places, or an entry of one.
+    pub(crate) may_be_table: bool,
+    /// What is referred to is a table of distances.
+    pub(crate) distances: bool,
+}
+
+/// What was found, kept from one function to the next for its room.
+#[derive(Debug, Default)]
+pub(crate) struct Scan {
+    /// All references, in order.
+    pub(crate) references: Vec<Outgoing>,
+    /// What the tables of distances lead to, as far as their length is known.
+    pub(crate) through_tables: Vec<LinkAddr>,
+    /// Some byte is no instruction, or there are no bytes.
+    pub(crate) odd: bool,
+    /// It jumps to what a register or a place in memory holds.
+    pub(crate) jumps_through: bool,
+    /// It runs into what follows it.
+    pub(crate) runs_on: bool,
+    /// How many instructions there were.
+    lines: usize,
+    loads: Vec<Load>,
+}
+
+/// A `lea` that may load the address of a table of distances.
+#[derive(Clone, Copy, Debug)]
+struct Load {
+    line: usize,
+    reference: usize,
+    register: u8,
+    /// Something near reads through the register.
+    used: bool,
+}
+
+/// How many instructions behind it the use of a table is looked for.
+const NEAR: usize = 15;
+/// How many before it say how long the table is.
+const BEFORE: usize = 8;
+
+impl Scan {
+    /// Looks through the code of a range.
+    pub(crate) fn read(&mut self, image: &Image, code: &Range<LinkAddr>) {
+        self.references.clear();
+        self.through_tables.clear();
+        self.lines = 0;
+        self.loads.clear();
+        let size = code.end.0.saturating_sub(code.start.0);
+        let bytes = image.bytes(code.start, size).unwrap_or_default();
+        (self.odd, self.jumps_through) = (bytes.is_empty(), false);
+        let mut last = Traits::default();
+        walk(image, code.start, bytes, |step| {
+            if !step.skim.traits.has(Traits::PADDING) {
+                last = step.skim.traits;
+            }
+            self.add(step);
+        });
+        // A call at the end of a function does not return.
+        self.odd |= self.lines == 0;
+        self.runs_on = !last.has(Traits::ENDS.with(Traits::CALL));
+        for load in std::mem::take(&mut self.loads)
+            .iter()
+            .filter(|load| load.used)
+        {
+            self.look(image, code.start, bytes, *load);
+        }
+    }
+
+    #[inline]
+    fn add(&mut self, step: &Step) {
+        let traits = step.skim.traits;
+        let line = self.lines;
+        self.lines += 1;
+        if step.address.is_some() || step.immediate.is_some() {
+            let number = traits.has(Traits::MOV) && step.immediate.is_some();
+            if traits.has(Traits::LEA) {
+                self.loads.push(Load {
+                    line,
+                    reference: self.references.len(),
+                    register: step.skim.register,
+                    used: false,
+                });
+            }
+            for reference in step.address.into_iter().chain(step.immediate) {
+                self.references.push(Outgoing {
+                    start: step.start,
+                    reference,
+                    may_be_table: number || traits.has(Traits::LEA.with(Traits::SCALED)),
+                    distances: false,
+                });
+            }
+        }
+        const RARE: Traits = Traits::MOVSXD.with(Traits::THROUGH).with(Traits::DATA);
+        if traits.has(RARE) {
+            self.odd |= traits.has(Traits::DATA);
+            self.jumps_through |= traits.has(Traits::THROUGH);
+            if traits.has(Traits::MOVSXD) {
+                let near = self.loads.iter_mut().rev();
+                let near = near.take_while(|load| line - load.line <= NEAR);
+                let used = near.filter(|load| load.register == step.skim.register);
+                used.for_each(|load| load.used = true);
+            }
+        }
+    }
+
+    /// Decodes what stands around `load`, and notes what it loads if that is a table.
+    fn look(&mut self, image: &Image, at: LinkAddr, bytes: &[u8], load: Load) {
+        let first = load.line.saturating_sub(BEFORE);
+        let (mut line, mut start, mut end) = (0, 0, bytes.len());
+        walk(image, at, bytes, |step| {
+            if line == first {
+                start = step.start;
+            } else if line == load.line + NEAR + 1 {
+                end = step.start;
+            }
+            line += 1;
+        });
+        let around = &bytes[start..end];
+        let Some(at) = at.checked_add(start as u64) else {
+            return;
+        };
+        let lines: Vec<Line> = decode_all(image, at, around);
+        let index = load.line - first;
+        if is_relative_table(image, &lines, index) {
+            self.references[load.reference].distances = true;
+            let targets = table_targets(image, &lines, index);
+            self.through_tables.extend(targets);
+        }
+    }
+}
+
+impl Outgoing {
+    /// True if it leads out of `entity` or tells somebody where that is.
+    pub(crate) fn leaves(&self, entity: &Entity) -> bool {
+        let to = &self.reference;
+        // A function that takes its own address tells it to somebody.
+        let told = to.kind == ReferenceKind::Relative && to.target == entity.addr;
+        told || !(entity.addr..entity.end()).contains(&to.target)
+    }
+
+    /// True for a call or a jump.
+    pub(crate) fn calls(&self) -> bool {
+        matches!(
+            self.reference.kind,
+            ReferenceKind::Call | ReferenceKind::Jump
+        )
+    }
+}
