@@ -238,11 +238,14 @@ mod tests {
                 let offset = described.offset;
                 let die = Die { unit, offset };
                 let entry = debug.entry(die).expect("it is there");
+                // Some toolchains put parts written in C into every program, with aliases.
+                if entry.tag() == dw::DW_TAG_typedef {
+                    continue;
+                }
                 all += 1;
                 let Some(digest) = described.digest else {
                     continue;
                 };
-                assert_ne!(entry.tag(), dw::DW_TAG_typedef, "Rust has none");
                 let name = debug.qualified_name(die).expect("it has a name");
                 let found = (name, debug.layout(die, &entry, 0));
                 match known.get(&digest) {
