@@ -158,6 +158,7 @@ fn one(
         said("peak_rss_mb"),
     );
     if !passed {
+        println!("    {}", ended.status);
         let last: Vec<&str> = ended.stderr.lines().rev().take(30).collect();
         last.iter().rev().for_each(|line| println!("    {line}"));
     }

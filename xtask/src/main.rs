@@ -20,6 +20,7 @@ mod street;
 mod tally;
 mod test;
 mod torture;
+mod wild;
 mod workspace;
 mod xen;
 

@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail};
 use crate::invivo::Invivo;
 use crate::tally::Tally;
 use crate::workspace::Workspace;
-use crate::{corpus, install, live, mutate, process, torture, xen};
+use crate::{corpus, install, live, mutate, process, torture, wild, xen};
 
 const LIMIT: Duration = Duration::from_secs(1800);
 
@@ -42,6 +42,7 @@ pub(crate) fn everything(workspace: &Workspace) -> Tally {
         install::ensure(&install::everything()).map(none),
     );
     part("xen", xen::fetch(workspace).map(none));
+    part("wild", wild::ensure(workspace).map(none));
     part("invivo", Invivo::build(workspace).map(|_| Tally::default()));
     part("corpus", corpus::build(workspace, live::TESTED).map(none));
 

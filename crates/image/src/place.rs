@@ -95,6 +95,17 @@ impl Image {
         (entity.kind == EntityKind::Object && entity.end() == at).then_some(id)
     }
 
+    /// What linkers write for the distance of a thread-local that nobody defines from the thread
+    /// pointer: that of the address 0. Code that asks first whether it is there never uses the
+    /// number, as `_nl_locale_subfreeres` of a static glibc does; it is another one wherever the
+    /// template of thread-locals lies elsewhere.
+    #[must_use]
+    pub fn no_thread_local(&self) -> Option<u64> {
+        let template = self.sections.iter().filter(|s| s.kind == SectionKind::Tls);
+        let start = template.map(|section| section.range.start).min()?;
+        Some(0u64.wrapping_sub(start.0.checked_add(self.tls_block)?))
+    }
+
     /// The constant that a pointer to just before a section really means, and how
     /// many bytes before it points.
     ///

@@ -283,14 +283,18 @@ fn may_be_address(image: &Image, place: LinkAddr, value: u64) -> bool {
     // Headers, notes and symbol tables are loaded too, but code does not refer to
     // them by number: 0x400000 is the ELF header of most such programs, and a
     // plain four mebibytes in all of them.
-    image
-        .section_at(LinkAddr(value))
-        .is_some_and(|section| match section.kind {
-            SectionKind::Tls => false,
-            SectionKind::ReadOnly => !section.belongs_to_loader(),
-            SectionKind::Text => is_code_address(image, place, LinkAddr(value)),
-            SectionKind::Data | SectionKind::Got => true,
-        })
+    let value = LinkAddr(value);
+    let Some(section) = image.section_at(value) else {
+        // `__stop___libc_atexit`, where the next section begins some bytes later.
+        let is_end = || image.sections.iter().any(|s| s.range.end == value);
+        return image.edges.contains_key(&value) && is_end();
+    };
+    match section.kind {
+        SectionKind::Tls => false,
+        SectionKind::ReadOnly => !section.belongs_to_loader(),
+        SectionKind::Text => is_code_address(image, place, value),
+        SectionKind::Data | SectionKind::Got => true,
+    }
 }
 
 /// True if code at `place` may mean code at `value` by its number.

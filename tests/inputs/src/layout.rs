@@ -4,7 +4,7 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use crate::tool::run;
+use crate::tool::{run, tools};
 
 /// A family of compilers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -15,11 +15,23 @@ pub enum Compiler {
     Clang,
 }
 
-/// A linker, as `-fuse-ld` names it.
+/// A linker, as `-fuse-ld` names it, or [`WILD`].
 pub type Linker = &'static str;
 
-/// All linkers that Debian has.
-pub const LINKERS: [Linker; 4] = ["bfd", "gold", "lld", "mold"];
+/// The one that compilers do not know by name.
+pub const WILD: Linker = "wild";
+
+/// All linkers that Debian has, and Wild.
+pub const LINKERS: [Linker; 5] = ["bfd", "gold", "lld", "mold", WILD];
+
+/// What tells a compiler to use a linker.
+#[must_use]
+pub fn use_linker(linker: &str) -> String {
+    if linker == WILD {
+        return format!("-B{}", tools().join("wild").display());
+    }
+    format!("-fuse-ld={linker}")
+}
 
 /// What kind of file comes out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -189,6 +201,14 @@ impl Layout {
         }
     }
 
+    /// Why more than the fix is found in it; `None` if nothing is. Nothing of the fix is missed.
+    #[must_use]
+    pub fn not_exact(&self) -> Option<&'static str> {
+        // As the tables move against the code: `__libc_start_main` has one behind a branch.
+        (self.kind == Kind::Static && self.linker == WILD)
+            .then_some("tables of distances in a static glibc are not all known as such")
+    }
+
     /// Flags to compile with.
     ///
     /// # Errors
@@ -206,7 +226,7 @@ impl Layout {
     /// As [`Layout::compile_flags`].
     pub fn link_flags(&self) -> Result<Vec<String>> {
         let mut flags = owned(&[self.level, self.kind.link(), "-Wl,--build-id=sha1"]);
-        flags.push(format!("-fuse-ld={}", self.linker));
+        flags.push(use_linker(self.linker));
         flags.extend(owned(self.debug));
         if self.feature == Feature::ControlFlow && matches!(self.linker, "gold" | "mold") {
             // These two make such stubs without being told, or not at all.

@@ -45,7 +45,7 @@ pub fn layouts(compiler: Compiler) -> Vec<Layout> {
             }
         }
     }
-    all.retain(|layout| layout.impossible().is_none());
+    all.retain(|layout| layout.impossible().is_none() && layout.not_exact().is_none());
     all.dedup();
     if !is_whole() {
         // Each level and each feature in the usual file, each kind with each linker.

@@ -23,6 +23,14 @@ pub fn run(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
+/// Where `cargo xtask test` puts tools that Debian does not have.
+#[must_use]
+pub fn tools() -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let target = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
+    root.join(target).join("tools")
+}
+
 /// A folder that is removed with its contents when nobody needs it any more, unless
 /// the test fails.
 #[derive(Debug)]

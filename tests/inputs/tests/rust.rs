@@ -10,6 +10,7 @@ use std::process::Command;
 
 use anyhow::{Result, ensure};
 use input_tests::compare::image;
+use input_tests::layout::use_linker;
 use input_tests::program::{Version, annotated, sources};
 use input_tests::tool::{Workdir, run};
 use invivo_compare::Comparison;
@@ -22,7 +23,7 @@ fn build(options: &[&str], linker: &str, version: Version, out: &Path) -> Result
         .current_dir(sources("rust"))
         .args(["--edition", "2024", "--crate-name", "program", "-g"])
         .args(["--check-cfg", "cfg(fixed)"])
-        .args(["-C", &format!("link-arg=-fuse-ld={linker}")])
+        .args(["-C", &format!("link-arg={}", use_linker(linker))])
         .args(["-C", "link-arg=-Wl,--build-id"])
         .args(options);
     if version == Version::Fixed {
@@ -71,7 +72,16 @@ fn hold(options: &[&str], linkers: &[(&str, usize)]) {
 
 #[test]
 fn each_linker() {
-    hold(&["-O"], &[("bfd", 0), ("gold", 2), ("lld", 1), ("mold", 0)]);
+    hold(
+        &["-O"],
+        &[
+            ("bfd", 0),
+            ("gold", 2),
+            ("lld", 1),
+            ("mold", 0),
+            ("wild", 1),
+        ],
+    );
 }
 
 #[test]

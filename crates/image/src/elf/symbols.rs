@@ -85,7 +85,9 @@ fn collect(
         // is or where it ends. Assemblers leave them out; where texts are merged, they
         // cannot, and mold keeps them.
         let label = name.starts_with(".L") && symbol.st_bind() == elf::STB_LOCAL;
-        if symbol.is_undefined(LE) || name.is_empty() || label {
+        // Wild gives every machine the mark that only RISC-V's code counts from.
+        let mark = name == "__global_pointer$";
+        if symbol.is_undefined(LE) || name.is_empty() || label || mark {
             continue;
         }
         let holder = image.section_at(addr);
