@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use invivo_image::x86_64::decode;
@@ -25,7 +25,13 @@ int both(int x) {
     return pick(x)[0]; }
 "#;
 
+/// An object file with much in it; made once, as the tests run beside each other.
 fn object() -> Vec<u8> {
+    static MADE: OnceLock<Vec<u8>> = OnceLock::new();
+    MADE.get_or_init(compile).clone()
+}
+
+fn compile() -> Vec<u8> {
     let folder: PathBuf = Path::new(env!("CARGO_TARGET_TMPDIR")).join("hostile-objects");
     std::fs::create_dir_all(&folder).expect("a folder for the test");
     let source = SOURCE.replace("shared ? \"three\" : 0", "\"three\"");

@@ -78,11 +78,12 @@ impl Process {
             maps: RefCell::new(None),
             _lock: lock,
         };
-        process.is_64_bit()?;
+        // What a stray still does to the mappings comes before the first look at them.
         if options.is_some() {
             process.may_be_traced(&status)?;
             process.wait_for_strays(&status)?;
         }
+        process.is_64_bit()?;
         Ok(process)
     }
 
@@ -201,7 +202,7 @@ impl Process {
         proc_file::read(&path).map_or_else(|_| "?".to_owned(), |name| name.trim_end().to_owned())
     }
 
-    fn is_64_bit(&self) -> Result<(), TargetError> {
+    pub(crate) fn is_64_bit(&self) -> Result<(), TargetError> {
         const ELF_CLASS: usize = 4;
         const CLASS_64: u8 = 2;
         let maps = self.maps()?;

@@ -25,7 +25,8 @@ const POLL: Duration = Duration::from_millis(1);
 const SEARCHED: usize = 64 << 10;
 
 impl Process {
-    /// Waits until no thread is on its way for a tool that died.
+    /// Waits until no thread is on its way for a tool that died. What is known of the mappings
+    /// then is as they are afterwards.
     /// `status` is what the process has just said, which is its first thread's word.
     pub(crate) fn wait_for_strays(&self, status: &Status) -> Result<(), TargetError> {
         let deadline = Instant::now() + PATIENCE;
@@ -35,6 +36,9 @@ impl Process {
             }
             let blocks = || blocks_every_signal(&Status::of_thread(self.pid, tid));
             let mut pause = POLL;
+            if blocks() {
+                self.is_64_bit()?;
+            }
             while blocks() && by_deputy(|| self.is_stray(tid))? {
                 // A look makes the thread stand, and then it waits for a processor anew: where
                 // others want it as well, a thread that is looked at often never gets there.
@@ -50,6 +54,7 @@ impl Process {
                     )));
                 }
             }
+            self.forget_maps();
         }
         Ok(())
     }

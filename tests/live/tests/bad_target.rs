@@ -163,6 +163,10 @@ fn already_traced_process() -> Result<()> {
 fn stopped_process() -> Result<()> {
     unharmed("stopped", |_, _, patch, pid| {
         signal("STOP", pid)?;
+        // It stops when it gets a processor.
+        while !fs::read_to_string(format!("/proc/{pid}/stat"))?.contains(") T ") {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
         let ran = apply(patch, pid, &["--timeout", "2"]);
         let state = fs::read_to_string(format!("/proc/{pid}/status"))?;
         signal("CONT", pid)?;

@@ -54,7 +54,7 @@ impl Payload {
     }
 
     /// Puts hooks in the order of their moments, and symbols in the order of a file: those
-    /// without a name before the others. [`super::read`] gives a payload in this order.
+    /// without a name before the others. [`read`](crate::livepatch::read()) gives a payload in this order.
     pub fn normalize(&mut self) {
         self.hooks.sort_by_key(|hook| hook.moment);
         let mut order: Vec<usize> = (0..self.symbols.len()).collect();
