@@ -83,6 +83,27 @@ fn a_payload_is_built_by_names_alone_in_less_than_a_second_and_200_megabytes() {
     let unknown = payload("fix", &["--format", "livepatch"]);
     assert_eq!(unknown.code, 2);
     assert!(unknown.stderr.contains("--xen-id"), "{}", unknown.stderr);
+    // Calls are found in the hypervisor's code, and only there.
+    let spliced = payload(
+        "fix",
+        &[
+            "--format",
+            "livepatch",
+            "--depends",
+            id,
+            "--splice",
+            "callers",
+        ],
+    );
+    assert_eq!(spliced.code, 2, "{}", spliced.stderr);
+    assert!(spliced.stderr.contains("--xen FILE"), "{}", spliced.stderr);
+    let process = payload("fix", &["--splice", "tables,callers"]);
+    assert_eq!(process.code, 2, "{}", process.stderr);
+    assert!(
+        process.stderr.contains("leave --splice out"),
+        "{}",
+        process.stderr
+    );
     let begun = Instant::now();
     let built = payload(
         "fix",

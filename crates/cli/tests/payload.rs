@@ -89,6 +89,40 @@ fn payload() -> Payload {
     }
 }
 
+/// Adds what `build --splice tables` adds, but for the hooks: a record, and an entry that only looks.
+fn redirect(payload: &mut Payload) {
+    let place = Reference {
+        symbol: 2,
+        addend: 16,
+    };
+    let to = |symbol| Reference { symbol, addend: 0 };
+    let words = [place, to(3), to(1)].into_iter().zip([0, 8, 16]);
+    let words = words.map(|(to, offset)| Relocation {
+        offset,
+        kind: RelocationKind::Absolute64,
+        to,
+    });
+    payload.symbols[1].name.clear();
+    payload.symbols.push(Symbol {
+        name: "xen_extra_version".to_owned(),
+        place: SymbolPlace::Xen,
+    });
+    payload.sections.push(Section {
+        name: ".rodata.splice.tables".to_owned(),
+        access: Access::ReadOnly,
+        align: 8,
+        contents: Contents::Bytes(vec![0; 24]),
+        relocations: words.collect(),
+    });
+    payload.functions.push(Function {
+        name: "common/keyhandler.c#key_table+0x10".to_owned(),
+        new: New::Nop { size: 0 },
+        old: Old::Symbol(place),
+        old_size: 8,
+        expectation: Expectation::new(vec![7; 8]),
+    });
+}
+
 /// A folder with files for one test; it has its name.
 fn folder(name: &str, files: &[(&str, &[u8])]) -> PathBuf {
     let folder = std::env::temp_dir().join(format!("invivo-payload-{name}-{}", std::process::id()));
@@ -111,7 +145,9 @@ fn panic_with(ran: &program::Ran) -> Value {
 
 #[test]
 fn a_payload_is_shown() {
-    let file = write(&payload()).expect("the model is sound").file;
+    let mut payload = payload();
+    redirect(&mut payload);
+    let file = write(&payload).expect("the model is sound").file;
     let folder = folder(
         "inspect",
         &[("fix.livepatch", &file), ("cut", &file[..200])],

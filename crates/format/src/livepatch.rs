@@ -18,6 +18,7 @@ mod model_check;
 mod predict;
 mod read;
 mod rules;
+mod splice;
 mod trace;
 mod version;
 mod write;
@@ -36,6 +37,7 @@ pub use model::{
 pub use predict::{Finding, Loaded, Options, Prediction, predict};
 pub use read::{Read, is_payload, read};
 pub use rules::{Effect, Rule};
+pub use splice::{Redirection, Splice, SpliceError, Spliced, bypassed, redirections, splice};
 pub use trace::{TraceError, trace};
 pub use version::{Errno, XenVersion};
 pub use write::{Written, write};

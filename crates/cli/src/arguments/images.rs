@@ -9,6 +9,7 @@ use invivo_format::hotp1::HookShape;
 use invivo_format::livepatch::XenVersion;
 use invivo_patch::Moment;
 
+use super::xen::SpliceName;
 use crate::timing;
 
 #[derive(Debug, Args)]
@@ -124,6 +125,11 @@ pub(crate) struct Build {
     /// file [default: the hypervisor's].
     #[arg(long, value_name = "ID")]
     pub(crate) depends: Option<String>,
+    /// For --format livepatch with the --xen of an xen-syms: lead what leads to a replaced function
+    /// to the new one, calls and jumps (`callers`), pointers (`tables`), or both. The jump at its
+    /// entry is left out where nothing else can lead there.
+    #[arg(long, value_name = "WHAT", value_enum, value_delimiter = ',')]
+    pub(crate) splice: Vec<SpliceName>,
     /// The patch's name [default: the output's file name without its ending].
     #[arg(long)]
     pub(crate) name: Option<String>,

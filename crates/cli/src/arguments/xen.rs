@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
+use invivo_format::livepatch::Splice;
 use invivo_xen::{Name, Patience};
 
 use super::selectors::{BuildId, build_id};
@@ -48,6 +49,24 @@ pub(crate) enum XenCommand {
         after_help = "Example:\n  invivo xen trace do_sched_op 'common/domain.c#vcpu_check_shutdown' --xen xen-syms -o count.livepatch"
     )]
     Trace(Trace),
+}
+
+/// What is led to new code in Xen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SpliceName {
+    /// Calls and jumps in its code.
+    Callers,
+    /// Pointers in its variables and constants; the jumps stay beside them.
+    Tables,
+}
+
+impl From<SpliceName> for Splice {
+    fn from(name: SpliceName) -> Splice {
+        match name {
+            SpliceName::Callers => Splice::Callers,
+            SpliceName::Tables => Splice::Tables,
+        }
+    }
 }
 
 #[derive(Debug, Args)]

@@ -53,6 +53,12 @@ pub(crate) fn run(build: &Build, output: &Output) -> Result<u8, Failure> {
     if build.pair.time {
         timing::print(&read, &comparison.phases);
     }
+    if !build.splice.is_empty() && build.format != Format::Livepatch {
+        let text = "only calls and tables of Xen are led to new code";
+        return Err(
+            Failure::new(USAGE, text).hint("leave --splice out, or add: --format livepatch")
+        );
+    }
     if base.is_windows() {
         return windows::run(build, &comparison, output);
     }

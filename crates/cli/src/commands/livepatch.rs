@@ -3,10 +3,10 @@
 use std::collections::HashSet;
 use std::path::Path;
 
-use invivo_compare::{Comparison, Finding};
+use invivo_compare::{Comparison, Finding, Rule};
 use invivo_format::livepatch::{
-    Bound, Hypervisor, Loaded, Options as Asked, StructureVersion, XenVersion, bind, efi_build_id,
-    is_payload, predict, read, write,
+    Bound, Hypervisor, Loaded, Options as Asked, Payload, Splice, StructureVersion, XenVersion,
+    bind, bypassed, efi_build_id, is_payload, predict, read, splice, write,
 };
 use invivo_image::BuildId;
 use invivo_patch::{Hex, Options, Refused};
@@ -55,17 +55,24 @@ pub(super) fn run(
         depends: ids.depends,
         xen_depends: ids.xen,
     };
-    let binding = match bind(c, &patch, &bound) {
+    let mut binding = match bind(c, &patch, &bound) {
         Ok(binding) => binding,
         Err(findings) => return refused(&Refused::Findings(findings), output),
     };
+    let replaced = binding.payload.functions.iter();
+    let replaced: Vec<String> = replaced.map(|function| function.name.clone()).collect();
+    if !build.splice.is_empty() {
+        match redirect(build, &mut binding.payload, hypervisor.as_ref())? {
+            Ok(notes) => binding.findings.extend(notes),
+            Err(finding) => return refused(&Refused::Findings(vec![finding]), output),
+        }
+    }
     let written = write(&binding.payload)
         .map_err(|error| Failure::new(REFUSED, format!("no payload can be made: {error}")))?;
-    foresee(&written.file, &bound)?;
+    foresee(&written.file, &bound, ids.bypassed)?;
     store(&build.output, &written.file)?;
     let mut findings: Vec<Finding> = verdict.findings;
     findings.extend(binding.findings);
-    let functions = binding.payload.functions.iter();
     let built = Built {
         schema: "invivo.build/1",
         patch: Some(build.output.display().to_string()),
@@ -74,7 +81,7 @@ pub(super) fn run(
         build_id: Some(written.id.to_string()),
         size: Some(written.file.len()),
         live: true,
-        functions: functions.map(|function| function.name.clone()).collect(),
+        functions: replaced,
         findings,
     };
     output.data(&built, || {
@@ -88,12 +95,56 @@ pub(super) fn run(
     Ok(0)
 }
 
+/// Leads what leads to replaced functions to their new code: a note of each, or what is in the way.
+fn redirect(
+    build: &Build,
+    payload: &mut Payload,
+    hypervisor: Option<&Hypervisor<'_>>,
+) -> Result<Result<Vec<Finding>, Finding>, Failure> {
+    let hypervisor = hypervisor.ok_or_else(|| {
+        Failure::new(
+            USAGE,
+            "what leads to a function is found in the hypervisor's code",
+        )
+        .hint("give the xen-syms of the hypervisor that runs: --xen FILE")
+    })?;
+    let what: Vec<Splice> = build
+        .splice
+        .iter()
+        .map(|name| Splice::from(*name))
+        .collect();
+    let spliced = match splice(payload, hypervisor, &what) {
+        Ok(spliced) => spliced,
+        Err(error) => {
+            let text = format!("cannot be spliced: {}; leave --splice out", error.why);
+            return Ok(Err(Finding::refuse(Rule::Hook, error.function, text)));
+        }
+    };
+    let notes = spliced.into_iter().map(|one| {
+        let mut text = format!(
+            "{} calls and {} pointers lead to the new code",
+            one.calls, one.pointers
+        );
+        text += &match one.jump {
+            None => {
+                ", and nothing else leads to the old one: it has no jump. A payload that is to go \
+                     on top must be built with --depends and the file of this one"
+                    .to_owned()
+            }
+            Some(why) => format!("; the jump stays: {why}"),
+        };
+        Finding::note(Rule::Hook, one.function, text)
+    });
+    Ok(Ok(notes.collect()))
+}
+
 /// Refuses a payload that the hypervisor would not take, or be harmed by.
-fn foresee(file: &[u8], bound: &Bound<'_>) -> Result<(), Failure> {
+fn foresee(file: &[u8], bound: &Bound<'_>, bypassed: HashSet<Vec<u8>>) -> Result<(), Failure> {
     // What it is applied upon has no names that this one needs.
     let below = (bound.depends != bound.xen_depends).then(|| Loaded {
         id: bound.depends.clone(),
         names: HashSet::new(),
+        bypassed,
     });
     let loaded: Vec<Loaded> = below.into_iter().collect();
     for version in [XenVersion::FIRST, XenVersion::LAST] {
@@ -121,13 +172,16 @@ fn foresee(file: &[u8], bound: &Bound<'_>) -> Result<(), Failure> {
 struct Ids {
     xen: BuildId,
     depends: BuildId,
+    /// The functions that what it is applied upon leads past, where its file was given.
+    bypassed: HashSet<Vec<u8>>,
 }
 
 impl Ids {
     fn of(build: &Build, hypervisor: Option<&Hypervisor<'_>>) -> Result<Ids, Failure> {
         let own = hypervisor.and_then(Hypervisor::build_id).cloned();
         let given = build.xen_id.as_deref().map(build_id).transpose()?;
-        let depends = build.depends.as_deref().map(build_id).transpose()?;
+        let depends = build.depends.as_deref().map(below).transpose()?;
+        let (depends, bypassed) = depends.unzip();
         let xen = given.or(own).or_else(|| depends.clone()).ok_or_else(|| {
             Failure::new(USAGE, "the build id of the hypervisor is not known").hint(
                 "give its xen-syms with --xen FILE, or its build id with --xen-id ID; it tells \
@@ -135,12 +189,22 @@ impl Ids {
             )
         })?;
         let depends = depends.unwrap_or_else(|| xen.clone());
-        Ok(Ids { xen, depends })
+        let bypassed = bypassed.unwrap_or_default();
+        Ok(Ids {
+            xen,
+            depends,
+            bypassed,
+        })
     }
 }
 
 /// A build id: its digits, or that of a payload or of a `xen.efi`.
 fn build_id(text: &str) -> Result<BuildId, Failure> {
+    below(text).map(|(id, _)| id)
+}
+
+/// The same, and the functions that the payload leads past.
+fn below(text: &str) -> Result<(BuildId, HashSet<Vec<u8>>), Failure> {
     let digits: Option<Vec<u8>> = text
         .as_bytes()
         .chunks(2)
@@ -152,7 +216,7 @@ fn build_id(text: &str) -> Result<BuildId, Failure> {
         })
         .collect();
     if let Some(digits) = digits.filter(|digits| (1..=64).contains(&digits.len())) {
-        return Ok(BuildId(digits));
+        return Ok((BuildId(digits), HashSet::new()));
     }
     let path = Path::new(text);
     let wrong = |what: String| {
@@ -165,12 +229,15 @@ fn build_id(text: &str) -> Result<BuildId, Failure> {
     let file = read_file(path)?;
     if is_payload(&file) {
         let read = read(&file).map_err(|error| wrong(error.to_string()))?;
-        return Ok(read.id);
+        let names = bypassed(&read.payload).into_iter();
+        let names = names.map(|name| name.as_bytes().to_vec());
+        return Ok((read.id, names.collect()));
     }
     if let Some(id) = efi_build_id(&file) {
-        return Ok(id);
+        return Ok((id, HashSet::new()));
     }
     let hypervisor = Hypervisor::parse(&file).map_err(wrong)?;
     let id = hypervisor.build_id().cloned();
-    id.ok_or_else(|| wrong("it has no build id".to_owned()))
+    let id = id.ok_or_else(|| wrong("it has no build id".to_owned()))?;
+    Ok((id, HashSet::new()))
 }

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use invivo_format::livepatch::{
-    Access, Contents, Function, New, Old, Payload, Reference, RelocationKind, SymbolPlace, read,
+    Access, Contents, Function, New, Old, Payload, Reference, RelocationKind, Splice, SymbolPlace,
+    read, redirections,
 };
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -27,6 +28,8 @@ pub(crate) struct PayloadDump {
     xen_depends: Option<String>,
     modinfo: Vec<String>,
     functions: Vec<FunctionDump>,
+    /// Calls and pointers of Xen that are led to other code.
+    redirections: Vec<RedirectionDump>,
     hooks: Vec<HookDump>,
     sections: Vec<LoadedSection>,
     symbols: Vec<LoadedSymbol>,
@@ -44,6 +47,16 @@ struct FunctionDump {
     new_size: u32,
     /// The bytes that the old one must begin with.
     expected: Option<String>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct RedirectionDump {
+    /// `call`, which a jump may be, or `pointer`.
+    kind: &'static str,
+    /// The distance of the call, or the pointer.
+    place: String,
+    from: String,
+    to: String,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
@@ -128,6 +141,17 @@ fn dump(payload: &Payload, id: String, size: usize) -> PayloadDump {
             }
         },
     });
+    let redirections = redirections(payload)
+        .into_iter()
+        .map(|one| RedirectionDump {
+            kind: match one.kind {
+                Splice::Callers => "call",
+                Splice::Tables => "pointer",
+            },
+            place: to(one.place),
+            from: to(one.from),
+            to: to(one.to),
+        });
     let hooks = payload.hooks.iter().map(|hook| HookDump {
         section: hook.moment.section(),
         code: to(hook.code),
@@ -145,6 +169,7 @@ fn dump(payload: &Payload, id: String, size: usize) -> PayloadDump {
             .iter()
             .map(|f| function(payload, f))
             .collect(),
+        redirections: redirections.collect(),
         hooks: hooks.collect(),
         sections: sections.collect(),
         symbols: symbols.collect(),
@@ -215,11 +240,18 @@ fn print(dump: &PayloadDump) {
                 let bytes = function.new_size;
                 anstream::println!("  {name}{old}, {size} bytes → {new}, {bytes} bytes");
             }
+            None if function.new_size == 0 => {
+                anstream::println!("  {name}{old}, {size} bytes: only looked at")
+            }
             None => anstream::println!("  {name}{old}, {size} bytes: {} NOPs", function.new_size),
         }
         if let Some(expected) = &function.expected {
             anstream::println!("    begins with {expected}");
         }
+    }
+    for one in &dump.redirections {
+        let (kind, place, from, to) = (one.kind, &one.place, &one.from, &one.to);
+        anstream::println!("  {kind} at {place}: {from} → {to}");
     }
     for hook in &dump.hooks {
         anstream::println!("  {} calls {}", hook.section, hook.code);

@@ -134,6 +134,12 @@ impl<'f> Hypervisor<'f> {
         self.names.get(name).copied()
     }
 
+    /// All names, in no order.
+    pub(super) fn named(&self) -> impl Iterator<Item = (&[u8], Known)> {
+        let names = self.names.iter();
+        names.map(|(name, known)| (&name[..], *known))
+    }
+
     /// The build id of `xen.gz`; `None` from a `.map` file.
     #[must_use]
     pub fn build_id(&self) -> Option<&BuildId> {

@@ -52,6 +52,9 @@ pub struct Loaded {
     pub id: BuildId,
     /// The names of it that later payloads find.
     pub names: HashSet<Vec<u8>>,
+    /// The functions of Xen that nothing enters while it is live, and that have no jump:
+    /// [`super::bypassed`].
+    pub bypassed: HashSet<Vec<u8>>,
 }
 
 /// What Xen is expected to do.
@@ -99,11 +102,11 @@ impl Prediction {
     }
 }
 
-/// Tells what Xen answers to `file`.
+/// Tells what Xen answers to a file of these bytes.
 #[must_use]
-pub fn predict(file: &[u8], options: &Options<'_>) -> Prediction {
+pub fn predict(bytes: &[u8], options: &Options<'_>) -> Prediction {
     let mut found = Findings::new(options.version);
-    let file = match File::parse(file) {
+    let file = match File::parse(bytes) {
         Ok(file) => file,
         Err(finding) => {
             found.findings.push(finding);
@@ -118,10 +121,25 @@ pub fn predict(file: &[u8], options: &Options<'_>) -> Prediction {
         values: Vec::new(),
         functions: Vec::new(),
     };
-    let own = loader.upload();
+    let own = loader.upload().map(|mut own| {
+        own.bypassed = bypassed_by(bytes);
+        own
+    });
     loader.apply();
     loader.harm();
     loader.found.end(own)
+}
+
+/// The functions that a payload leads past, if it is one that can be read.
+fn bypassed_by(file: &[u8]) -> HashSet<Vec<u8>> {
+    let Ok(read) = super::read(file) else {
+        return HashSet::new();
+    };
+    let names = super::bypassed(&read.payload);
+    names
+        .into_iter()
+        .map(|name| name.as_bytes().to_vec())
+        .collect()
 }
 
 /// What Xen's loader knows while it works.
@@ -168,7 +186,11 @@ impl Loader<'_> {
             self.hypervisor_id();
         }
         let names = self.own_names();
-        Some(Loaded { id: id?, names })
+        Some(Loaded {
+            id: id?,
+            names,
+            bypassed: HashSet::new(),
+        })
     }
 
     /// Where Xen finds a name that is undefined.
@@ -176,6 +198,14 @@ impl Loader<'_> {
         if name.is_empty() {
             self.found.add(rule, format!("{what} has no name"));
             return Value::Unknown;
+        }
+        let below = self.options.loaded.iter();
+        if below
+            .into_iter()
+            .any(|loaded| loaded.bypassed.contains(name))
+        {
+            let text = format!("{what} {} is led past by an earlier payload", shown(name));
+            self.found.add(Rule::X68, text);
         }
         if let Some(known) = self.options.xen.and_then(|xen| xen.find(name)) {
             return Value::Known(known.address);

@@ -173,6 +173,7 @@ rules! {
     X65 Upload(ENOSPC) "A replacement is no longer than what it is for, with its padding.", "what follows would be changed; Xen up to 4.19 stops the machine", "carry the records as the compiler made them", "6 bytes for an instruction of 5";
     X66 Upload(ERANGE) "An alternative is for a feature that processors have.", "nobody could say whether to take it; Xen up to 4.19 stops the machine", "carry the records as the compiler made them", "feature 0x4000";
     X67 Harm("apply") "The bytes 64 and 65 of a function's structure are zero.", "Xen up to 4.17.2 keeps its own state there, and would skip the function", "leave them zero", "`applied` 1";
+    X68 Harm("run") "No name is that of a function whose calls an earlier payload redirects, and which has no jump.", "the name leads to the old function: what calls it runs what was fixed, and a jump at its entry is never met", "revert the earlier payload first, or build that one without `--splice`", "a second fix of a function after one with `--splice callers`";
 }
 
 impl Rule {
@@ -199,7 +200,7 @@ impl FromStr for Rule {
     fn from_str(text: &str) -> Result<Rule, String> {
         let mut all = Rule::ALL.iter();
         let found = all.find(|rule| rule.id().eq_ignore_ascii_case(text));
-        let unknown = || format!("{text} is no rule of Xen payloads (X01 to X67)");
+        let unknown = || format!("{text} is no rule of Xen payloads (X01 to X68)");
         found.copied().ok_or_else(unknown)
     }
 }

@@ -1,9 +1,10 @@
-//! Payloads that Xen takes and does harm with: X49–X67. Each is refused. A sample is shown to
+//! Payloads that Xen takes and does harm with: X49–X68. Each is refused. A sample is shown to
 //! crash a hypervisor; all were, where [`Seen`] says so.
 
 use invivo_format::livepatch::{Moment, Rule};
+use invivo_image::BuildId;
 
-use crate::base::{Case, QUIET, Xen};
+use crate::base::{Case, QUIET, Xen, file};
 use crate::draft::Draft;
 
 const FUNCS: &str = ".livepatch.funcs";
@@ -146,7 +147,19 @@ pub(crate) fn cases(xen: &Xen) -> Vec<(Case, Seen)> {
             d.part(FUNCS).bytes[64] = 1
         });
     }
+    cases.push((past(xen), Seen::Nothing));
     cases
+}
+
+/// A function is replaced that an earlier payload's callers go past: nobody meets the jump.
+fn past(xen: &Xen) -> Case {
+    let below = file(&crate::models::spliced(xen));
+    let id = xen_tests::hypervisor::build_id(&below);
+    let mut case = xen.change("past", Rule::X68, |payload| {
+        payload.depends = BuildId(id.unwrap_or_default());
+    });
+    case.before.push(below);
+    case
 }
 
 fn old(draft: &mut Draft, name: &str, size: u32) {

@@ -3,12 +3,19 @@
 
 use invivo_format::livepatch::{
     Access, Contents, Expectation, Hook, Moment, New, Old, Payload, Reference, Relocation,
-    RelocationKind, Rule, Section, StructureVersion, Symbol, SymbolPlace,
+    RelocationKind, Rule, Section, Splice, StructureVersion, Symbol, SymbolPlace, splice,
 };
 
-use crate::base::{Case, QUIET, Xen};
+use crate::base::{Case, QUIET, Xen, file};
 
 const TARGET: &str = "xen_extra_version";
+
+/// The sound payload, whose calls are redirected and whose function has no jump.
+pub(crate) fn spliced(xen: &Xen) -> Payload {
+    let mut payload = xen.payload();
+    splice(&mut payload, &xen.known, &[Splice::Callers]).expect("it is only called");
+    payload
+}
 
 pub(crate) fn cases(xen: &Xen) -> Vec<Case> {
     let target = xen.find(TARGET);
@@ -26,6 +33,12 @@ pub(crate) fn cases(xen: &Xen) -> Vec<Case> {
             let code = undefined(p, "xen_compile_date");
             p.functions[0].new = New::Code { code, size: 12 };
             p.symbols[1].name.clear();
+        }),
+        Case::new("spliced", None, file(&spliced(xen))),
+        xen.change("spliced_other_code", Rule::X47, |p| {
+            *p = spliced(xen);
+            let last = p.functions.last_mut().expect("what is looked at");
+            last.expectation = Expectation::new(vec![0xe8, 0, 0, 0, 0]);
         }),
         xen.change("modinfo_of_three", None, |p| {
             p.modinfo = ["a=1", "", "b"].map(str::to_owned).to_vec();
