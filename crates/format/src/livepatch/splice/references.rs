@@ -141,13 +141,14 @@ impl Search<'_, '_> {
             return;
         }
         let size = one.len() as u64;
+        if places.entries.contains(&at) {
+            return self.left(at, "is an entry from outside, which may run at any time");
+        }
         let Some(holder) = places.holder(at) else {
             return self.left(at, "is in code without a name");
         };
         let whole = Known { address: at, size };
-        if places.entries.contains(&at) {
-            self.left(at, "is an entry from outside, which may run at any time");
-        } else if runs_while_all_stand(holder.name) {
+        if runs_while_all_stand(holder.name) {
             self.left(at, "may run while all processors stand");
         } else if !places.xen.altered(whole).is_empty() {
             self.left(at, "is changed by Xen when it boots");
