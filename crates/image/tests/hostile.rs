@@ -262,3 +262,65 @@ fn a_foreign_debug_file_is_refused() {
         "symbols of another build were believed"
     );
 }
+
+/// The type of a function that returns a pointer to functions of that very type: no source has it.
+const OF_ITSELF: &str = r#"
+    .text
+    .globl f
+    .type f, @function
+f:  ret
+    .size f, 1
+    .section .debug_abbrev
+    .byte 1, 0x11, 1, 0x11, 1, 0x12, 6, 0, 0 # unit: low_pc, high_pc
+    .byte 2, 0x2e, 0, 3, 8, 0x11, 1, 0x12, 6, 0x49, 0x13, 0, 0 # function: name, low_pc, high_pc, type
+    .byte 3, 0x0f, 0, 0x49, 0x13, 0, 0 # pointer: type
+    .byte 4, 0x15, 0, 0x49, 0x13, 0, 0 # type of a function: type
+    .byte 0
+    .section .debug_info
+info:
+    .long end - start
+start:
+    .value 4
+    .long 0
+    .byte 8
+    .byte 1
+    .quad f
+    .long 1
+    .byte 2
+    .asciz "f"
+    .quad f
+    .long 1
+    .long pointer - info
+pointer:
+    .byte 3
+    .long function - info
+function:
+    .byte 4
+    .long pointer - info
+    .byte 0
+end:
+"#;
+
+#[test]
+fn function_type_of_itself() {
+    let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("of-itself");
+    std::fs::create_dir_all(&folder).expect("a folder for the test");
+    let (source, library) = (folder.join("f.s"), folder.join("f.so"));
+    std::fs::write(&source, OF_ITSELF).expect("the source can be written");
+    let mut gcc = std::process::Command::new("gcc");
+    gcc.args(["-shared", "-nostdlib", "-o"]);
+    let made = gcc.arg(&library).arg(&source).status();
+    assert!(
+        made.expect("the compiler is installed (apt-get install gcc)")
+            .success()
+    );
+    let bytes = std::fs::read(&library).expect("it was made");
+    let image = Image::parse(bytes.into(), None).expect("it is an image");
+    let sections = DebugSections::of(&image).expect("they can be read");
+    let sections = sections.expect("it has some");
+    let debug = sections.open().expect("they are whole");
+    let at = image.entities.iter().find(|entity| entity.name() == "f");
+    let function = debug.function(at.expect("it is there").addr);
+    let told = format!("{:?}", function.expect("it is described"));
+    assert!(told.contains('…'), "{told}");
+}

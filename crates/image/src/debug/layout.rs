@@ -10,6 +10,8 @@ use super::{DebugData, DebugEntry, Die};
 
 /// Deeper than this no description goes: a hostile file may nest without end.
 pub(super) const DEEPEST: usize = 16;
+/// How many parameters of a function are told that is itself part of a type.
+const FEW: usize = 8;
 
 /// How data of a type are laid out.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -138,7 +140,11 @@ impl<'s> DebugData<'s> {
                 let text = own.unwrap_or_else(|| format!("{} *", inner().1));
                 (format!("pointer {size}"), text)
             }
-            dw::DW_TAG_subroutine_type => ("function".to_owned(), self.prototype(die).1),
+            // For people alone, so that it may end early.
+            dw::DW_TAG_subroutine_type => {
+                let (_, text) = self.prototype_at(die, depth + DEEPEST / 4, FEW);
+                ("function".to_owned(), text)
+            }
             dw::DW_TAG_array_type => {
                 let counts = self.children(die);
                 let counts = counts
@@ -213,10 +219,16 @@ impl<'s> DebugData<'s> {
 
     /// How the function, or type of a function, at `die` is called.
     pub(super) fn prototype(&self, die: Die) -> (String, String) {
+        self.prototype_at(die, 0, usize::MAX)
+    }
+
+    /// The same for a part of another type, with so many parameters at most: broken data may lead
+    /// from a function's type to that type itself.
+    fn prototype_at(&self, die: Die, depth: usize, most: usize) -> (String, String) {
         let of = |die: Die| {
             let of = self.type_of(die);
-            let (shape, text) = self.describe(of, 1);
-            (format!("{shape} {}", self.agreement(of, 1)), text)
+            let (shape, text) = self.describe(of, depth + 1);
+            (format!("{shape} {}", self.agreement(of, depth + 1)), text)
         };
         let result = of(die);
         let mut shapes = Vec::new();
@@ -227,6 +239,10 @@ impl<'s> DebugData<'s> {
                 offset: child.offset(),
             };
             match child.tag() {
+                dw::DW_TAG_formal_parameter if texts.len() == most => {
+                    texts.push("…".to_owned());
+                    break;
+                }
                 dw::DW_TAG_formal_parameter => {
                     let (shape, text) = of(at);
                     shapes.push(shape);
