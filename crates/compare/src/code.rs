@@ -222,8 +222,8 @@ impl Meaning<'_, '_> {
         if a.immediate.is_none() && b.immediate.is_none() {
             for op in (0..one.op_count()).filter(|op| is_immediate(one.op_kind(*op))) {
                 let numbers = [one.immediate(op), other.immediate(op)];
-                let undefined = [base.image, fixed.image].map(Image::no_thread_local);
-                if numbers[0] != numbers[1] && numbers.map(Some) != undefined {
+                let undefined = || [base.image, fixed.image].map(Image::no_thread_local);
+                if numbers[0] != numbers[1] && numbers.map(Some) != undefined() {
                     let [base, fixed] = numbers;
                     found.push(Difference::Number { base, fixed });
                 }
