@@ -7,5 +7,6 @@ pub mod final_image;
 pub mod hotp1;
 pub mod hpat;
 pub mod livepatch;
+mod rules;
 mod section;
 pub mod symbols;

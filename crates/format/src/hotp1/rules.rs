@@ -1,54 +1,10 @@
 //! The rules of the format. Each has an id.
 
-use std::fmt;
-use std::str::FromStr;
-
-macro_rules! rules {
-    ($($id:ident $meaning:literal, $why:literal, $remedy:literal, $example:literal;)*) => {
-        /// A rule of the section `.hotp1`.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub enum Rule {
-            $(#[doc = $meaning] $id,)*
-        }
-
-        impl Rule {
-            /// All of them, in order.
-            pub const ALL: &[Rule] = &[$(Rule::$id,)*];
-
-            /// Its id, such as `B04`.
-            #[must_use]
-            pub fn id(self) -> &'static str {
-                match self { $(Rule::$id => stringify!($id),)* }
-            }
-
-            /// What it demands, in one line.
-            #[must_use]
-            pub fn meaning(self) -> &'static str {
-                match self { $(Rule::$id => $meaning,)* }
-            }
-
-            /// Why it matters.
-            #[must_use]
-            pub fn why(self) -> &'static str {
-                match self { $(Rule::$id => $why,)* }
-            }
-
-            /// Something that breaks it.
-            #[must_use]
-            pub fn example(self) -> &'static str {
-                match self { $(Rule::$id => $example,)* }
-            }
-
-            /// What to do where it is broken.
-            #[must_use]
-            pub fn remedy(self) -> &'static str {
-                match self { $(Rule::$id => $remedy,)* }
-            }
-        }
-    };
-}
+use crate::rules::rules;
 
 rules! {
+    /// A rule of the section `.hotp1`.
+    "legacy patches (B01 to B16)";
     B01 "A section `.hotp1` of 80 bytes or more holds the header.", "without it nothing can be known", "give a patch module, not its target", "a section of 79 bytes";
     B02 "The signature is `HOT1`, the version 1.0.", "another version may lay out everything else in another way", "give a patch module of this format", "the signature `hOT1`";
     B03 "The arrays are aligned and inside the image.", "whoever applies it would read or write outside", "build the patch again", "hooks behind the end of the image";
@@ -65,21 +21,4 @@ rules! {
     B14 "How the target is known can be checked, and nothing is behind what it needs.", "the patch could be applied to another build", "use the checksum of the target", "`PeHeaderHash2`, whose algorithm is not public";
     B15 "The target has a name of printable ASCII, without a folder.", "the target would not be found, or another file would be", "give the name of the file alone", "`..\\target.dll`";
     B16 "A mark in the debug directory says hot, as the section does.", "a target with that mark is taken for one that is patched on disk", "build the patch again", "the mark 0xd202 of a cold patch";
-}
-
-impl fmt::Display for Rule {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.id())
-    }
-}
-
-impl FromStr for Rule {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Rule, String> {
-        let mut all = Rule::ALL.iter();
-        let found = all.find(|rule| rule.id().eq_ignore_ascii_case(text));
-        let unknown = || format!("{text} is no rule of legacy patches (B01 to B16)");
-        found.copied().ok_or_else(unknown)
-    }
 }

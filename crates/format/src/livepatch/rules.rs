@@ -1,10 +1,7 @@
 //! The rules of payloads. Each has an id; X01–X42 stand in the order in which Xen
 //! 4.20 looks, X43–X48 are about what can be done later, X49 and those behind it about harm.
-
-use std::fmt;
-use std::str::FromStr;
-
 use super::version::{Errno, XenVersion};
+use crate::rules::rules;
 
 /// What happens to a payload that breaks a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,51 +50,18 @@ impl Effect {
     }
 }
 
-macro_rules! rules {
+macro_rules! with_effects {
     ($($id:ident $kind:ident($effect:expr) $meaning:literal, $why:literal, $remedy:literal, $example:literal;)*) => {
-        /// A rule of payloads.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub enum Rule {
-            $(#[doc = $meaning] $id,)*
+        rules! {
+            /// A rule of payloads.
+            "Xen payloads (X01 to X68)";
+            $($id $meaning, $why, $remedy, $example;)*
         }
 
         impl Rule {
-            /// All of them, in order.
-            pub const ALL: &[Rule] = &[$(Rule::$id,)*];
-
-            /// Its id, such as `X04`.
-            #[must_use]
-            pub fn id(self) -> &'static str {
-                match self { $(Rule::$id => stringify!($id),)* }
-            }
-
             /// What Xen 4.20 and later do where it is broken.
             fn usual_effect(self) -> Effect {
                 match self { $(Rule::$id => Effect::$kind($effect),)* }
-            }
-
-            /// What it demands, in one line.
-            #[must_use]
-            pub fn meaning(self) -> &'static str {
-                match self { $(Rule::$id => $meaning,)* }
-            }
-
-            /// Why it matters.
-            #[must_use]
-            pub fn why(self) -> &'static str {
-                match self { $(Rule::$id => $why,)* }
-            }
-
-            /// Something that breaks it.
-            #[must_use]
-            pub fn example(self) -> &'static str {
-                match self { $(Rule::$id => $example,)* }
-            }
-
-            /// What to do where it is broken.
-            #[must_use]
-            pub fn remedy(self) -> &'static str {
-                match self { $(Rule::$id => $remedy,)* }
             }
         }
     };
@@ -105,7 +69,7 @@ macro_rules! rules {
 
 use Errno::{EEXIST, EINVAL, ENODATA, ENOENT, ENOMEM, ENOSPC, EOPNOTSUPP, EOVERFLOW, ERANGE};
 
-rules! {
+with_effects! {
     X01 Upload(EINVAL) "A payload has 1 byte to 2 MiB.", "Xen copies no more", "strip debug data, or split the fix", "a file of 2,097,153 bytes";
     X02 Upload(EINVAL) "The file begins with an ELF header.", "without it nothing can be known", "give the payload, not an archive or a text", "a file of 63 bytes";
     X03 Upload(EOPNOTSUPP) "The header says relocatable, version 1, System V, no program headers.", "a linked file has no relocations left", "link with `ld -r`; compile without IFUNC and unique symbols, which make the ABI GNU", "`EI_OSABI` 3";
@@ -185,22 +149,5 @@ impl Rule {
             Rule::X65 | Rule::X66 if version < XenVersion::EARLY_ID => Effect::Harm("upload"),
             _ => self.usual_effect(),
         }
-    }
-}
-
-impl fmt::Display for Rule {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.id())
-    }
-}
-
-impl FromStr for Rule {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Rule, String> {
-        let mut all = Rule::ALL.iter();
-        let found = all.find(|rule| rule.id().eq_ignore_ascii_case(text));
-        let unknown = || format!("{text} is no rule of Xen payloads (X01 to X68)");
-        found.copied().ok_or_else(unknown)
     }
 }
