@@ -173,6 +173,7 @@ impl Process {
         interrupt(self.pid, tid)?;
         let thread = wait_standing(self.pid, tid, PATIENCE, &ticks)?;
         fits(self, &thread)?;
+        self.returning.set(thread.call().map(|_| tid));
         // Asked of the thread that stands: another one may have given it a filter meanwhile.
         let filters = if seccomp::can_be_read() {
             Filters::of(self.pid, tid)?

@@ -1,7 +1,7 @@
 //! Threads that hold no lock of the language's runtime, the loader or the allocator.
 
 use std::cell::RefCell;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use invivo_apply::{TargetError, Visit};
 use invivo_image::LiveAddr;
@@ -15,6 +15,9 @@ use crate::unwind::Unwinder;
 
 /// How many threads are asked at most where it may as well be left.
 const ASKED: usize = 3;
+/// How long the thread that was held before may take until it waits again. It needs a processor.
+const RETURN: Duration = Duration::from_millis(200);
+const POLL: Duration = Duration::from_micros(50);
 
 /// Calls in which a thread waits for others.
 const WAITS: [i64; 18] = [
@@ -103,7 +106,8 @@ pub(crate) fn is_outside_runtime(
 
 impl Process {
     /// Makes `calls` on a thread that is known to hold no such lock, if one of the first that wait
-    /// for others does not; nobody is waited for. Threads with a filter of their system
+    /// for others does not. Nobody is waited for but the one that was held a moment ago, which is on
+    /// its way back into its call: often it is the only thread. Threads with a filter of their system
     /// calls are left alone: what the runtime calls is not known exactly.
     pub(crate) fn visit_one_that_waits(
         &self,
@@ -113,6 +117,12 @@ impl Process {
             let call = self.waits_in(*tid);
             call.is_some_and(|call| WAITS.contains(&call)) && !self.is_filtered(*tid)
         };
+        if let Some(tid) = self.returning.take() {
+            let until = Instant::now() + RETURN;
+            while self.waits_in(tid).is_none() && self.has_thread(tid) && Instant::now() < until {
+                std::thread::sleep(POLL);
+            }
+        }
         let tids: Vec<i32> = self.tids()?.into_iter().filter(waits).take(ASKED).collect();
         if tids.is_empty() {
             return Ok(None);

@@ -1,6 +1,6 @@
 //! A process: opened, looked at, held against other tools.
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -41,6 +41,8 @@ pub struct Process {
     name: String,
     /// The mappings, and when they were looked at.
     maps: RefCell<Option<(Instant, Rc<Vec<MemoryMap>>)>>,
+    /// The thread that was last let go on in a system call, and is on its way back into it.
+    pub(crate) returning: Cell<Option<i32>>,
     _lock: Option<Lock>,
 }
 
@@ -76,6 +78,7 @@ impl Process {
             gadgets: OnceCell::new(),
             name: status.field("Name:").unwrap_or_default().to_owned(),
             maps: RefCell::new(None),
+            returning: Cell::new(None),
             _lock: lock,
         };
         // What a stray still does to the mappings comes before the first look at them.

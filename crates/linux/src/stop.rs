@@ -128,6 +128,8 @@ impl<'p> AllStopped<'p> {
     /// Lets all threads go on as if nothing had happened.
     pub(crate) fn resume(self) -> Result<(), TargetError> {
         let mut failure = None;
+        let mut inside = self.threads.iter().filter(|thread| thread.call().is_some());
+        self.process.returning.set(inside.next().map(Standing::tid));
         for thread in self.threads {
             if let Err(error) = thread.release() {
                 failure = Some(error);
