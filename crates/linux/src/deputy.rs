@@ -5,8 +5,9 @@
 //! this program's memory, as one of `vfork` does: it traces, while the thread of this
 //! program that asked for it stands still. If this program is killed meanwhile, the deputy
 //! brings its work to an end, lets the target go, and ends; the lock is its own as well
-//! until then. What kills both at once (the kernel for want of memory, a control group's
-//! end) still finds the target as a killed tracer leaves it.
+//! until then. It is of a session of its own, so that what kills the tool's process group or
+//! ends its terminal does not hit it. What kills both at once (the kernel for want of memory,
+//! a control group's end) still finds the target as a killed tracer leaves it.
 
 use std::any::Any;
 use std::os::raw::c_void;
@@ -98,6 +99,8 @@ where
 {
     // SAFETY: `start` passes its task, which nobody else uses until this child has ended.
     let task = unsafe { &mut *task.cast::<Task<F, T>>() };
+    // Never refused to a new process; where it is, one more thing can kill both.
+    let _ = nix::unistd::setsid();
     end_soon_after(task.parent);
     if let Some(work) = task.work.take() {
         // A panic belongs to the program that asked.

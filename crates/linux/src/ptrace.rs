@@ -25,6 +25,10 @@ const SUSPEND_SECCOMP: libc::c_int = 1 << 21;
 /// `-ERESTART_RESTARTBLOCK`: the kernel resumes the call with another one, `restart_syscall`.
 pub(crate) const RESTART_BLOCK: i32 = 516;
 
+/// How long a thread that is to be let go may take to stop, and one that gets no processor.
+const PATIENCE: Duration = Duration::from_millis(200);
+const WITHOUT_PROCESSOR: Duration = Duration::from_secs(4);
+
 /// A thread that this program traces and that stands still.
 ///
 /// Requests belong to the thread of this program that attached, so it cannot move to
@@ -270,7 +274,13 @@ impl Drop for Standing {
         if !self.gone {
             // The thread may be running when a wait failed: then it has to stop to be let go.
             if ptrace::detach(self.tid, None).is_err() && ptrace::interrupt(self.tid).is_ok() {
-                let _ = self.wait(Instant::now() + Duration::from_millis(200));
+                // Who was called out of a wait and gets no processor comes to its stop, and
+                // only there is its call kept.
+                let comes = Status::of_thread(self.pid, self.tid()).state() == 'R';
+                let patience = if comes { WITHOUT_PROCESSOR } else { PATIENCE };
+                if let Ok(Stop::Event | Stop::Group) = self.wait(Instant::now() + patience) {
+                    let _ = self.keep_its_call();
+                }
                 let _ = ptrace::detach(self.tid, None);
             }
         }

@@ -233,11 +233,12 @@ impl Process {
             let held = carrier.leave()?;
             result.map(|()| held)
         };
-        let visited = match self.hold_patient(&fits)? {
+        // Whoever was seen in a call that the kernel resumes may go on to another one before it
+        // stands, so no thread is held by what somebody may kill.
+        let visited = by_deputy(|| match self.hold_patient(&fits)? {
             Some(carrier) => carried(carrier),
-            // The call of any other thread may end early if its tracer is killed.
-            None => by_deputy(|| carried(self.hold(&fits)?)),
-        };
+            None => carried(self.hold(&fits)?),
+        });
         self.forget_maps();
         visited
     }

@@ -1,13 +1,12 @@
 //! Kills at random instants and many rounds, against a server whose clients check every answer.
 
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use nix::sys::signal::{Signal, killpg};
+use nix::sys::signal::{Signal, kill as kill_process};
 use nix::unistd::Pid;
 
 use crate::binary;
@@ -26,9 +25,6 @@ const CLIENTS: usize = 2;
 const SLACK: u64 = 256;
 /// One kill in so many hits the tool's deputy too.
 const EVERYTHING: usize = 4;
-/// At most one kill of the tool alone in so many may end a call: a thread that was seen in a
-/// call which the kernel resumes may have gone on to another one before it stood.
-const RARE: usize = 1000;
 /// A thread whose call was interrupted has said so after this time, also on a busy machine.
 const RETURN: Duration = Duration::from_millis(50);
 /// After so many kills the target is brought back and compared byte by byte.
@@ -249,7 +245,7 @@ pub fn kill(source: &str, count: usize) -> Result<()> {
             "memory grew from {resident} to {last} kB"
         );
         ensure!(
-            interrupted[0] * RARE <= count,
+            interrupted[0] == 0,
             "{} calls were interrupted",
             interrupted[0]
         );
@@ -263,19 +259,38 @@ fn killed_after(words: &[String], after: Duration, whom: Whom) -> Result<bool> {
         .args(words)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
-        .process_group(0)
         .spawn()?;
     sleep(after);
     let was_alive = child.try_wait()?.is_none();
     if was_alive {
         match whom {
             Whom::Tool => child.kill()?,
-            // The deputy is of the tool's process group.
-            Whom::Everything => killpg(Pid::from_raw(child.id().try_into()?), Signal::SIGKILL)?,
+            Whom::Everything => {
+                // The deputy first: alive it would go on when it sees the other one dead.
+                for deputy in deputies(child.id())? {
+                    // One that has just ended, or begins only now, is missed.
+                    let _ = kill_process(Pid::from_raw(deputy), Signal::SIGKILL);
+                }
+                child.kill()?;
+            }
         }
         child.wait()?;
     }
     Ok(was_alive)
+}
+
+/// The processes that a thread of the tool has started.
+fn deputies(tool: u32) -> Result<Vec<i32>> {
+    let mut all = Vec::new();
+    for thread in std::fs::read_dir(format!("/proc/{tool}/task"))? {
+        let children = std::fs::read_to_string(thread?.path().join("children"));
+        // A thread that has ended meanwhile has none.
+        let children = children.unwrap_or_default();
+        for child in children.split_whitespace() {
+            all.push(child.parse()?);
+        }
+    }
+    Ok(all)
 }
 
 /// Applies, replaces twice and reverts, `rounds` times, beside the fixture `source`, a server.
