@@ -32,9 +32,18 @@ pub struct Applied {
 /// # Errors
 /// When the target is gone or may not be read.
 pub fn list(target: &dyn Target) -> Result<Vec<Applied>, TargetError> {
+    let mut all = list_all(target)?;
+    all.retain(|patch| patch.state != State::Reverted);
+    Ok(all)
+}
+
+/// Patches in `target`, those too that were taken back and whose memory is still there.
+///
+/// # Errors
+/// As [`list`].
+pub fn list_all(target: &dyn Target) -> Result<Vec<Applied>, TargetError> {
     let records = read_all(target)?.into_iter();
     Ok(records
-        .filter(|(_, state)| *state != State::Reverted)
         .map(|(record, state)| Applied {
             name: record.name,
             id: record.id.to_string(),

@@ -1,5 +1,7 @@
 //! Revert: the base's bytes come back, all of them, together.
 
+use std::collections::BTreeSet;
+
 use invivo_patch::Moment;
 
 use crate::callouts;
@@ -17,14 +19,25 @@ use crate::{
 /// for one again.
 ///
 /// # Errors
-/// When it is refused, blocked or fails; the target is as it was.
+/// When it is refused, blocked or fails, and when the target holds no patch of that name, live
+/// or taken back; the target is as it was.
 pub fn revert(
     target: &mut dyn Target,
     name: Option<&str>,
     options: &Options<'_>,
 ) -> Result<Vec<Outcome>, ApplyError> {
     options.step("settle", || recover(target, options))?;
-    let live: Vec<Record> = read_all(target)?
+    let all = read_all(target)?;
+    if let Some(name) = name
+        && all.iter().all(|(record, _)| record.name != name)
+    {
+        return refused(format!(
+            "{} holds no patch called {name}; {}",
+            target.describe(),
+            held(all.iter().map(|(record, _)| record.name.as_str()))
+        ));
+    }
+    let live: Vec<Record> = all
         .into_iter()
         .filter(|(record, state)| {
             *state == State::Applied && name.is_none_or(|name| record.name == name)
@@ -34,6 +47,18 @@ pub fn revert(
     live.iter()
         .map(|record| revert_one(target, record, options))
         .collect()
+}
+
+/// Words for the patches that a target holds.
+pub fn held<'n>(names: impl Iterator<Item = &'n str>) -> String {
+    let names: BTreeSet<&str> = names.collect();
+    match names.len() {
+        0 => "it holds none".to_owned(),
+        _ => format!(
+            "what is there: {}",
+            names.into_iter().collect::<Vec<_>>().join(", ")
+        ),
+    }
 }
 
 fn revert_one(

@@ -166,6 +166,9 @@ pub(crate) fn show(
         unread,
     };
     output.data(&outcomes, || {
+        if looked_at == 0 {
+            anstream::println!("nothing to do: no process is concerned");
+        }
         outcomes.processes.iter().for_each(print);
         print_judgements(&outcomes.judgements);
     })?;

@@ -236,3 +236,39 @@ fn steps_are_told() -> Result<()> {
         Ok(())
     })
 }
+
+/// A name that nobody holds is a mistake, and not success; what went back can come again in every process.
+#[test]
+fn by_name_of_the_patch() -> Result<()> {
+    two(|_, marked, first, second| {
+        let (pid, asks) = (first.pid().to_string(), &marked.pair.fixture.asks);
+        let unknown = format!("no process holds a patch called not-{}", marked.name);
+        let wrong = format!("not-{}", marked.name);
+        marked.apply_all(&[])?.expect_code(0)?;
+        for words in [
+            &["revert", &wrong, "--all"][..],
+            &["revert", "--to", &wrong, "--all"],
+        ] {
+            // What there is, is named.
+            invivo(words)?.expect_failure(1, &[&unknown, &marked.name])?;
+        }
+        let here = format!(
+            "holds no patch called {wrong}; what is there: {}",
+            marked.name
+        );
+        invivo(&["revert", &wrong, "-p", &pid])?.expect_failure(1, &[&here])?;
+        first.expect_all(asks, Side::New)?;
+        marked.revert_all()?.expect_code(0)?;
+        // It is no mistake when all of them were taken back before.
+        let again = marked.revert_all()?;
+        again.expect_code(0)?;
+        let to = invivo(&["revert", "--to", &marked.name, "--all", "--json"])?;
+        let mut both = [first.pid(), second.pid()].map(u64::from);
+        both.sort_unstable();
+        ensure!(pids(to.expect_code(0)?)? == both, "{}", to.told());
+        first.expect_all(asks, Side::New)?;
+        second.expect_all(asks, Side::New)?;
+        marked.revert_all()?.expect_code(0)?;
+        Ok(())
+    })
+}

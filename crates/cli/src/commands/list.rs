@@ -1,6 +1,8 @@
 //! `invivo list`
 
-use invivo_apply::{Applied, TargetError};
+use std::collections::BTreeSet;
+
+use invivo_apply::{Applied, TargetError, list_all};
 use invivo_linux::{Access, Incarnation, Process, processes};
 use owo_colors::OwoColorize;
 use schemars::JsonSchema;
@@ -52,21 +54,35 @@ pub(crate) fn run(list: &List, output: &Output) -> Result<u8, Failure> {
     Ok(0)
 }
 
-/// Processes with a patch that `wanted` accepts, and how many may not be looked at.
-pub(crate) fn with_patches(
-    wanted: impl Fn(&Applied) -> bool,
-) -> Result<(Vec<Incarnation>, usize), Failure> {
-    let (mut found, mut unread) = (Vec::new(), 0);
+/// What processes hold.
+#[derive(Debug, Default)]
+pub(crate) struct Held {
+    /// Those with a patch that is asked for.
+    pub(crate) processes: Vec<Incarnation>,
+    /// What patches are called that any of them holds.
+    pub(crate) names: BTreeSet<String>,
+    /// How many may not be looked at.
+    pub(crate) unread: usize,
+}
+
+/// All processes with a patch that `wanted` accepts, be it live or taken back.
+pub(crate) fn with_patches(wanted: impl Fn(&Applied) -> bool) -> Result<Held, Failure> {
+    let mut held = Held::default();
     for pid in processes()? {
-        match look(pid) {
-            Ok(process) if process.patches.iter().any(&wanted) => {
-                found.extend(Incarnation::of(pid));
+        let patches = Process::open(pid, Access::Read).and_then(|process| list_all(&process));
+        match patches {
+            Ok(patches) => {
+                if patches.iter().any(&wanted) {
+                    held.processes.extend(Incarnation::of(pid));
+                }
+                held.names
+                    .extend(patches.into_iter().map(|patch| patch.name));
             }
-            Err(TargetError::NotPermitted { .. }) => unread += 1,
-            _ => {}
+            Err(TargetError::NotPermitted { .. }) => held.unread += 1,
+            Err(_) => {}
         }
     }
-    Ok((found, unread))
+    Ok(held)
 }
 
 fn look(pid: i32) -> Result<ProcessPatches, TargetError> {

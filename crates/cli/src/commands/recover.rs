@@ -1,6 +1,6 @@
 //! `invivo recover`
 
-use invivo_apply::{Consistency, Outcome, OutcomeState, State};
+use invivo_apply::{Applied, Consistency, Outcome, OutcomeState, State};
 use invivo_linux::{Access, Process};
 
 use crate::arguments::Recover;
@@ -26,8 +26,10 @@ pub(crate) fn run(recover: &Recover, output: &Output) -> Result<u8, Failure> {
     if targets.are_named() {
         return run.each(&targets.selectors.pid, &[], output, &work);
     }
-    let mut open =
-        || with_patches(|patch| !matches!(patch.state, State::Applied | State::Reverted));
+    let mut open = || {
+        let is_open = |patch: &Applied| !matches!(patch.state, State::Applied | State::Reverted);
+        with_patches(is_open).map(|held| (held.processes, held.unread))
+    };
     targets.confirm("settle what is open", &mut open, output)?;
     let find = || targets.keep(open()?);
     everywhere(&run, recover.timeout, &[], output, find, work)

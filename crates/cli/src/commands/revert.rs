@@ -1,12 +1,12 @@
 //! `invivo revert`
 
-use invivo_apply::{Consistency, Outcome, OutcomeState, State, revert_to, unload};
+use invivo_apply::{Applied, Consistency, Outcome, OutcomeState, State, revert_to, unload};
 use invivo_linux::{Access, Process};
 
 use crate::arguments::Revert;
 use crate::commands::list::with_patches;
 use crate::everywhere::everywhere;
-use crate::failure::Failure;
+use crate::failure::{Failure, REFUSED};
 use crate::live::Run;
 use crate::output::Output;
 
@@ -44,11 +44,34 @@ pub(crate) fn run(revert: &Revert, output: &Output) -> Result<u8, Failure> {
         return run.each(&targets.selectors.pid, &[], output, &work);
     }
     let to = revert.to.as_deref();
+    let wanted = |patch: &Applied| match to {
+        Some(to) => patch.name == to && patch.state != State::Applied,
+        None => {
+            let concerns = revert.unload || patch.state != State::Reverted;
+            concerns && name.is_none_or(|name| patch.name == name)
+        }
+    };
+    // A name that is a mistake reaches nobody; that must not look like success.
+    let mut is_first = true;
     let mut concerned = || {
-        with_patches(|patch| match to {
-            Some(to) => patch.name == to && patch.state != State::Applied,
-            None => patch.state != State::Reverted && name.is_none_or(|name| patch.name == name),
-        })
+        let held = with_patches(wanted)?;
+        if let Some(name) = to.or(name)
+            && std::mem::take(&mut is_first)
+            && !held.names.contains(name)
+        {
+            let text = format!(
+                "no process holds a patch called {name}; {}",
+                invivo_apply::held(held.names.iter().map(String::as_str))
+            );
+            let hint = match held.unread {
+                0 => "see what is live with: invivo list".to_owned(),
+                unread => format!(
+                    "{unread} processes of other users could not be looked at; as root: sudo invivo …"
+                ),
+            };
+            return Err(Failure::new(REFUSED, text).hint(hint));
+        }
+        Ok((held.processes, held.unread))
     };
     targets.confirm("revert", &mut concerned, output)?;
     let _busy = output.busy("reverting");
