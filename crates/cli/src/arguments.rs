@@ -1,5 +1,6 @@
 //! The command line; help, man page and completions come from here.
 
+mod build;
 mod images;
 mod live;
 mod selectors;
@@ -8,13 +9,12 @@ mod xen;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-pub(crate) use images::{
-    Audit, Build, Check, Diff, Format, Inspect, Install, Judged, Pair, Uninstall,
-};
+pub(crate) use build::{Build, Format};
+pub(crate) use images::{Audit, Check, Diff, Inspect, Install, Judged, Pair, Uninstall};
 pub(crate) use live::{Apply, Blocking, Consistency, List, Plan, Recover, Revert, Status, Symbols};
 pub(crate) use selectors::{Selectors, Targets};
 pub(crate) use trust::{Sign, Verify};
-pub(crate) use xen::{Trace, Upload, Xen, XenCommand};
+pub(crate) use xen::{Xen, XenCommand, patience};
 
 use crate::commands::explain::AnyRule;
 
@@ -85,7 +85,7 @@ pub(crate) enum Command {
     Diff(Diff),
     /// Compare two builds and write a patch.
     #[command(
-        after_help = "Examples:\n  invivo build base/redis-server fixed/redis-server -o fix.patch --label CVE-2024-31228\n  invivo build base/server fixed/server -o fix.patch --callout before-apply=is_ready\n  invivo build base/server fixed/server --format final -o server.final\n  invivo build base/version.o fixed/version.o --format livepatch --xen xen-syms --splice callers -o fix.livepatch"
+        after_help = "Examples:\n  invivo build base/redis-server fixed/redis-server -o fix.patch --label CVE-2024-31228\n  invivo build base/server fixed/server -o fix.patch --callout before-apply=is_ready\n  invivo build base/server fixed/server --format final -o server.final\n  invivo build base/common/keyhandler.o fixed/common/keyhandler.o --format livepatch --xen xen-syms -o fix.livepatch\n  invivo build base/version.o fixed/version.o --format livepatch --xen xen-syms --splice callers -o fix.livepatch\n  invivo build --trace do_sched_op 'common/domain.c#vcpu_check_shutdown' --xen xen-syms -o count.livepatch"
     )]
     Build(Build),
     /// Exchange a program or library on disk for its final image: what starts next is fixed.
@@ -108,22 +108,25 @@ pub(crate) enum Command {
         after_help = "Examples:\n  invivo check server_hotpatch.dll --base server.dll\n  invivo check fix.livepatch --xen xen-syms --xen-version 4.17\n  invivo check next.livepatch --xen xen-syms --after fix.livepatch\n  invivo explain A11"
     )]
     Check(Check),
-    /// Everything that apply would do, proved without stopping or changing anything.
-    #[command(after_help = "Example:\n  invivo plan fix.patch -p $(pidof redis-server)")]
-    Plan(Plan),
-    /// Make a patch live in running processes.
+    /// Everything that apply would do, proved without stopping or changing anything; of a payload
+    /// for Xen what the hypervisor below is expected to answer.
     #[command(
-        after_help = "Examples:\n  invivo apply fix.patch -p 1234\n  invivo apply fix.patch -p 1234 --consistency quiescent --timeout 30\n  invivo apply fix.patch --all\n  invivo apply fix.patch --unit nginx"
+        after_help = "Examples:\n  invivo plan fix.patch -p $(pidof redis-server)\n  invivo plan fix.livepatch"
+    )]
+    Plan(Plan),
+    /// Make a patch live in running processes, or a payload in the Xen hypervisor below.
+    #[command(
+        after_help = "Examples:\n  invivo apply fix.patch -p 1234\n  invivo apply fix.patch -p 1234 --consistency quiescent --timeout 30\n  invivo apply fix.patch --all\n  invivo apply fix.patch --unit nginx\n  invivo apply fix.livepatch"
     )]
     Apply(Apply),
     /// Make a patch live in the place of whichever is live, an earlier or a later one.
     #[command(
-        after_help = "Examples:\n  invivo replace fix-1.patch -p 1234\n  invivo replace fix-1.patch -p 1234 --dry-run"
+        after_help = "Examples:\n  invivo replace fix-1.patch -p 1234\n  invivo replace fix-1.patch -p 1234 --dry-run\n  invivo replace all-fixes-2.livepatch"
     )]
     Replace(Apply),
     /// Take a patch back, byte for byte.
     #[command(
-        after_help = "Examples:\n  invivo revert -p 1234\n  invivo revert my-fix --all\n  invivo revert --to fix-1 -p 1234\n  invivo revert -p 1234 --unload"
+        after_help = "Examples:\n  invivo revert -p 1234\n  invivo revert my-fix --all\n  invivo revert --to fix-1 -p 1234\n  invivo revert -p 1234 --unload\n  invivo revert xsa-400 --xen"
     )]
     Revert(Revert),
     /// Which threads keep a quiescent apply waiting; stops all for a moment to look.
@@ -132,9 +135,10 @@ pub(crate) enum Command {
     /// Finish or undo what a tool that died left; every apply and revert begins with it.
     #[command(after_help = "Example:\n  invivo recover -p 1234")]
     Recover(Recover),
-    /// Which processes run an image that has a fix, which are patched, and why not; stops nothing.
+    /// Which processes run an image that has a fix, which are patched, and why not; whether a payload
+    /// is live in the Xen hypervisor below. Stops nothing.
     #[command(
-        after_help = "Examples:\n  invivo status fix.patch\n  invivo status /usr/lib/x86_64-linux-gnu/libc.so.6 --watch"
+        after_help = "Examples:\n  invivo status fix.patch\n  invivo status fix.livepatch\n  invivo status /usr/lib/x86_64-linux-gnu/libc.so.6 --watch"
     )]
     Status(Status),
     /// Which patches are live where; stops nothing.
@@ -197,7 +201,6 @@ pub(crate) enum SchemaOf {
     Signature,
     Payload,
     CheckPayload,
-    XenTrace,
 }
 
 #[derive(Debug, Args)]
@@ -205,8 +208,8 @@ pub(crate) struct Schema {
     /// The output: `exchange` is that of install and uninstall, `final` that of inspect for a
     /// final image, `outcome` that of apply, revert and recover, `image` that of inspect for a
     /// Windows image, `xen` that of xen list and get, `xen-outcome` that of the other commands of
-    /// xen, `xen-trace` that of xen trace, `signature` that of sign and verify, `payload` and
-    /// `check-payload` those of inspect and check for a payload of Xen.
+    /// xen, and of apply, replace and revert for a payload of Xen, `signature` that of sign and
+    /// verify, `payload` that of inspect, `check-payload` that of check and plan for such a payload.
     #[arg(value_enum)]
     pub(crate) of: SchemaOf,
 }

@@ -24,6 +24,11 @@ impl Selectors {
             && self.build_id.is_empty())
     }
 
+    /// True if processes are chosen by anything.
+    pub(crate) fn are_given(&self) -> bool {
+        !self.pid.is_empty() || self.is_pattern()
+    }
+
     /// Leaves out the processes that are not chosen.
     pub(crate) fn keep(&self, found: Vec<Incarnation>) -> Result<Vec<Incarnation>, Failure> {
         let loaded = self.with_build_id()?;
@@ -66,6 +71,18 @@ impl Selectors {
 }
 
 impl Targets {
+    /// Refuses a command for a patch of processes that chooses none.
+    pub(crate) fn required(&self) -> Result<(), Failure> {
+        if self.all || self.selectors.are_given() {
+            return Ok(());
+        }
+        let text = "it is not said in which processes";
+        Err(Failure::new(USAGE, text).hint(
+            "choose them with -p PID, --exe PATH, --comm GLOB, --unit UNIT, --build-id ID or --all; \
+             --help tells more",
+        ))
+    }
+
     /// True if each process is named by its number.
     pub(crate) fn are_named(&self) -> bool {
         !self.all && !self.selectors.is_pattern()

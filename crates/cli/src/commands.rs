@@ -23,6 +23,7 @@ pub(crate) mod schema;
 pub(crate) mod status;
 pub(crate) mod symbols;
 pub(crate) mod texts;
+pub(crate) mod trace;
 pub(crate) mod trust;
 pub(crate) mod windows;
 pub(crate) mod xen;

@@ -1,10 +1,12 @@
 //! Patches from and to files.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use invivo_format::elf;
 use invivo_format::final_image::{self, Final, FinalError};
+use invivo_format::livepatch::{Read, is_payload, read};
 use invivo_patch::{Hex, Patch};
 use sha2::{Digest as _, Sha256};
 
@@ -16,6 +18,31 @@ pub(crate) struct PatchFile {
     pub(crate) patch: Patch,
     pub(crate) id: Hex,
     pub(crate) size: usize,
+}
+
+/// A payload for Xen.
+pub(crate) struct PayloadFile {
+    pub(crate) path: PathBuf,
+    pub(crate) bytes: Arc<[u8]>,
+    pub(crate) read: Read,
+}
+
+/// The payload for Xen that these bytes are, if they are one; an error if it has no meaning.
+pub(crate) fn payload_of(path: &Path, bytes: &Arc<[u8]>) -> Result<Option<PayloadFile>, Failure> {
+    if !is_payload(bytes) {
+        return Ok(None);
+    }
+    let file = path.display();
+    let read = read(bytes).map_err(|error| {
+        Failure::new(REFUSED, format!("{file}: {error}")).hint(format!(
+            "see all that is wrong with it: invivo check {file}"
+        ))
+    })?;
+    Ok(Some(PayloadFile {
+        path: path.to_owned(),
+        bytes: Arc::clone(bytes),
+        read,
+    }))
 }
 
 /// Reads a patch.
@@ -36,6 +63,14 @@ pub(crate) fn parse(path: &Path, bytes: &[u8]) -> Result<PatchFile, Failure> {
     let patch = elf::read(bytes).map_err(|error| {
         let text = format!("{}: {error}", path.display());
         match error {
+            elf::PatchError::NotAPatch(_) if is_payload(bytes) => {
+                let text = format!(
+                    "{}: is a payload for Xen, not for processes",
+                    path.display()
+                );
+                Failure::new(REFUSED, text)
+                    .hint("make it live in the hypervisor below with: invivo apply PAYLOAD")
+            }
             elf::PatchError::NotAPatch(_) => Failure::new(REFUSED, text)
                 .hint("give a file that was written by: invivo build BASE FIXED -o PATCH"),
             elf::PatchError::Damaged { .. } => {

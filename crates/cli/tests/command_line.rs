@@ -100,14 +100,18 @@ fn the_version_is_that_of_the_package() {
 #[test]
 fn wrong_words_are_usage_errors() {
     // Without any word the help itself is what is printed.
-    let wrong: [&[&str]; 22] = [
+    let wrong: [&[&str]; 32] = [
         &[],
         &["mend"],
         &["diff"],
         &["diff", "one"],
         &["build", "one", "other"],
+        &["build", "-o", "out"],
+        &["build", "--trace", "function", "-o", "out"],
+        &[
+            "build", "one", "other", "--trace", "function", "--xen", "xen-syms", "-o", "out",
+        ],
         &["inspect"],
-        &["plan", "a.patch"],
         &["apply", "a.patch", "-p", "1", "--comm", "a"],
         &["apply", "a.patch", "--all", "--unit", "a"],
         &["apply", "a.patch", "--comm", "["],
@@ -119,6 +123,14 @@ fn wrong_words_are_usage_errors() {
         &["apply", "a.patch", "-p", "1", "--consistency", "perhaps"],
         &["apply", "a.patch", "-p", "1", "--timeout", "-1"],
         &["revert"],
+        &["revert", "name"],
+        &["revert", "name", "--rendezvous", "30", "--all"],
+        &["revert", "--xen"],
+        &["revert", "name", "--xen", "-p", "1"],
+        &["revert", "name", "--xen", "--all"],
+        &["revert", "--xen", "--to", "name"],
+        &["recover"],
+        &["apply", "fix.livepatch", "--rendezvous", "0"],
         &["xen"],
         &["xen", "apply", "two\nlines"],
         &["xen", "apply", "fix", "--rendezvous", "0"],
@@ -150,9 +162,12 @@ fn a_missing_file_is_named() {
         &["diff", "gone", "/bin/true"][..],
         &["diff", "/bin/true", "gone", "--base-debug", "gone"],
         &["build", "gone", "/bin/true", "-o", "out"],
+        &["build", "--trace", "function", "--xen", "gone", "-o", "out"],
         &["inspect", "gone"],
         &["plan", "gone", "-p", "1"],
+        &["plan", "gone"],
         &["apply", "gone", "-p", "1"],
+        &["status", "gone"],
     ] {
         is_error(&run_in(&folder, words), 2, &["gone", "No such file"]);
     }
@@ -260,6 +275,16 @@ fn elsewhere_xen_is_told_to_be_missing() {
         &["xen", "replace", "fix"],
         &["xen", "revert", "fix"],
         &["xen", "unload", "fix", "--json"],
+        &["revert", "fix", "--xen"],
+        &[
+            "revert",
+            "fix",
+            "--xen",
+            "--unload",
+            "--rendezvous",
+            "100",
+            "--json",
+        ],
     ] {
         let ran = run_in(&folder, words);
         is_error(&ran, 6, &["does not run on Xen", "hint: ", "dom0"]);
@@ -273,12 +298,33 @@ fn elsewhere_xen_is_told_to_be_missing() {
     let longest = "x".repeat(200);
     let name = run_in(&folder, &["xen", "upload", &longest]);
     is_error(&name, 2, &["1 to 127 bytes", "--name"]);
+    let name = run_in(&folder, &["revert", &longest, "--xen"]);
+    is_error(&name, 2, &["1 to 127 bytes"]);
+    let file = run_in(
+        &folder,
+        &["build", "--trace", "f", "--xen", "text", "-o", "out"],
+    );
+    is_error(&file, 2, &["text", "xen-syms"]);
+}
+
+/// A trace is built as everything else is: one name for one thing.
+#[test]
+fn a_trace_is_a_form_of_build() {
+    let help = invivo(&["build", "--help"]);
+    assert_eq!(help.code, 0, "{help:?}");
+    for form in [
+        "build --trace <FUNCTION>...",
+        "--output <PATCH> <BASE> <FIXED>",
+    ] {
+        assert!(help.stdout.contains(form), "{form}: {}", help.stdout);
+    }
+    assert_eq!(invivo(&["xen", "trace", "f"]).code, 2);
 }
 
 #[test]
 fn each_command_for_xen_has_help_with_an_example() {
     for command in [
-        "list", "get", "upload", "apply", "replace", "revert", "unload", "trace",
+        "list", "get", "upload", "apply", "replace", "revert", "unload",
     ] {
         let ran = invivo(&["xen", command, "--help"]);
         assert_eq!(ran.code, 0, "{ran:?}");

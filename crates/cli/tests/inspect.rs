@@ -226,3 +226,24 @@ fn a_pair_that_may_not_be_patched_gives_no_patch() {
     assert!(!folder.join("no.patch").exists());
     std::fs::remove_dir_all(folder).expect("the folder is ours");
 }
+
+/// A patch of processes is not sent to wherever it may go.
+#[test]
+fn a_patch_of_processes_wants_processes() {
+    let folder = patched("processes");
+    for verb in ["plan", "apply", "replace"] {
+        let ran = run_in(&folder, &[verb, "fix.patch"]);
+        assert_eq!((ran.code, ran.stdout.as_str()), (2, ""), "{ran:?}");
+        for word in ["in which processes", "-p PID", "--all", "--help"] {
+            assert!(ran.stderr.contains(word), "{word}: {ran:?}");
+        }
+    }
+    for option in [&["--name", "fix"][..], &["--rendezvous", "30"]] {
+        let words = [&["apply", "fix.patch", "-p", "1"], option].concat();
+        let ran = run_in(&folder, &words);
+        assert_eq!(ran.code, 2, "{ran:?}");
+        let hint = format!("leave {} out", option[0]);
+        assert!(ran.stderr.contains(&hint), "{ran:?}");
+    }
+    std::fs::remove_dir_all(folder).expect("the folder is ours");
+}

@@ -274,3 +274,75 @@ fn payloads_that_were_applied_before_count() {
     assert!(ran.code == 2 && ran.stderr.contains("hint: "), "{ran:?}");
     std::fs::remove_dir_all(folder).expect("the folder is ours");
 }
+
+/// An error with that code and these words, and nothing on standard output.
+fn is_error(ran: &program::Ran, code: i32, words: &[&str]) {
+    assert_eq!(ran.code, code, "{ran:?}");
+    assert!(ran.stdout.is_empty(), "{ran:?}");
+    for word in ["error: ", "hint: "].iter().chain(words) {
+        assert!(ran.stderr.contains(word), "{word} is missing: {ran:?}");
+    }
+}
+
+/// No machine that runs these tests is a dom0; the tests with Xen show the rest.
+#[test]
+fn the_common_verbs_take_payloads_to_xen_alone() {
+    let file = write(&payload()).expect("the model is sound").file;
+    let mut cut = file.clone();
+    // `.modinfo` has no zero at its end any more.
+    let at = cut
+        .windows(14)
+        .position(|bytes| bytes == b"fixes=XSA-400\0");
+    cut[at.expect("the text") + 13] = b'!';
+    let longest = "x".repeat(200);
+    let files = [
+        ("fix.livepatch", &file[..]),
+        ("cut.livepatch", &cut),
+        (&longest, &file),
+        ("text", b"no payload"),
+    ];
+    let folder = folder("verbs", &files);
+    let run = |words: &[&str]| run_in(&folder, words);
+    for verb in ["plan", "apply", "replace", "status"] {
+        let elsewhere = run(&[verb, "fix.livepatch"]);
+        is_error(&elsewhere, 6, &["does not run on Xen", "dom0"]);
+        for chosen in [&["-p", "1"][..], &["--comm", "xenstored"]] {
+            let process = run(&[&[verb, "fix.livepatch"], chosen].concat());
+            is_error(
+                &process,
+                2,
+                &["fix.livepatch", "no process", "leave -p out"],
+            );
+        }
+        let broken = run(&[verb, "cut.livepatch"]);
+        is_error(&broken, 1, &["X41", "invivo check cut.livepatch"]);
+        is_error(&run(&[verb, &longest]), 2, &["1 to 127 bytes"]);
+    }
+    // What needs no hypervisor is named where there is none.
+    for plan in [
+        &["plan", "fix.livepatch"][..],
+        &["apply", "fix.livepatch", "--dry-run"],
+        &["replace", "fix.livepatch", "--dry-run"],
+    ] {
+        let remedy = "invivo check fix.livepatch --xen-version";
+        is_error(&run(plan), 6, &[remedy]);
+    }
+    is_error(
+        &run(&["apply", "fix.livepatch", "--all"]),
+        2,
+        &["no process"],
+    );
+    is_error(
+        &run(&["blocking", "fix.livepatch", "-p", "1"]),
+        1,
+        &["is a payload for Xen"],
+    );
+    is_error(
+        &run(&["status", "fix.livepatch", "--watch"]),
+        2,
+        &["--watch"],
+    );
+    let unsigned = run(&["apply", "fix.livepatch", "--cert", "text"]);
+    is_error(&unsigned, 2, &["text: the certificate"]);
+    std::fs::remove_dir_all(folder).expect("the folder is ours");
+}

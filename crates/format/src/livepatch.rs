@@ -40,7 +40,7 @@ pub use rules::{Effect, Rule};
 pub use splice::{Redirection, Splice, SpliceError, Spliced, bypassed, redirections, splice};
 pub use trace::{TraceError, trace};
 pub use version::{Errno, XenVersion};
-pub use write::{Written, write};
+pub use write::{Written, write, write_listed};
 
 /// The section of `struct livepatch_func`.
 pub const FUNCTIONS: &str = ".livepatch.funcs";
@@ -52,6 +52,8 @@ pub const XEN_DEPENDS: &str = ".livepatch.xen_depends";
 pub const OWN_ID: &str = ".note.gnu.build-id";
 /// `key=value` texts that `xen-livepatch list` shows.
 pub const MODINFO: &str = ".modinfo";
+/// How the text in `.modinfo` begins that tells a payload of Invivo's from every other one.
+pub const LISTED_ID: &str = "invivo.id=";
 /// Where this writer puts the functions' names.
 pub const NAMES: &str = ".livepatch.names";
 

@@ -4,7 +4,8 @@
 mod payload;
 
 use invivo_format::livepatch::{
-    Access, Contents, Expectation, New, Old, Payload, Read, Rule, is_payload, read, write,
+    Access, Contents, Expectation, LISTED_ID, New, Old, Payload, Read, Rule, is_payload, read,
+    write, write_listed,
 };
 use invivo_image::BuildId;
 use object::read::{Object as _, ObjectSection as _, ObjectSymbol as _};
@@ -35,6 +36,23 @@ proptest! {
             prop_assert_eq!(read(&written.file).expect("again").payload, found.payload);
         }
     }
+}
+
+/// Xen lists texts and no build ids: what differs in anything differs in that text.
+#[test]
+fn a_payload_can_have_a_text_of_its_own() {
+    let text = |payload: &Payload| {
+        let written = write_listed(payload).expect("the model is sound");
+        assert_eq!(write_listed(payload).expect("again"), written);
+        let read = read(&written.file).expect("it was written").payload;
+        let (own, others) = read.modinfo.split_last().expect("a text");
+        assert_eq!(others, payload.modinfo);
+        assert!(own.starts_with(LISTED_ID), "{own}");
+        own.clone()
+    };
+    let (one, mut other) = (example(), example());
+    other.depends = BuildId(vec![9; 20]);
+    assert_ne!(text(&one), text(&other));
 }
 
 #[test]

@@ -48,7 +48,7 @@ fn main() {
     mounted(c"proc", c"/proc");
     mounted(c"sysfs", c"/sys");
     mounted(c"devtmpfs", c"/dev");
-    for line in fs::read_to_string("/work/script").unwrap_or_default().lines() {
+    for line in fs::read_to_string("/test/script").unwrap_or_default().lines() {
         println!("@run {line}");
         let mut command = Command::new("/bin/invivo");
         let line = match line.strip_prefix("user ") {
@@ -59,7 +59,7 @@ fn main() {
             None => line,
         };
         // The first command shows what is said without the driver.
-        let output = command.args(line.split(' ')).current_dir("/work").output();
+        let output = command.args(line.split(' ')).current_dir("/test").output();
         match output {
             Ok(output) => {
                 tell("stdout", &output.stdout);

@@ -116,10 +116,10 @@ impl Linux {
         let module = fs::read(kernel.join("xen-privcmd.ko"))?;
         archive.file("/xen-privcmd.ko", &module)?;
         for (name, bytes) in &self.files {
-            archive.file(&format!("/work/{name}"), bytes)?;
+            archive.file(&format!("/test/{name}"), bytes)?;
         }
         let script: String = lines.iter().map(|line| format!("{line}\n")).collect();
-        archive.file("/work/script", script.as_bytes())?;
+        archive.file("/test/script", script.as_bytes())?;
         archive.end()
     }
 }

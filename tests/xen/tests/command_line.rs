@@ -1,26 +1,13 @@
 //! The program `invivo` in a Linux that a real Xen runs as its control domain.
 
+mod verbs;
+
 use anyhow::{Context, Result};
 use object::{Object, ObjectSection};
+use verbs::{COMMON, common_verbs_say, counting, is_error, says};
 use xen_tests::Hypervisor;
-use xen_tests::linux::{Linux, Ran};
+use xen_tests::linux::Linux;
 use xen_tests::payload::tagged;
-
-/// An error with that code, which says these words; nothing is on standard output.
-fn is_error(ran: &Ran, code: i32, words: &[&str]) {
-    assert_eq!(ran.code, code, "{ran:?}");
-    assert!(ran.stdout.is_empty(), "{ran:?}");
-    for word in ["error: ", "hint: "].iter().chain(words) {
-        assert!(ran.stderr.contains(word), "{word} is missing: {ran:?}");
-    }
-}
-
-fn says(ran: &Ran, words: &[&str]) {
-    assert_eq!(ran.code, 0, "{ran:?}");
-    for word in words {
-        assert!(ran.stdout.contains(word), "{word} is missing: {ran:?}");
-    }
-}
 
 /// The payload with code that has no alignment: Xen takes it, and puts the code over other code.
 fn without_alignment(payload: &[u8]) -> Result<Vec<u8>> {
@@ -43,6 +30,8 @@ fn people_drive_xen_with_invivo() -> Result<()> {
     let text = fix.windows(6).position(|bytes| bytes == b"fixed\0");
     other[text.context("the text is in the payload")?] = b'F';
     let harmful = without_alignment(&fix)?;
+    let next = tagged(&xen, "next", None, &[])?;
+    let foreign = tagged(&Hypervisor::get("4.17")?, "foreign", None, &[])?;
     let steps = [
         // The driver is loaded only after the first command.
         "xen list",
@@ -63,11 +52,15 @@ fn people_drive_xen_with_invivo() -> Result<()> {
         "xen get fix",
         "xen list",
     ];
+    let steps = [&steps[..], &COMMON, &["xen list"]].concat();
     let ran = Linux::on(&xen)
         .with("fix.livepatch", &fix)
         .with("other.livepatch", &other)
         .with("program", b"not a payload")
         .with("harmful", &harmful)
+        .with("count.livepatch", &counting(&xen)?)
+        .with("next.livepatch", &next)
+        .with("foreign.livepatch", &foreign)
         .run(2, &steps)?;
     for (step, ran) in steps.iter().zip(&ran) {
         println!("# invivo {step}\n{}{}", ran.stdout, ran.stderr);
@@ -96,6 +89,8 @@ fn people_drive_xen_with_invivo() -> Result<()> {
         unloaded,
         gone,
         last,
+        common @ ..,
+        end,
     ] = rest
     else {
         unreachable!("{ran:?}")
@@ -126,5 +121,7 @@ fn people_drive_xen_with_invivo() -> Result<()> {
     says(unloaded, &["fix: unloaded"]);
     is_error(gone, 1, &["ENOENT", "invivo xen list"]);
     assert_eq!(last, empty);
+    common_verbs_say(common);
+    assert_eq!(end, empty);
     Ok(())
 }

@@ -2,14 +2,11 @@
 
 use std::path::PathBuf;
 
+use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
-use clap::{Args, ValueEnum};
 use invivo_compare::Rule;
-use invivo_format::hotp1::HookShape;
 use invivo_format::livepatch::XenVersion;
-use invivo_patch::Moment;
 
-use super::xen::SpliceName;
 use crate::timing;
 
 #[derive(Debug, Args)]
@@ -88,103 +85,6 @@ pub(crate) struct Diff {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Build {
-    #[command(flatten)]
-    pub(crate) pair: Pair,
-    #[command(flatten)]
-    pub(crate) judged: Judged,
-    /// Where to write the patch.
-    #[arg(short, long, value_name = "PATCH")]
-    pub(crate) output: PathBuf,
-    /// What is written; of Windows images always the fixed build itself, as a patch of modern
-    /// Windows or (`hotp1`) as a patch module of older ones.
-    #[arg(long, value_enum, default_value = "elf")]
-    pub(crate) format: Format,
-    /// With `--format final`: keep the base as it is, and put the fixed functions behind it, instead
-    /// of a copy of the fixed build. Nothing but what the patch replaces is another one then.
-    #[arg(long)]
-    pub(crate) keep_layout: bool,
-    /// How functions are hooked in a patch module of older Windows [default: the first that each
-    /// function has room for].
-    #[arg(long, value_enum, value_name = "HOOK")]
-    pub(crate) hook: Option<HookName>,
-    /// For Windows images: write the names of all functions that must be compiled for hot patching,
-    /// one per line, as `-fms-secure-hotpatch-functions-file=FILE` reads them.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) emit_functions_file: Option<PathBuf>,
-    /// For --format livepatch: the xen-syms of the hypervisor that runs, or its .map file. With
-    /// it, the base's functions are held against the hypervisor's code, and what is static in a
-    /// file is found.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) xen: Option<PathBuf>,
-    /// For --format livepatch: the build id of the hypervisor that runs, if it is not that of
-    /// --xen: its digits, or the xen.efi that was booted.
-    #[arg(long, value_name = "ID")]
-    pub(crate) xen_id: Option<String>,
-    /// For --format livepatch: the build id of what is applied last, as digits or as that payload's
-    /// file [default: the hypervisor's].
-    #[arg(long, value_name = "ID")]
-    pub(crate) depends: Option<String>,
-    /// For --format livepatch with the --xen of an xen-syms: lead what leads to a replaced function
-    /// to the new one, calls and jumps (`callers`), pointers (`tables`), or both. The jump at its
-    /// entry is left out where nothing else can lead there.
-    #[arg(long, value_name = "WHAT", value_enum, value_delimiter = ',')]
-    pub(crate) splice: Vec<SpliceName>,
-    /// The patch's name [default: the output's file name without its ending].
-    #[arg(long)]
-    pub(crate) name: Option<String>,
-    /// What it fixes; may be given several times.
-    #[arg(long, value_name = "CVE")]
-    pub(crate) label: Vec<String>,
-    /// Its place among the patches of the program: each replaces those with lower numbers.
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    pub(crate) sequence: u32,
-    /// A function that only the fixed build has, and that is called in the process at one of
-    /// the moments before-apply, after-apply, before-revert, after-revert, as `int f(void)`. The two
-    /// before refuse with an answer other than 0. May be given several times.
-    #[arg(long, value_name = "MOMENT=FUNCTION", value_parser = moment_and_name)]
-    pub(crate) callout: Vec<(Moment, String)>,
-}
-
-/// How a patch is written down.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Format {
-    /// A patch for running processes.
-    Elf,
-    /// The fixed build itself with the patch inside: for the disk, and for running processes.
-    #[value(alias = "cold")]
-    Final,
-    /// A payload for the Xen hypervisor, from object files.
-    Livepatch,
-    /// A patch module for Windows Server 2003 to 7: the section `.hotp1` says what is hooked.
-    Hotp1,
-}
-
-/// How functions are hooked in a patch module of older Windows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum HookName {
-    /// Two bytes at the function, and a jump in five bytes of padding before it.
-    Short,
-    /// Two bytes at the function, an indirect jump and an address in 14 bytes of padding before it.
-    Triple,
-    /// An indirect jump over the first instruction, and an address in eight bytes of padding.
-    Indirect,
-    /// A jump over the first instruction, which must have five bytes.
-    Jump,
-}
-
-impl From<HookName> for HookShape {
-    fn from(name: HookName) -> HookShape {
-        match name {
-            HookName::Short => HookShape::Short,
-            HookName::Triple => HookShape::Triple,
-            HookName::Indirect => HookShape::Indirect,
-            HookName::Jump => HookShape::Jump,
-        }
-    }
-}
-
-#[derive(Debug, Args)]
 pub(crate) struct Install {
     /// The final image, as `invivo build --format final` writes it.
     pub(crate) image: PathBuf,
@@ -235,13 +135,4 @@ fn rule_and_name(text: &str) -> Result<(Rule, String), String> {
         .split_once('=')
         .ok_or("a rule and a subject are wanted, such as R-INIT=counter")?;
     Ok((rule.parse()?, name.to_owned()))
-}
-
-fn moment_and_name(text: &str) -> Result<(Moment, String), String> {
-    let wanted = "a moment and a function are wanted, such as before-apply=is_ready";
-    let (moment, name) = text.split_once('=').ok_or(wanted)?;
-    let found = Moment::ALL
-        .into_iter()
-        .find(|known| known.to_string() == moment);
-    Ok((found.ok_or(wanted)?, name.to_owned()))
 }

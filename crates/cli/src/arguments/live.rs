@@ -3,7 +3,10 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use invivo_xen::Name;
 
+use super::selectors::one_of;
+use super::xen::{name, rendezvous};
 use super::{Selectors, Targets};
 
 /// Which processes.
@@ -17,7 +20,7 @@ pub(crate) struct Processes {
 
 #[derive(Debug, Args)]
 pub(crate) struct Plan {
-    /// The patch.
+    /// The patch, or a payload for the Xen hypervisor below, which needs no process.
     pub(crate) patch: PathBuf,
     #[command(flatten)]
     pub(crate) targets: Targets,
@@ -34,12 +37,12 @@ pub(crate) enum Consistency {
 
 #[derive(Debug, Args)]
 pub(crate) struct Apply {
-    /// The patch.
+    /// The patch, or a payload for the Xen hypervisor below, which needs no process.
     pub(crate) patch: PathBuf,
     #[command(flatten)]
     pub(crate) targets: Targets,
     /// What callers of replaced functions may see; a patch that changes how functions are
-    /// called through pointers is always `quiescent`.
+    /// called through pointers is always `quiescent`, and so is a payload for Xen.
     #[arg(long, value_enum, default_value = "entry")]
     pub(crate) consistency: Consistency,
     /// How many seconds to wait for another tool, or for threads that are in the way.
@@ -51,11 +54,30 @@ pub(crate) struct Apply {
     /// Say on standard error how long each step took in each process.
     #[arg(long)]
     pub(crate) time: bool,
+    #[command(flatten)]
+    pub(crate) payload: OfPayload,
+}
+
+/// What is said of a payload for Xen alone.
+#[derive(Debug, Args)]
+pub(crate) struct OfPayload {
+    /// For a payload: what it is to be called [default: the file's name without its ending].
+    #[arg(long, value_parser = name)]
+    pub(crate) name: Option<Name>,
+    /// For a payload: refuse it unless it was signed by the key of this certificate; may be given
+    /// several times.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) cert: Vec<PathBuf>,
+    /// For a payload: how many milliseconds the processors may take to meet, in each attempt; the
+    /// domains stand still meanwhile [default: 30].
+    #[arg(long, value_name = "MILLISECONDS", value_parser = rendezvous())]
+    pub(crate) rendezvous: Option<u32>,
 }
 
 #[derive(Debug, Args)]
+#[command(group(one_of(&["xen"])))]
 pub(crate) struct Revert {
-    /// The patch's name [default: every live patch].
+    /// The patch's name, or with --xen the payload's [default: every live patch].
     pub(crate) name: Option<String>,
     /// Go back to this patch, which was live before, instead of to none: in one switch.
     #[arg(long, value_name = "NAME", conflicts_with = "name")]
@@ -63,11 +85,21 @@ pub(crate) struct Revert {
     /// Give the memory of patches that were taken back, too, where it is proved that nobody needs it.
     #[arg(long, conflicts_with = "to")]
     pub(crate) unload: bool,
+    /// Take a payload back in the Xen hypervisor below, and nothing in processes.
+    #[arg(long, requires = "name",
+          conflicts_with_all = ["pid", "exe", "comm", "unit", "build_id", "all", "to"])]
+    pub(crate) xen: bool,
     #[command(flatten)]
     pub(crate) targets: Targets,
     /// How many seconds to wait for another tool, or for threads that are in the way.
     #[arg(long, value_name = "SECONDS", default_value_t = 10.0, value_parser = seconds)]
     pub(crate) timeout: f64,
+    /// With --xen: how many milliseconds the processors may take to meet, in each attempt; the
+    /// domains stand still meanwhile [default: 30].
+    // What is required is not missed where something rules it out, so that is ruled out as well.
+    #[arg(long, value_name = "MILLISECONDS", requires = "xen", value_parser = rendezvous(),
+          conflicts_with_all = ["pid", "exe", "comm", "unit", "build_id", "all"])]
+    pub(crate) rendezvous: Option<u32>,
 }
 
 #[derive(Debug, Args)]
@@ -82,6 +114,7 @@ pub(crate) struct Blocking {
 }
 
 #[derive(Debug, Args)]
+#[command(group(one_of(&[])))]
 pub(crate) struct Recover {
     #[command(flatten)]
     pub(crate) targets: Targets,
@@ -92,7 +125,8 @@ pub(crate) struct Recover {
 
 #[derive(Debug, Args)]
 pub(crate) struct Status {
-    /// Patches, or programs and libraries [default: every image that is patched somewhere].
+    /// Patches, programs and libraries, or payloads for the Xen hypervisor below [default: every
+    /// image that is patched somewhere].
     pub(crate) files: Vec<PathBuf>,
     /// Go on and tell what changes; look again after so many seconds [default: 2].
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2",

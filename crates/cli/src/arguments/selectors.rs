@@ -27,12 +27,19 @@ pub(crate) struct Selectors {
     pub(crate) build_id: Vec<BuildId>,
 }
 
-/// Which processes are changed, or looked at closely.
+/// The arguments that choose processes.
+const CHOOSING: [&str; 6] = ["pid", "exe", "comm", "unit", "build_id", "all"];
+
+/// One of them must be there, or one of `more`.
+pub(super) fn one_of(more: &[&'static str]) -> ArgGroup {
+    let ids = CHOOSING.iter().chain(more);
+    let group = ArgGroup::new("targets").required(true).multiple(true);
+    group.args(ids.copied())
+}
+
+/// Which processes are changed, or looked at closely. Where the patch may be a payload, which goes
+/// to no process, the command itself has to see that there are some.
 #[derive(Debug, Args)]
-#[command(group(
-    ArgGroup::new("processes").required(true).multiple(true)
-        .args(["pid", "exe", "comm", "unit", "build_id", "all"])
-))]
 pub(crate) struct Targets {
     #[command(flatten)]
     pub(crate) selectors: Selectors,

@@ -3,11 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::RangedI64ValueParser;
 use clap::{Args, Subcommand, ValueEnum};
 use invivo_format::livepatch::Splice;
 use invivo_xen::{Name, Patience};
-
-use super::selectors::{BuildId, build_id};
 
 /// Payloads of the hypervisor below; in its control domain (dom0), as root.
 #[derive(Debug, Args)]
@@ -43,12 +42,6 @@ pub(crate) enum XenCommand {
     /// Forget a payload that is not live.
     #[command(after_help = "Example:\n  invivo xen unload xsa-400")]
     Unload(Act),
-    /// Make a payload that counts how often functions are entered; Xen's console tells when it is
-    /// reverted.
-    #[command(
-        after_help = "Example:\n  invivo xen trace do_sched_op 'common/domain.c#vcpu_check_shutdown' --xen xen-syms -o count.livepatch"
-    )]
-    Trace(Trace),
 }
 
 /// What is led to new code in Xen.
@@ -67,22 +60,6 @@ impl From<SpliceName> for Splice {
             SpliceName::Tables => Splice::Tables,
         }
     }
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Trace {
-    /// Functions, by the names of Xen's own table; a static one is dir/file.c#name.
-    #[arg(required = true)]
-    pub(crate) functions: Vec<String>,
-    /// The file with the symbols of the very Xen that runs.
-    #[arg(long, value_name = "XEN-SYMS")]
-    pub(crate) xen: PathBuf,
-    /// The build id of the payload on top of which it goes [default: Xen's].
-    #[arg(long, value_name = "ID", value_parser = build_id)]
-    pub(crate) depends: Option<BuildId>,
-    /// Where to write the payload.
-    #[arg(short, long, value_name = "FILE")]
-    pub(crate) output: PathBuf,
 }
 
 #[derive(Debug, Args)]
@@ -130,21 +107,33 @@ pub(crate) struct Waiting {
     timeout: f64,
     /// How many milliseconds the processors may take to meet, in each attempt; the domains stand
     /// still meanwhile.
-    #[arg(long, value_name = "MILLISECONDS", default_value_t = 30,
-          value_parser = clap::value_parser!(u32).range(1..=4000))]
+    #[arg(long, value_name = "MILLISECONDS", default_value_t = 30, value_parser = rendezvous())]
     rendezvous: u32,
 }
 
 impl Waiting {
     pub(crate) fn patience(&self) -> Patience {
-        Patience {
-            whole: Duration::from_secs_f64(self.timeout),
-            rendezvous: Duration::from_millis(self.rendezvous.into()),
-            ..Patience::default()
-        }
+        patience(self.timeout, Some(self.rendezvous))
     }
 }
 
-fn name(text: &str) -> Result<Name, invivo_xen::Error> {
+/// How long Xen is given: seconds for everything, milliseconds for each meeting of the processors.
+pub(crate) fn patience(timeout: f64, rendezvous: Option<u32>) -> Patience {
+    let mut patience = Patience {
+        whole: Duration::from_secs_f64(timeout),
+        ..Patience::default()
+    };
+    if let Some(rendezvous) = rendezvous {
+        patience.rendezvous = Duration::from_millis(rendezvous.into());
+    }
+    patience
+}
+
+/// What Xen takes as a time for one meeting.
+pub(super) fn rendezvous() -> RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(1..=4000)
+}
+
+pub(super) fn name(text: &str) -> Result<Name, invivo_xen::Error> {
     Name::new(text)
 }

@@ -10,11 +10,14 @@ use invivo_patch::{Hex, Patch};
 
 use crate::arguments::{self, Apply};
 use crate::chosen::Found;
+use crate::commands::trust;
+use crate::commands::xen::verbs;
 use crate::everywhere::everywhere;
-use crate::failure::Failure;
+use crate::failure::{Failure, USAGE};
+use crate::images::read_file;
 use crate::live::Run;
 use crate::output::Output;
-use crate::patch_file::load;
+use crate::patch_file::{parse, payload_of};
 
 type Engine = fn(&mut dyn Target, &Patch, &Hex, &Options<'_>) -> Result<Outcome, ApplyError>;
 type Proof = fn(&dyn Target, &Patch, &Hex) -> Result<Preflight, ApplyError>;
@@ -33,7 +36,15 @@ pub(crate) fn run(apply: &Apply, replaces: Replaces, output: &Output) -> Result<
         Replaces::Earlier => (invivo_apply::apply, Preflight::new),
         Replaces::Any => (invivo_apply::replace, Preflight::replacing),
     };
-    let file = load(&apply.patch)?;
+    let bytes = read_file(&apply.patch)?;
+    // Before anybody reads what is in it.
+    trust::require(&apply.patch, &bytes, &apply.payload.cert)?;
+    if let Some(payload) = payload_of(&apply.patch, &bytes)? {
+        return verbs::apply(&payload, apply, replaces, output);
+    }
+    let file = parse(&apply.patch, &bytes)?;
+    apply.targets.required()?;
+    of_processes(apply)?;
     if apply.dry_run {
         return super::plan::show(&file, &apply.targets, proof, output);
     }
@@ -71,6 +82,21 @@ pub(crate) fn run(apply: &Apply, replaces: Replaces, output: &Output) -> Result<
         Ok((left.collect(), unread))
     };
     everywhere(&run, apply.timeout, judgements, output, find, work)
+}
+
+/// Refuses what only a payload for Xen can have.
+fn of_processes(apply: &Apply) -> Result<(), Failure> {
+    let payload = &apply.payload;
+    for (given, option) in [
+        (payload.name.is_some(), "--name"),
+        (payload.rendezvous.is_some(), "--rendezvous"),
+    ] {
+        if given {
+            let text = format!("{option} is for payloads of Xen, and this is a patch of processes");
+            return Err(Failure::new(USAGE, text).hint(format!("leave {option} out")));
+        }
+    }
+    Ok(())
 }
 
 /// The processes that have an image loaded, but for those that are `known` already.

@@ -8,7 +8,7 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use crate::arguments::{Build, Format};
-use crate::commands::{final_image, livepatch, windows};
+use crate::commands::{final_image, livepatch, trace, windows};
 use crate::failure::{Failure, REFUSED, USAGE};
 use crate::images::load_pair;
 use crate::output::Output;
@@ -36,21 +36,24 @@ pub(crate) struct Built {
     pub(super) size: Option<usize>,
     /// True if it can be made live in running processes.
     pub(super) live: bool,
-    /// Functions that are replaced.
+    /// Functions that are replaced; of a trace those whose entries are counted.
     pub(super) functions: Vec<String>,
     /// Why there is no patch, and what a person should know.
     pub(super) findings: Vec<Finding>,
 }
 
 pub(crate) fn run(build: &Build, output: &Output) -> Result<u8, Failure> {
+    let Some(pair) = &build.builds.0 else {
+        return trace::run(build, output);
+    };
     let busy = output.busy("comparing");
     let mut read = Phases::start(Some(timing::processor_time));
-    let (base, fixed) = load_pair(&build.pair)?;
+    let (base, fixed) = load_pair(pair)?;
     read.end("read");
-    let mut comparison = Comparison::with(&base, &fixed, build.pair.options());
+    let mut comparison = Comparison::with(&base, &fixed, pair.options());
     allow(&mut comparison, &build.judged)?;
     drop(busy);
-    if build.pair.time {
+    if pair.time {
         timing::print(&read, &comparison.phases);
     }
     if !build.splice.is_empty() && build.format != Format::Livepatch {
@@ -91,7 +94,7 @@ pub(crate) fn run(build: &Build, output: &Output) -> Result<u8, Failure> {
             .unwrap_or_else(|| "patch".to_owned()),
         labels: build.label.clone(),
         creator: format!("invivo {}", env!("CARGO_PKG_VERSION")),
-        file_name: file_name(&build.pair.base),
+        file_name: file_name(&pair.base),
         sequence: build.sequence,
         callouts: build.callout.clone(),
     };
@@ -117,22 +120,22 @@ pub(crate) fn run(build: &Build, output: &Output) -> Result<u8, Failure> {
         Some(live) if !is_final => live,
         Some(live) if build.keep_layout => {
             let patch = patch.as_ref().expect("it was written just now");
-            final_image::keep_layout(&build.pair, &comparison, patch, &live)?
+            final_image::keep_layout(pair, &comparison, patch, &live)?
         }
         live => {
             let in_the_way = final_image::in_the_way(&comparison, &verdict.findings)?;
             if !in_the_way.is_empty() {
                 return refused(&Refused::Findings(in_the_way), output);
             }
-            final_image::write(&build.pair, &comparison, &options, live.as_deref())?
+            final_image::write(pair, &comparison, &options, live.as_deref())?
         }
     };
     store(&build.output, &bytes)?;
     if is_final {
         let like = if build.keep_layout {
-            &build.pair.base
+            &pair.base
         } else {
-            &build.pair.fixed
+            &pair.fixed
         };
         final_image::may_run(&build.output, like)?;
     }

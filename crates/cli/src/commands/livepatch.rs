@@ -6,7 +6,7 @@ use std::path::Path;
 use invivo_compare::{Comparison, Finding, Rule};
 use invivo_format::livepatch::{
     Bound, Hypervisor, Loaded, Options as Asked, Payload, Splice, StructureVersion, XenVersion,
-    bind, bypassed, efi_build_id, is_payload, predict, read, splice, write,
+    bind, bypassed, efi_build_id, is_payload, predict, read, splice, write_listed,
 };
 use invivo_image::BuildId;
 use invivo_patch::{Hex, Options, Refused};
@@ -37,10 +37,7 @@ pub(super) fn run(
     }
     let file = build.xen.as_deref().map(read_file).transpose()?;
     let hypervisor = match (&file, &build.xen) {
-        (Some(file), Some(path)) => Some(Hypervisor::parse(file).map_err(|error| {
-            Failure::new(USAGE, format!("{}: {error}", path.display()))
-                .hint("give the xen-syms that was built with the hypervisor, or its .map file")
-        })?),
+        (Some(file), Some(path)) => Some(self::hypervisor(path, file)?),
         _ => None,
     };
     let ids = Ids::of(build, hypervisor.as_ref())?;
@@ -67,7 +64,7 @@ pub(super) fn run(
             Err(finding) => return refused(&Refused::Findings(vec![finding]), output),
         }
     }
-    let written = write(&binding.payload)
+    let written = write_listed(&binding.payload)
         .map_err(|error| Failure::new(REFUSED, format!("no payload can be made: {error}")))?;
     foresee(&written.file, &bound, ids.bypassed)?;
     store(&build.output, &written.file)?;
@@ -138,6 +135,14 @@ fn redirect(
     Ok(Ok(notes.collect()))
 }
 
+/// The hypervisor that runs, from the file that `--xen` names.
+pub(super) fn hypervisor<'f>(path: &Path, file: &'f [u8]) -> Result<Hypervisor<'f>, Failure> {
+    Hypervisor::parse(file).map_err(|error| {
+        Failure::new(USAGE, format!("{}: {error}", path.display()))
+            .hint("give the xen-syms that was built with the hypervisor, or its .map file")
+    })
+}
+
 /// Refuses a payload that the hypervisor would not take, or be harmed by.
 fn foresee(file: &[u8], bound: &Bound<'_>, bypassed: HashSet<Vec<u8>>) -> Result<(), Failure> {
     // What it is applied upon has no names that this one needs.
@@ -169,15 +174,15 @@ fn foresee(file: &[u8], bound: &Bound<'_>, bypassed: HashSet<Vec<u8>>) -> Result
 }
 
 /// For which hypervisor a payload is, and upon what it is applied.
-struct Ids {
-    xen: BuildId,
-    depends: BuildId,
+pub(super) struct Ids {
+    pub(super) xen: BuildId,
+    pub(super) depends: BuildId,
     /// The functions that what it is applied upon leads past, where its file was given.
     bypassed: HashSet<Vec<u8>>,
 }
 
 impl Ids {
-    fn of(build: &Build, hypervisor: Option<&Hypervisor<'_>>) -> Result<Ids, Failure> {
+    pub(super) fn of(build: &Build, hypervisor: Option<&Hypervisor<'_>>) -> Result<Ids, Failure> {
         let own = hypervisor.and_then(Hypervisor::build_id).cloned();
         let given = build.xen_id.as_deref().map(build_id).transpose()?;
         let depends = build.depends.as_deref().map(below).transpose()?;

@@ -1,21 +1,27 @@
 //! `invivo check` of a payload for Xen: what the hypervisor will answer to it.
 
+mod print;
+mod running;
+
 use std::path::Path;
 
 use invivo_format::livepatch::{
     Effect, Hypervisor, Loaded, Options, Prediction, Rule, XenVersion, efi_build_id, predict,
 };
 use invivo_image::BuildId;
-use owo_colors::OwoColorize;
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::arguments::Check;
+use crate::commands::xen::Below;
 use crate::failure::{Failure, REFUSED, USAGE};
 use crate::images::read_file;
 use crate::output::Output;
 
-/// `check --json` of a payload.
+use print::print;
+pub(crate) use running::{Running, plan};
+
+/// `check --json` and `plan --json` of a payload.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct CheckedPayload {
     schema: &'static str,
@@ -39,6 +45,9 @@ pub(crate) struct CheckedPayload {
     without_xen: Vec<&'static str>,
     /// Releases that answer in another way, where none was chosen.
     elsewhere: Vec<Elsewhere>,
+    /// By `plan`: the hypervisor below, which was asked, and how the payload stands in it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    below: Option<Below>,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
@@ -82,7 +91,9 @@ pub(crate) fn check(check: &Check, bytes: &[u8], output: &Output) -> Result<u8, 
             elsewhere.extend(differing(&prediction, &ask(other)?));
         }
     }
-    let checked = checked(check, &prediction, elsewhere);
+    let mut checked = checked(&check.image, &prediction);
+    checked.xen = check.xen.as_ref().map(|path| path.display().to_string());
+    checked.elsewhere = elsewhere;
     output.data(&checked, || print(&checked))?;
     Ok(if checked.sound { 0 } else { REFUSED })
 }
@@ -191,7 +202,7 @@ fn applied(prediction: &Prediction) -> Option<String> {
     is_taken.then(|| answer(prediction.apply()))
 }
 
-fn checked(check: &Check, prediction: &Prediction, elsewhere: Vec<Elsewhere>) -> CheckedPayload {
+fn checked(file: &Path, prediction: &Prediction) -> CheckedPayload {
     let findings = prediction.findings.iter().map(|finding| {
         let effect = finding.rule.effect(prediction.version);
         PayloadFinding {
@@ -203,9 +214,9 @@ fn checked(check: &Check, prediction: &Prediction, elsewhere: Vec<Elsewhere>) ->
     });
     CheckedPayload {
         schema: "invivo.check-payload/1",
-        file: check.image.display().to_string(),
+        file: file.display().to_string(),
         xen_version: prediction.version.to_string(),
-        xen: check.xen.as_ref().map(|path| path.display().to_string()),
+        xen: None,
         sound: prediction.is_sound(),
         upload: answer(prediction.upload()),
         apply: applied(prediction),
@@ -216,58 +227,7 @@ fn checked(check: &Check, prediction: &Prediction, elsewhere: Vec<Elsewhere>) ->
             .iter()
             .map(|rule| rule.id())
             .collect(),
-        elsewhere,
-    }
-}
-
-fn print(checked: &CheckedPayload) {
-    let limits = ["apply again", "replace"];
-    for finding in &checked.findings {
-        let (rule, action) = (finding.rule, finding.action);
-        let effect = match &finding.errno {
-            Some(errno) => format!("{action}: {errno}"),
-            None => format!("{action}: Xen does harm"),
-        };
-        if limits.contains(&action) {
-            anstream::println!("{} {} ({effect})", rule.yellow().bold(), finding.text);
-        } else {
-            anstream::println!("{} {} ({effect})", rule.red().bold(), finding.text);
-        }
-    }
-    if checked.more {
-        anstream::println!("and more");
-    }
-    if !checked.findings.is_empty() {
-        anstream::println!();
-    }
-    let (file, version) = (&checked.file, &checked.xen_version);
-    let answers = |upload: &str, apply: &Option<String>| match apply {
-        Some(apply) => format!("upload {upload}, apply {apply}"),
-        None => format!("upload {upload}"),
-    };
-    let expected = answers(&checked.upload, &checked.apply);
-    anstream::println!("{file}: Xen {version} is expected to answer: {expected}");
-    for other in &checked.elsewhere {
-        let expected = answers(&other.upload, &other.apply);
-        anstream::println!("  Xen {}: {expected}", other.xen_version);
-    }
-    let mut forbidding = checked
-        .findings
-        .iter()
-        .filter(|f| !limits.contains(&f.action));
-    match forbidding.next() {
-        Some(first) => {
-            anstream::println!("not sound; `invivo explain {}` tells more", first.rule);
-        }
-        None if checked.without_xen.is_empty() => anstream::println!("sound"),
-        None => anstream::println!("sound as far as it was looked at"),
-    }
-    if !checked.without_xen.is_empty() {
-        let rules = checked.without_xen.join(", ");
-        let given = match checked.xen {
-            Some(_) => "from this --xen",
-            None => "without --xen",
-        };
-        anstream::println!("{rules} could not be looked at in full {given}");
+        elsewhere: Vec::new(),
+        below: None,
     }
 }

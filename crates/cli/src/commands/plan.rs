@@ -9,11 +9,13 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::arguments::{Plan, Targets};
-use crate::commands::apply::concerned;
+use crate::commands::apply::{Replaces, concerned};
 use crate::commands::inspect::CalloutDump;
+use crate::commands::xen::verbs;
 use crate::failure::Failure;
+use crate::images::read_file;
 use crate::output::Output;
-use crate::patch_file::{PatchFile, load};
+use crate::patch_file::{PatchFile, parse, payload_of};
 
 /// `plan --json`.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -60,7 +62,13 @@ struct HookPlan {
 }
 
 pub(crate) fn run(plan: &Plan, output: &Output) -> Result<u8, Failure> {
-    let file = load(&plan.patch)?;
+    let bytes = read_file(&plan.patch)?;
+    if let Some(payload) = payload_of(&plan.patch, &bytes)? {
+        payload.goes_to_xen(&plan.targets)?;
+        return verbs::plan(&payload, None, Replaces::Earlier, output);
+    }
+    let file = parse(&plan.patch, &bytes)?;
+    plan.targets.required()?;
     show(&file, &plan.targets, Preflight::new, output)
 }
 

@@ -5,12 +5,16 @@ use invivo_linux::{Access, Process};
 
 use crate::arguments::Revert;
 use crate::commands::list::with_patches;
+use crate::commands::xen::verbs;
 use crate::everywhere::everywhere;
 use crate::failure::{Failure, REFUSED};
 use crate::live::Run;
 use crate::output::Output;
 
 pub(crate) fn run(revert: &Revert, output: &Output) -> Result<u8, Failure> {
+    if revert.xen {
+        return verbs::revert(revert, output);
+    }
     let run = Run::new(output);
     let options = run.options(Consistency::Entry, revert.timeout);
     let name = revert.name.as_deref();

@@ -29,7 +29,6 @@ pub(crate) fn run(schema: &Schema) -> Result<u8, Failure> {
         SchemaOf::Explain => schema_for!(explain::Rules),
         SchemaOf::Xen => schema_for!(xen::Payloads),
         SchemaOf::Signature => schema_for!(trust::Signature),
-        SchemaOf::XenTrace => schema_for!(xen::trace::Traced),
         SchemaOf::XenOutcome => schema_for!(xen::XenOutcome),
         SchemaOf::Payload => schema_for!(payload_dump::PayloadDump),
         SchemaOf::CheckPayload => schema_for!(payload::CheckedPayload),

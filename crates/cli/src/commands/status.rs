@@ -1,23 +1,23 @@
 //! `invivo status`
 
+mod wanted;
 mod watch;
 
 use std::collections::BTreeSet;
-use std::path::Path;
 
 use invivo_apply::{Standing, Target, TargetError, status};
 use invivo_file::{Disk, OnDisk, started_as};
-use invivo_image::Image;
-use invivo_linux::{Access, Incarnation, Process, Scan, processes};
+use invivo_linux::{Access, Incarnation, Process, Scan};
 use invivo_patch::Hex;
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::arguments::{self, Selectors};
-use crate::failure::{Failure, REFUSED};
-use crate::images::read_file;
+use crate::commands::xen::Standings;
+use crate::failure::Failure;
 use crate::output::Output;
-use crate::patch_file::{PatchFile, final_of, is_patch, load, parse};
+
+use wanted::{Asked, Wanted};
 
 /// `status --json`.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -26,6 +26,9 @@ pub(crate) struct Overview {
     processes: Vec<ProcessStatus>,
     /// Processes of other users, of which it is not known whether they are concerned.
     unread: usize,
+    /// Where payloads for Xen were asked about: how they stand in the hypervisor below.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    xen: Option<Standings>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
@@ -56,30 +59,28 @@ struct OldThread {
     place: String,
 }
 
-/// An image that is asked about.
-struct Wanted {
-    build_id: Hex,
-    patch: Option<PatchFile>,
-}
-
 pub(crate) fn run(asked: &arguments::Status, output: &Output) -> Result<u8, Failure> {
-    let files: Result<Vec<Wanted>, Failure> = asked.files.iter().map(|f| wanted(f)).collect();
-    let mut wanted = files?;
-    wanted.extend(asked.selectors.build_id.iter().map(|id| Wanted {
-        build_id: Hex(id.0.clone()),
-        patch: None,
-    }));
-    if wanted.is_empty() {
-        wanted = everything_patched()?;
-    }
+    let Asked { images, xen } = Asked::of(asked)?;
     let (mut scan, mut disk) = (Scan::default(), Disk::default());
     if let Some(seconds) = asked.watch {
         return watch::run(seconds, output, || {
-            look(&mut scan, &mut disk, &wanted, &asked.selectors)
+            look(&mut scan, &mut disk, &images, &asked.selectors)
         });
     }
-    let (overview, _) = look(&mut scan, &mut disk, &wanted, &asked.selectors)?;
-    output.data(&overview, || print(&overview))?;
+    let mut overview = if images.is_empty() && xen.is_some() {
+        Overview::of(&[], 0)
+    } else {
+        look(&mut scan, &mut disk, &images, &asked.selectors)?.0
+    };
+    overview.xen = xen;
+    output.data(&overview, || {
+        if !images.is_empty() || overview.xen.is_none() {
+            print(&overview);
+        }
+        if let Some(xen) = &overview.xen {
+            xen.print();
+        }
+    })?;
     if overview.unread > 0 && !output.quiet {
         let unread = overview.unread;
         anstream::eprintln!("{unread} processes of other users could not be looked at");
@@ -87,56 +88,15 @@ pub(crate) fn run(asked: &arguments::Status, output: &Output) -> Result<u8, Fail
     Ok(0)
 }
 
-/// The image that a patch or a program file is about.
-fn wanted(file: &Path) -> Result<Wanted, Failure> {
-    let bytes = read_file(file)?;
-    if let Some(found) = final_of(file, &bytes)? {
-        let name = file.display();
-        let base = found.manifest.base.build_id.clone();
-        return Ok(Wanted {
-            build_id: base.ok_or_else(|| {
-                Failure::new(REFUSED, format!("{name}: its base has no build id"))
-            })?,
-            patch: found.patch.map(|patch| parse(file, patch)).transpose()?,
-        });
-    }
-    if is_patch(&bytes) {
-        let patch = load(file)?;
-        return Ok(Wanted {
-            build_id: patch.patch.target.build_id.clone(),
-            patch: Some(patch),
-        });
-    }
-    let name = file.display();
-    let refuse = |text: String| {
-        Failure::new(REFUSED, text)
-            .hint("give a patch, or the program or library that processes run")
-    };
-    let image = Image::parse(bytes, None).map_err(|error| refuse(format!("{name}: {error}")))?;
-    let id = image
-        .build_id
-        .ok_or_else(|| refuse(format!("{name} has no build id")))?;
-    Ok(Wanted {
-        build_id: Hex(id.0),
-        patch: None,
-    })
-}
-
-/// Every image for which some process has a patch.
-fn everything_patched() -> Result<Vec<Wanted>, Failure> {
-    let mut wanted: Vec<Wanted> = Vec::new();
-    for pid in processes()? {
-        let patches = Process::open(pid, Access::Read).and_then(|p| invivo_apply::list(&p));
-        for patch in patches.unwrap_or_default() {
-            if wanted.iter().all(|other| other.build_id != patch.build_id) {
-                wanted.push(Wanted {
-                    build_id: patch.build_id,
-                    patch: None,
-                });
-            }
+impl Overview {
+    fn of(seen: &[(Incarnation, ProcessStatus)], unread: usize) -> Overview {
+        Overview {
+            schema: "invivo.status/1",
+            processes: seen.iter().map(|(_, status)| status.clone()).collect(),
+            unread,
+            xen: None,
         }
     }
-    Ok(wanted)
 }
 
 /// Which process stood how, for a comparison with later.
@@ -170,12 +130,7 @@ fn look(
         }
     }
     seen.sort_by_key(|(process, _)| *process);
-    let overview = Overview {
-        schema: "invivo.status/1",
-        processes: seen.iter().map(|(_, status)| status.clone()).collect(),
-        unread: found.unread,
-    };
-    Ok((overview, seen))
+    Ok((Overview::of(&seen, found.unread), seen))
 }
 
 fn nothing(pid: i32, about: &Wanted) -> ProcessStatus {

@@ -114,8 +114,9 @@ fn legacy(
     findings: Vec<Finding>,
     output: &Output,
 ) -> Result<u8, Failure> {
-    let target = build.pair.base.file_name().unwrap_or_default();
-    let target = target.to_string_lossy();
+    let pair = build.builds.0.as_ref();
+    let target = pair.and_then(|pair| pair.base.file_name());
+    let target = target.unwrap_or_default().to_string_lossy();
     let hook = build.hook.map(HookShape::from);
     let file = hotp1::build(base, fixed, &plan, &target, hook)
         .map_err(|error| Failure::new(REFUSED, error.to_string()))?;

@@ -1,54 +1,28 @@
 //! `invivo xen`
 
-pub(crate) mod trace;
+mod below;
+mod standing;
+pub(crate) mod verbs;
 
 use std::path::Path;
 
-use invivo_xen::device::{Device, DeviceError};
-use invivo_xen::{Control, Done, Errno, Error, Name, Operation, State, Status};
+use invivo_xen::{Done, Name, Operation};
 use owo_colors::OwoColorize;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::arguments::{Upload, Xen, XenCommand};
+use crate::arguments::{Xen, XenCommand};
 use crate::commands::payload as check;
 use crate::commands::trust;
-use crate::failure::{Failure, GONE, NOT_NOW, PERMISSION, REFUSED, USAGE};
+use crate::failure::{Failure, USAGE};
 use crate::images::read_file;
 use crate::output::{Output, milliseconds};
 
-/// `xen list --json` and `xen get --json`.
-#[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct Payloads {
-    schema: &'static str,
-    hypervisor: Hypervisor,
-    payloads: Vec<Payload>,
-}
+pub(crate) use below::{Payloads, below, print};
+use below::{failure, list, open, payload, shown};
+pub(crate) use standing::{Below, Standings};
 
-/// What runs below.
-#[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct Hypervisor {
-    /// Such as `4.17.4`.
-    version: String,
-    /// In hexadecimal; payloads name the one that they are for.
-    build_id: Option<String>,
-    /// The version of the interface, such as `0x15`.
-    interface: String,
-}
-
-#[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct Payload {
-    name: String,
-    /// `checked` (loaded, not live) or `applied`.
-    state: String,
-    /// Of the last action: `done`, `pending`, or Xen's error, such as `EBUSY`.
-    result: String,
-    /// What its `.modinfo` says, `key=value` each.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    metadata: Vec<String>,
-}
-
-/// `--json` of the commands that change something.
+/// `--json` of the commands that change something in the hypervisor.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct XenOutcome {
     schema: &'static str,
@@ -64,13 +38,11 @@ pub(crate) struct XenOutcome {
 }
 
 pub(crate) fn run(xen: &Xen, output: &Output) -> Result<u8, Failure> {
-    if let XenCommand::Trace(asked) = &xen.command {
-        return trace::run(asked, output);
-    }
     // What is wrong with the command's own file is told wherever it runs.
     let upload = match &xen.command {
         XenCommand::Upload(upload) => {
-            let (name, bytes) = (name_of(upload)?, read_file(&upload.payload)?);
+            let name = name_of(&upload.payload, upload.name.as_ref())?;
+            let bytes = read_file(&upload.payload)?;
             // Before anybody reads what is in it.
             trust::require(&upload.payload, &bytes, &upload.cert)?;
             Some((name, bytes))
@@ -117,8 +89,6 @@ pub(crate) fn run(xen: &Xen, output: &Output) -> Result<u8, Failure> {
             let done = control.revert(&act.name, act.waiting.patience());
             (Operation::Revert, act.name.clone(), done)
         }
-        // It asks no hypervisor, and was answered above.
-        XenCommand::Trace(_) => return Err(Failure::new(70, "trace is no action")),
         XenCommand::Unload(act) => {
             let done = control.unload(&act.name, act.waiting.patience());
             (Operation::Unload, act.name.clone(), done)
@@ -128,6 +98,7 @@ pub(crate) fn run(xen: &Xen, output: &Output) -> Result<u8, Failure> {
     Ok(0)
 }
 
+/// Prints what was done.
 fn tell(operation: Operation, name: &Name, done: Done, output: &Output) -> Result<(), Failure> {
     let outcome = XenOutcome {
         schema: "invivo.xen-outcome/1",
@@ -154,154 +125,13 @@ fn tell(operation: Operation, name: &Name, done: Done, output: &Output) -> Resul
     })
 }
 
-/// The hypervisor below.
-fn open() -> Result<Control<Device>, Failure> {
-    let device = Device::open().map_err(|error| {
-        let text = error.to_string();
-        match error {
-            DeviceError::NotXen => Failure::new(GONE, text)
-                .hint("run it in the control domain (dom0) of a machine that was started with Xen"),
-            DeviceError::NoDevice => {
-                Failure::new(PERMISSION, text).hint("load its module: sudo modprobe xen-privcmd")
-            }
-            DeviceError::NotPermitted(_) => {
-                Failure::new(PERMISSION, text).hint("run it as root: sudo invivo xen …")
-            }
-            _ => Failure::new(USAGE, text),
-        }
-    })?;
-    Control::open(device).map_err(failure)
-}
-
-/// All payloads of the hypervisor below, if there is one that may be asked.
-pub(crate) fn below() -> Option<Payloads> {
-    let mut control = Control::open(Device::open().ok()?).ok()?;
-    list(&mut control).ok()
-}
-
-/// All payloads of the hypervisor below.
-fn list(control: &mut Control<Device>) -> Result<Payloads, Failure> {
-    let listing = control.list().map_err(failure)?;
-    let payloads = listing.payloads.into_iter().map(|one| Payload {
-        name: one.name,
-        state: state(one.status.state),
-        result: result(one.status.result),
-        metadata: one.metadata,
-    });
-    let payloads = payloads.collect();
-    Ok(shown(control, payloads))
-}
-
-fn shown(control: &mut Control<Device>, payloads: Vec<Payload>) -> Payloads {
-    let (major, minor) = control.version();
-    let extra = control.extra_version().unwrap_or_default();
-    let id = control.build_id().ok();
-    let hypervisor = Hypervisor {
-        version: format!("{major}.{minor}{extra}"),
-        build_id: id.map(|id| id.iter().map(|byte| format!("{byte:02x}")).collect()),
-        interface: format!("{:#x}", control.interface()),
-    };
-    Payloads {
-        schema: "invivo.xen/1",
-        hypervisor,
-        payloads,
-    }
-}
-
-fn payload(name: &Name, status: Status) -> Payload {
-    Payload {
-        name: name.to_string(),
-        state: state(status.state),
-        result: result(status.result),
-        metadata: Vec::new(),
-    }
-}
-
-fn state(state: State) -> String {
-    match state {
-        State::Checked => "checked".to_owned(),
-        State::Applied => "applied".to_owned(),
-        State::Unknown(number) => format!("unknown ({number})"),
-    }
-}
-
-fn result(result: i32) -> String {
-    match Errno::check(result.into()) {
-        Ok(_) => "done".to_owned(),
-        Err(Errno::EAGAIN) => "pending".to_owned(),
-        Err(errno) => errno.to_string(),
-    }
-}
-
-/// Prints them for a person.
-pub(crate) fn print(payloads: &Payloads) {
-    let hypervisor = &payloads.hypervisor;
-    let id = hypervisor.build_id.as_deref().unwrap_or("unknown");
-    anstream::println!("Xen {}, build id {id}", hypervisor.version);
-    if payloads.payloads.is_empty() {
-        anstream::println!("no payload is loaded");
-    }
-    for one in &payloads.payloads {
-        let last = match one.result.as_str() {
-            "done" => String::new(),
-            "pending" => " (an action goes on)".to_owned(),
-            other => format!(" (its last action failed: {other})"),
-        };
-        anstream::println!("  {}: {}{last}", one.name.bold(), one.state);
-        for text in &one.metadata {
-            anstream::println!("    {}", text.escape_debug());
-        }
-    }
-}
-
 /// The name that was given, or the file's.
-fn name_of(upload: &Upload) -> Result<Name, Failure> {
-    if let Some(name) = &upload.name {
+fn name_of(payload: &Path, given: Option<&Name>) -> Result<Name, Failure> {
+    if let Some(name) = given {
         return Ok(name.clone());
     }
-    let stem = upload
-        .payload
-        .file_stem()
-        .unwrap_or(Path::new("").as_os_str());
+    let stem = payload.file_stem().unwrap_or_default();
     Name::new(&stem.to_string_lossy()).map_err(|error| {
         Failure::new(USAGE, error.to_string()).hint("choose another one with --name NAME")
     })
-}
-
-/// Xen's refusal as people and scripts see it.
-fn failure(error: Error) -> Failure {
-    let text = error.to_string();
-    let more = "Xen's own words are on its console: sudo xl dmesg";
-    match error {
-        Error::Busy { begun: true, .. } => Failure::new(NOT_NOW, text)
-            .hint("give the processors more time with --rendezvous MILLISECONDS, or try again"),
-        Error::Busy { .. } => Failure::new(NOT_NOW, text).hint("try again in a moment"),
-        Error::Pending { .. } => {
-            Failure::new(NOT_NOW, text).hint("see what came of it with: invivo xen get NAME")
-        }
-        Error::Unsteady => Failure::new(NOT_NOW, text).hint("try again in a moment"),
-        Error::NotPrivileged => Failure::new(PERMISSION, text)
-            .hint("run it in the control domain (dom0), as root: sudo invivo xen …"),
-        Error::NoLivepatch => {
-            Failure::new(REFUSED, text).hint("start the machine with a Xen that was built with it")
-        }
-        Error::ReplaceApplied => Failure::new(REFUSED, text)
-            .hint("take back those above it with: invivo xen revert NAME"),
-        Error::Refused {
-            operation: Operation::Upload | Operation::List,
-            ..
-        }
-        | Error::Failed { .. } => Failure::new(REFUSED, text).hint(more),
-        Error::Refused {
-            errno: Errno::ENOENT,
-            ..
-        } => Failure::new(REFUSED, text).hint("see those that are loaded with: invivo xen list"),
-        Error::Refused {
-            operation: Operation::Unload,
-            errno: Errno::EINVAL,
-        } => Failure::new(REFUSED, text).hint("take it back first with: invivo xen revert NAME"),
-        Error::Refused { .. } => Failure::new(REFUSED, text).hint(more),
-        Error::Name(_) | Error::Size(_) => Failure::new(USAGE, text),
-        _ => Failure::new(REFUSED, text),
-    }
 }

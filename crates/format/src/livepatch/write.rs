@@ -14,7 +14,7 @@ use super::file::File;
 use super::model::{
     Access, Contents, Moment, Payload, Reference, RelocationKind, Section, SymbolPlace,
 };
-use super::{DEPENDS, LivepatchError, MODINFO, OWN_ID, Rule, XEN_DEPENDS};
+use super::{DEPENDS, LISTED_ID, LivepatchError, MODINFO, OWN_ID, Rule, XEN_DEPENDS};
 
 mod functions;
 
@@ -70,6 +70,18 @@ pub fn write(payload: &Payload) -> Result<Written, LivepatchError> {
     out.plain(OWN_ID, &blank, 4, elf::SHT_NOTE);
     let broken = |error: object::write::Error| LivepatchError::new(Rule::X05, error.to_string());
     seal(out.object.write().map_err(broken)?)
+}
+
+/// Writes a payload with one more text in its `.modinfo`, which begins with [`LISTED_ID`] and is
+/// of this payload alone. Xen lists such texts of what is loaded, and does not list build ids.
+///
+/// # Errors
+/// As for [`write`].
+pub fn write_listed(payload: &Payload) -> Result<Written, LivepatchError> {
+    let plain = write(payload)?;
+    let mut listed = payload.clone();
+    listed.modinfo.push(format!("{LISTED_ID}{}", plain.id));
+    write(&listed)
 }
 
 /// Fills in the build id.
