@@ -46,6 +46,7 @@ fn build(
         version: StructureVersion::V2,
         xen_depends: BuildId(ids.0.to_vec()),
         depends: BuildId(ids.1.to_vec()),
+        spliced: false,
     };
     Ok(match bind(&c, &patch, &bound) {
         Ok(binding) => Ok(write(&binding.payload)?),

@@ -51,6 +51,7 @@ pub(super) fn run(
         version: StructureVersion::V2,
         depends: ids.depends,
         xen_depends: ids.xen,
+        spliced: !build.splice.is_empty(),
     };
     let mut binding = match bind(c, &patch, &bound) {
         Ok(binding) => binding,

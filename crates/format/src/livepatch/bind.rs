@@ -4,18 +4,18 @@
 use std::collections::BTreeMap;
 
 use invivo_compare::{Comparison, Finding, Rule};
-use invivo_image::{
-    BuildId, Entity, EntityId, EntityKind, Image, LinkAddr, Rva, demangle, is_annex,
-};
+use invivo_image::{BuildId, EntityId, EntityKind, Image, demangle, is_annex};
 use invivo_patch as patch;
 
-use super::function::{Function, New, Old, StructureVersion, shortest_patchable};
-use super::hypervisor::{Hypervisor, Known};
+use super::function::StructureVersion;
+use super::hypervisor::Hypervisor;
 use super::model::{
     Access, Contents, Payload, Reference, Relocation, RelocationKind, Section, Symbol, SymbolPlace,
 };
 
+mod functions;
 mod hold;
+mod names;
 
 /// What a payload is bound to.
 #[derive(Debug)]
@@ -29,6 +29,9 @@ pub struct Bound<'h> {
     pub depends: BuildId,
     /// The build id of Xen.
     pub xen_depends: BuildId,
+    /// True if what leads to replaced functions is to be led to the new code
+    /// ([`super::splice`]): then functions without room for a jump are taken, too.
+    pub spliced: bool,
 }
 
 /// A payload, and what a person should know of it.
@@ -53,6 +56,7 @@ pub fn bind(
     let mut binder = Binder {
         base: c.base,
         hypervisor: to.hypervisor,
+        spliced: to.spliced,
         known: BTreeMap::new(),
         findings: Vec::new(),
         notes: Vec::new(),
@@ -86,6 +90,7 @@ pub fn bind(
 struct Binder<'b> {
     base: &'b Image,
     hypervisor: Option<&'b Hypervisor<'b>>,
+    spliced: bool,
     /// Where things of the base are in the hypervisor, as the code there says.
     known: BTreeMap<EntityId, u64>,
     findings: Vec<Finding>,
@@ -210,18 +215,6 @@ impl Binder<'_> {
         Reference { symbol, addend: 0 }
     }
 
-    /// Gives new code the name of what it replaces, for whoever reads a trace of calls: nothing
-    /// else of the payload may have a name that is in Xen. Not where the payload also refers to
-    /// the replaced one.
-    fn name_code(&mut self, code: Reference, name: &str) {
-        let symbols = &mut self.payload.symbols;
-        if !symbols.iter().any(|symbol| symbol.name == name)
-            && let Some(symbol) = symbols.get_mut(code.symbol as usize)
-        {
-            name.clone_into(&mut symbol.name);
-        }
-    }
-
     fn relocate(&mut self, section: &patch::Section, number: u32, start: u64) {
         for relocation in &section.relocations {
             let kind = match relocation.kind {
@@ -253,166 +246,6 @@ impl Binder<'_> {
                 });
         }
     }
-
-    /// A thing of the base: by its name, or by its distance to something that has one.
-    fn bind(&mut self, name: &str, at: Rva) -> Option<Reference> {
-        let addr = LinkAddr(self.base.base.0 + at.0);
-        let id = self.base.entity_at(addr);
-        let Some(id) = id.filter(|id| self.base.entity(*id).addr == addr) else {
-            self.refuse(
-                Rule::Binding,
-                name,
-                "is no function and no variable of the base",
-            );
-            return None;
-        };
-        let found = self.find(id);
-        let held = self.known.get(&id).copied();
-        match (found, held) {
-            (Some((_, Some(known))), Some(held)) if known.address != held => {
-                let text = format!(
-                    "is at {:#x} by its name, and the code of this hypervisor means {held:#x} by it",
-                    known.address
-                );
-                self.refuse(Rule::Binding, name, text);
-                None
-            }
-            (Some((_, Some(known))), _) if self.is_for_boot(known.address) => {
-                let text = "is needed only while Xen boots; its memory was given back";
-                self.refuse(Rule::Start, name, text);
-                None
-            }
-            (Some((found, known)), _) => {
-                let bound = self.add_symbol(&found, SymbolPlace::Xen);
-                if let Some(known) = known {
-                    self.anchor.get_or_insert((bound.symbol, known.address));
-                }
-                Some(bound)
-            }
-            (None, Some(held)) => self.bind_by_distance(name, held),
-            (None, None) => {
-                let text = match self.hypervisor {
-                    Some(_) => "has no name in this hypervisor that tells it from others",
-                    None => {
-                        "is static, and its file's object does not tell its name in Xen: give \
-                             the hypervisor's xen-syms with --xen"
-                    }
-                };
-                self.refuse(Rule::Binding, name, text);
-                None
-            }
-        }
-    }
-
-    fn is_for_boot(&self, address: u64) -> bool {
-        self.hypervisor.is_some_and(|h| h.is_for_boot(address))
-    }
-
-    fn bind_by_distance(&mut self, name: &str, address: u64) -> Option<Reference> {
-        if self.anchor.is_none()
-            && let Some(known) = self.hypervisor.and_then(|h| h.find(b"_start"))
-        {
-            let bound = self.add_symbol("_start", SymbolPlace::Xen);
-            self.anchor = Some((bound.symbol, known.address));
-        }
-        let Some((symbol, near)) = self.anchor else {
-            self.refuse(Rule::Binding, name, "has no name, and nothing near has one");
-            return None;
-        };
-        let addend = address.wrapping_sub(near).cast_signed();
-        Some(Reference { symbol, addend })
-    }
-
-    /// The name under which Xen knows a thing of the base, and what it knows.
-    fn find(&self, id: EntityId) -> Option<(String, Option<Known>)> {
-        let names = xen_names(self.base.entity(id));
-        match self.hypervisor {
-            Some(hypervisor) => names.into_iter().find_map(|name| {
-                let known = hypervisor.find(name.as_bytes())?;
-                Some((name, Some(known)))
-            }),
-            // The name of a file without its folder is not the whole of it.
-            None => names
-                .into_iter()
-                .find(|name| {
-                    name.split_once('#')
-                        .is_none_or(|(file, _)| file.contains('/'))
-                })
-                .map(|name| (name, None)),
-        }
-    }
-
-    fn functions(&mut self, patch: &patch::Patch) {
-        for redirect in patch.redirects.iter().filter(|redirect| redirect.hooked) {
-            let name = &redirect.function;
-            let addr = LinkAddr(self.base.base.0 + redirect.at.0);
-            let Some(id) = self.base.entity_at(addr) else {
-                continue;
-            };
-            let entity = self.base.entity(id);
-            let replacement = patch.contents.symbols.get(redirect.replacement as usize);
-            let code = self
-                .symbols
-                .get(redirect.replacement as usize)
-                .copied()
-                .flatten();
-            let (Some(code), Some(patch::SymbolPlace::Patch { size, .. })) =
-                (code, replacement.map(|symbol| &symbol.place))
-            else {
-                continue;
-            };
-            let section = self
-                .base
-                .section_at(addr)
-                .map_or("", |section| &section.name);
-            if section.starts_with(".init") {
-                let text = "runs only while Xen boots; its memory was given back";
-                self.refuse(Rule::Start, name, text);
-                continue;
-            }
-            let bytes = self.base.bytes(addr, entity.size).unwrap_or_default();
-            let least = shortest_patchable(bytes);
-            if entity.size < u64::from(least) {
-                let text = format!(
-                    "has {} bytes, and Xen writes its jump only into {least} or more",
-                    entity.size
-                );
-                self.refuse(Rule::Hook, name, text);
-                continue;
-            }
-            let Some((found, known)) = self.find(id) else {
-                let text = "has no name in this hypervisor that tells it from others";
-                self.refuse(Rule::Binding, name, text);
-                continue;
-            };
-            // What is applied below may have a jump there.
-            let is_first = self.payload.xen_depends.as_ref() == Some(&self.payload.depends);
-            let known = known.zip(self.hypervisor).filter(|_| is_first);
-            let expectation = known.and_then(|(known, xen)| xen.expectation(known));
-            let sizes = (u32::try_from(entity.size), u32::try_from(*size));
-            let (Ok(old_size), Ok(size)) = sizes else {
-                continue;
-            };
-            self.name_code(code, &found);
-            self.payload.functions.push(Function {
-                name: found,
-                new: New::Code { code, size },
-                old: Old::Name,
-                old_size,
-                expectation,
-            });
-        }
-    }
-}
-
-/// The names that Xen's own table may have for a thing: `printk`, and `common/keyhandler.c#show`
-/// for what is static.
-fn xen_names(entity: &Entity) -> Vec<String> {
-    let name = |symbol: &invivo_image::Symbol| match &symbol.file {
-        Some(file) => format!("{file}#{}", symbol.name),
-        None => symbol.name.to_string(),
-    };
-    entity.names.iter().map(name).collect()
 }
 
 /// True for a function with a body in the object files.

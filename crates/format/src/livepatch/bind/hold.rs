@@ -12,7 +12,8 @@ use invivo_image::{EntityId, LinkAddr, Place, Slot, demangle};
 use invivo_patch::Patch;
 
 use super::super::hypervisor::{Hypervisor, Known};
-use super::{is_function, xen_names};
+use super::is_function;
+use super::names::xen_names;
 
 /// Holds the base's functions against the hypervisor; the addresses that its code tells of what
 /// they refer to.
