@@ -76,7 +76,7 @@ pub fn write(payload: &Payload) -> Result<Written, LivepatchError> {
 /// of this payload alone. Xen lists such texts of what is loaded, and does not list build ids.
 ///
 /// # Errors
-/// As for [`write`].
+/// As for [`write()`].
 pub fn write_listed(payload: &Payload) -> Result<Written, LivepatchError> {
     let plain = write(payload)?;
     let mut listed = payload.clone();
