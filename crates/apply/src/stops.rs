@@ -76,7 +76,8 @@ impl Preflight {
                 .map_err(|error| TargetError::Unsupported(error.to_string()))?
                 .is_none()
         {
-            let reason = format!("the code from {at} on is not what its file holds");
+            let reason =
+                format!("the code from {at} on is not what its file holds, or lies in huge pages");
             let step = Step::Apply;
             stops.push(Stop { step, reason });
         }

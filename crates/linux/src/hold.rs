@@ -84,7 +84,7 @@ impl Process {
         for _ in 0..LOOKS {
             let candidates = self.candidates()?;
             for (_, tid) in candidates.iter().filter(|one| one.0 == PATIENT) {
-                match self.hold_this(*tid, (gadgets, &maps), fits) {
+                match self.hold_this(*tid, (gadgets, &maps), true, fits) {
                     Ok(carrier) => return Ok(Some(carrier)),
                     Err(error) if is_final(&error) => return Err(error),
                     Err(_) => {}
@@ -126,7 +126,7 @@ impl Process {
         let mut failure = TargetError::Gone(self.pid);
         let maps = self.maps()?;
         for (_, tid) in self.candidates()? {
-            match self.hold_this(tid, (gadgets, &maps), fits) {
+            match self.hold_this(tid, (gadgets, &maps), false, fits) {
                 Ok(carrier) => return Ok(carrier),
                 Err(error) if is_final(&error) => return Err(error),
                 Err(error) => failure = error,
@@ -141,7 +141,7 @@ impl Process {
         tid: i32,
         fits: &impl Fn(&Process, &Standing) -> Result<(), TargetError>,
     ) -> Result<Carrier<'_>, TargetError> {
-        self.hold_this(tid, (self.gadgets()?, &self.maps()?), fits)
+        self.hold_this(tid, (self.gadgets()?, &self.maps()?), false, fits)
     }
 
     /// True if a filter judges the thread's system calls, or that cannot be seen.
@@ -149,14 +149,22 @@ impl Process {
         Status::of_thread(self.pid, tid).field("Seccomp:") != Some("0")
     }
 
-    /// Holds one thread.
+    /// Holds one thread; if it shall be a `patient` one, the kernel alone resumes its call.
     fn hold_this(
         &self,
         tid: i32,
         (gadgets, maps): (Gadgets, &[MemoryMap]),
+        patient: bool,
         fits: &impl Fn(&Process, &Standing) -> Result<(), TargetError>,
     ) -> Result<Carrier<'_>, TargetError> {
-        self.may_carry(tid)?;
+        // A filter may forbid the call with which the kernel resumes another one (see
+        // `Standing::keep_its_call`).
+        if self.may_carry(tid)? && patient {
+            return Err(TargetError::NotNow(format!(
+                "thread {tid} of process {} filters its system calls",
+                self.pid
+            )));
+        }
         let first = First::beside(self.pid, tid);
         let ticks = Rc::new(Ticks::new());
         seize(self.pid, tid)?;
@@ -174,10 +182,11 @@ impl Process {
         Carrier::new(self, thread, (gadgets, filters), maps, (since, first))
     }
 
-    /// `Ok` unless the thread would be ended by any call that it did not make itself.
+    /// `Ok` unless the thread would be ended by any call that it did not make itself; true if a
+    /// filter judges its calls, and so ours too.
     ///
     /// A shadow stack holds no return address for the way back.
-    fn may_carry(&self, tid: i32) -> Result<(), TargetError> {
+    fn may_carry(&self, tid: i32) -> Result<bool, TargetError> {
         let status = Status::of_thread(self.pid, tid);
         let field = |name: &str| status.field(name).unwrap_or_default();
         let (filtered, readable) = (field("Seccomp:") == "2", seccomp::can_be_read());
@@ -189,7 +198,7 @@ impl Process {
             // It is not even stopped: the filter may forbid what resumes its call.
             return Err(seccomp::unreadable(self.pid));
         } else {
-            return Ok(());
+            return Ok(filtered);
         };
         Err(TargetError::Unsupported(format!(
             "thread {tid} of process {} {why}; a call made for the patch could end it",

@@ -9,6 +9,7 @@ mod carrier;
 mod deputy;
 mod error;
 mod exports;
+mod filtered;
 mod gadgets;
 mod hold;
 mod lock;
@@ -34,6 +35,7 @@ mod ticks;
 mod traits;
 mod unwind;
 
+pub use filtered::{CALLS, Filtered};
 pub use priority::{last_processor, own_processor};
 pub use process::{Access, Process, processes};
 pub use scan::{Found, Incarnation, Scan};

@@ -10,6 +10,7 @@ use std::time::Duration;
 use invivo_apply::{Module, Region, Stack, Stopped, Target, TargetError, Thread, Visit};
 use invivo_image::LiveAddr;
 use invivo_patch::ImportVersion;
+use nix::sys::statfs::{HUGETLBFS_MAGIC, fstatfs};
 use object::elf;
 use object::read::elf::{FileHeader, SectionHeader, Sym};
 use procfs::process::{MMPermissions, MMapPath, MemoryMap};
@@ -91,6 +92,10 @@ impl Target for Process {
         let Some(file) = self.open_mapped(map) else {
             return Ok(None);
         };
+        // A huge page is not moved in parts.
+        if fstatfs(&file).is_ok_and(|kind| kind.filesystem_type() == HUGETLBFS_MAGIC) {
+            return Ok(None);
+        }
         let Ok(size) = usize::try_from(range.end.0 - range.start.0) else {
             return Ok(None);
         };

@@ -9,6 +9,7 @@ use live_tests::killed::{Whom, killed_before};
 use live_tests::memory::{Snapshot, mappings};
 use live_tests::pair::Pair;
 use live_tests::round_trip::there_and_back;
+use live_tests::run::Ran;
 use live_tests::target::{Side, Target};
 use live_tests::unharmed::am_root;
 use live_tests::workdir::in_workdir;
@@ -147,6 +148,44 @@ fn filter_of_one_thread() -> Result<()> {
 #[test]
 fn strict_mode() -> Result<()> {
     refused("strict", (1, &["strict mode"]))
+}
+
+// What `plan` says of a process that has confined itself, while nothing stops.
+fn planned(kind: &str, check: impl FnOnce(&Ran) -> Result<()>) -> Result<()> {
+    confined(kind, |_, patch, target| {
+        let patch = patch.display().to_string();
+        check(&invivo(&["plan", &patch, "-p", &target.pid().to_string()])?)
+    })
+}
+
+/// What a filter answers only a thread that stands shows; that it will be asked, and about which calls, is told before.
+#[test]
+fn plan_tells_of_filters() -> Result<()> {
+    planned("service", |ran| {
+        ran.expect_code(0)?;
+        let needs =
+            "filter their system calls (seccomp); a patch needs mmap, mremap, munmap, rt_sigreturn";
+        let then = if am_root()? {
+            "asked about them when it is applied"
+        } else {
+            "only root"
+        };
+        let told = [needs, then].iter().all(|words| ran.stdout.contains(words));
+        ensure!(told, "{}", ran.told());
+        Ok(())
+    })?;
+    planned("plain", |ran| {
+        ensure!(
+            !ran.expect_code(0)?.stdout.contains("seccomp"),
+            "{}",
+            ran.told()
+        );
+        Ok(())
+    })?;
+    planned("strict", |ran| {
+        ran.expect_failure(1, &["strict mode"])?;
+        Ok(())
+    })
 }
 
 /// Where the filter is suspended, a tool that dies, alone or with its deputy, leaves at worst a call that fails.

@@ -1,5 +1,6 @@
 //! Every form that a program can have on disk and in memory.
 
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
@@ -9,6 +10,7 @@ use live_tests::invivo::apply;
 use live_tests::pair::Pair;
 use live_tests::round_trip::{round_trip, round_trip_as, round_trip_with, there_and_back};
 use live_tests::target::{Side, Target};
+use live_tests::unharmed::am_root;
 use live_tests::workdir::in_workdir;
 
 const PIE: Build<'static> = form(&["-fPIE", "-pie"]);
@@ -192,5 +194,68 @@ fn code_in_huge_pages() -> Result<()> {
         target.expect_all(&pair.fixture.asks, Side::New)?;
         invivo::revert(None, target.pid())?.expect_state("reverted")?;
         target.expect("code", "same")
+    })
+}
+
+/// Reserved huge pages below a folder, as long as this lives.
+struct Reserved<'d>(&'d Path);
+
+/// How many may be taken that were not set aside before.
+const OVERCOMMIT: &str = "/proc/sys/vm/nr_overcommit_hugepages";
+
+impl<'d> Reserved<'d> {
+    fn at(folder: &'d Path) -> Result<Self> {
+        std::fs::create_dir(folder)?;
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "hugetlbfs", "none"]).arg(folder);
+        let mounted = mount.output()?;
+        ensure!(mounted.status.success(), "{mounted:?}");
+        let reserved = Self(folder);
+        let before: u64 = std::fs::read_to_string(OVERCOMMIT)?.trim().parse()?;
+        std::fs::write(OVERCOMMIT, (before + 4).to_string())?;
+        Ok(reserved)
+    }
+}
+
+impl Drop for Reserved<'_> {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(self.0).status();
+        let before = std::fs::read_to_string(OVERCOMMIT).unwrap_or_default();
+        if let Ok(now) = before.trim().parse::<u64>() {
+            let _ = std::fs::write(OVERCOMMIT, now.saturating_sub(4).to_string());
+        }
+    }
+}
+
+/// Code in a file of reserved huge pages, which only root can make: its pages cannot be moved in parts, so all threads
+/// stand, and the plan says so. The same code in the program's own file is swapped.
+#[test]
+fn code_in_reserved_huge_pages() -> Result<()> {
+    in_workdir("reserved", |dir| {
+        let pair = Pair::build(dir, "reserved.c", Build::default())?;
+        let patch = pair.patch()?;
+        let switched = |target: &mut Target, how: &str| {
+            let (file, pid) = (patch.display().to_string(), target.pid());
+            let plan = invivo::invivo(&["plan", &file, "-p", &pid.to_string()])?;
+            let stands = plan
+                .expect_code(0)?
+                .stdout
+                .contains("or lies in huge pages");
+            ensure!(stands == (how == "stopped"), "{}", plan.told());
+            let outcome = apply(&patch, pid, &[])?.expect_state("applied")?;
+            ensure!(outcome["switch"] == how, "{outcome}");
+            target.expect_all(&pair.fixture.asks, Side::New)?;
+            invivo::revert(None, pid)?.expect_state("reverted")?;
+            target.expect_all(&pair.fixture.asks, Side::Old)
+        };
+        switched(&mut pair.start()?, "page swap")?;
+        if am_root()? {
+            let folder = dir.join("huge");
+            let _reserved = Reserved::at(&folder)?;
+            let file = folder.join("code").display().to_string();
+            let mut target = Target::start(&pair.base, &[file])?;
+            switched(&mut target, "stopped")?;
+        }
+        Ok(())
     })
 }

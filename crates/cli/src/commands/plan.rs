@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use invivo_apply::{ApplyError, Preflight, Step, Stop, Target};
-use invivo_linux::{Access, Process, Scan};
+use invivo_linux::{Access, CALLS, Filtered, Process, Scan};
 use invivo_patch::{Hex, Judgement, Patch};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -12,7 +12,7 @@ use crate::arguments::{Plan, Targets};
 use crate::commands::apply::{Replaces, concerned};
 use crate::commands::inspect::CalloutDump;
 use crate::commands::xen::verbs;
-use crate::failure::Failure;
+use crate::failure::{Failure, REFUSED};
 use crate::images::read_file;
 use crate::output::Output;
 use crate::patch_file::{PatchFile, parse, payload_of};
@@ -44,6 +44,9 @@ struct ProcessPlan {
     /// True if the patch goes live only while no thread is inside what it replaces, whatever
     /// consistency is asked for: functions are called in another way now.
     quiescent: bool,
+    /// Threads that filter their system calls, if any do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    filters: Option<FilterPlan>,
     /// Functions of the patch that will be called in the process.
     callouts: Vec<CalloutDump>,
     /// The live patch that would be replaced.
@@ -59,6 +62,20 @@ struct HookPlan {
     at: String,
     form: &'static str,
     leads_to: String,
+}
+
+/// What is known of a process's filters of system calls (seccomp). They are asked when the patch is
+/// applied, before anything is changed, for only a thread that stands shows them.
+#[derive(Debug, Serialize, JsonSchema)]
+struct FilterPlan {
+    /// Threads with filters.
+    threads: usize,
+    /// Threads in all.
+    of: usize,
+    /// The calls that a thread makes for the patch.
+    calls: [&'static str; 4],
+    /// True if the filters can be asked about these calls.
+    readable: bool,
 }
 
 pub(crate) fn run(plan: &Plan, output: &Output) -> Result<u8, Failure> {
@@ -96,10 +113,14 @@ pub(crate) fn show(
             .and_then(|process| {
                 let preflight = prove(&process, &file.patch, &file.id)?;
                 let stops = preflight.stops(&process)?;
-                Ok((preflight, stops))
+                let filters = filters(*pid, process.filtered()?)?;
+                Ok((preflight, stops, filters))
             });
         match planned {
-            Ok((preflight, stops)) => processes.push(describe(*pid, &preflight, stops)),
+            Ok((preflight, stops, filters)) => processes.push(ProcessPlan {
+                filters,
+                ..describe(*pid, &preflight, stops)
+            }),
             Err(failure) => {
                 processes.push(ProcessPlan {
                     pid: *pid,
@@ -109,6 +130,7 @@ pub(crate) fn show(
                     memory: 0,
                     needs_stop: false,
                     stops: Vec::new(),
+                    filters: None,
                     callouts: Vec::new(),
                     quiescent: false,
                     replaces: None,
@@ -133,6 +155,23 @@ pub(crate) fn show(
         .map(|failure| failure.code)
         .max()
         .unwrap_or(0))
+}
+
+/// What is to be said of filters; an error where it is known that no thread can make a call.
+fn filters(pid: i32, found: Filtered) -> Result<Option<FilterPlan>, Failure> {
+    if found.threads > 0 && found.strict == found.threads {
+        let text = format!(
+            "all threads of process {pid} may only read, write and exit (seccomp, strict mode); a \
+             call made for the patch would end them"
+        );
+        return Err(Failure::new(REFUSED, text));
+    }
+    Ok((found.filtered > 0).then_some(FilterPlan {
+        threads: found.filtered,
+        of: found.threads,
+        calls: CALLS,
+        readable: found.readable,
+    }))
 }
 
 fn describe(pid: i32, preflight: &Preflight, stops: Vec<Stop>) -> ProcessPlan {
@@ -163,6 +202,7 @@ fn describe(pid: i32, preflight: &Preflight, stops: Vec<Stop>) -> ProcessPlan {
         },
         needs_stop: stops.iter().any(|stop| stop.step == Step::Apply),
         stops,
+        filters: None,
         callouts: layout
             .callouts
             .iter()
@@ -205,6 +245,19 @@ fn print(plan: &ProcessPlan) {
             "no thread"
         };
         anstream::println!("  {} bytes of new memory; stops {stop}", plan.memory);
+        if let Some(filters) = &plan.filters {
+            let then = if filters.readable {
+                "the filters are asked about them when it is applied, before anything is changed"
+            } else {
+                "only root can ask the filters about them, so apply it as root"
+            };
+            anstream::println!(
+                "  {} of {} threads filter their system calls (seccomp); a patch needs {}: {then}",
+                filters.threads,
+                filters.of,
+                filters.calls.join(", ")
+            );
+        }
         plan.callouts.iter().for_each(CalloutDump::print);
         for stop in &plan.stops {
             let when = match stop.step {
