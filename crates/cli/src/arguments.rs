@@ -7,6 +7,8 @@ mod selectors;
 mod trust;
 mod xen;
 
+use std::path::PathBuf;
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use build::{Build, Format};
@@ -54,8 +56,18 @@ pub(crate) struct Arguments {
     #[arg(long, global = true, value_enum, default_value = "auto")]
     pub(crate) color: Color,
     /// Show no progress.
-    #[arg(long, global = true)]
+    #[arg(long, global = true, conflicts_with = "progress")]
     pub(crate) no_progress: bool,
+    /// How to show progress, on standard error: for people, or as one JSON object in each line.
+    #[arg(long, global = true, value_enum, default_value = "auto")]
+    pub(crate) progress: Progress,
+    /// Take options that are not given from this file of TOML, in which a section is for the
+    /// command of its name [default: the one that INVIVO_CONFIG names, if it does].
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Save the files that are named, the words and how it ended in this new folder, for a report.
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) save_repro: Option<PathBuf>,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -69,6 +81,15 @@ pub(crate) enum Color {
     Always,
     /// Not at all.
     Never,
+}
+
+/// How to show progress.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Progress {
+    /// A sign of life on a terminal, nothing elsewhere.
+    Auto,
+    /// What begins and ends, and each process that is done, for programs.
+    Json,
 }
 
 #[derive(Debug, Subcommand)]
@@ -201,6 +222,7 @@ pub(crate) enum SchemaOf {
     Signature,
     Payload,
     CheckPayload,
+    Progress,
 }
 
 #[derive(Debug, Args)]
@@ -209,7 +231,8 @@ pub(crate) struct Schema {
     /// final image, `outcome` that of apply, revert and recover, `image` that of inspect for a
     /// Windows image, `xen` that of xen list and get, `xen-outcome` that of the other commands of
     /// xen, and of apply, replace and revert for a payload of Xen, `signature` that of sign and
-    /// verify, `payload` that of inspect, `check-payload` that of check and plan for such a payload.
+    /// verify, `payload` that of inspect, `check-payload` that of check and plan for such a payload,
+    /// `progress` that of a line of `--progress json`.
     #[arg(value_enum)]
     pub(crate) of: SchemaOf,
 }

@@ -39,7 +39,8 @@ pub(crate) fn everywhere(
         if new.is_empty() {
             break unread;
         }
-        all.extend(in_parallel(run, new, &work));
+        let others = all.len();
+        all.extend(in_parallel(run, new, output, others, &work));
         if run.is_interrupted() {
             let text = "interrupted; not every process was reached";
             cut_off = Some(Failure::new(INTERRUPTED, text));
@@ -65,15 +66,19 @@ pub(crate) fn everywhere(
     Ok(code)
 }
 
-/// Each process is one thread's from start to end: what traces a process is a thread.
+/// Each process is one thread's from start to end: what traces a process is a thread. `others`
+/// were done before.
 fn in_parallel(
     run: &Run,
     processes: Vec<Incarnation>,
+    output: &Output,
+    others: usize,
     work: &(impl Fn(i32) -> Result<Vec<Outcome>, Failure> + Sync),
 ) -> Vec<(Incarnation, One)> {
     let workers = thread::available_parallelism().map_or(1, usize::from);
     let workers = workers.min(MOST_WORKERS).min(processes.len());
     let place = |process: Incarnation| (last_processor(process.pid), process);
+    let found = others + processes.len();
     let left = Mutex::new(processes.into_iter().map(place).collect());
     let done = Mutex::new(Vec::new());
     thread::scope(|scope| {
@@ -82,6 +87,8 @@ fn in_parallel(
                 while let Some(process) = next(&left, run) {
                     let one = one(run, process, work);
                     if let Ok(mut done) = done.lock() {
+                        let state = one.0.first().map_or("", |outcome| &outcome.state);
+                        output.process_done(process.pid, state, others + done.len() + 1, found);
                         done.push((process, one));
                     }
                 }

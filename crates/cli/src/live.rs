@@ -140,7 +140,10 @@ impl Run {
     ) -> Result<u8, Failure> {
         let mut all = Vec::new();
         for pid in pids {
-            all.push(self.one(*pid, work));
+            let one = self.one(*pid, work);
+            let state = one.0.first().map_or("", |outcome| &outcome.state);
+            output.process_done(*pid, state, all.len() + 1, pids.len());
+            all.push(one);
             if self.is_interrupted() {
                 break;
             }

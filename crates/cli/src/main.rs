@@ -6,6 +6,7 @@
 mod arguments;
 mod chosen;
 mod commands;
+mod config;
 mod debug_files;
 mod everywhere;
 mod failure;
@@ -14,10 +15,12 @@ mod live;
 mod objects;
 mod output;
 mod patch_file;
+mod repro;
 mod steps;
 mod timing;
 mod verdict;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -26,9 +29,15 @@ use crate::arguments::{Arguments, Command};
 use crate::commands::apply::Replaces;
 use crate::failure::Failure;
 use crate::output::Output;
+use crate::repro::Saving;
 
 fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
+    let words: Vec<OsString> = std::env::args_os().collect();
+    let words = match config::words(words) {
+        Ok(words) => words,
+        Err(failure) => return ended(Err(failure)),
+    };
+    let arguments = match Arguments::try_parse_from(&words) {
         Ok(arguments) => arguments,
         Err(error) => {
             // Help and version are no errors; clap prints each where it belongs.
@@ -41,7 +50,26 @@ fn main() -> ExitCode {
         }
     };
     let output = Output::new(&arguments);
-    match run(&arguments, &output) {
+    let Some(folder) = &arguments.save_repro else {
+        return ended(run(&arguments, &output));
+    };
+    let saving = match Saving::begin(folder, &words) {
+        Ok(saving) => saving,
+        Err(failure) => return ended(Err(failure)),
+    };
+    let result = run(&arguments, &output);
+    let saved = saving.end(&result);
+    let code = ended(result);
+    // What the command did counts.
+    match saved {
+        Ok(told) => anstream::eprintln!("{told}"),
+        Err(failure) => failure.print(),
+    }
+    code
+}
+
+fn ended(result: Result<u8, Failure>) -> ExitCode {
+    match result {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
             failure.print();

@@ -332,3 +332,115 @@ fn each_command_for_xen_has_help_with_an_example() {
         assert!(ran.stdout.contains(&example), "{command}: {}", ran.stdout);
     }
 }
+
+#[test]
+fn options_come_from_a_file() {
+    let folder = folder("config");
+    let config = folder.join("invivo.toml");
+    let named = ["--config", "invivo.toml"];
+    let run = |text: &str, words: &[&str]| {
+        std::fs::write(&config, text).expect("a file can be written");
+        run_in(&folder, &[&named, words].concat())
+    };
+    let ran = run("json = true\n[apply]\ntimeout = 1", &["explain", "R-INIT"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let json: serde_json::Value = serde_json::from_str(&ran.stdout).expect("one JSON object");
+    assert_eq!(json["schema"], "invivo.explain/1");
+    // A value that an option does not take is told as if it were given there.
+    for (file, option) in [
+        ("color = 'red'", "--color"),
+        ("[recover]\ntimeout = -1", "--timeout"),
+    ] {
+        let ran = run(file, &["recover", "-p", "1"]);
+        assert_eq!(ran.code, 2, "{ran:?}");
+        assert!(ran.stderr.contains(option), "{ran:?}");
+    }
+    let is_error_of = |ran: &Ran, words: &[&str]| is_error(ran, 2, words);
+    is_error_of(
+        &run("[audit]\nnaem = 'x'", &["audit", "/bin/true"]),
+        &["invivo.toml", "naem", "--help"],
+    );
+    is_error_of(&run("[adit]", &["list"]), &["no command \"adit\""]);
+    is_error_of(
+        &run("not toml", &["list"]),
+        &["invivo.toml", "INVIVO_CONFIG"],
+    );
+    let ran = run_in(&folder, &["--config=none.toml", "list"]);
+    is_error_of(&ran, &["none.toml"]);
+    std::fs::remove_dir_all(folder).expect("the folder is ours");
+}
+
+#[test]
+fn progress_is_told_to_programs() {
+    let ran = invivo(&["audit", "/bin/true", "--progress", "json"]);
+    let events: Vec<serde_json::Value> = ran
+        .stderr
+        .lines()
+        .filter(|line| line.starts_with('{'))
+        .map(|line| serde_json::from_str(line).expect("one JSON object in each line"))
+        .collect();
+    let told: Vec<_> = events.iter().map(|event| event["event"].as_str()).collect();
+    assert_eq!(told, [Some("begin"), Some("end")], "{ran:?}");
+    assert!(
+        events
+            .iter()
+            .all(|event| event["schema"] == "invivo.progress/1")
+    );
+    assert!(events[1]["took_ms"].is_u64(), "{ran:?}");
+    let both = invivo(&["list", "--no-progress", "--progress", "json"]);
+    assert_eq!(both.code, 2, "{both:?}");
+}
+
+#[test]
+fn a_run_is_saved_for_a_report() {
+    let folder = folder("repro");
+    std::fs::write(folder.join("key"), "secret").expect("a file can be written");
+    let own = std::process::id().to_string();
+    let words = ["apply", "text", "-p", &own, "--save-repro", "saved"];
+    let ran = run_in(&folder, &words);
+    is_error(
+        &ran,
+        1,
+        &["not an Invivo patch", "saved for a report: saved"],
+    );
+    let read = |name: &str| std::fs::read(folder.join("saved").join(name)).expect(name);
+    let repro: serde_json::Value = serde_json::from_slice(&read("repro.json")).expect("JSON");
+    assert_eq!(repro["schema"], "invivo.repro/1");
+    assert_eq!(repro["exit_code"], 1);
+    assert!(
+        repro["error"]
+            .as_str()
+            .is_some_and(|text| text.contains("not an Invivo patch"))
+    );
+    let files = repro["files"].as_array().expect("files");
+    let saved = |named: &str| {
+        let file = files
+            .iter()
+            .find(|file| file["named"] == named)
+            .expect("it is saved");
+        read(file["saved_as"].as_str().expect("a name"))
+    };
+    assert_eq!(saved("text"), b"not a program\n");
+    let maps = String::from_utf8(saved(&format!("/proc/{own}/maps"))).expect("text");
+    assert!(maps.contains("r-xp"), "{maps}");
+    // Nothing is written over, and no key is taken along.
+    is_error(&run_in(&folder, &words), 2, &["saved", "--save-repro"]);
+    let words = [
+        "sign",
+        "text",
+        "--key",
+        "key",
+        "--cert",
+        "text",
+        "-o",
+        "out",
+        "--save-repro",
+        "two",
+    ];
+    assert_ne!(run_in(&folder, &words).code, 0);
+    for file in std::fs::read_dir(folder.join("two")).expect("a folder") {
+        let bytes = std::fs::read(file.expect("a file").path()).expect("it can be read");
+        assert!(!bytes.windows(6).any(|part| part == b"secret"));
+    }
+    std::fs::remove_dir_all(folder).expect("the folder is ours");
+}

@@ -38,6 +38,7 @@ fn published_schemas_are_those_of_the_program() {
         "signature",
         "payload",
         "check-payload",
+        "progress",
     ] {
         let ran = invivo(&["schema", name]);
         assert_eq!(ran.code, 0, "{}", ran.stderr);

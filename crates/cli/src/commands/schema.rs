@@ -21,6 +21,7 @@ pub(crate) fn run(schema: &Schema) -> Result<u8, Failure> {
         SchemaOf::Image => schema_for!(image::ImageDump),
         SchemaOf::Check => schema_for!(check::Checked),
         SchemaOf::Plan => schema_for!(plan::Plans),
+        SchemaOf::Progress => schema_for!(crate::output::Event),
         SchemaOf::Outcome => schema_for!(Outcomes),
         SchemaOf::Blocking => schema_for!(blocking::Blocking),
         SchemaOf::Status => schema_for!(status::Overview),
