@@ -49,6 +49,7 @@ pub(crate) fn everything(workspace: &Workspace) -> Tally {
     let mut cargo = workspace.cargo();
     cargo
         .args(["test", "--workspace", "--no-fail-fast"])
+        .env("INVIVO_LIVE_PROGRAMS", workspace.live_programs())
         .env("INVIVO", workspace.invivo());
     part("tests", counted(&mut cargo));
     if nix::unistd::geteuid().is_root() {

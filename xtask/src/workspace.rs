@@ -62,6 +62,11 @@ impl Workspace {
         Ok(Command::new(self.target.join("release").join(program)))
     }
 
+    /// Where the live scenarios keep the programs that they compiled.
+    pub(crate) fn live_programs(&self) -> PathBuf {
+        self.target.join("live-programs")
+    }
+
     /// The folder of one run, emptied.
     pub(crate) fn fresh_folder(&self, name: &str) -> Result<PathBuf> {
         let folder = self.target.join(name);

@@ -53,7 +53,7 @@ impl<'p> Carrier<'p> {
         maps: &[MemoryMap],
         (since, first): (Instant, First),
     ) -> Result<Self, TargetError> {
-        let registers = thread.registers()?;
+        let registers = thread.held()?;
         let mask = thread.signal_mask()?;
         let extended = thread.extended_state()?;
         let way_back = match gadgets.way_back {

@@ -58,7 +58,7 @@ pub(crate) fn is_outside_runtime(
             process.pid
         )))
     };
-    let registers = thread.registers()?;
+    let registers = thread.held()?;
     let Some(call) = thread.call() else {
         return busy("it is running");
     };

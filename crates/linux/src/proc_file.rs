@@ -37,6 +37,11 @@ impl Status {
             .map_err(|error| failure(pid, error))
     }
 
+    /// Of this program; empty where there is no `/proc`.
+    pub(crate) fn own() -> Status {
+        Status(read("/proc/self/status").unwrap_or_default())
+    }
+
     /// Of a thread; empty if it is gone.
     pub(crate) fn of_thread(pid: i32, tid: i32) -> Status {
         Status(read(&format!("/proc/{pid}/task/{tid}/status")).unwrap_or_default())
@@ -50,8 +55,8 @@ impl Status {
             .map(str::trim)
     }
 
-    /// A set of signals.
-    pub(crate) fn signals(&self, name: &str) -> Option<u64> {
+    /// A set of signals, or of capabilities: bits as one number.
+    pub(crate) fn bits(&self, name: &str) -> Option<u64> {
         u64::from_str_radix(self.field(name)?, 16).ok()
     }
 
@@ -96,7 +101,8 @@ mod tests {
         let own = std::process::id().cast_signed();
         let status = Status::of(own).unwrap();
         assert_eq!(status.field("Pid:"), Some(own.to_string().as_str()));
-        assert_eq!(status.signals("SigPnd:"), Some(0));
+        assert_eq!(status.bits("SigPnd:"), Some(0));
+        assert_eq!(Status::own().bits("CapEff:"), status.bits("CapEff:"));
         assert!(!status.has_ended() && status.state() != '?');
         let none = Status::of(i32::MAX);
         assert!(matches!(none, Err(TargetError::Gone(i32::MAX))));

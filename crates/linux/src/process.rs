@@ -180,7 +180,7 @@ impl Process {
 
     /// True unless the process is known to catch no signal at all.
     pub(crate) fn has_handlers(&self) -> bool {
-        let caught = Status::of(self.pid).map(|status| status.signals("SigCgt:"));
+        let caught = Status::of(self.pid).map(|status| status.bits("SigCgt:"));
         !matches!(caught, Ok(Some(0)))
     }
 

@@ -41,6 +41,8 @@ pub(crate) struct Standing {
     call: Option<u64>,
     /// Its registers at that time, if they said that the call was interrupted.
     interrupted: Option<user_regs_struct>,
+    /// Those with which it stands, once its call was seen to.
+    held: Option<user_regs_struct>,
     gone: bool,
     /// Not to be shared: requests belong to the thread that attached.
     ticks: Rc<Ticks>,
@@ -66,6 +68,7 @@ impl Standing {
             pid,
             call: None,
             interrupted: None,
+            held: None,
             gone: false,
             ticks: Rc::clone(ticks),
         }
@@ -169,6 +172,7 @@ impl Standing {
     /// although no signal came; those are restarted here.
     pub(crate) fn keep_its_call(&mut self) -> Result<(), TargetError> {
         let registers = self.registers()?;
+        self.held = Some(registers);
         self.call = u64::try_from(registers.orig_rax.cast_signed()).ok();
         let is_call = self.call.is_some();
         let ends_early = is_call && registers.rax == negative(libc::EINTR)
@@ -182,6 +186,7 @@ impl Standing {
                 self.set_registers(&registers)?;
             } else {
                 self.interrupted = Some(registers);
+                self.held = Some(again);
             }
         }
         Ok(())
@@ -211,6 +216,11 @@ impl Standing {
             .map_err(|e| traced(self.pid, "suspend the filter of system calls of", e))
     }
 
+    /// The registers of a thread that was just made to stand.
+    pub(crate) fn held(&self) -> Result<user_regs_struct, TargetError> {
+        self.held.map_or_else(|| self.registers(), Ok)
+    }
+
     /// The system call that it was inside.
     pub(crate) fn call(&self) -> Option<u64> {
         self.call
@@ -228,7 +238,7 @@ impl Standing {
     /// True if a signal waits that the thread will take.
     fn has_signal(&self) -> bool {
         let status = Status::of_thread(self.pid, self.tid.as_raw());
-        let set = |name| status.signals(name);
+        let set = |name| status.bits(name);
         let sets = (|| {
             Some((
                 set("SigPnd:")?,

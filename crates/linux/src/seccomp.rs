@@ -13,6 +13,7 @@ use nix::errno::Errno;
 use crate::bpf::{Instruction, run};
 use crate::error::traced;
 use crate::gadgets::Gadgets;
+use crate::proc_file::Status;
 use crate::ptrace::Standing;
 
 /// `PTRACE_SECCOMP_GET_FILTER`.
@@ -229,9 +230,10 @@ pub(crate) fn can_be_read() -> bool {
     const SYS_ADMIN: u64 = 1 << 21;
     static KNOWN: OnceLock<bool> = OnceLock::new();
     *KNOWN.get_or_init(|| {
-        let own = procfs::process::Process::myself().and_then(|own| own.status());
+        let own = Status::own();
+        let capable = own.bits("CapEff:").unwrap_or(0) & SYS_ADMIN != 0;
         // The kernel shows nothing to whom it filters.
-        own.is_ok_and(|own| own.capeff & SYS_ADMIN != 0 && own.seccomp.is_none_or(|mode| mode == 0))
+        capable && own.field("Seccomp:").is_none_or(|mode| mode == "0")
     })
 }
 

@@ -35,10 +35,12 @@ impl Process {
                 continue;
             }
             let blocks = || blocks_every_signal(&Status::of_thread(self.pid, tid));
-            let mut pause = POLL;
-            if blocks() {
-                self.is_64_bit()?;
+            // Hardly any thread does, and each look counts where there are many.
+            if !blocks() {
+                continue;
             }
+            let mut pause = POLL;
+            self.is_64_bit()?;
             while blocks() && by_deputy(|| self.is_stray(tid))? {
                 // A look makes the thread stand, and then it waits for a processor anew: where
                 // others want it as well, a thread that is looked at often never gets there.
@@ -83,6 +85,6 @@ impl Process {
 /// As a thread does that makes a call for a tool; hardly another one does.
 fn blocks_every_signal(status: &Status) -> bool {
     const UNBLOCKABLE: u64 = 1 << (libc::SIGKILL - 1) | 1 << (libc::SIGSTOP - 1);
-    let mask = status.signals("SigBlk:");
+    let mask = status.bits("SigBlk:");
     mask.is_some_and(|mask| mask | UNBLOCKABLE == u64::MAX)
 }

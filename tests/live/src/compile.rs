@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::compiled::make;
 use crate::fixture::{self, Fixture};
 use crate::run::{Ran, run};
 
@@ -106,6 +107,11 @@ pub fn compile(
                 "-Iparts",
                 "-Wl,--build-id=sha1",
             ])
+            // The same program wherever the sources are.
+            .arg(format!(
+                "-ffile-prefix-map={}=/scenario",
+                fixture::folder().display()
+            ))
             .args(version.define());
         command
     };
@@ -115,10 +121,7 @@ pub fn compile(
         command
             .args(["-shared", "-fPIC"])
             .arg(format!("parts/{}.c", library.name));
-        command
-            .arg("-o")
-            .arg(out.join(format!("lib{}.so", library.name)));
-        tool(command)?;
+        make(command, &out.join(format!("lib{}.so", library.name)))?;
     }
     let mut command = start(compiler);
     command
@@ -128,7 +131,6 @@ pub fn compile(
     if !fixture.own_main {
         command.arg("parts/serve.c");
     }
-    command.arg("-o").arg(&program);
     if let Some(library) = fixture.library.as_ref().filter(|library| library.linked) {
         command
             .arg("-L")
@@ -136,7 +138,7 @@ pub fn compile(
             .arg(format!("-l{}", library.name))
             .arg("-Wl,-rpath,$ORIGIN");
     }
-    tool(command)?;
+    make(command, &program)?;
     Ok(program)
 }
 
@@ -150,10 +152,8 @@ pub fn compile_program(dir: &Path, name: &str) -> Result<PathBuf> {
     let mut command = Command::new("cc");
     command
         .args(["-O2", "-g", "-D_GNU_SOURCE"])
-        .arg(format!("../programs/{name}.c"))
-        .arg("-o")
-        .arg(&out);
-    tool(command)?;
+        .arg(format!("../programs/{name}.c"));
+    make(command, &out)?;
     Ok(out)
 }
 

@@ -1,11 +1,12 @@
-//! A tool that is killed at a chosen step.
+//! A tool that is killed at a chosen step, or whose steps are counted.
 //!
 //! The test traces it as a debugger would and counts the system calls with which it touches another process.
 
 use std::io::Write;
 use std::process::{Child, Command, Stdio};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
+use nix::libc::user_regs_struct;
 use nix::sys::ptrace::{self, Options};
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -13,8 +14,13 @@ use nix::unistd::Pid;
 
 use crate::binary;
 
+const PTRACE: u64 = 101;
 /// `pwrite64` and `ptrace`: everything that changes a process goes through them.
-const TOUCHING: [u64; 2] = [18, 101];
+const TOUCHING: [u64; 2] = [18, PTRACE];
+/// `PTRACE_INTERRUPT`, `PTRACE_DETACH`, and `PTRACE_CONT` and `PTRACE_SYSCALL`, which lead to the next stop.
+const INTERRUPT: u64 = 0x4207;
+const DETACH: u64 = 17;
+const RESUMES: [u64; 2] = [7, 24];
 /// `-ENOSYS`, which stands in `rax` before a call is made.
 const BEFORE: u64 = (-38_i64).cast_unsigned();
 
@@ -53,6 +59,44 @@ pub fn killed_before_call(args: &[&str], last: usize) -> Result<bool> {
     traced(args, |child| step(child, last, Whom::Tool, Steps::Every))
 }
 
+/// What threads were held for.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Held {
+    /// How many threads were asked to stand.
+    pub threads: usize,
+    /// How often one of them came to a stop: each is a turn between it and the tool.
+    pub stops: usize,
+    /// `ptrace` and `pwrite64` of the tool from such a request until the thread was let go.
+    pub calls: usize,
+}
+
+/// Runs `invivo` with `args` to its end and counts what it holds threads for, one at a time.
+///
+/// # Errors
+///
+/// When it cannot be run or traced.
+pub fn held(args: &[&str]) -> Result<Held> {
+    let mut all = Held::default();
+    let mut holds = false;
+    let ended = traced(args, |child| {
+        each_call(child, |_, _, registers| {
+            let request = (registers.orig_rax == PTRACE).then_some(registers.rdi);
+            if request == Some(INTERRUPT) && !holds {
+                holds = true;
+                all.threads += 1;
+                all.stops += 1;
+            } else if request.is_some_and(|request| RESUMES.contains(&request)) {
+                all.stops += 1;
+            }
+            all.calls += usize::from(holds && TOUCHING.contains(&registers.orig_rax));
+            holds &= request != Some(DETACH);
+            Ok(false)
+        })
+    })?;
+    ensure!(!ended, "it was to run to its end");
+    Ok(all)
+}
+
 fn traced(args: &[&str], follow: impl FnOnce(&mut Child) -> Result<bool>) -> Result<bool> {
     // It waits for a line, so that it can be traced before it is what it becomes.
     let mut child = Command::new("sh")
@@ -71,6 +115,26 @@ fn traced(args: &[&str], follow: impl FnOnce(&mut Child) -> Result<bool>) -> Res
 }
 
 fn step(child: &mut Child, last: usize, whom: Whom, steps_are: Steps) -> Result<bool> {
+    let mut steps = 0;
+    each_call(child, |tool, pid, registers| {
+        let counts = steps_are == Steps::Every || TOUCHING.contains(&registers.orig_rax);
+        if !counts {
+            return Ok(false);
+        }
+        if steps == last {
+            return kill(tool, pid, whom).map(|()| true);
+        }
+        steps += 1;
+        Ok(false)
+    })
+}
+
+/// Shows `look` each system call that the tool, or its deputy, is about to make, until it says that it has seen enough;
+/// false if the tool ended before.
+fn each_call(
+    child: &mut Child,
+    mut look: impl FnMut(Pid, Pid, &user_regs_struct) -> Result<bool>,
+) -> Result<bool> {
     let tool = Pid::from_raw(child.id().try_into()?);
     // The deputy is a child as vfork makes one; it is traced from its first instruction on.
     let options = Options::PTRACE_O_TRACESYSGOOD
@@ -82,7 +146,7 @@ fn step(child: &mut Child, last: usize, whom: Whom, steps_are: Steps) -> Result<
     ptrace::interrupt(tool)?;
     // Other threads of the test have children of their own.
     let own = WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD;
-    let (mut steps, mut executed) = (0, false);
+    let mut executed = false;
     loop {
         let (mut signal, status) = (None, waitpid(None, Some(own))?);
         let pid = status.pid().context("a wait for nobody")?;
@@ -92,12 +156,8 @@ fn step(child: &mut Child, last: usize, whom: Whom, steps_are: Steps) -> Result<
             }
             WaitStatus::PtraceSyscall(_) => {
                 let registers = ptrace::getregs(pid)?;
-                let counts = steps_are == Steps::Every || TOUCHING.contains(&registers.orig_rax);
-                if executed && registers.rax == BEFORE && counts {
-                    if steps == last {
-                        return kill(tool, pid, whom).map(|()| true);
-                    }
-                    steps += 1;
+                if executed && registers.rax == BEFORE && look(tool, pid, &registers)? {
+                    return Ok(true);
                 }
             }
             WaitStatus::Stopped(_, other) => signal = Some(other),

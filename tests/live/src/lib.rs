@@ -7,6 +7,7 @@
 pub mod binary;
 pub mod clients;
 pub mod compile;
+mod compiled;
 pub mod fixture;
 pub mod invivo;
 pub mod killed;

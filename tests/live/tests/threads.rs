@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use live_tests::compile::Build;
 use live_tests::invivo::{apply, invivo, revert};
+use live_tests::killed::{Held, held};
 use live_tests::pair::Pair;
 use live_tests::round_trip::{CONSISTENCIES, round_trip, there_and_back};
 use live_tests::target::{Side, Target};
@@ -154,6 +155,41 @@ fn entry_stops_nobody() -> Result<()> {
             "the length of the visit is not told: {outcome}"
         );
         target.expect_all(&pair.fixture.asks, Side::New)
+    })
+}
+
+/// How long a thread is held depends on the machine; what for does not: one thread, the turns between it and the tool,
+/// and with how many calls the tool works on it. Each number may only become smaller.
+#[test]
+fn one_thread_is_held_for_so_much() -> Result<()> {
+    in_workdir("budget", |dir| {
+        let pair = Pair::build(dir, "reserved.c", Build::default())?;
+        let mut target = pair.start()?;
+        let (patch, pid) = (
+            pair.patch()?.display().to_string(),
+            target.pid().to_string(),
+        );
+        let words = [&["apply", &patch, "-p", &pid][..], &["revert", "-p", &pid]];
+        // Text is moved aside and edited, and then moved back, or given back.
+        let (swap, drop) = ((1, 6, 22), (1, 6, 21));
+        // Before the first time, another visit maps code and data.
+        let first = (2, 6 + 6, 22 + 21);
+        for round in [[first, drop], [swap, drop]] {
+            for (words, (threads, stops, calls)) in words.iter().zip(round) {
+                let most = Held {
+                    threads,
+                    stops,
+                    calls,
+                };
+                let held = held(words)?;
+                let fits = held.threads == most.threads
+                    && held.stops <= most.stops
+                    && held.calls <= most.calls;
+                ensure!(fits, "{}: {held:?} is more than {most:?}", words[0]);
+            }
+            target.expect_all(&pair.fixture.asks, Side::Old)?;
+        }
+        Ok(())
     })
 }
 

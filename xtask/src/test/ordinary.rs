@@ -36,6 +36,13 @@ pub(crate) fn run(workspace: &Workspace) -> Result<Tally> {
     std::fs::copy(workspace.invivo(), &invivo).context("cannot copy invivo")?;
     open(&invivo)?;
 
+    // What was compiled for root is the same for everybody.
+    let made = workspace.live_programs();
+    let programs_made = place.join("programs");
+    if made.is_dir() {
+        copy_sources(&made, &programs_made)?;
+    }
+
     let mut path = toolchain::reachable(&place)?.into_os_string();
     path.push(":");
     path.push(std::env::var_os("PATH").unwrap_or_default());
@@ -54,6 +61,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<Tally> {
             .env("HOME", &home)
             .env("TMPDIR", &home)
             .env("PATH", &path)
+            .env("INVIVO_LIVE_PROGRAMS", &programs_made)
             .env("INVIVO", &invivo);
         tally.add(counted(&mut command)?);
     }
@@ -62,7 +70,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<Tally> {
             .with_context(|| format!("cannot remove {}", place.display()))?;
     } else {
         // What a failed scenario left is in its home; the rest is only in the way.
-        for part in ["workspace", "toolchain"] {
+        for part in ["workspace", "toolchain", "programs"] {
             let _ = std::fs::remove_dir_all(place.join(part));
         }
         println!("kept: {}", place.display());
