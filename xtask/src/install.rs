@@ -87,8 +87,20 @@ const INPUTS: &[&str] = &[
 /// programs for Windows are built with.
 pub(crate) const WINDOWS: &[&str] = &["clang-22", "llvm-22", "rustc-web", "rust-web-src", "wine64"];
 
-/// What hypervisors are booted with, and what makes payloads for them.
-pub(crate) const XEN: &[&str] = &["qemu-system-x86", "build-essential", "binutils", "openssl"];
+/// What hypervisors are booted with, and what makes payloads for them: of the source of one of them
+/// with the compiler that Debian built it with.
+pub(crate) const XEN: &[&str] = &[
+    "qemu-system-x86",
+    "build-essential",
+    "binutils",
+    "openssl",
+    "dpkg-dev",
+    "patch",
+    "gcc-12",
+    "bison",
+    "flex",
+    "python3",
+];
 
 /// What all chores together need.
 pub(crate) fn everything() -> Vec<&'static str> {

@@ -1,32 +1,57 @@
-//! The hypervisors that tests boot, and a Linux for them: Debian's packages, downloaded and unpacked
-//! below `target/xen`, never installed.
+//! The hypervisors that tests boot, the source of one of them, and a Linux for them: Debian's packages,
+//! downloaded and unpacked below `target/xen`, never installed.
 //!
 //! Each release has another version of Xen, so packages of two are wanted, whichever runs here.
-//! They come from where this machine has its own packages from: its list of sources is copied
-//! with the release's name exchanged, and `apt-get` works on the copy, in folders of its own.
+//! They come from where this machine has its own packages from ([`apt`]).
 
 use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 
 use crate::process;
 use crate::workspace::Workspace;
+use apt::Apt;
 
-/// Versions of Xen, and the release of Debian that has each.
-const HYPERVISORS: &[(&str, &str)] = &[("4.17", "bookworm"), ("4.20", "trixie")];
-
-/// The release whose Linux runs on each of them.
-const LINUX: &str = "bookworm";
+mod apt;
+mod source;
 
 const LIMIT: Duration = Duration::from_secs(600);
+
+/// A release of Debian, and what of it tests boot.
+struct Release {
+    name: &'static str,
+    /// The version of its Xen.
+    xen: &'static str,
+    /// True if payloads are made of that Xen's own source: this release has the compiler for it.
+    has_source: bool,
+    /// True if its Linux is the one that each of them starts.
+    has_linux: bool,
+}
+
+const RELEASES: &[Release] = &[
+    Release {
+        name: "bookworm",
+        xen: "4.17",
+        has_source: true,
+        has_linux: true,
+    },
+    Release {
+        name: "trixie",
+        xen: "4.20",
+        has_source: false,
+        has_linux: false,
+    },
+];
 
 /// Where a package has it, and what it is called here; `VERSION` is the version of Xen.
 const FILES: &[(&str, &str)] = &[
     ("boot/xen-VERSION-amd64.efi", "xen.efi"),
     ("boot/xen-VERSION-amd64.config", "config"),
+    ("boot/xen-VERSION-amd64.gz", "xen.gz"),
     ("usr/lib/debug/boot/xen-syms-VERSION-amd64", "xen-syms"),
     (
         "usr/lib/debug/boot/xen-syms-VERSION-amd64.map",
@@ -38,53 +63,108 @@ const FILES: &[(&str, &str)] = &[
     ),
 ];
 
-/// Makes sure that each hypervisor is there, and the Linux.
+/// Makes sure that each hypervisor is there, its source, and the Linux.
 pub(crate) fn fetch(workspace: &Workspace) -> Result<()> {
-    let there = |name: &str, release: &str, fill: &dyn Fn(&Apt, &Path) -> Result<()>| {
-        let folder = workspace.target.join("xen").join(name);
-        if folder.is_dir() {
-            return Ok(());
-        }
-        eprintln!("fetching: {name} for the tests with Xen, unpacked only");
-        let number = std::process::id();
-        let work = workspace.fresh_folder(&format!("xen/fetch-{name}-{number}"))?;
-        let made = work.join("made");
-        fs::create_dir(&made)?;
-        let apt = Apt::new(&work, release)?;
-        fill(&apt, &made).with_context(|| format!("cannot fetch {name} for tests with Xen"))?;
-        // Whoever finds the folder finds all of it; another run may have been first.
-        if let Err(error) = fs::rename(&made, &folder)
-            && !folder.is_dir()
-        {
-            return Err(error).with_context(|| format!("cannot make {}", folder.display()));
-        }
-        fs::remove_dir_all(&work).with_context(|| format!("cannot remove {}", work.display()))
-    };
-    for &(version, release) in HYPERVISORS {
-        there(version, release, &|apt, made| {
-            hypervisor(apt, version, made)
-        })?;
+    let folder = workspace.target.join("xen");
+    let missing = RELEASES
+        .iter()
+        .filter(|release| !is_there(release, &folder));
+    let missing: Vec<&Release> = missing.collect();
+    if missing.is_empty() {
+        return Ok(());
     }
-    there("linux", LINUX, &linux)
+    let begun = Instant::now();
+    thread::scope(|scope| {
+        let fetch =
+            |release| move || fetch_release(release, workspace, &workspace.target.join("xen"));
+        let running: Vec<_> = missing
+            .into_iter()
+            .map(|release| scope.spawn(fetch(release)))
+            .collect();
+        let ended = running.into_iter().map(|one| {
+            let ended = one.join();
+            ended.unwrap_or_else(|_| Err(anyhow!("it was not fetched to its end")))
+        });
+        // Each is waited for, whatever became of the others.
+        let ended: Vec<Result<()>> = ended.collect();
+        ended.into_iter().collect::<Result<()>>()
+    })?;
+    eprintln!("fetched in {:.1} s", begun.elapsed().as_secs_f64());
+    Ok(())
 }
 
-/// A hypervisor with its symbols.
-fn hypervisor(apt: &Apt, version: &str, made: &Path) -> Result<()> {
-    let package = format!("xen-hypervisor-{version}-amd64");
-    let symbols = format!("{package}-dbg");
-    let root = apt.unpacked(&[&package, &symbols])?;
-    for (from, to) in FILES {
-        let from = root.join(from.replace("VERSION", version));
-        fs::copy(&from, made.join(to)).with_context(|| format!("no {}", from.display()))?;
+/// Whether all of a release is there.
+fn is_there(release: &Release, folder: &Path) -> bool {
+    let xen = folder.join(release.xen);
+    xen.is_dir()
+        && (!release.has_source || xen.join(source::FOLDER).is_dir())
+        && (!release.has_linux || folder.join("linux").is_dir())
+}
+
+fn fetch_release(release: &Release, workspace: &Workspace, folder: &Path) -> Result<()> {
+    let version = release.xen;
+    eprintln!("fetching: Xen {version} for tests, unpacked only");
+    let number = std::process::id();
+    let work = workspace.fresh_folder(&format!("xen/fetch-{version}-{number}"))?;
+    let apt = Apt::new(&work, release.name, release.has_source)?;
+    let made = work.join(version);
+    fs::create_dir(&made)?;
+    let fill = || -> Result<()> {
+        let chosen = if release.has_source {
+            Some(source::fetch(&apt, version)?)
+        } else {
+            None
+        };
+        hypervisor(&apt, version, chosen.as_deref(), &made)?;
+        if chosen.is_some() {
+            source::prepare(&apt, &made)?;
+        }
+        if release.has_linux {
+            fs::create_dir(work.join("linux"))?;
+            linux(&apt, &work.join("linux"))?;
+        }
+        Ok(())
+    };
+    fill().with_context(|| format!("cannot fetch Xen {version} for tests"))?;
+    settle(&made, &folder.join(version), release.has_source)?;
+    if release.has_linux {
+        settle(&work.join("linux"), &folder.join("linux"), false)?;
     }
+    fs::remove_dir_all(&work).with_context(|| format!("cannot remove {}", work.display()))
+}
+
+/// Moves what was made to its place. Whoever finds the folder finds all of it; another run may
+/// have been first, and one of before had no source.
+fn settle(made: &Path, folder: &Path, has_source: bool) -> Result<()> {
+    if folder.is_dir() && has_source && !folder.join(source::FOLDER).is_dir() {
+        fs::remove_dir_all(folder)?;
+    }
+    if let Err(error) = fs::rename(made, folder)
+        && !folder.is_dir()
+    {
+        return Err(error).with_context(|| format!("cannot make {}", folder.display()));
+    }
+    Ok(())
+}
+
+/// A hypervisor with its symbols, in the version `chosen` of the package if there is a choice.
+fn hypervisor(apt: &Apt, version: &str, chosen: Option<&str>, made: &Path) -> Result<()> {
+    let package = format!("xen-hypervisor-{version}-amd64");
+    let names = [package.clone(), format!("{package}-dbg")];
+    let files = FILES.iter();
+    let files: Vec<_> = files
+        .map(|(from, to)| (from.replace("VERSION", version), *to))
+        .collect();
+    apt.take(&names, chosen, &files, made)?;
     // An emulator starts only what is not compressed.
-    let compressed = root.join(format!("boot/xen-{version}-amd64.gz"));
+    let compressed = made.join("xen.gz");
     let mut unpack = Command::new("gzip");
     unpack.arg("-dc").arg(&compressed);
     unpack.stdout(File::create(made.join("xen"))?);
     if !process::succeeds(&mut unpack, LIMIT)? {
         bail!("{} cannot be unpacked", compressed.display());
     }
+    fs::remove_file(compressed)?;
     if !fs::read_to_string(made.join("config"))?.contains("CONFIG_LIVEPATCH=y") {
         bail!("this Xen was built without live patching");
     }
@@ -102,128 +182,11 @@ fn linux(apt: &Apt, made: &Path) -> Result<()> {
         version.starts_with(char::is_numeric).then_some(package)
     });
     let package = package.context("no package has the kernel")?;
-    let root = apt.unpacked(&[package])?;
     let version = package.trim_start_matches("linux-image-");
     let driver = format!("lib/modules/{version}/kernel/drivers/xen/xen-privcmd.ko");
-    for (from, to) in [
+    let files = [
         (format!("boot/vmlinuz-{version}"), "vmlinuz"),
         (driver, "xen-privcmd.ko"),
-    ] {
-        let from = root.join(from);
-        fs::copy(&from, made.join(to)).with_context(|| format!("no {}", from.display()))?;
-    }
-    Ok(())
-}
-
-/// `apt-get` with sources and folders of its own.
-struct Apt {
-    work: PathBuf,
-    options: Vec<String>,
-    /// What was said when the lists of packages were read.
-    updated: String,
-}
-
-impl Apt {
-    fn new(work: &Path, release: &str) -> Result<Apt> {
-        let sources = work.join("sources.list.d");
-        fs::create_dir(&sources)?;
-        copy_sources(&sources, release)?;
-        for folder in ["state/lists/partial", "cache/archives/partial"] {
-            fs::create_dir_all(work.join(folder))?;
-        }
-        // No package counts as installed.
-        File::create(work.join("status"))?;
-        let options = [
-            ("Dir::Etc::sourcelist", "/dev/null".to_owned()),
-            ("Dir::Etc::sourceparts", format!("{}", sources.display())),
-            ("Dir::State", format!("{}", work.join("state").display())),
-            (
-                "Dir::State::status",
-                format!("{}", work.join("status").display()),
-            ),
-            ("Dir::Cache", format!("{}", work.join("cache").display())),
-            // The user that root's apt becomes may not look into these folders.
-            ("APT::Sandbox::User", String::new()),
-        ];
-        let options = options.into_iter();
-        let mut apt = Apt {
-            work: work.to_owned(),
-            options: options
-                .flat_map(|(name, value)| ["-o".to_owned(), format!("{name}={value}")])
-                .collect(),
-            updated: String::new(),
-        };
-        // A source among them that does not answer need not be the one that matters.
-        apt.updated = apt.run(&["update", "-q"])?.stderr;
-        Ok(apt)
-    }
-
-    /// The folder with what is in packages.
-    fn unpacked(&self, packages: &[&str]) -> Result<PathBuf> {
-        let words = [&["download", "-q"], packages].concat();
-        let downloaded = self.run(&words)?;
-        if !downloaded.status.success() {
-            bail!("{}{}", self.updated, downloaded.stderr);
-        }
-        let root = self.work.join("root");
-        for entry in fs::read_dir(&self.work)? {
-            let package = entry?.path();
-            if package
-                .extension()
-                .is_some_and(|extension| extension == "deb")
-            {
-                let mut unpack = Command::new("dpkg-deb");
-                unpack.arg("-x").arg(&package).arg(&root);
-                if !process::succeeds(&mut unpack, LIMIT)? {
-                    bail!("{} cannot be unpacked", package.display());
-                }
-            }
-        }
-        Ok(root)
-    }
-
-    fn run(&self, arguments: &[&str]) -> Result<process::Output> {
-        let mut command = Command::new("apt-get");
-        command.args(&self.options).args(arguments);
-        command
-            .current_dir(&self.work)
-            .env("DEBIAN_FRONTEND", "noninteractive");
-        process::capture(&mut command, LIMIT)
-    }
-}
-
-/// Copies the machine's own sources, with its release's name exchanged.
-fn copy_sources(to: &Path, release: &str) -> Result<()> {
-    let system = fs::read_to_string("/etc/os-release").context("no /etc/os-release")?;
-    let value = |name: &str| {
-        let line = system.lines().find_map(|line| line.strip_prefix(name))?;
-        Some(line.trim_matches('"').to_owned())
-    };
-    let Some(own) =
-        value("VERSION_CODENAME=").filter(|_| value("ID=").as_deref() == Some("debian"))
-    else {
-        bail!("its packages are Debian's, and this machine is none of Debian");
-    };
-    let mut copied = 0;
-    let parts = fs::read_dir("/etc/apt/sources.list.d")
-        .into_iter()
-        .flatten();
-    let parts = parts.flatten().map(|entry| entry.path());
-    for source in parts.chain([PathBuf::from("/etc/apt/sources.list")]) {
-        let kind = source.extension().and_then(|kind| kind.to_str());
-        let Some(kind @ ("list" | "sources")) = kind else {
-            continue;
-        };
-        let text = fs::read_to_string(&source).unwrap_or_default();
-        // What does not name the release is somebody else's.
-        if text.contains(&own) {
-            let copy = to.join(format!("{copied}.{kind}"));
-            fs::write(copy, text.replace(&own, release))?;
-            copied += 1;
-        }
-    }
-    if copied == 0 {
-        bail!("no source of packages in /etc/apt names {own}");
-    }
-    Ok(())
+    ];
+    apt.take(&[package.to_owned()], None, &files, made)
 }

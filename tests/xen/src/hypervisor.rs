@@ -10,6 +10,9 @@ use object::{Object, ObjectSection};
 /// The versions of Xen that tests boot.
 pub const VERSIONS: [&str; 2] = ["4.17", "4.20"];
 
+/// The version of which tests have the source, too.
+pub const SOURCE: &str = "4.17";
+
 /// A hypervisor's files.
 #[derive(Clone, Debug)]
 pub struct Hypervisor {
@@ -28,7 +31,8 @@ impl Hypervisor {
         static FETCH: Mutex<()> = Mutex::new(());
         let folder = target().join("xen").join(version);
         let _one = FETCH.lock().ok().context("another test failed to fetch")?;
-        if !folder.is_dir() || !target().join("xen/linux").is_dir() {
+        let has_source = version != SOURCE || folder.join("source").is_dir();
+        if !folder.is_dir() || !has_source || !target().join("xen/linux").is_dir() {
             let mut chore = cargo();
             chore.current_dir(root()).args(["xtask", "xen"]);
             run(&mut chore)?;
@@ -73,6 +77,13 @@ impl Hypervisor {
     #[must_use]
     pub fn efi(&self) -> PathBuf {
         self.folder.join("xen.efi")
+    }
+
+    /// The source that it was made of, with the headers that its build makes; of one version only.
+    #[must_use]
+    pub fn source(&self) -> Option<PathBuf> {
+        let folder = self.folder.join("source");
+        (self.version == SOURCE).then_some(folder)
     }
 
     /// The build id of the bootable file.

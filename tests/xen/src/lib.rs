@@ -26,6 +26,7 @@ pub mod linux;
 mod machine;
 pub mod payload;
 mod script;
+pub mod source;
 
 pub use answer::Answer;
 pub use hypervisor::{Hypervisor, VERSIONS};

@@ -259,3 +259,66 @@ fn what_is_not_proved_keeps_the_jump_or_is_refused() -> Result<()> {
     }
     Ok(())
 }
+
+/// A part of a function, `ud2` alone: there is no room for a jump, and only calls lead there.
+#[test]
+fn a_function_without_room_for_a_jump_is_replaced() -> Result<()> {
+    const PART: &str = "drivers/char/ehci-dbgp.c#_ehci_dbgp_flush.part.0";
+    for xen in Hypervisor::all()? {
+        let id = xen.build_id()?;
+        let symbols = std::fs::read(xen.symbols())?;
+        let symbols = Symbols::parse(&symbols).map_err(anyhow::Error::msg)?;
+        let part = symbols.find(PART.as_bytes()).context("the part")?;
+        assert_eq!(symbols.code(part), Some(&[0x0f, 0x0b][..]));
+        let words = [&format!("-DNAME=\"{PART}\"")[..], "-DOLD_SIZE=2"];
+        let file = compile("part.c", &id, &id, &words)?;
+        // With a jump Xen refuses it, as is known before.
+        let rules: Vec<Rule> = foreseen(&xen, &file)?.iter().map(|one| one.rule).collect();
+        assert_eq!(rules, [Rule::X33]);
+        let (payload, told) = redirected(&xen, &file, Splice::Callers)?;
+        assert_eq!((told.calls, told.jump), (2, None));
+        let spliced = write(&payload)?.file;
+        assert_eq!(foreseen(&xen, &spliced)?, []);
+        // What is where one of the calls leads, before and while it is live.
+        let place = redirections(&payload)[0].place;
+        let holder = payload.symbols[place.symbol as usize].name.clone();
+        let offset = format!("-DOFFSET={}", place.addend - 1);
+        let looks = [("before", id.clone()), ("while", read(&spliced)?.id.0)];
+        let mut script = Script::new();
+        let refused = script.upload("jump", &file);
+        let mut done = Vec::new();
+        for (name, below) in looks {
+            if name == "while" {
+                done.push(script.upload("part", &spliced));
+                done.push(script.apply("part"));
+            }
+            let look = compile("part.c", &id, &below, &["-DLOOK", &offset])?;
+            let mut look = read(&look)?.payload;
+            let symbol = look.symbols.iter_mut().find(|one| one.name == "place");
+            symbol.context("the place")?.name.clone_from(&holder);
+            done.push(script.upload(name, &write(&look)?.file));
+            done.push(script.apply(name));
+            done.push(script.revert(name));
+            done.push(script.unload(name));
+        }
+        done.push(script.revert("part"));
+        done.push(script.unload("part"));
+        let run = Machine::of(&xen).run(&script)?;
+        finished(&run);
+        assert_eq!(run[refused].errno(), Some(Errno::EINVAL));
+        for step in done {
+            assert!(run[step].is_done(), "{:?}\n{}", run[step], run.log);
+        }
+        let seen = run
+            .log
+            .lines()
+            .filter_map(|line| line.split_once("leads to "));
+        let seen: Vec<&str> = seen.map(|(_, code)| code).collect();
+        let [before, during] = seen[..] else {
+            bail!("{seen:?}\n{}", run.log)
+        };
+        assert!(before.starts_with("0f 0b"), "{before}");
+        assert!(!during.starts_with("0f 0b"), "{during}");
+    }
+    Ok(())
+}
