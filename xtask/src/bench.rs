@@ -10,6 +10,7 @@ mod redis;
 mod rounds;
 mod spin;
 mod windows;
+mod xen;
 
 use anyhow::{Context, Result};
 
@@ -100,6 +101,16 @@ pub(crate) fn windows(workspace: &Workspace, quick: bool) -> Result<bool> {
     let mut promises = Promises::default();
     let rounds = if quick { QUICK } else { USUAL }.switches;
     pe::run(workspace, rounds, &mut promises)?;
+    Ok(promises.finish())
+}
+
+/// Measures what the tests with Xen take, from nothing; `true` when all is kept.
+pub(crate) fn hypervisors(workspace: &Workspace) -> Result<bool> {
+    install::ensure(install::XEN)?;
+    Invivo::build(workspace)?;
+    say_machine()?;
+    let mut promises = Promises::default();
+    xen::run(workspace, &mut promises)?;
     Ok(promises.finish())
 }
 

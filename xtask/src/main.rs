@@ -39,6 +39,7 @@ usage: cargo xtask COMMAND
   bench [--quick]          measure what SPECIFICATION.md promises
   bench live [--quick]     the same for making a patch live: stops, gaps, times, calls
   bench windows [--quick]  the same for patches of Windows images, run on Linux
+  bench xen                the same for the tests with Xen, which are fetched anew
   bench large              the same for comparing the largest programs (fetches 750 MB)
   corpus [CASE…]           repair real programs under load with their real security fixes
   corpus --build [CASE…]   only build them
@@ -84,6 +85,7 @@ fn run() -> Result<bool> {
         ["bench", "live", "--quick"] => bench::live(&workspace, true),
         ["bench", "windows"] => bench::windows(&workspace, false),
         ["bench", "windows", "--quick"] => bench::windows(&workspace, true),
+        ["bench", "xen"] => bench::hypervisors(&workspace),
         ["bench", "large"] => bench::large::run(&workspace),
         ["bench", "--quick"] => bench::run(&workspace, true),
         ["mutate", options @ ..] => mutate::run(&workspace, options),

@@ -2,6 +2,8 @@
 //!
 //! Renew the expected output with `INVIVO_BLESS=1 cargo test -p invivo-cli`.
 
+#[path = "../../format/tests/payload/example.rs"]
+mod example;
 mod golden;
 mod program;
 
@@ -10,7 +12,7 @@ use std::path::{Path, PathBuf};
 use golden::compare;
 use invivo_format::livepatch::{
     Access, Contents, Expectation, Function, Hook, Moment, New, Old, Payload, Reference,
-    Relocation, RelocationKind, Section, StructureVersion, Symbol, SymbolPlace, write,
+    Relocation, RelocationKind, Section, Symbol, SymbolPlace, write,
 };
 use invivo_image::BuildId;
 use program::run_in;
@@ -25,68 +27,23 @@ const MAP: &str = "\
 0xffff82d04045bdc0 d common/keyhandler.c#key_table
 ";
 
+/// One that begins with a hook, and expects the first bytes of the function.
 fn payload() -> Payload {
-    let section = |name: &str, access, bytes: &[u8]| Section {
-        name: name.to_owned(),
-        access,
-        align: 16,
-        contents: Contents::Bytes(bytes.to_vec()),
-        relocations: Vec::new(),
-    };
-    let code = [0x48, 0x8d, 5, 0, 0, 0, 0, 0xc3, 0x31, 0xc0, 0xc3];
-    let mut code = section(".text.fixed", Access::Code, &code);
-    code.relocations.push(Relocation {
-        offset: 3,
-        kind: RelocationKind::Relative32,
-        to: Reference {
-            symbol: 0,
-            addend: -4,
+    let mut payload = example::replacing(b"-fixed\0", &BuildId(vec![7; 20]));
+    payload.functions[0].expectation = Expectation::new(vec![0x48, 0x8d, 5]);
+    payload.hooks.push(Hook {
+        moment: Moment::Load,
+        code: Reference {
+            symbol: 1,
+            addend: 8,
         },
     });
-    let symbol = |name: &str, place| Symbol {
-        name: name.to_owned(),
-        place,
-    };
-    let place = |section, size| SymbolPlace::Section {
-        section,
-        offset: 0,
-        size,
-    };
-    Payload {
-        version: StructureVersion::V2,
-        functions: vec![Function {
-            name: "xen_extra_version".to_owned(),
-            new: New::Code {
-                code: Reference {
-                    symbol: 1,
-                    addend: 0,
-                },
-                size: 8,
-            },
-            old: Old::Name,
-            old_size: 12,
-            expectation: Expectation::new(vec![0x48, 0x8d, 5]),
-        }],
-        hooks: vec![Hook {
-            moment: Moment::Load,
-            code: Reference {
-                symbol: 1,
-                addend: 8,
-            },
-        }],
-        sections: vec![
-            code,
-            section(".rodata.fixed", Access::ReadOnly, b"-fixed\0"),
-        ],
-        symbols: vec![
-            symbol("", place(1, 7)),
-            symbol("xen_extra_version", place(0, 8)),
-            symbol("common/keyhandler.c#key_table", SymbolPlace::Xen),
-        ],
-        depends: BuildId(vec![7; 20]),
-        xen_depends: Some(BuildId(vec![7; 20])),
-        modinfo: vec!["fixes=XSA-400".to_owned()],
-    }
+    payload.symbols.push(Symbol {
+        name: "common/keyhandler.c#key_table".to_owned(),
+        place: SymbolPlace::Xen,
+    });
+    payload.modinfo.push("fixes=XSA-400".to_owned());
+    payload
 }
 
 /// Adds what `build --splice tables` adds, but for the hooks: a record, and an entry that only looks.

@@ -6,8 +6,8 @@ mod payload;
 use std::time::{Duration, Instant};
 
 use invivo_format::livepatch::{
-    Effect, Errno, Hypervisor, Loaded, Options, Prediction, Rule, XenVersion, efi_build_id,
-    predict, read, write,
+    Access, Contents, Effect, Errno, Hypervisor, Loaded, Options, Prediction, Reference,
+    Relocation, RelocationKind, Rule, Section, XenVersion, efi_build_id, predict, read, write,
 };
 use payload::example;
 use proptest::prelude::*;
@@ -124,6 +124,39 @@ fn names_are_those_of_the_hypervisor() {
         assert!(Hypervisor::parse(broken.as_bytes()).is_err(), "{broken:?}");
     }
     assert_eq!(efi_build_id(b"MZ"), None);
+}
+
+/// Indirect calls that Xen makes direct: from 4.21 on it knows their table, and looks at it.
+#[test]
+fn call_sites_are_looked_at_by_the_versions_that_know_them() {
+    // The code, the text, which is no code, and half a record.
+    for (to, length, refused) in [(1, 4, false), (0, 4, true), (1, 7, true)] {
+        let mut payload = example();
+        let to = Reference {
+            symbol: to,
+            addend: 0,
+        };
+        payload.sections.push(Section {
+            name: ".alt_call_sites".to_owned(),
+            access: Access::ReadOnly,
+            align: 4,
+            contents: Contents::Bytes(vec![0; length]),
+            relocations: vec![Relocation {
+                offset: 0,
+                kind: RelocationKind::Relative32,
+                to,
+            }],
+        });
+        let file = write(&payload).expect("sound").file;
+        let xen = Hypervisor::parse(MAP.as_bytes()).expect("a map");
+        for version in versions() {
+            let is_known = version >= "4.21".parse().expect("a version");
+            let expected =
+                (refused && is_known).then_some((Rule::X40, Effect::Upload(Errno::EINVAL)));
+            let prediction = ask(&file, &version.to_string(), Some(&xen), &[]);
+            assert_eq!(prediction.upload(), expected, "{version} {to:?} {length}");
+        }
+    }
 }
 
 #[test]

@@ -177,7 +177,7 @@ fn a_model_that_xen_would_refuse_is_not_written() {
                 place: invivo_format::livepatch::SymbolPlace::Xen,
             }
         }),
-        (Rule::X23, |p| p.sections[0].relocations[0].offset = 5),
+        (Rule::X23, |p| p.sections[0].relocations[0].offset = 8),
         (Rule::X26, |p| p.functions.clear()),
         (Rule::X29, |p| p.functions[0].old_size = 0),
         (Rule::X31, |p| {

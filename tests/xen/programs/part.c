@@ -4,7 +4,7 @@
 
 #ifdef LOOK
 extern int printk(const char *format, ...);
-extern unsigned char place[];
+extern unsigned char place[] __attribute__((visibility("hidden")));
 
 static void look(void)
 {

@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
@@ -21,48 +22,55 @@ pub struct Source {
 }
 
 impl Source {
-    /// The source of that hypervisor, as Debian compiled it.
+    /// The source of that hypervisor, of which tests compile `files`, such as `common/kernel.o`. They
+    /// are compiled as Debian did it.
     ///
     /// # Errors
     ///
-    /// If it was not fetched, or cannot be copied.
-    pub fn of(xen: &Hypervisor) -> Result<Source> {
-        let source = xen.source().context("no source of it was fetched")?;
+    /// If the source was not fetched, or the compiler says something.
+    pub fn of(xen: &Hypervisor, files: &[&str]) -> Result<Source> {
+        let fetched = xen.source().context("no source of it was fetched")?;
         let folder = tempfile::tempdir()?;
         let mut copy = Command::new("cp");
-        copy.arg("-a")
-            .arg(source.join("."))
-            .arg(folder.path().join("tree"));
+        copy.arg("-a").arg(fetched).arg(folder.path().join("tree"));
         run(&mut copy)?;
-        Ok(Source {
+        let source = Source {
             xen: xen.clone(),
             folder,
             invivo: built()?,
-        })
+        };
+        source.make(files)?;
+        source.keep("base", files)?;
+        Ok(source)
     }
 
     fn tree(&self) -> PathBuf {
         self.folder.path().join("tree")
     }
 
-    /// Compiles files, such as `common/kernel.o`, as they are without a change and with the change of
-    /// `programs/NAME.patch`: the folders with both.
+    /// Some of the files as they are without a change, and with that of `programs/NAME.patch`: the
+    /// folders with both.
     ///
     /// # Errors
     ///
     /// If the change does not fit, or the compiler says something.
     pub fn compiled(&self, name: &str, files: &[&str]) -> Result<(PathBuf, PathBuf)> {
-        let base = self.compile("base", files)?;
+        let [base, fixed] =
+            ["base", "fixed"].map(|which| self.folder.path().join(name).join(which));
+        for file in files {
+            copy(&self.folder.path().join("base"), &base, file)?;
+        }
         let change = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("programs/{name}.patch"));
         let mut patch = Command::new("patch");
         patch.args(["-s", "-p1", "-i"]).arg(change);
         run(patch.current_dir(self.tree()))?;
-        let fixed = self.compile(name, files)?;
+        self.make(files)?;
+        self.keep(&format!("{name}/fixed"), files)?;
         run(patch.arg("-R"))?;
         Ok((base, fixed))
     }
 
-    fn compile(&self, name: &str, files: &[&str]) -> Result<PathBuf> {
+    fn make(&self, files: &[&str]) -> Result<()> {
         let tree = self.tree();
         let shown = tree.display();
         let mut make = Command::new("make");
@@ -76,14 +84,18 @@ impl Source {
         make.arg(format!(
             "EXTRA_CFLAGS_XEN_CORE=-g -ffile-prefix-map={shown}=. -fdebug-prefix-map={shown}=."
         ));
-        run(&mut make)?;
-        let folder = self.folder.path().join(name);
-        for file in files {
-            let to = folder.join(file);
-            fs::create_dir_all(to.parent().context("a file in a folder")?)?;
-            fs::copy(tree.join("xen").join(file), to)?;
-        }
-        Ok(folder)
+        run(&mut make)
+    }
+
+    fn keep(&self, name: &str, files: &[&str]) -> Result<()> {
+        let mut files = files.iter();
+        files.try_for_each(|file| {
+            copy(
+                &self.tree().join("xen"),
+                &self.folder.path().join(name),
+                file,
+            )
+        })
     }
 
     /// What `invivo build` writes from both folders, with more words; and what `invivo check` says
@@ -94,13 +106,8 @@ impl Source {
     /// If the program refuses either.
     pub fn payload(&self, folders: (&Path, &Path), after: Option<&Path>) -> Result<PathBuf> {
         let (base, fixed) = folders;
-        let payload = fixed.with_extension("livepatch");
-        let mut build = Command::new(&self.invivo);
-        build.arg("build").arg(base).arg(fixed);
-        build
-            .args(["--format", "livepatch", "--xen"])
-            .arg(self.xen.symbols());
-        build.arg("-o").arg(&payload);
+        let payload = fixed.with_file_name("payload.livepatch");
+        let mut build = self.build(base, fixed);
         let mut check = Command::new(&self.invivo);
         check
             .arg("check")
@@ -117,24 +124,54 @@ impl Source {
         Ok(payload)
     }
 
+    /// What `invivo build` takes for that: the median time of some runs, and the most memory in MiB.
+    ///
+    /// # Errors
+    ///
+    /// If it refuses, or does not tell its memory.
+    pub fn cost(&self, base: &Path, fixed: &Path) -> Result<(Duration, u64)> {
+        let (mut times, mut memory) = (Vec::new(), 0);
+        for _ in 0..5 {
+            let begun = Instant::now();
+            let said = self.build(base, fixed).arg("--time").output()?;
+            times.push(begun.elapsed());
+            let said = String::from_utf8_lossy(&said.stderr).into_owned();
+            let most = said.lines().find_map(|line| {
+                let number = line.trim().split_once(" MiB of memory")?.0;
+                number.parse::<u64>().ok()
+            });
+            memory = memory.max(most.with_context(|| said.clone())?);
+        }
+        times.sort_unstable();
+        Ok((times[times.len() / 2], memory))
+    }
+
+    fn build(&self, base: &Path, fixed: &Path) -> Command {
+        let mut build = Command::new(&self.invivo);
+        build.arg("build").arg(base).arg(fixed);
+        build.args(["--format", "livepatch", "--xen"]);
+        build.arg(self.xen.symbols()).arg("-o");
+        build.arg(fixed.with_file_name("payload.livepatch"));
+        build
+    }
+
     /// The words with which `invivo build` refuses to make a payload.
     ///
     /// # Errors
     ///
     /// If it makes one.
     pub fn refusal(&self, base: &Path, fixed: &Path) -> Result<String> {
-        let mut build = Command::new(&self.invivo);
-        build.arg("build").arg(base).arg(fixed);
-        build
-            .args(["--format", "livepatch", "--xen"])
-            .arg(self.xen.symbols());
-        let output = build
-            .arg("-o")
-            .arg(self.folder.path().join("none"))
-            .output()?;
+        let output = self.build(base, fixed).output()?;
         if output.status.success() {
             bail!("it was built");
         }
         Ok(String::from_utf8_lossy(&output.stderr).into_owned())
     }
+}
+
+fn copy(from: &Path, to: &Path, file: &str) -> Result<()> {
+    let to = to.join(file);
+    fs::create_dir_all(to.parent().context("a file in a folder")?)?;
+    fs::copy(from.join(file), to)?;
+    Ok(())
 }

@@ -2,12 +2,12 @@
 
 use anyhow::{Context, Result};
 use invivo_format::livepatch::{
-    Access, Contents, Function, Hypervisor, Known, New, Old, Payload, Reference, Relocation,
-    RelocationKind, Rule, Section, StructureVersion, Symbol, SymbolPlace, XenVersion, write,
+    Function, Hypervisor, Known, New, Old, Payload, Reference, Rule, XenVersion, write,
 };
 use invivo_image::BuildId;
 
 use crate::draft::Draft;
+use crate::example::replacing;
 
 /// A function that a debug key calls, so nobody does while tests run. A pointer leads to it, so it
 /// begins with `ENDBR64`.
@@ -52,42 +52,9 @@ impl Xen {
 
     /// Replaces `xen_extra_version` by a function that returns a text.
     pub(crate) fn payload(&self) -> Payload {
-        let section = |name: &str, access, bytes: &[u8]| Section {
-            name: name.to_owned(),
-            access,
-            align: 16,
-            contents: Contents::Bytes(bytes.to_vec()),
-            relocations: Vec::new(),
-        };
-        // lea text(%rip), %rax; ret; then a hook: xor %eax, %eax; ret
-        let code = [0x48, 0x8d, 5, 0, 0, 0, 0, 0xc3, 0x31, 0xc0, 0xc3];
-        let mut code = section(".text.new", Access::Code, &code);
-        code.relocations.push(Relocation {
-            offset: 3,
-            kind: RelocationKind::Relative32,
-            to: Reference {
-                symbol: 0,
-                addend: -4,
-            },
-        });
-        let own = |name: &str, section, size| Symbol {
-            name: name.to_owned(),
-            place: SymbolPlace::Section {
-                section,
-                offset: 0,
-                size,
-            },
-        };
-        Payload {
-            version: StructureVersion::V2,
-            functions: vec![self.function("xen_extra_version")],
-            hooks: Vec::new(),
-            sections: vec![code, section(".rodata.new", Access::ReadOnly, b"-fixed\0")],
-            symbols: vec![own("", 1, 7), own("xen_extra_version", 0, 8)],
-            depends: self.id.clone(),
-            xen_depends: Some(self.id.clone()),
-            modinfo: Vec::new(),
-        }
+        let mut payload = replacing(b"-fixed\0", &self.id);
+        payload.functions = vec![self.function("xen_extra_version")];
+        payload
     }
 
     /// Symbol 1 instead of a function.

@@ -1,7 +1,7 @@
 //! Payloads that Xen takes and does harm with: X49–X68. Each is refused. A sample is shown to
 //! crash a hypervisor; all were, where [`Seen`] says so.
 
-use invivo_format::livepatch::{Moment, Rule};
+use invivo_format::livepatch::{Moment, New, Rule};
 use invivo_image::BuildId;
 
 use crate::base::{Case, QUIET, Xen, file};
@@ -148,7 +148,34 @@ pub(crate) fn cases(xen: &Xen) -> Vec<(Case, Seen)> {
         });
     }
     cases.push((past(xen), Seen::Nothing));
+    cases.push((over_the_next(xen), Seen::Nothing));
     cases
+}
+
+/// NOPs reach into the next function, which has an entry, too: after a revert they are still there.
+fn over_the_next(xen: &Xen) -> Case {
+    let names = [
+        "xen_extra_version",
+        "xen_changeset",
+        "xen_banner",
+        "xen_deny",
+        "xen_compiler",
+    ];
+    let at = |name: &str| xen.find(name).address;
+    let pairs = names
+        .iter()
+        .flat_map(|one| names.iter().map(move |other| (*one, *other)));
+    let mut near = pairs.filter(|(one, other)| (at(one) + 1..at(one) + 20).contains(&at(other)));
+    let (first, second) = near
+        .next()
+        .expect("the file of versions has them side by side");
+    xen.change("nops_over_the_next", Rule::X59, |payload| {
+        let [mut one, other] = [first, second].map(|name| xen.function(name));
+        one.new = New::Nop { size: 20 };
+        one.old_size = 31;
+        payload.symbols[1].name.clear();
+        payload.functions = vec![one, other];
+    })
 }
 
 /// A function is replaced that an earlier payload's callers go past: nobody meets the jump.

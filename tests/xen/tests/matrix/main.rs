@@ -1,9 +1,14 @@
 //! The prediction of what Xen answers, held against what it answers: payloads of all kinds, sound
 //! ones and ones with a single mistake, on each hypervisor.
 
+mod arbitrary;
 mod base;
 mod chance;
 mod draft;
+#[path = "../../../../crates/format/tests/payload/drawn.rs"]
+mod drawn;
+#[path = "../../../../crates/format/tests/payload/example.rs"]
+mod example;
 mod functions;
 mod harm;
 mod headers;
@@ -228,6 +233,29 @@ fn predictions_hold_for_changes_that_nobody_chose() -> Result<()> {
         let harmless: Vec<Case> = harmless.collect();
         assert!(harmless.len() >= 150, "{}", harmless.len());
         hold(&files, &xen, &harmless)?;
+    }
+    Ok(())
+}
+
+/// Payloads that the writer's own property test draws go through the loader.
+#[test]
+fn predictions_hold_for_payloads_that_were_drawn() -> Result<()> {
+    for files in Hypervisor::all()? {
+        let xen = Xen::new(&files)?;
+        let harms = |finding: &Finding| finding.rule.effect(xen.version).errno().is_none();
+        let drawn = arbitrary::cases(&xen).into_iter().filter_map(|mut case| {
+            let prediction = predicted(&xen, &case);
+            case.rule = prediction.findings.first().map(|finding| finding.rule);
+            (!prediction.findings.iter().any(harms)).then_some(case)
+        });
+        let drawn: Vec<Case> = drawn.collect();
+        let is_live = |case: &&Case| {
+            let prediction = predicted(&xen, case);
+            prediction.upload().is_none() && prediction.apply().is_none()
+        };
+        let (count, live) = (drawn.len(), drawn.iter().filter(is_live).count());
+        assert!(count >= 120 && live >= 50, "{live} of {count}");
+        hold(&files, &xen, &drawn)?;
     }
     Ok(())
 }

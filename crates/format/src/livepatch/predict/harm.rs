@@ -1,7 +1,5 @@
 //! What Xen takes and does harm with (X54–X64).
 
-use std::collections::HashMap;
-
 use super::super::function::{JUMP, has_endbr, kept};
 use super::super::model::Moment;
 use super::super::model_check::PAGE;
@@ -19,21 +17,13 @@ impl Loader<'_> {
         }
         self.alignments();
         let functions = std::mem::take(&mut self.functions);
-        let mut places = HashMap::new();
         for seen in &functions {
             self.nops(seen);
             if !seen.is_nop() {
                 self.is_code(seen.new, &seen.name);
             }
-            if let Word::Known(old) = seen.old
-                && let Some(other) = places.insert(old, &seen.name)
-            {
-                self.found.add(
-                    Rule::X59,
-                    format!("{} and {other} are both at {old:#x}", seen.name),
-                );
-            }
         }
+        self.written_once(&functions);
         self.functions = functions;
         self.hooks();
         if self.options.version <= XenVersion::LAST_WITH_STATE
@@ -43,6 +33,40 @@ impl Loader<'_> {
         {
             self.found
                 .add(Rule::X60, format!("{FUNCTIONS} is not writable"));
+        }
+    }
+
+    /// X59: Xen keeps what is there before it writes, and puts it back in the order in which it
+    /// wrote. Where two write over each other, what the first wrote comes back last.
+    fn written_once(&mut self, functions: &[Seen]) {
+        let places = functions.iter().filter_map(|seen| {
+            let Word::Known(old) = seen.old else {
+                return None;
+            };
+            let kept = seen.old_bytes(self.options.xen).map_or(0, kept);
+            let size = if seen.is_nop() {
+                seen.new_size.saturating_sub(kept)
+            } else {
+                JUMP
+            };
+            // Two that only look at one place are in each other's way, too.
+            let size = u64::from(size.max(1));
+            let start = old.saturating_add(kept.into());
+            Some((start, start.saturating_add(size), &seen.name))
+        });
+        let mut places: Vec<_> = places.collect();
+        places.sort_by_key(|(start, ..)| *start);
+        let mut last: Option<(u64, &String)> = None;
+        for (start, end, name) in places {
+            if let Some((before, other)) = last
+                && start < before
+            {
+                let text = format!("{name} and {other} are both written at {start:#x}");
+                self.found.add(Rule::X59, text);
+            }
+            if last.is_none_or(|(before, _)| before < end) {
+                last = Some((end, name));
+            }
         }
     }
 
