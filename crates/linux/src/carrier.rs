@@ -37,6 +37,8 @@ pub(crate) struct Carrier<'p> {
     filters: Option<Filters>,
     /// True once the thread's registers point to the frame.
     away: bool,
+    /// True while it stands on its way out of a call of ours.
+    leaves_call: bool,
     /// True once the frame was used up by a function's return.
     returned: bool,
     /// Since when it has been held.
@@ -80,6 +82,7 @@ impl<'p> Carrier<'p> {
             gadgets,
             filters,
             away: false,
+            leaves_call: false,
             returned: false,
             since,
             _first: first,
@@ -105,6 +108,7 @@ impl<'p> Carrier<'p> {
         if !self.away {
             self.begin_way_back(&registers)?;
         }
+        self.leaves_call = false;
         self.thread.set_registers(&registers)
     }
 
@@ -144,6 +148,7 @@ impl<'p> Carrier<'p> {
         // Under load the thread may get no processor for long, but it will make the call.
         self.thread.run_to_system_call(CALL_PATIENCE)?;
         self.thread.run_to_system_call(CALL_PATIENCE)?;
+        self.leaves_call = true;
         if suspended {
             self.thread.suspend_filters(false)?;
         }
@@ -160,7 +165,12 @@ impl<'p> Carrier<'p> {
     /// Lets the thread go on as if nothing had happened. Returns how long it was held.
     pub(crate) fn leave(mut self) -> Result<Duration, TargetError> {
         if self.away {
-            self.thread.run_to_edge(CALL_PATIENCE)?;
+            // Who stands on the way out of a call is where it can be let go: the kernel looks for
+            // signals, and resumes the thread's own call, on the same way for whoever was traced
+            // (`__ptrace_unlink` in kernel/ptrace.c).
+            if !self.leaves_call {
+                self.thread.run_to_edge(CALL_PATIENCE)?;
+            }
             // The mask first: should this program die between the two, the frame is
             // still the way back.
             self.thread.set_signal_mask(self.mask)?;

@@ -171,9 +171,9 @@ fn one_thread_is_held_for_so_much() -> Result<()> {
         );
         let words = [&["apply", &patch, "-p", &pid][..], &["revert", "-p", &pid]];
         // Text is moved aside and edited, and then moved back, or given back.
-        let (swap, drop) = ((1, 6, 22), (1, 6, 21));
+        let (swap, drop) = ((1, 5, 20), (1, 5, 19));
         // Before the first time, another visit maps code and data.
-        let first = (2, 6 + 6, 22 + 21);
+        let first = (2, 5 + 5, 20 + 19);
         for round in [[first, drop], [swap, drop]] {
             for (words, (threads, stops, calls)) in words.iter().zip(round) {
                 let most = Held {
