@@ -14,6 +14,7 @@ use crate::memory::Memory;
 use crate::priority::First;
 use crate::ptrace::{RESTART_BLOCK, Standing, negative, restart};
 use crate::seccomp::Filters;
+use crate::sequence::is_inside;
 use crate::signal_frame::SignalFrame;
 
 /// How long a function of the target may take that we call.
@@ -56,6 +57,12 @@ impl<'p> Carrier<'p> {
         (since, first): (Instant, First),
     ) -> Result<Self, TargetError> {
         let registers = thread.held()?;
+        if thread.call().is_none() && is_inside(&thread, &process.memory, registers.rip) {
+            return Err(TargetError::NotNow(format!(
+                "thread {} is inside a restartable sequence",
+                thread.tid()
+            )));
+        }
         let mask = thread.signal_mask()?;
         let extended = thread.extended_state()?;
         let way_back = match gadgets.way_back {

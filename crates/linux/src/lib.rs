@@ -24,6 +24,7 @@ mod scan;
 mod search;
 mod seccomp;
 mod seize;
+mod sequence;
 mod signal_frame;
 mod stack_cache;
 mod stop;

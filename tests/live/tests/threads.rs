@@ -193,6 +193,21 @@ fn one_thread_is_held_for_so_much() -> Result<()> {
     })
 }
 
+/// The only thread is inside a restartable sequence most of the time. Led away in the middle it would end it as if
+/// nothing had come in between, so calls are made between two of them.
+#[test]
+fn inside_a_restartable_sequence() -> Result<()> {
+    in_workdir("sequence", |dir| {
+        let pair = Pair::build(dir, "sequence.c", Build::default())?;
+        let mut target = pair.start()?;
+        let patch = pair.patch()?;
+        for _ in 0..3 {
+            there_and_back(&pair, &patch, &mut target)?;
+        }
+        target.expect("broken", "0")
+    })
+}
+
 /// The list of threads is never complete: some are born while it is read, some are dead when they are visited.
 #[test]
 fn threads_born_and_dying() -> Result<()> {
