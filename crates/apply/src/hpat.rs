@@ -6,15 +6,21 @@
 //! checks come before the first write, a step that fails leaves everything as it was, and a patch
 //! can be taken back to the last byte.
 
+mod block;
 mod entries;
+mod host;
+mod lasting;
 mod live;
 mod preflight;
+mod record;
 mod table;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+pub use host::{Host, HostImage, Patched, Refitted, apply, identity, list, recover, revert};
 pub use preflight::Plan;
+pub use record::{EntryRecord, HotPatchRecord, Intent, PatchRecord, Witness, WordRecord};
 pub use table::SLOTS;
 
 use crate::{ApplyError, Loaded, Target};
@@ -108,8 +114,22 @@ impl PatchedImage {
         target: &mut dyn Target,
         patch: &Loaded,
     ) -> Result<Outcome, ApplyError> {
+        self.apply_before(target, patch, &mut |_, _| Ok(()))
+    }
+
+    /// The same where `witness` is told what is about to be done: before anything is written, and
+    /// again before anything becomes live.
+    ///
+    /// # Errors
+    /// As [`apply`](Self::apply), and what `witness` returns.
+    pub fn apply_before(
+        &mut self,
+        target: &mut dyn Target,
+        patch: &Loaded,
+        witness: &mut Witness<'_>,
+    ) -> Result<Outcome, ApplyError> {
         let plan = preflight::plan(self, target, patch)?;
-        self.carry_out(target, patch, plan)
+        self.carry_out(target, patch, plan, witness)
     }
 
     /// Takes the live patch back: each function is its own again in one store, and then, while
@@ -118,7 +138,22 @@ impl PatchedImage {
     /// # Errors
     /// When a place is not as it was left, or a step fails; then the patch is live as before.
     pub fn revert(&mut self, target: &mut dyn Target) -> Result<Outcome, ApplyError> {
+        self.revert_before(target, &mut |_, _| Ok(()))
+    }
+
+    /// The same where `witness` is told what is about to be done.
+    ///
+    /// # Errors
+    /// As [`revert`](Self::revert), and what `witness` returns.
+    pub fn revert_before(
+        &mut self,
+        target: &mut dyn Target,
+        witness: &mut Witness<'_>,
+    ) -> Result<Outcome, ApplyError> {
         let words = entries::restoring(self, target, |_| true)?;
+        let mut intent = self.intent(&Plan::default());
+        intent.words = words.iter().map(WordRecord::from).collect();
+        witness(target, &intent)?;
         let stopped = crate::pe::Word::make_live(target, &words)?;
         let mut outcome = Outcome {
             restored: words.len(),

@@ -18,8 +18,10 @@ pub struct Loaded {
     pub image: Arc<PeImage>,
     /// Where its first byte is.
     pub at: LiveAddr,
-    /// Bytes that are kept behind it for the address table; 0 where there is none.
+    /// Bytes that are kept for its address table; 0 where there is none.
     pub reserve: u64,
+    /// Where they are; `None` where they are right behind it, as Windows keeps them.
+    pub table: Option<LiveAddr>,
 }
 
 impl fmt::Debug for Loaded {

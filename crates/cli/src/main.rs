@@ -1,36 +1,60 @@
 //! The program `invivo`: repairs native programs while they run.
 //!
 //! Each command is a short function that calls the street; what it prints on
-//! standard output is data, everything else goes to standard error.
+//! standard output is data, everything else goes to standard error. Built for Windows it has the
+//! commands that concern processes there.
 
+#[cfg_attr(windows, path = "arguments/windows.rs")]
 mod arguments;
+#[cfg(not(windows))]
 mod chosen;
+#[cfg(not(windows))]
 mod commands;
+#[cfg(not(windows))]
 mod config;
+#[cfg(not(windows))]
 mod debug_files;
+#[cfg(not(windows))]
 mod everywhere;
 mod failure;
+#[cfg(not(windows))]
 mod images;
+#[cfg(not(windows))]
 mod live;
+#[cfg(not(windows))]
 mod objects;
+#[cfg_attr(windows, path = "windows/output.rs")]
 mod output;
+#[cfg(not(windows))]
 mod patch_file;
+#[cfg(not(windows))]
 mod repro;
+#[cfg(not(windows))]
 mod steps;
+#[cfg(not(windows))]
 mod timing;
+#[cfg(not(windows))]
 mod verdict;
+#[cfg(windows)]
+mod windows;
 
+#[cfg(not(windows))]
 use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::arguments::{Arguments, Command};
+use crate::arguments::Arguments;
+#[cfg(not(windows))]
+use crate::arguments::Command;
+#[cfg(not(windows))]
 use crate::commands::apply::Replaces;
 use crate::failure::Failure;
 use crate::output::Output;
+#[cfg(not(windows))]
 use crate::repro::Saving;
 
+#[cfg(not(windows))]
 fn main() -> ExitCode {
     let words: Vec<OsString> = std::env::args_os().collect();
     let words = match config::words(words) {
@@ -68,6 +92,24 @@ fn main() -> ExitCode {
     code
 }
 
+#[cfg(windows)]
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version are no errors; clap prints each where it belongs.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() {
+                failure::USAGE
+            } else {
+                0
+            });
+        }
+    };
+    let output = Output::new(&arguments);
+    ended(windows::run(&arguments, &output))
+}
+
 fn ended(result: Result<u8, Failure>) -> ExitCode {
     match result {
         Ok(code) => ExitCode::from(code),
@@ -78,6 +120,7 @@ fn ended(result: Result<u8, Failure>) -> ExitCode {
     }
 }
 
+#[cfg(not(windows))]
 fn run(arguments: &Arguments, output: &Output) -> Result<u8, Failure> {
     match &arguments.command {
         Command::Audit(audit) => commands::audit::run(audit, output),

@@ -3,6 +3,7 @@
 //! is led back to the base: unchanged functions by redirects, variables through
 //! the pointers that the compiler made for it (`__ref_…`), imports by their slots.
 
+mod marked;
 mod walk;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,6 +13,7 @@ use invivo_image::x86_64::decode;
 use invivo_image::{EntityId, Image, LinkAddr, Rva, demangle};
 
 use crate::Refused;
+pub use marked::{HotPatchMarks, Unmatched};
 use walk::Walk;
 
 /// Two places that belong together, one in each image, and what they are called.

@@ -20,7 +20,7 @@ mod references;
 mod validate;
 
 pub use entry::Entry;
-pub use final_image::{FinalPlan, Link, plan_final};
+pub use final_image::{FinalPlan, HotPatchMarks, Link, Unmatched, plan_final};
 pub use invivo_compare::{Judgement, Rule};
 pub use model::{
     Bound, Callout, Check, Contents, Digest, Direction, Hex, Identity, ImportVersion, Moment,

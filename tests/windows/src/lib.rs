@@ -6,6 +6,7 @@
 
 pub mod narrow;
 pub mod native;
+pub mod wine;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -76,6 +76,7 @@ impl Narrow {
             loaded.push(Loaded {
                 at: LiveAddr(*at),
                 reserve: 0,
+                table: None,
                 image: Arc::new(image.clone()),
             });
         }

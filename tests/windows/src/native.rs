@@ -64,6 +64,7 @@ impl Mapped {
         let loaded = Loaded {
             at: view.at(),
             reserve: TABLE,
+            table: None,
             image: Arc::new(image),
         };
         Ok(Mapped { loaded, view })

@@ -39,6 +39,34 @@ pub(super) fn check_known(
     at: u32,
     entry: &Entry,
 ) -> Result<(), ApplyError> {
+    match changed(target, base, at, entry)? {
+        None => Ok(()),
+        Some(place) => {
+            let function = base.address(at)?;
+            refused(format!(
+                "somebody changed {place}, which belongs to the patched function at {function}"
+            ))
+        }
+    }
+}
+
+/// True if an entry is as it was left.
+pub(super) fn intact(
+    target: &dyn Target,
+    base: &Loaded,
+    at: u32,
+    entry: &Entry,
+) -> Result<bool, ApplyError> {
+    Ok(changed(target, base, at, entry)?.is_none())
+}
+
+/// The first place of an entry that is not as it was left.
+fn changed(
+    target: &dyn Target,
+    base: &Loaded,
+    at: u32,
+    entry: &Entry,
+) -> Result<Option<LiveAddr>, ApplyError> {
     let function = base.address(at)?;
     let slot = Slot::of(base, entry.index);
     let mut expected = slot.approach(function)?.to_vec();
@@ -53,12 +81,10 @@ pub(super) fn check_known(
         (slot.pointer, pointer(base, entry.to)?),
     ] {
         if !target.holds(place, &expected)? {
-            return refused(format!(
-                "somebody changed {place}, which belongs to the patched function at {function}"
-            ));
+            return Ok(Some(place));
         }
     }
-    Ok(())
+    Ok(None)
 }
 
 /// The seven bytes around the begin of a function that nothing was done to; refuses one that is

@@ -6,6 +6,7 @@ use std::time::Duration;
 use invivo_image::LiveAddr;
 
 use super::preflight::Plan;
+use super::record::{Witness, WordRecord};
 use super::table::Slot;
 use super::{Outcome, PatchedImage};
 use crate::pe::{Journal, Word, when_nobody_is_in};
@@ -17,17 +18,24 @@ impl PatchedImage {
         target: &mut dyn Target,
         patch: &Loaded,
         plan: Plan,
+        witness: &mut Witness<'_>,
     ) -> Result<Outcome, ApplyError> {
+        let mut intent = self.intent(&plan);
+        witness(target, &intent)?;
         let mut patch_side = Journal::default();
         let mut base_side = Journal::default();
         let prepared = prepare(target, &mut patch_side, &plan.reverse)
             .and_then(|()| prepare(target, &mut base_side, &plan.forward));
+        let prepared = prepared.map_err(ApplyError::from).and_then(|()| {
+            intent.words = plan.words.iter().map(WordRecord::from).collect();
+            witness(target, &intent)
+        });
         if let Err(error) = prepared {
             // Nothing leads to any of it yet.
             let undone = base_side
                 .undo(target)
                 .and_then(|()| patch_side.undo(target));
-            return Err(after(error.into(), undone));
+            return Err(after(error, undone));
         }
         let stopped = match Word::make_live(target, &plan.words) {
             Ok(stopped) => stopped,
@@ -127,7 +135,7 @@ impl PatchedImage {
 }
 
 /// Where a thread can be between a function of the base and a patch.
-fn ways(base: &Loaded, function: LiveAddr, index: u32) -> [Range<LiveAddr>; 2] {
+pub(super) fn ways(base: &Loaded, function: LiveAddr, index: u32) -> [Range<LiveAddr>; 2] {
     let slot = Slot::of(base, index).code;
     [
         LiveAddr(function.0 - 5)..function,

@@ -37,7 +37,8 @@ impl Slot {
     /// The entry with a number below the capacity.
     pub(super) fn of(image: &Loaded, index: u32) -> Slot {
         let offset = u64::from(index / SLOTS) * PAIR + 8 * u64::from(index % SLOTS);
-        let code = LiveAddr(image.end().0.saturating_add(offset));
+        let table = image.table.unwrap_or(image.end());
+        let code = LiveAddr(table.0.saturating_add(offset));
         Slot {
             code,
             pointer: LiveAddr(code.0.saturating_add(TO_POINTER)),

@@ -18,6 +18,7 @@ pub(crate) fn load(target: &mut MemoryTarget, image: PeImage, at: u64) -> Loaded
     let loaded = Loaded {
         at: LiveAddr(at),
         reserve: RESERVE,
+        table: None,
         image: Arc::new(image),
     };
     let image = &loaded.image;

@@ -24,6 +24,9 @@ const NOT_TRACED: [&str; 16] = [
     "keep_layout",
     "hook",
     "emit_functions_file",
+    "functions_file",
+    "functions_list",
+    "object",
     "splice",
     "label",
     "callout",
@@ -103,6 +106,18 @@ pub(crate) struct Build {
     /// one per line, as `-fms-secure-hotpatch-functions-file=FILE` reads them.
     #[arg(long, value_name = "FILE")]
     pub(crate) emit_functions_file: Option<PathBuf>,
+    /// For Windows images: the file that the fixed build was compiled with, one function per line;
+    /// what changed is held against it.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) functions_file: Option<PathBuf>,
+    /// For Windows images: the functions that the fixed build was compiled for, separated by commas;
+    /// together with those of --functions-file and --object.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub(crate) functions_list: Vec<String>,
+    /// For Windows images: an object file of the fixed build, which tells what was compiled for hot
+    /// patching; may be given several times. LLVM's linker leaves that out of PDB files.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) object: Vec<PathBuf>,
     /// For --format livepatch and --trace: the xen-syms of the hypervisor that runs, or for the
     /// former its .map file. With it, the base's functions are held against the hypervisor's
     /// code, and what is static in a file is found.

@@ -69,6 +69,12 @@ pub(crate) fn run(build: &Build, output: &Output) -> Result<u8, Failure> {
         let text = "patch modules of older Windows are made of Windows images only";
         return Err(Failure::new(USAGE, text).hint("leave --format hotp1 and --hook out"));
     }
+    let lists = build.functions_file.is_some() || !build.functions_list.is_empty();
+    if lists || !build.object.is_empty() {
+        let text = "only functions of Windows images are compiled for hot patching";
+        return Err(Failure::new(USAGE, text)
+            .hint("leave --functions-file, --functions-list and --object out"));
+    }
     if build.emit_functions_file.is_some() {
         let text = "functions are named to compilers of Windows images only";
         return Err(Failure::new(USAGE, text).hint("leave --emit-functions-file out"));

@@ -1,17 +1,20 @@
 //! `invivo build` for Windows images: the fixed build with metadata that make it a patch.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use invivo_compare::{Comparison, Finding};
 use invivo_format::hotp1::{self, HookShape};
 use invivo_format::hpat::{self, Options, PlaceError, validate};
-use invivo_image::pe::{PeError, PeImage};
-use invivo_patch::FinalPlan;
+use invivo_image::demangle;
+use invivo_image::pe::{HotPatchObject, PeError, PeImage};
+use invivo_patch::{FinalPlan, HotPatchMarks};
 use sha2::{Digest as _, Sha256};
 
 use super::build::{Built, refused};
 use crate::arguments::{Build, Format};
 use crate::failure::{Failure, REFUSED, USAGE};
+use crate::images::read_file;
 use crate::output::Output;
 use crate::patch_file::store;
 use crate::verdict::FinalVerdict;
@@ -33,6 +36,7 @@ pub(crate) fn run(build: &Build, c: &Comparison<'_>, output: &Output) -> Result<
         store(path, functions(c).as_bytes())?;
     }
     let verdict = FinalVerdict::of(c);
+    hold_against_marks(build, c)?;
     let plan = match verdict.plan {
         Ok(plan) => plan,
         Err(error) => return refused(&error, output),
@@ -103,6 +107,48 @@ pub(crate) fn run(build: &Build, c: &Comparison<'_>, output: &Output) -> Result<
         super::diff::print_findings(&built.findings);
     })?;
     Ok(0)
+}
+
+/// The functions that the fixed build was compiled for, by all who tell: lists, object files, and
+/// the PDB file. Where nobody tells there is nothing to hold.
+fn marked(build: &Build, c: &Comparison<'_>) -> Result<BTreeSet<String>, Failure> {
+    let mut marked: BTreeSet<String> = build.functions_list.iter().cloned().collect();
+    if let Some(path) = &build.functions_file {
+        let text = String::from_utf8_lossy(&read_file(path)?).into_owned();
+        // Compilers take each line as it is, and pass over names that they do not know.
+        let lines = text.lines().filter(|line| !line.is_empty());
+        marked.extend(lines.map(str::to_owned));
+    }
+    for path in &build.object {
+        let object = HotPatchObject::parse(&read_file(path)?)
+            .map_err(|error| Failure::new(USAGE, format!("{}: {error}", path.display())))?;
+        marked.extend(object.functions);
+    }
+    let facts = c.fixed.pdb.iter();
+    marked.extend(facts.flat_map(|facts| facts.hot_patch_functions.iter().cloned()));
+    Ok(marked)
+}
+
+/// Refuses a fixed build that was compiled for other functions than those that changed.
+fn hold_against_marks(build: &Build, c: &Comparison<'_>) -> Result<(), Failure> {
+    let marked = marked(build, c)?;
+    if marked.is_empty() {
+        return Ok(());
+    }
+    let marks = HotPatchMarks::new(c, &marked);
+    if marks.agree() {
+        return Ok(());
+    }
+    let mut text = "other functions were compiled for hot patching than changed:".to_owned();
+    for (what, functions) in [("missing", &marks.missing), ("surplus", &marks.surplus)] {
+        for one in functions {
+            text.push_str(&format!("\n  {what}: {} {}", demangle(&one.name), one.why));
+        }
+    }
+    Err(Failure::new(REFUSED, text).hint(
+        "write the list with --emit-functions-file FILE, and build the fixed source again with \
+         -fms-secure-hotpatch-functions-file=FILE",
+    ))
 }
 
 /// A patch module of older Windows.

@@ -34,6 +34,17 @@ pub struct PdbSymbol {
     pub module: Option<Arc<str>>,
     /// How it is called, for functions.
     pub prototype: Option<String>,
+    /// What was inlined in it, for functions; outer ones come before those inside them.
+    pub inlined: Vec<InlinedFunction>,
+}
+
+/// A function that was inlined in another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InlinedFunction {
+    /// As the source calls it.
+    pub name: String,
+    /// The one of the same list that it was inlined in; `None` for the function itself.
+    pub within: Option<usize>,
 }
 
 /// What a PDB file tells.
@@ -65,6 +76,31 @@ pub struct PdbFacts {
     pub(crate) functions: BTreeMap<LinkAddr, (String, String)>,
     /// Functions that were compiled for hot patching.
     pub hot_patch_functions: Vec<String>,
+    /// What was inlined in functions.
+    pub(crate) inlined: BTreeMap<LinkAddr, Vec<InlinedFunction>>,
+}
+
+impl PdbFacts {
+    /// What was inlined in the function that begins at `at`: each chain from the outermost to the
+    /// one that the names end with.
+    #[must_use]
+    pub fn inlined(&self, at: LinkAddr) -> Vec<Vec<&str>> {
+        /// Longer chains are told from their inner end on.
+        const LONGEST: usize = 16;
+        let list = self.inlined.get(&at).map_or(&[][..], Vec::as_slice);
+        let chains = (0..list.len()).map(|last| {
+            let mut next = Some(last);
+            let chain = std::iter::from_fn(|| {
+                let one = list.get(next?)?;
+                next = one.within;
+                Some(&*one.name)
+            });
+            let mut chain: Vec<&str> = chain.take(LONGEST).collect();
+            chain.reverse();
+            chain
+        });
+        chains.collect()
+    }
 }
 
 fn broken(error: impl std::fmt::Display) -> PeError {

@@ -374,8 +374,14 @@ impl<'p> Symbols<'p> {
             let prototype = symbol.prototype.clone()?;
             Some((self.place(symbol)?, (symbol.name.clone(), prototype)))
         });
+        let inlined = pdb
+            .symbols
+            .iter()
+            .filter(|symbol| !symbol.inlined.is_empty());
+        let inlined = inlined.filter_map(|one| Some((self.place(one)?, one.inlined.clone())));
         PdbFacts {
             types: pdb.types.clone(),
+            inlined: inlined.collect(),
             functions: functions.collect(),
             hot_patch_functions: pdb.hot_patch_functions.clone(),
         }

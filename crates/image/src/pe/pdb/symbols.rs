@@ -6,7 +6,7 @@ use ms_codeview::syms::{OffsetSegment, Sym, SymData, SymIter, SymKind};
 use ms_pdb::Pdb as File;
 
 use super::types::Types;
-use super::{Pdb, PdbSymbol, broken};
+use super::{InlinedFunction, Pdb, PdbSymbol, broken};
 use crate::pe::PeError;
 
 pub(super) fn read(file: &File<Vec<u8>>, types: &Types, pdb: &mut Pdb) -> Result<(), PeError> {
@@ -20,8 +20,9 @@ pub(super) fn read(file: &File<Vec<u8>>, types: &Types, pdb: &mut Pdb) -> Result
         let words = file.read_module_symbols(&module).map_err(broken)?;
         let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
         let name: Arc<str> = module_name(&module.module_name().to_string()).into();
+        let mut inside = Inside::default();
         for symbol in SymIter::for_module_syms(&bytes) {
-            of_module(&symbol, &name, types, pdb);
+            of_module(&symbol, &name, types, &mut inside, pdb);
         }
     }
     let globals = file.read_gss().map_err(broken)?;
@@ -63,10 +64,37 @@ fn placed(name: String, at: OffsetSegment) -> PdbSymbol {
         is_global: false,
         module: None,
         prototype: None,
+        inlined: Vec::new(),
     }
 }
 
-fn of_module(symbol: &Sym<'_>, module: &Arc<str>, types: &Types, pdb: &mut Pdb) {
+/// The function that is being read, and the inlined ones that are open in it.
+#[derive(Default)]
+struct Inside {
+    function: Option<usize>,
+    open: Vec<Option<usize>>,
+}
+
+impl Inside {
+    fn opens(&mut self, item: u32, types: &Types, pdb: &mut Pdb) {
+        let within = self.open.iter().rev().find_map(|one| *one);
+        let function = self.function.and_then(|index| pdb.symbols.get_mut(index));
+        let name = types.inlined(item);
+        let opened = function.zip(name).map(|(function, name)| {
+            function.inlined.push(InlinedFunction { name, within });
+            function.inlined.len() - 1
+        });
+        self.open.push(opened);
+    }
+}
+
+fn of_module(
+    symbol: &Sym<'_>,
+    module: &Arc<str>,
+    types: &Types,
+    inside: &mut Inside,
+    pdb: &mut Pdb,
+) {
     match symbol.parse() {
         Ok(SymData::Proc(function)) => {
             let mut found = placed(function.name.to_string(), function.fixed.offset_segment);
@@ -75,7 +103,16 @@ fn of_module(symbol: &Sym<'_>, module: &Arc<str>, types: &Types, pdb: &mut Pdb) 
             found.is_global = matches!(symbol.kind, SymKind::S_GPROC32 | SymKind::S_GPROC32_ID);
             found.module = Some(Arc::clone(module));
             found.prototype = Some(types.prototype(function.fixed.proc_type.get()));
+            *inside = Inside {
+                function: Some(pdb.symbols.len()),
+                open: Vec::new(),
+            };
             pdb.symbols.push(found);
+        }
+        Ok(SymData::InlineSite(site)) => inside.opens(site.fixed.inlinee.get(), types, pdb),
+        Ok(SymData::InlineSite2(site)) => inside.opens(site.fixed.inlinee.get(), types, pdb),
+        Ok(SymData::InlineSiteEnd) => {
+            inside.open.pop();
         }
         Ok(SymData::Data(data)) => {
             let mut found = placed(data.name.to_string(), data.header.offset_segment);

@@ -21,6 +21,8 @@ const LONGEST: usize = 1 << 12;
 
 pub(super) struct Types {
     stream: TypeStream<Vec<u8>>,
+    /// What functions are called that were inlined; older linkers write none of it.
+    items: Option<TypeStream<Vec<u8>>>,
     /// Sizes of types that are only named where they are used.
     sizes: OnceCell<HashMap<String, u64>>,
 }
@@ -32,10 +34,24 @@ impl Types {
         if u64::from(stream.num_types()) > stream.type_records_bytes().len() as u64 / 4 {
             return Err(broken("it counts more types than it has"));
         }
+        let items = file.read_ipi_stream().ok().filter(|items| {
+            u64::from(items.num_types()) <= items.type_records_bytes().len() as u64 / 4
+        });
         Ok(Types {
             stream,
+            items,
             sizes: OnceCell::new(),
         })
+    }
+
+    /// The name of a function that was inlined.
+    pub(super) fn inlined(&self, item: u32) -> Option<String> {
+        let record = self.items.as_ref()?.record(TypeIndex(item)).ok()?;
+        match record.parse().ok()? {
+            TypeData::FuncId(function) => Some(function.name.to_string()),
+            TypeData::MFuncId(function) => Some(function.name.to_string()),
+            _ => None,
+        }
     }
 
     fn get(&self, at: TypeIndex) -> Option<TypeData<'_>> {

@@ -1,0 +1,239 @@
+//! Hot patches that outlast the tool: made live in a process of Windows by one run of it, listed,
+//! replaced and taken back by others.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use invivo_format::hpat;
+use invivo_image::LiveAddr;
+use invivo_image::pe::PeImage;
+
+use super::Outcome;
+use super::block::Block;
+use super::lasting::Lasting;
+use super::record::HotPatchRecord;
+use crate::{ApplyError, Protection, Target, TargetError, refused};
+
+/// An image that is loaded in a process of Windows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostImage {
+    /// Its file.
+    pub path: String,
+    /// Where it is.
+    pub range: Range<LiveAddr>,
+}
+
+/// What a process of Windows can do besides.
+pub trait Host: Target {
+    /// Its images.
+    ///
+    /// # Errors
+    /// When it is gone or may not be looked at.
+    fn images(&self) -> Result<Vec<HostImage>, TargetError>;
+
+    /// The file of an image.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    fn file(&self, path: &str) -> Result<Vec<u8>, TargetError>;
+
+    /// Lets the loader map an image and relocate it, and run nothing of it. Returns where it is.
+    ///
+    /// # Errors
+    /// When it cannot be loaded.
+    fn load(&mut self, path: &str) -> Result<LiveAddr, TargetError>;
+
+    /// Takes back one [`load`](Self::load).
+    ///
+    /// # Errors
+    /// When the loader refuses.
+    fn unload(&mut self, at: LiveAddr) -> Result<(), TargetError>;
+
+    /// Makes memory that may be read and written, so near that jumps of 32 bits lead from all of
+    /// an image to all of it.
+    ///
+    /// # Errors
+    /// When there is no room.
+    fn reserve(&mut self, near: &Range<LiveAddr>, size: u64) -> Result<LiveAddr, TargetError>;
+
+    /// Gives memory that [`reserve`](Self::reserve) made back.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    fn release(&mut self, at: LiveAddr) -> Result<(), TargetError>;
+
+    /// Changes what may be done with pages that [`reserve`](Self::reserve) made.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    fn protect(
+        &mut self,
+        range: Range<LiveAddr>,
+        protection: Protection,
+    ) -> Result<(), TargetError>;
+
+    /// Where memory begins that [`reserve`](Self::reserve) may have made.
+    ///
+    /// # Errors
+    /// When the process is gone or may not be looked at.
+    fn reserved(&self) -> Result<Vec<LiveAddr>, TargetError>;
+}
+
+/// A patched base, as far as one looks.
+#[derive(Clone, Debug)]
+pub struct Patched {
+    pub(super) block: Block,
+    /// What was done.
+    pub record: HotPatchRecord,
+}
+
+/// What was done with a base.
+#[derive(Clone, Debug)]
+pub struct Refitted {
+    /// The base's file.
+    pub base: String,
+    /// The patch's sequence number; 0 where none is live any more.
+    pub sequence: u32,
+    /// What the engine did.
+    pub outcome: Outcome,
+    /// True if a tool that died had left something in the middle.
+    pub settled: bool,
+    /// Patches whose memory was given back, and why others' was not.
+    pub unloaded: Vec<(String, Option<String>)>,
+}
+
+/// All patched bases of a process.
+///
+/// # Errors
+/// When the process is gone or may not be looked at.
+pub fn list(host: &dyn Host) -> Result<Vec<Patched>, ApplyError> {
+    let mut found = Vec::new();
+    for at in host.reserved()? {
+        if let Some((block, record)) = Block::open(host, at)? {
+            found.push(Patched { block, record });
+        }
+    }
+    Ok(found)
+}
+
+/// Makes the final image in `path` live in a process that has its base loaded.
+///
+/// # Errors
+/// When it breaks a rule, when no image or more than one is its base, or when a step fails; then
+/// the process is as before.
+pub fn apply(host: &mut dyn Host, path: &str, applied_by: &str) -> Result<Refitted, ApplyError> {
+    let patch = parse(path, host.file(path)?)?;
+    let metadata = hpat::read(&patch)
+        .or_else(|error| refused(format!("{path}: {error}")))?
+        .patch;
+    let [of] = &metadata.bases[..] else {
+        return refused("A06: the patch is not for exactly one base");
+    };
+    let wanted = (of.time_stamp, of.checksum);
+    let images = host.images()?;
+    let mut bases = images
+        .iter()
+        .filter(|image| identity(host, image.range.start) == Some(wanted));
+    let (base, None) = (bases.next(), bases.next()) else {
+        return refused("the base is loaded more than once");
+    };
+    let Some(base) = base else {
+        return Err(TargetError::Unsupported(format!(
+            "no image of {} is the build that the patch is for (time stamp {:#x}, checksum {:#x})",
+            host.describe(),
+            wanted.0,
+            wanted.1
+        ))
+        .into());
+    };
+    let mut lasting = Lasting::open(host, base, applied_by)?;
+    let result = lasting.apply(path, patch, metadata.sequence);
+    lasting.leave_if_unused();
+    result
+}
+
+/// Takes the patch of each base back; with `unload` the memory of patches that nobody needs, too.
+///
+/// # Errors
+/// When something is not as it was left, or a step fails.
+pub fn revert(
+    host: &mut dyn Host,
+    unload: bool,
+    applied_by: &str,
+) -> Result<Vec<Refitted>, ApplyError> {
+    let mut all = Vec::new();
+    for patched in list(host)? {
+        let base = image_at(host, patched.record.at)?;
+        let mut lasting = Lasting::open(host, &base, applied_by)?;
+        let was_live = lasting.state.sequence() != 0;
+        let mut done = if was_live {
+            lasting.revert()?
+        } else {
+            lasting.nothing()
+        };
+        if unload {
+            done.unloaded = lasting.unload()?;
+        }
+        lasting.leave_if_unused();
+        if was_live || done.settled || !done.unloaded.is_empty() {
+            all.push(done);
+        }
+    }
+    Ok(all)
+}
+
+/// Undoes what a tool that died left in the middle; tells which bases were settled.
+///
+/// # Errors
+/// When something is not as it was left, or a step fails.
+pub fn recover(host: &mut dyn Host, applied_by: &str) -> Result<Vec<Refitted>, ApplyError> {
+    let mut settled = Vec::new();
+    for patched in list(host)? {
+        let base = image_at(host, patched.record.at)?;
+        let lasting = Lasting::open(host, &base, applied_by)?;
+        if lasting.settled {
+            settled.push(lasting.nothing());
+        }
+    }
+    Ok(settled)
+}
+
+fn image_at(host: &dyn Host, at: u64) -> Result<HostImage, ApplyError> {
+    let images = host.images()?;
+    let found = images.into_iter().find(|image| image.range.start.0 == at);
+    found.map_or_else(
+        || {
+            refused(format!(
+                "the patched image at {at:#x} is not loaded any more"
+            ))
+        },
+        Ok,
+    )
+}
+
+pub(super) fn parse(path: &str, bytes: Vec<u8>) -> Result<PeImage, ApplyError> {
+    PeImage::parse(Arc::from(bytes)).or_else(|error| refused(format!("{path}: {error}")))
+}
+
+/// `TimeDateStamp` and `CheckSum` of the image in memory that begins at `at`.
+#[must_use]
+pub fn identity(target: &dyn Target, at: LiveAddr) -> Option<(u32, u32)> {
+    let word = |offset: u64| {
+        let mut word = [0; 4];
+        let at = at.checked_add(offset)?;
+        target.read(at, &mut word).ok()?;
+        Some(u32::from_le_bytes(word))
+    };
+    let header = u64::from(word(0x3c)?);
+    // The signature and TimeDateStamp's place; the optional header begins 0x18 bytes on.
+    Some((word(header + 8)?, word(header + 0x18 + 0x40)?))
+}
+
+impl Refitted {
+    /// How long all threads stood.
+    #[must_use]
+    pub fn stopped(&self) -> Duration {
+        self.outcome.stopped
+    }
+}

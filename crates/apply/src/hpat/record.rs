@@ -1,0 +1,221 @@
+//! What stands in the target's own memory about its hot patches: the next run of the tool knows
+//! from it what was done, and undoes what a run that died left in the middle.
+
+use std::collections::BTreeMap;
+
+use invivo_image::LiveAddr;
+use serde::{Deserialize, Serialize};
+
+use super::entries::intact;
+use super::live::ways;
+use super::preflight::Plan;
+use super::table::{ENTRY, Slot};
+use super::{Entry, PatchedImage};
+use crate::pe::{Word, bytes};
+use crate::{ApplyError, Loaded, Target, refused};
+
+/// Is told what is about to be done, while nothing of it is done.
+pub type Witness<'w> = dyn FnMut(&mut dyn Target, &Intent) -> Result<(), ApplyError> + 'w;
+
+/// A function of a base that leads, or led, through the address table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EntryRecord {
+    /// Where it is in the base.
+    pub at: u32,
+    /// Its place in the address table.
+    pub index: u32,
+    /// What it leads to.
+    pub to: u64,
+    /// The five bytes before it and its first two, as they were.
+    pub original: [u8; 7],
+    /// True if calls of it go there now.
+    pub live: bool,
+}
+
+/// A word that one store changes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WordRecord {
+    /// Its address.
+    pub at: u64,
+    /// What is there before the store.
+    pub old: Vec<u8>,
+    /// What is there after it.
+    pub new: Vec<u8>,
+}
+
+impl From<&Word> for WordRecord {
+    fn from(word: &Word) -> WordRecord {
+        WordRecord {
+            at: word.at.0,
+            old: word.old.clone(),
+            new: word.new.clone(),
+        }
+    }
+}
+
+/// What is about to be done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Intent {
+    /// The base's entries as they are, and those that are new; none of these is live yet.
+    pub entries: Vec<EntryRecord>,
+    /// What becomes live, in order; none before all that it needs is in place.
+    pub words: Vec<WordRecord>,
+}
+
+/// A patch that was led to a base.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PatchRecord {
+    /// The file that it was loaded from, as the target knows it.
+    pub path: String,
+    /// Its `TimeDateStamp`.
+    pub time_stamp: u32,
+    /// Its `CheckSum`.
+    pub checksum: u32,
+    /// Where it is.
+    pub at: u64,
+    /// Where its own address table is; 0 where it has none.
+    pub table: u64,
+    /// Its sequence number.
+    pub sequence: u32,
+    /// True once all of it leads to the base.
+    pub led: bool,
+}
+
+/// A base and what was done to it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HotPatchRecord {
+    /// What wrote it, such as `invivo 0.1.0`.
+    pub applied_by: String,
+    /// The base's file, as the target knows it.
+    pub path: String,
+    /// Its `TimeDateStamp`.
+    pub time_stamp: u32,
+    /// Its `CheckSum`.
+    pub checksum: u32,
+    /// Where it is.
+    pub at: u64,
+    /// Where its address table is.
+    pub table: u64,
+    /// Bytes of the table.
+    pub reserve: u64,
+    /// The sequence number of the live patch; 0 where none is.
+    pub sequence: u32,
+    /// Patches that are in memory.
+    pub patches: Vec<PatchRecord>,
+    /// Entries of the base.
+    pub entries: Vec<EntryRecord>,
+    /// What was about to become live when this was written.
+    pub words: Vec<WordRecord>,
+}
+
+impl PatchedImage {
+    /// The base as a record has it; `led` are its patches that lead there.
+    ///
+    /// Undone first is what a tool that died left in the middle: functions go where they went
+    /// before, and entries that are only there in part are taken away. True if there was any.
+    ///
+    /// # Errors
+    /// When somebody else changed what the record is about, or it cannot be undone.
+    pub fn settle(
+        target: &mut dyn Target,
+        base: Loaded,
+        led: Vec<Loaded>,
+        record: &HotPatchRecord,
+    ) -> Result<(PatchedImage, bool), ApplyError> {
+        let mut undo = Vec::new();
+        for word in record.words.iter().rev() {
+            let at = LiveAddr(word.at);
+            if target.holds(at, &word.old)? {
+                continue;
+            }
+            if !target.holds(at, &word.new)? {
+                return refused(format!("somebody changed {at}, which belongs to a patch"));
+            }
+            undo.push(Word {
+                at,
+                old: word.new.clone(),
+                new: word.old.clone(),
+            });
+        }
+        Word::make_live(target, &undo)?;
+        let mut state = PatchedImage {
+            base,
+            entries: BTreeMap::new(),
+            led,
+            sequence: record.sequence,
+        };
+        let mut settled = !record.words.is_empty();
+        for entry in &record.entries {
+            let (at, entry) = (entry.at, Entry::from(entry));
+            if entry.live || intact(target, &state.base, at, &entry)? {
+                state.entries.insert(at, entry);
+            } else {
+                state.take_away(target, at, &entry)?;
+                settled = true;
+            }
+        }
+        Ok((state, settled))
+    }
+
+    /// Takes away what there is of an entry that nothing leads to: it was being made, or being
+    /// taken away after all threads were seen elsewhere.
+    fn take_away(&self, target: &mut dyn Target, at: u32, entry: &Entry) -> Result<(), ApplyError> {
+        let function = self.base.address(at)?;
+        let now: [u8; 2] = bytes(target, function)?;
+        if now == ENTRY {
+            return refused(format!("somebody hooked the function at {function}"));
+        }
+        let [before, _] = ways(&self.base, function, entry.index);
+        let slot = Slot::of(&self.base, entry.index);
+        target.write(before.start, &entry.original[..5])?;
+        target.write(slot.code, &[0; 8])?;
+        target.write(slot.pointer, &[0; 8])?;
+        Ok(())
+    }
+
+    /// Its entries as a record holds them.
+    #[must_use]
+    pub fn entries(&self) -> Vec<EntryRecord> {
+        let entries = self.entries.iter();
+        entries.map(|(at, entry)| entry.record(*at)).collect()
+    }
+
+    /// What a plan is about to do, but for the words.
+    pub(super) fn intent(&self, plan: &Plan) -> Intent {
+        let mut entries = self.entries();
+        for (at, entry) in &plan.entries {
+            if !self.entries.contains_key(at) {
+                let mut record = entry.record(*at);
+                record.live = false;
+                entries.push(record);
+            }
+        }
+        Intent {
+            entries,
+            words: Vec::new(),
+        }
+    }
+}
+
+impl Entry {
+    fn record(&self, at: u32) -> EntryRecord {
+        EntryRecord {
+            at,
+            index: self.index,
+            to: self.to,
+            original: self.original,
+            live: self.live,
+        }
+    }
+}
+
+impl From<&EntryRecord> for Entry {
+    fn from(record: &EntryRecord) -> Entry {
+        Entry {
+            index: record.index,
+            to: record.to,
+            original: record.original,
+            live: record.live,
+        }
+    }
+}

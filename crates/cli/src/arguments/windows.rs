@@ -1,0 +1,98 @@
+//! The command line of the program for Windows.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Repairs native programs while they run: hot patches of Windows images.
+///
+/// Makes a final image, as `invivo build` writes it on Linux, live in running processes, without
+/// the hot-patch service of the kernel, and can take it back.
+#[derive(Debug, Parser)]
+#[command(name = "invivo", version, max_term_width = 100)]
+pub(crate) struct Arguments {
+    /// Print one JSON object on standard output instead of text.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Print only data and errors.
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+    /// Use colour.
+    #[arg(long, global = true, value_enum, default_value = "auto")]
+    pub(crate) color: Color,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// When to use colour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Color {
+    /// On a terminal.
+    Auto,
+    /// Also elsewhere.
+    Always,
+    /// Not at all.
+    Never,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make a final image live in running processes, in the place of the one before it.
+    #[command(after_help = "Example:\n  invivo apply server_hotpatch.dll --pid 1234")]
+    Apply(Apply),
+    /// Take patches back, byte for byte.
+    #[command(after_help = "Example:\n  invivo revert --pid 1234 --unload")]
+    Revert(Revert),
+    /// Finish or undo what a tool that died left; every apply and revert begins with it.
+    #[command(after_help = "Example:\n  invivo recover --pid 1234")]
+    Recover(Processes),
+    /// Which patches are live where; changes nothing.
+    #[command(after_help = "Example:\n  invivo list --json")]
+    List(List),
+    /// Which processes run the base of a final image, and which are patched; changes nothing.
+    #[command(after_help = "Example:\n  invivo status server_hotpatch.dll")]
+    Status(Status),
+}
+
+/// Which processes.
+#[derive(Debug, Args)]
+pub(crate) struct Processes {
+    /// A process; may be given several times.
+    #[arg(short, long = "pid", value_name = "PID", required = true,
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) pid: Vec<u32>,
+    /// How many seconds to wait for another tool at the same process.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10,
+          value_parser = clap::value_parser!(u32).range(0..=86_400))]
+    pub(crate) timeout: u32,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Apply {
+    /// The final image; it stays where it is for as long as it is loaded.
+    pub(crate) patch: PathBuf,
+    #[command(flatten)]
+    pub(crate) processes: Processes,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Revert {
+    #[command(flatten)]
+    pub(crate) processes: Processes,
+    /// Let the loader unload the patches, too, where it is proved that nobody needs them.
+    #[arg(long)]
+    pub(crate) unload: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct List {
+    /// Only this process; may be given several times [default: every process that can be read].
+    #[arg(short, long = "pid", value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) pid: Vec<u32>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Status {
+    /// The final image.
+    pub(crate) patch: PathBuf,
+}

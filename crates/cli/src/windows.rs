@@ -1,0 +1,312 @@
+//! The commands of the program for Windows.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use invivo_apply::TargetError;
+use invivo_apply::hpat::{self, Host, HotPatchRecord, Refitted};
+use invivo_format::hpat::{HotPatch, read};
+use invivo_image::pe::PeImage;
+use invivo_windows::{Access, Process, processes};
+use serde::Serialize;
+
+use crate::arguments::{Apply, Arguments, Command, List, Processes, Revert, Status};
+use crate::failure::{Failure, REFUSED, USAGE};
+use crate::output::{Output, milliseconds};
+
+const WE: &str = concat!("invivo ", env!("CARGO_PKG_VERSION"));
+
+pub(crate) fn run(arguments: &Arguments, output: &Output) -> Result<u8, Failure> {
+    match &arguments.command {
+        Command::Apply(apply) => self::apply(apply, output),
+        Command::Revert(revert) => self::revert(revert, output),
+        Command::Recover(processes) => recover(processes, output),
+        Command::List(list) => self::list(list, output),
+        Command::Status(status) => self::status(status, output),
+    }
+}
+
+/// What was done with one base of a process.
+#[derive(Debug, Serialize)]
+struct Done {
+    pid: u32,
+    /// `applied`, `reverted` or `settled`.
+    state: &'static str,
+    base: String,
+    /// Of the patch that is live now; 0 where none is.
+    sequence: u32,
+    fresh: usize,
+    replaced: usize,
+    restored: usize,
+    /// True if jumps that nothing leads to had to be left, since a thread was always there.
+    left: bool,
+    /// True if a tool that died had left something in the middle.
+    settled: bool,
+    /// Patches that were to be unloaded, and why they were not.
+    unloaded: Vec<(String, Option<String>)>,
+    wall_us: u64,
+    stopped_us: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Outcomes {
+    schema: &'static str,
+    processes: Vec<Done>,
+}
+
+fn done(pid: u32, state: &'static str, refitted: Refitted, begin: Instant) -> Done {
+    let micros = |time: std::time::Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+    let outcome = refitted.outcome;
+    Done {
+        pid,
+        state,
+        base: refitted.base,
+        sequence: refitted.sequence,
+        fresh: outcome.fresh,
+        replaced: outcome.replaced,
+        restored: outcome.restored,
+        left: outcome.left,
+        settled: refitted.settled,
+        unloaded: refitted.unloaded,
+        wall_us: micros(begin.elapsed()),
+        stopped_us: micros(outcome.stopped),
+    }
+}
+
+/// Does `work` in each process; prints all that was done; returns the worst exit code.
+fn each(
+    chosen: &Processes,
+    output: &Output,
+    work: &dyn Fn(&mut Process, u32, Instant) -> Result<Vec<Done>, Failure>,
+) -> Result<u8, Failure> {
+    let (mut all, mut code) = (Vec::new(), 0);
+    for pid in &chosen.pid {
+        let patience = chosen.timeout.saturating_mul(1000);
+        let done = Process::open(*pid, Access::Write { patience })
+            .map_err(Failure::from)
+            .and_then(|mut process| work(&mut process, *pid, Instant::now()));
+        match done {
+            Ok(done) => all.extend(done),
+            Err(failure) => {
+                failure.print();
+                code = code.max(failure.code);
+            }
+        }
+    }
+    let outcomes = Outcomes {
+        schema: "invivo.windows-outcome/1",
+        processes: all,
+    };
+    output.data(&outcomes, || outcomes.processes.iter().for_each(tell))?;
+    Ok(code)
+}
+
+fn tell(done: &Done) {
+    let mut parts = Vec::new();
+    for (count, what) in [
+        (done.fresh, "redirected"),
+        (done.replaced, "redirected anew"),
+        (done.restored, "restored"),
+    ] {
+        if count > 0 {
+            let plural = if count == 1 { "" } else { "s" };
+            parts.push(format!("{count} function{plural} {what}"));
+        }
+    }
+    let stood = match done.stopped_us {
+        0 => "no thread stopped".to_owned(),
+        time => format!("all threads stopped for {}", milliseconds(time)),
+    };
+    parts.push(stood);
+    anstream::println!(
+        "process {}: {} in {}: {} ({})",
+        done.pid,
+        done.state,
+        done.base,
+        parts.join(", "),
+        milliseconds(done.wall_us)
+    );
+    for (patch, kept) in &done.unloaded {
+        match kept {
+            Some(why) => anstream::println!("    {patch} stays loaded: {why}"),
+            None => anstream::println!("    {patch} was unloaded"),
+        }
+    }
+}
+
+fn apply(apply: &Apply, output: &Output) -> Result<u8, Failure> {
+    let path = std::path::absolute(&apply.patch)
+        .map_err(|error| Failure::new(USAGE, format!("{}: {error}", apply.patch.display())))?;
+    let path = path.to_string_lossy();
+    each(&apply.processes, output, &|process, pid, begin| {
+        let refitted = hpat::apply(process, &path, WE)?;
+        Ok(vec![done(pid, "applied", refitted, begin)])
+    })
+}
+
+fn revert(revert: &Revert, output: &Output) -> Result<u8, Failure> {
+    each(&revert.processes, output, &|process, pid, begin| {
+        let all = hpat::revert(process, revert.unload, WE)?;
+        let all = all.into_iter();
+        Ok(all.map(|one| done(pid, "reverted", one, begin)).collect())
+    })
+}
+
+fn recover(chosen: &Processes, output: &Output) -> Result<u8, Failure> {
+    each(chosen, output, &|process, pid, begin| {
+        let all = hpat::recover(process, WE)?.into_iter();
+        Ok(all.map(|one| done(pid, "settled", one, begin)).collect())
+    })
+}
+
+#[derive(Debug, Serialize)]
+struct Listing {
+    schema: &'static str,
+    processes: Vec<Listed>,
+}
+
+#[derive(Debug, Serialize)]
+struct Listed {
+    pid: u32,
+    exe: String,
+    images: Vec<HotPatchRecord>,
+}
+
+fn list(list: &List, output: &Output) -> Result<u8, Failure> {
+    let all = list.pid.is_empty();
+    let mut found = Vec::new();
+    for running in processes()? {
+        if !(all || list.pid.contains(&running.pid)) {
+            continue;
+        }
+        match look(running.pid) {
+            Ok(images) if all && images.is_empty() => {}
+            Ok(images) => found.push(Listed {
+                pid: running.pid,
+                exe: running.name,
+                images,
+            }),
+            // The system's processes, and those that ended meanwhile.
+            Err(_) if all => {}
+            Err(failure) => return Err(failure),
+        }
+    }
+    for pid in &list.pid {
+        if !found.iter().any(|one| one.pid == *pid) {
+            return Err(TargetError::Gone(pid.cast_signed()).into());
+        }
+    }
+    let listing = Listing {
+        schema: "invivo.windows-list/1",
+        processes: found,
+    };
+    output.data(&listing, || {
+        for process in &listing.processes {
+            anstream::println!("{} {}", process.pid, process.exe);
+            for image in &process.images {
+                anstream::println!("  {}: {}", image.path, state(image));
+                for patch in &image.patches {
+                    anstream::println!("    {} loaded at {:#x}", patch.path, patch.at);
+                }
+            }
+        }
+    })?;
+    Ok(0)
+}
+
+fn look(pid: u32) -> Result<Vec<HotPatchRecord>, Failure> {
+    let process = Process::open(pid, Access::Read)?;
+    let found = hpat::list(&process)?;
+    Ok(found.into_iter().map(|patched| patched.record).collect())
+}
+
+/// What a record tells, in words.
+fn state(record: &HotPatchRecord) -> String {
+    if !record.words.is_empty() {
+        return "a tool died at work; invivo recover settles it".to_owned();
+    }
+    let live = record.entries.iter().filter(|entry| entry.live).count();
+    match record.sequence {
+        0 => "no patch is live".to_owned(),
+        sequence => format!("patch {sequence} is live, {live} functions redirected"),
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct Overview {
+    schema: &'static str,
+    sequence: u32,
+    processes: Vec<Concerned>,
+}
+
+#[derive(Debug, Serialize)]
+struct Concerned {
+    pid: u32,
+    exe: String,
+    base: String,
+    /// Of the live patch; 0 where none is.
+    sequence: u32,
+}
+
+fn status(status: &Status, output: &Output) -> Result<u8, Failure> {
+    let patch = metadata(&status.patch)?;
+    let [of] = &patch.bases[..] else {
+        return Err(Failure::new(
+            REFUSED,
+            "A06: the patch is not for exactly one base",
+        ));
+    };
+    let mut found = Vec::new();
+    for running in processes()? {
+        // The system's processes, and those that ended meanwhile.
+        let Ok(process) = Process::open(running.pid, Access::Read) else {
+            continue;
+        };
+        let (Ok(images), Ok(patched)) = (process.images(), hpat::list(&process)) else {
+            continue;
+        };
+        for image in images {
+            let at = image.range.start;
+            if hpat::identity(&process, at) != Some((of.time_stamp, of.checksum)) {
+                continue;
+            }
+            let known = patched.iter().find(|one| one.record.at == at.0);
+            found.push(Concerned {
+                pid: running.pid,
+                exe: running.name.clone(),
+                base: image.path,
+                sequence: known.map_or(0, |one| one.record.sequence),
+            });
+        }
+    }
+    let overview = Overview {
+        schema: "invivo.windows-status/1",
+        sequence: patch.sequence,
+        processes: found,
+    };
+    output.data(&overview, || {
+        for one in &overview.processes {
+            let state = match one.sequence {
+                0 => "not patched".to_owned(),
+                live if live == overview.sequence => "patched".to_owned(),
+                live => format!("patch {live} is live"),
+            };
+            anstream::println!("{} {}: {}: {state}", one.pid, one.exe, one.base);
+        }
+        if overview.processes.is_empty() {
+            anstream::println!("no process has the base loaded");
+        }
+    })?;
+    Ok(0)
+}
+
+fn metadata(path: &Path) -> Result<HotPatch, Failure> {
+    let name = path.display();
+    let bytes = std::fs::read(path)
+        .map_err(|error| Failure::new(USAGE, format!("cannot read {name}: {error}")))?;
+    let image = PeImage::parse(Arc::from(bytes))
+        .map_err(|error| Failure::new(USAGE, format!("{name}: {error}")))?;
+    let parsed = read(&image).map_err(|error| Failure::new(REFUSED, format!("{name}: {error}")))?;
+    Ok(parsed.patch)
+}

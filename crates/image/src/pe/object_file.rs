@@ -1,0 +1,98 @@
+//! Object files of compilers for Windows (`.obj`), as far as hot patching is concerned: the records
+//! that LLVM's linker leaves out of PDB files, and the pointers that the compiler made.
+
+use ms_codeview::syms::{SymData, SymIter};
+use object::read::coff::{CoffFile, Symbol as _};
+use object::{Object as _, ObjectSection as _, pe};
+
+use super::{PeError, REFERENCE};
+
+/// A pointer to a variable that a hot-patch compiler made: the linker takes the default, unless
+/// another object file has the pointer, too.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WeakReference {
+    /// `__ref_` and the variable.
+    pub name: String,
+    /// The symbol that is taken by default.
+    pub default: String,
+}
+
+/// What an object file tells about hot patching.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HotPatchObject {
+    /// Functions that were compiled for it (`S_HOTPATCHFUNC`), by linkage name.
+    pub functions: Vec<String>,
+    /// Pointers to variables.
+    pub references: Vec<WeakReference>,
+}
+
+fn broken(error: impl std::fmt::Display) -> PeError {
+    PeError::Inconsistent(format!("the object file: {error}"))
+}
+
+impl HotPatchObject {
+    /// Reads an object file.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn parse(file: &[u8]) -> Result<HotPatchObject, PeError> {
+        let coff: CoffFile<'_> = CoffFile::parse(file).map_err(broken)?;
+        let mut found = HotPatchObject::default();
+        for section in coff.sections() {
+            if section.name_bytes() == Ok(b".debug$S") {
+                found.symbols(section.data().map_err(broken)?);
+            }
+        }
+        let table = coff.coff_symbol_table();
+        for (index, symbol) in table.iter() {
+            if symbol.storage_class() != pe::IMAGE_SYM_CLASS_WEAK_EXTERNAL {
+                continue;
+            }
+            let name = symbol.name(table.strings()).map_err(broken)?;
+            let name = String::from_utf8_lossy(name).into_owned();
+            if !name.starts_with(REFERENCE) {
+                continue;
+            }
+            let default = table.aux_weak_external(index).map_err(broken)?;
+            let default = default.default_symbol();
+            let default = table
+                .symbol(default)
+                .and_then(|symbol| symbol.name(table.strings()))
+                .map_err(broken)?;
+            found.references.push(WeakReference {
+                name,
+                default: String::from_utf8_lossy(default).into_owned(),
+            });
+        }
+        Ok(found)
+    }
+
+    /// Reads a section `.debug$S`: a signature, and then parts with a kind and a length each.
+    fn symbols(&mut self, bytes: &[u8]) {
+        const SIGNATURE: u32 = 4;
+        const SYMBOLS: u32 = 0xf1;
+        let word = |at: usize| {
+            let held = bytes.get(at..)?.first_chunk();
+            held.map(|word| u32::from_le_bytes(*word))
+        };
+        if word(0) != Some(SIGNATURE) {
+            return;
+        }
+        let mut at = 4;
+        while let (Some(kind), Some(length)) = (word(at), word(at + 4)) {
+            let start = at + 8;
+            let Some(part) = bytes.get(start..start + length as usize) else {
+                return;
+            };
+            if kind == SYMBOLS {
+                // In object files the records begin at once.
+                for symbol in SymIter::new(part) {
+                    if let Ok(SymData::HotPatchFunc(function)) = symbol.parse() {
+                        self.functions.push(function.name.to_string());
+                    }
+                }
+            }
+            at = (start + length as usize).next_multiple_of(4);
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! A process that is open.
+
+use std::os::windows::ffi::OsStrExt;
+use std::path::Path;
+
+use invivo_apply::TargetError;
+use windows_sys::Win32::Foundation::{WAIT_ABANDONED, WAIT_OBJECT_0};
+use windows_sys::Win32::System::Threading::{
+    CreateMutexW, OpenProcess, PROCESS_CREATE_THREAD, PROCESS_QUERY_INFORMATION,
+    PROCESS_VM_OPERATION, PROCESS_VM_READ, PROCESS_VM_WRITE, ReleaseMutex, WaitForSingleObject,
+};
+
+use crate::calls::Calls;
+use crate::error::last;
+use crate::handle::Handle;
+use crate::snapshot::processes;
+
+const INVALID_PARAMETER: i32 = 87;
+
+/// What is wanted of a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// To look at it; nothing of it changes.
+    Read,
+    /// To change it, as the only tool that does.
+    Write {
+        /// Milliseconds to wait for another one.
+        patience: u32,
+    },
+}
+
+/// A process of Windows.
+#[derive(Debug)]
+pub struct Process {
+    pub(crate) pid: u32,
+    pub(crate) handle: Handle,
+    pub(crate) calls: Option<Calls>,
+    name: String,
+    /// Kept for as long as nobody else may change the process.
+    turn: Option<Handle>,
+}
+
+impl Process {
+    /// Opens it.
+    ///
+    /// # Errors
+    /// When there is no such process, it may not be opened, or another tool changes it.
+    pub fn open(pid: u32, access: Access) -> Result<Process, TargetError> {
+        let look = PROCESS_QUERY_INFORMATION | PROCESS_VM_READ;
+        let change = PROCESS_CREATE_THREAD | PROCESS_VM_OPERATION | PROCESS_VM_WRITE;
+        let rights = match access {
+            Access::Read => look,
+            Access::Write { .. } => look | change,
+        };
+        // SAFETY: it only opens a handle.
+        let handle = unsafe { OpenProcess(rights, 0, pid) };
+        let handle = Handle::new(handle).ok_or_else(|| match last("open the process") {
+            TargetError::System { source, .. }
+                if source.raw_os_error() == Some(INVALID_PARAMETER) =>
+            {
+                TargetError::Gone(pid.cast_signed())
+            }
+            other => other,
+        })?;
+        let turn = match access {
+            Access::Read => None,
+            Access::Write { patience } => Some(turn(pid, patience)?),
+        };
+        let running = processes()?.into_iter().find(|one| one.pid == pid);
+        Ok(Process {
+            pid,
+            handle,
+            calls: None,
+            name: running.map_or_else(String::new, |one| one.name),
+            turn,
+        })
+    }
+
+    /// The name of its program.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What makes calls in it; ready when it is first needed.
+    pub(crate) fn calls(&mut self) -> Result<(&Handle, &mut Calls), TargetError> {
+        if self.calls.is_none() {
+            self.calls = Some(Calls::new(&self.handle)?);
+        }
+        match &mut self.calls {
+            Some(calls) => Ok((&self.handle, calls)),
+            None => Err(TargetError::Gone(self.pid.cast_signed())),
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if let Some(calls) = &self.calls {
+            calls.end(&self.handle);
+        }
+        if let Some(turn) = &self.turn {
+            // SAFETY: this thread took it.
+            unsafe { ReleaseMutex(turn.get()) };
+        }
+    }
+}
+
+/// Waits until no other tool changes the process. One that died has left it.
+fn turn(pid: u32, patience: u32) -> Result<Handle, TargetError> {
+    let name = format!("Local\\invivo-{pid}");
+    let name: Vec<u16> = Path::new(&name)
+        .as_os_str()
+        .encode_wide()
+        .chain([0])
+        .collect();
+    // SAFETY: the name ends with a zero.
+    let turn = unsafe { CreateMutexW(std::ptr::null(), 0, name.as_ptr()) };
+    let turn = Handle::new(turn).ok_or_else(|| last("take the lock of the process"))?;
+    // SAFETY: it only waits.
+    match unsafe { WaitForSingleObject(turn.get(), patience) } {
+        WAIT_OBJECT_0 | WAIT_ABANDONED => Ok(turn),
+        _ => Err(TargetError::NotNow(format!(
+            "another tool is at work in process {pid}"
+        ))),
+    }
+}

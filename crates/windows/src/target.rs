@@ -1,0 +1,156 @@
+//! A process of Windows, as the engines see a target.
+
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use invivo_apply::hpat::{Host, HostImage};
+use invivo_apply::{Module, Protection, Region, Stack, Stopped, Target, TargetError, Visit};
+use invivo_image::LiveAddr;
+use invivo_patch::ImportVersion;
+use windows_sys::Win32::System::Memory::{PAGE_EXECUTE_READ, PAGE_READWRITE};
+
+use crate::memory::{free, near, pieces, read, set, write};
+use crate::process::Process;
+use crate::snapshot::images;
+use crate::stop::Stand;
+
+fn of_linux<T>() -> Result<T, TargetError> {
+    let text = "a process of Windows makes no calls of Linux";
+    Err(TargetError::Unsupported(text.to_owned()))
+}
+
+impl Target for Process {
+    fn describe(&self) -> String {
+        format!("process {} ({})", self.pid, self.name())
+    }
+
+    fn modules(&self) -> Result<Vec<Module>, TargetError> {
+        // No image of Windows has a build id.
+        Ok(Vec::new())
+    }
+
+    fn importers(&self, _: &Module, _: &str) -> Result<Vec<String>, TargetError> {
+        of_linux()
+    }
+
+    fn look_up(
+        &self,
+        _: &Module,
+        _: &[(&str, Option<&ImportVersion>)],
+    ) -> Result<Vec<Result<LiveAddr, String>>, TargetError> {
+        of_linux()
+    }
+
+    fn regions(&self) -> Result<Vec<Region>, TargetError> {
+        let used = pieces(&self.handle).filter(|piece| !piece.free);
+        Ok(used
+            .map(|piece| Region {
+                range: LiveAddr(piece.start)..LiveAddr(piece.end),
+                executable: piece.is_executable(),
+                writable: piece.is_writable(),
+                file: None,
+            })
+            .collect())
+    }
+
+    fn read(&self, at: LiveAddr, bytes: &mut [u8]) -> Result<(), TargetError> {
+        read(&self.handle, at, bytes)
+    }
+
+    fn write(&mut self, at: LiveAddr, bytes: &[u8]) -> Result<(), TargetError> {
+        write(&self.handle, at, bytes)
+    }
+
+    fn store(&mut self, at: LiveAddr, bytes: &[u8]) -> Result<(), TargetError> {
+        let (process, calls) = self.calls()?;
+        calls.store(process, at, bytes)
+    }
+
+    fn original(&self, _: Range<LiveAddr>) -> Result<Option<Vec<u8>>, TargetError> {
+        Ok(None)
+    }
+
+    fn visit(
+        &mut self,
+        _: &mut dyn FnMut(&mut dyn Visit) -> Result<(), TargetError>,
+    ) -> Result<Duration, TargetError> {
+        of_linux()
+    }
+
+    fn visit_outside_runtime(
+        &mut self,
+        _: &mut dyn FnMut(&mut dyn Visit) -> Result<(), TargetError>,
+    ) -> Result<Duration, TargetError> {
+        of_linux()
+    }
+
+    fn stop(
+        &mut self,
+        _: &[i32],
+        during: &mut dyn FnMut(&mut dyn Stopped) -> Result<(), TargetError>,
+    ) -> Result<Duration, TargetError> {
+        let begin = Instant::now();
+        let mut stand = Stand::new(&self.handle, self.pid)?;
+        let result = during(&mut stand);
+        drop(stand);
+        result.map(|()| begin.elapsed())
+    }
+
+    fn glimpse(&self) -> Result<Vec<Stack>, TargetError> {
+        of_linux()
+    }
+
+    fn unwind_registrar(&self) -> Result<Option<LiveAddr>, TargetError> {
+        Ok(None)
+    }
+}
+
+impl Host for Process {
+    fn images(&self) -> Result<Vec<HostImage>, TargetError> {
+        images(self.pid)
+    }
+
+    fn file(&self, path: &str) -> Result<Vec<u8>, TargetError> {
+        std::fs::read(path).map_err(|source| TargetError::System {
+            what: format!("read {path}"),
+            source,
+        })
+    }
+
+    fn load(&mut self, path: &str) -> Result<LiveAddr, TargetError> {
+        let (process, calls) = self.calls()?;
+        calls.load(process, path)
+    }
+
+    fn unload(&mut self, at: LiveAddr) -> Result<(), TargetError> {
+        let (process, calls) = self.calls()?;
+        calls.unload(process, at)
+    }
+
+    fn reserve(&mut self, image: &Range<LiveAddr>, size: u64) -> Result<LiveAddr, TargetError> {
+        near(&self.handle, image, size)
+    }
+
+    fn release(&mut self, at: LiveAddr) -> Result<(), TargetError> {
+        free(&self.handle, at)
+    }
+
+    fn protect(
+        &mut self,
+        range: Range<LiveAddr>,
+        protection: Protection,
+    ) -> Result<(), TargetError> {
+        let protection = match protection {
+            Protection::ReadExecute => PAGE_EXECUTE_READ,
+            Protection::ReadWrite => PAGE_READWRITE,
+        };
+        set(&self.handle, range.start.0..range.end.0, protection).map(|_| ())
+    }
+
+    fn reserved(&self) -> Result<Vec<LiveAddr>, TargetError> {
+        let own = pieces(&self.handle).filter(|piece| {
+            piece.private && piece.is_readable() && piece.start == piece.reserved_at
+        });
+        Ok(own.map(|piece| LiveAddr(piece.start)).collect())
+    }
+}

@@ -1,0 +1,247 @@
+//! Programs for Windows, built here from Rust and C and run by Wine.
+//!
+//! Rust's standard library is built from the sources that Debian has beside its compiler. What a
+//! C runtime brings to a program is in `runtime`; the C library is Windows' own. All of it lies in
+//! `target/windows`, and is made once.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+use anyhow::{Context, Result, bail};
+
+use crate::{LLVM, linker, run};
+
+const TARGET: &str = "x86_64-pc-windows-msvc";
+
+/// Debian's compiler, which its sources of the library are for.
+const RUSTC: &str = "/usr/bin/rustc";
+
+/// The folder that everything is in.
+fn folder() -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
+    root().join(target).join("windows")
+}
+
+/// The folder of the workspace.
+fn root() -> &'static Path {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
+    own.ancestors().nth(2).unwrap_or(own)
+}
+
+fn sources() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("runtime")
+}
+
+/// Makes the libraries that a linker for Windows asks for; returns their folder.
+///
+/// # Errors
+/// When a tool is missing or fails.
+fn runtime() -> Result<&'static Path> {
+    static MADE: OnceLock<PathBuf> = OnceLock::new();
+    if let Some(made) = MADE.get() {
+        return Ok(made);
+    }
+    let made = folder().join("runtime");
+    std::fs::create_dir_all(&made)?;
+    let mut parts = Vec::new();
+    for part in ["common.c", "program.c", "library.c", "stack.s"] {
+        let object = made.join(part).with_extension("obj");
+        compile(&sources().join(part), &object)?;
+        parts.push(object);
+    }
+    for list in ["vcruntime140", "ucrtbase", "kernel32", "advapi32"] {
+        let library = made.join(list).with_extension("lib");
+        let mut dlltool = Command::new(format!("llvm-dlltool-{LLVM}"));
+        dlltool.args(["-m", "i386:x86-64", "-d"]);
+        dlltool.arg(sources().join(list).with_extension("def"));
+        dlltool.arg("-l").arg(&library);
+        run(&mut dlltool, "llvm-dlltool-22")?;
+        parts.push(library);
+    }
+    // All in one, by the name that compilers ask for.
+    let library = made.join("msvcrt.lib");
+    let _ = std::fs::remove_file(&library);
+    let mut lib = Command::new(format!("llvm-lib-{LLVM}"));
+    lib.arg("/nologo")
+        .arg(format!("/out:{}", library.display()))
+        .args(parts);
+    run(&mut lib, "llvm-lib-22")?;
+    Ok(MADE.get_or_init(|| made))
+}
+
+fn compile(source: &Path, object: &Path) -> Result<()> {
+    let mut clang = Command::new(format!("clang-{LLVM}"));
+    clang
+        .args(["--target=x86_64-windows-msvc", "-c", "-O2", "-g"])
+        .args(["-gcodeview", "-ffunction-sections", "-fms-hotpatch", "-o"])
+        .arg(object)
+        .arg(source);
+    run(&mut clang, "clang-22").map(|_| ())
+}
+
+/// Links objects and what they need of a runtime.
+fn link(objects: &[PathBuf], words: &[&str], to: &Path) -> Result<()> {
+    let mut lld = Command::new(linker()?);
+    lld.args(["-flavor", "link", "/nologo", "/nodefaultlib"])
+        .args(words)
+        .arg(format!("/out:{}", to.display()))
+        .args(objects)
+        .arg(runtime()?.join("msvcrt.lib"));
+    run(&mut lld, "the Rust toolchain's linker").map(|_| ())
+}
+
+/// Builds `programs/NAME.c` (one file, with a `main`) as a program.
+///
+/// # Errors
+/// When a tool is missing or fails.
+pub fn c_program(name: &str) -> Result<PathBuf> {
+    let place = folder().join("programs");
+    std::fs::create_dir_all(&place)?;
+    let object = place.join(name).with_extension("obj");
+    compile(&crate::programs().join(name).with_extension("c"), &object)?;
+    let program = place.join(name).with_extension("exe");
+    link(&[object], &["/subsystem:console"], &program)?;
+    Ok(program)
+}
+
+/// A `cargo` command that builds for Windows: the profile is that of a program that is compiled
+/// fast.
+fn cargo(verb: &str) -> Result<Command> {
+    let runtime = runtime()?;
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    let variable = |what: &str| format!("CARGO_TARGET_X86_64_PC_WINDOWS_MSVC_{what}");
+    // Six bytes before each function and two at its begin: what a hot patch needs.
+    let flags = format!(
+        "-Clinker-flavor=lld-link -Clink-arg=/libpath:{} -Zpatchable-function-entry=8,6",
+        runtime.display()
+    );
+    command
+        .arg(verb)
+        .current_dir(root())
+        .args(["--quiet", "--locked", "--target", TARGET])
+        .args(["-Zbuild-std=std,panic_unwind"])
+        .args(["-Zbuild-std-features=panic-unwind,windows_raw_dylib"])
+        .args(["--config", "profile.dev.opt-level=0"])
+        .args(["--config", "profile.dev.debug=0"])
+        .args(["--config", "profile.dev.package.\"*\".opt-level=0"])
+        .env("RUSTC", RUSTC)
+        .env("RUSTC_BOOTSTRAP", "1")
+        .env("CARGO_TARGET_DIR", folder())
+        .env("CARGO_INCREMENTAL", "0")
+        .env(variable("LINKER"), linker()?)
+        .env(variable("RUSTFLAGS"), flags)
+        .env("CC_x86_64_pc_windows_msvc", format!("clang-cl-{LLVM}"))
+        .env("AR_x86_64_pc_windows_msvc", format!("llvm-lib-{LLVM}"))
+        .env(
+            "CFLAGS_x86_64_pc_windows_msvc",
+            format!("-O1 -I{}", sources().join("include").display()),
+        )
+        // What the cargo that runs the tests says is for this machine.
+        .env_remove("RUSTFLAGS")
+        .env_remove("CARGO_ENCODED_RUSTFLAGS")
+        .env_remove("RUSTUP_TOOLCHAIN");
+    Ok(command)
+}
+
+fn built(command: &mut Command, file: &str) -> Result<PathBuf> {
+    run(command, "cargo with Debian's rustc")?;
+    let path = folder().join(TARGET).join("debug").join(file);
+    if !path.is_file() {
+        bail!("{} was not built", path.display());
+    }
+    Ok(path)
+}
+
+/// `invivo.exe`.
+///
+/// # Errors
+/// When a tool is missing or fails.
+pub fn invivo() -> Result<PathBuf> {
+    built(
+        cargo("build")?.args(["--package", "invivo-cli", "--bin", "invivo"]),
+        "invivo.exe",
+    )
+}
+
+/// A program of the folder `examples` of the crate that knows processes of Windows.
+///
+/// # Errors
+/// When a tool is missing or fails.
+pub fn example(name: &str) -> Result<PathBuf> {
+    built(
+        cargo("build")?.args(["--package", "invivo-windows", "--example", name]),
+        &format!("examples/{name}.exe"),
+    )
+}
+
+/// Programs for Windows, run by Wine.
+#[derive(Debug)]
+pub struct Wine {
+    prefix: PathBuf,
+}
+
+impl Wine {
+    /// Makes a Windows below `target`, if there is none yet.
+    ///
+    /// # Errors
+    /// When Wine is missing, or makes none.
+    pub fn ready() -> Result<&'static Wine> {
+        static READY: OnceLock<Result<Wine, String>> = OnceLock::new();
+        let ready = READY.get_or_init(|| Wine::new().map_err(|error| format!("{error:#}")));
+        ready.as_ref().map_err(|text| anyhow::anyhow!("{text}"))
+    }
+
+    fn new() -> Result<Wine> {
+        let prefix = folder().join("wine");
+        std::fs::create_dir_all(&prefix)?;
+        let wine = Wine { prefix };
+        let stub = wine
+            .prefix
+            .join("drive_c/windows/system32/bcryptprimitives.dll");
+        if !stub.exists() {
+            run(wine.command("cmd").args(["/c", "ver"]), "wine64")?;
+            let object = folder().join("bcryptprimitives.obj");
+            compile(&sources().join("bcryptprimitives.c"), &object)?;
+            let advapi = runtime()?.join("advapi32.lib");
+            let words = ["/dll", "/entry:_DllMainCRTStartup"];
+            link(&[object, advapi], &words, &stub)?;
+        }
+        Ok(wine)
+    }
+
+    /// A program to run; it reads nothing.
+    #[must_use]
+    pub fn command(&self, program: impl AsRef<Path>) -> Command {
+        let mut command = Command::new("/usr/lib/wine/wine64");
+        command
+            .arg(program.as_ref())
+            .env("WINEPREFIX", &self.prefix)
+            .env("WINEDEBUG", "-all")
+            // Nothing of these is needed, and to install them it would ask.
+            .env("WINEDLLOVERRIDES", "mscoree,mshtml=;bcryptprimitives=n")
+            .env_remove("LD_LIBRARY_PATH")
+            .env_remove("DISPLAY")
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// What a program prints, and its exit code.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn output(&self, command: &mut Command) -> Result<(String, i32)> {
+        let output = command.output().context("wine64 is not installed")?;
+        let text = String::from_utf8_lossy(&output.stdout).replace('\r', "");
+        let errors = String::from_utf8_lossy(&output.stderr).replace('\r', "");
+        let code = output.status.code().context("it was killed")?;
+        Ok((text + &errors, code))
+    }
+}
+
+/// The name under which a program for Windows knows a file.
+#[must_use]
+pub fn name(path: &Path) -> String {
+    format!("Z:{}", path.display()).replace('/', "\\")
+}

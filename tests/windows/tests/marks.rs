@@ -1,0 +1,87 @@
+//! What the compiler was told to make for hot patching is held against what changed.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use invivo_compare::Comparison;
+use invivo_image::pe::HotPatchObject;
+use invivo_patch::{HotPatchMarks, Unmatched};
+use windows_tests::{Build, Library, build};
+
+fn folder(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()))
+}
+
+fn marks(base: &Library, fixed: &Library, marked: &[&str]) -> HotPatchMarks {
+    let (base, fixed) = (base.view().expect("read"), fixed.view().expect("read"));
+    let marked: BTreeSet<String> = marked.iter().map(|name| (*name).to_owned()).collect();
+    HotPatchMarks::new(&Comparison::new(&base, &fixed), &marked)
+}
+
+fn names(list: &[Unmatched]) -> Vec<&str> {
+    list.iter().map(|one| one.name.as_str()).collect()
+}
+
+/// The compiler's own records and pointers, which its linker leaves out of the PDB file.
+#[test]
+fn an_object_file_tells_what_was_compiled_for_it() {
+    let folder = folder("objects");
+    let fixed = build(&folder, "fixed", "service", &Build::fixed("answer,refuse")).expect("built");
+    let object = fixed.path.with_file_name("service.obj");
+    let object = std::fs::read(object).expect("an object file");
+    let object = HotPatchObject::parse(&object).expect("it can be read");
+    assert_eq!(object.functions, ["refuse", "answer"]);
+    let mut references: Vec<&str> = object.references.iter().map(|one| &*one.name).collect();
+    references.sort_unstable();
+    let variables = ["callback", "refusals", "service_state", "sum", "total"];
+    assert_eq!(references, variables.map(|name| format!("__ref_{name}")));
+    for reference in &object.references {
+        let default = format!(".weak.{}.default.", reference.name);
+        assert!(reference.default.starts_with(&default), "{reference:?}");
+    }
+    let other = fixed.path.with_file_name("twice.obj");
+    let other = HotPatchObject::parse(&std::fs::read(other).expect("an object file"));
+    assert_eq!(other.expect("it can be read"), HotPatchObject::default());
+    assert!(HotPatchObject::parse(&object_of_nothing()).is_err());
+}
+
+fn object_of_nothing() -> Vec<u8> {
+    b"no object file at all".to_vec()
+}
+
+#[test]
+fn what_changed_must_have_been_compiled_for_it() {
+    let folder = folder("marked");
+    let base = build(&folder, "base", "service", &Build::base()).expect("built");
+    let fixed = build(&folder, "fixed", "service", &Build::fixed("answer")).expect("built");
+    assert!(marks(&base, &fixed, &["answer"]).agree());
+    // A new function may be compiled either way.
+    assert!(marks(&base, &fixed, &["answer", "refuse"]).agree());
+    let other = marks(&base, &fixed, &["halve"]);
+    assert_eq!(names(&other.missing), ["answer"]);
+    assert_eq!(names(&other.surplus), ["halve"]);
+    assert_eq!(other.surplus[0].why, "is the same in both builds");
+    let unknown = marks(&base, &fixed, &["answer", "nobody"]);
+    assert_eq!(unknown.surplus[0].why, "is no function of the fixed build");
+}
+
+/// The usual surprise: the function with the mistake is inlined, and those that it is inlined in
+/// are not compiled for hot patching.
+#[test]
+fn inlining_is_told_with_its_chain() {
+    let folder = folder("inlined");
+    let base = build(&folder, "base", "inlined", &Build::base()).expect("built");
+    let fixed = build(&folder, "fixed", "inlined", &Build::fixed("checked")).expect("built");
+    let found = marks(&base, &fixed, &["checked"]);
+    assert_eq!(names(&found.missing), ["first", "second"]);
+    let chain = "first → clamped → checked";
+    assert!(found.missing[0].why.contains(chain), "{found:?}");
+    assert_eq!(names(&found.surplus), ["checked"]);
+    assert!(found.surplus[0].why.contains(chain), "{found:?}");
+    assert!(
+        found.surplus[0].why.contains("second → checked"),
+        "{found:?}"
+    );
+    let all = build(&folder, "all", "inlined", &Build::fixed("first,second")).expect("built");
+    assert!(marks(&base, &all, &["first", "second"]).agree());
+}

@@ -1,0 +1,235 @@
+//! Hot patches in processes of Windows, made by `invivo.exe`: programs in Rust and C whose threads
+//! call a library without a pause see old code or new, and keep their state.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::Duration;
+
+use windows_tests::wine::{self, Wine, name};
+use windows_tests::{Build, Library, build, final_image};
+
+fn folder(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()))
+}
+
+/// A program that runs, and the files of its library.
+struct Caller {
+    child: Child,
+    input: Option<ChildStdin>,
+    output: BufReader<ChildStdout>,
+    pid: u32,
+    invivo: PathBuf,
+}
+
+/// What a caller counted.
+#[derive(Debug)]
+struct Seen {
+    calls: u64,
+    added: Vec<u64>,
+    wrong: u64,
+}
+
+fn numbers(line: &str) -> Vec<u64> {
+    let words = line.split(|c: char| !c.is_ascii_digit());
+    words.filter_map(|word| word.parse().ok()).collect()
+}
+
+impl Caller {
+    fn start(program: &Path, library: &Library) -> Caller {
+        let wine = Wine::ready().expect("Wine");
+        let mut command = wine.command(program);
+        command.arg(name(&library.path));
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("it starts");
+        let input = child.stdin.take();
+        let output = BufReader::new(child.stdout.take().expect("its output"));
+        let mut caller = Caller {
+            child,
+            input,
+            output,
+            pid: 0,
+            invivo: wine::invivo().expect("invivo.exe"),
+        };
+        let line = caller.line();
+        assert!(line.starts_with("ready"), "{line}");
+        caller.pid = u32::try_from(numbers(&line)[0]).expect("a number");
+        caller
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.output.read_line(&mut line).expect("it says something");
+        line.trim().to_owned()
+    }
+
+    fn seen(&mut self) -> Seen {
+        let input = self.input.as_mut().expect("it listens");
+        input.write_all(b"tell\n").expect("it listens");
+        input.flush().expect("it listens");
+        let line = self.line();
+        parse(&line)
+    }
+
+    /// Which answers came since the last question, after some time.
+    fn answers(&mut self) -> Vec<bool> {
+        let before = self.seen();
+        std::thread::sleep(Duration::from_millis(100));
+        let after = self.seen();
+        assert_eq!(after.wrong, 0, "an answer of nobody");
+        let pairs = before.added.iter().zip(&after.added);
+        // A call or two of each thread may have been under way.
+        pairs.map(|(before, after)| after - before > 64).collect()
+    }
+
+    /// Lets it end; gives what it saw and what its library counted.
+    fn end(mut self) -> (Seen, Vec<u64>) {
+        drop(self.input.take());
+        let seen = parse(&self.line());
+        let counted = numbers(&self.line());
+        assert!(self.child.wait().expect("it ends").success());
+        (seen, counted)
+    }
+
+    fn invivo(&self, words: &[&str]) -> (String, i32) {
+        let wine = Wine::ready().expect("Wine");
+        let mut command: Command = wine.command(&self.invivo);
+        command.args(words);
+        wine.output(&mut command).expect("invivo.exe runs")
+    }
+
+    fn done(&self, words: &[&str]) -> String {
+        let (text, code) = self.invivo(words);
+        assert_eq!(code, 0, "{words:?}: {text}");
+        text
+    }
+}
+
+impl Drop for Caller {
+    fn drop(&mut self) {
+        // It is ours; where it has ended nothing happens.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn parse(line: &str) -> Seen {
+    let found = numbers(line);
+    assert_eq!(found.len(), 5, "{line}");
+    Seen {
+        calls: found[0],
+        added: found[1..4].to_vec(),
+        wrong: found[4],
+    }
+}
+
+struct Files {
+    base: Library,
+    first: PathBuf,
+    second: PathBuf,
+}
+
+/// The library of the tests with threads, and two patches of it.
+fn files(test: &str) -> Files {
+    let folder = folder(test);
+    let library = |name: &str, how: &Build| -> Library {
+        build(&folder, name, "steady", how).expect("it is built")
+    };
+    let base = library("base", &Build::base());
+    let first = library("first", &Build::fixed("count,weigh"));
+    let second = Build::base().with("-DSECOND -fms-secure-hotpatch-functions-list=count");
+    let second = library("second", &second);
+    let patch = |fixed: &Library, sequence: u32| {
+        let made = final_image(&base, fixed, sequence).expect("nothing stands in the way");
+        let path = folder.join(format!("steady_hotpatch{sequence}.dll"));
+        std::fs::write(&path, made.file()).expect("it is written");
+        path
+    };
+    let (first, second) = (patch(&first, 1), patch(&second, 2));
+    Files {
+        base,
+        first,
+        second,
+    }
+}
+
+/// Applies, replaces and reverts while the program runs.
+fn story(program: &Path, test: &str) {
+    let files = files(test);
+    let (first, second) = (name(&files.first), name(&files.second));
+    let mut caller = Caller::start(program, &files.base);
+    let pid = caller.pid.to_string();
+    assert_eq!(caller.answers(), [true, false, false], "the base");
+
+    let text = caller.done(&["apply", &first, "--pid", &pid]);
+    assert!(
+        text.contains("2 functions redirected, no thread stopped"),
+        "{text}"
+    );
+    assert_eq!(caller.answers()[1..], [true, false], "the first patch");
+    let text = caller.done(&["status", &first]);
+    assert!(text.contains(&pid) && text.contains(": patched"), "{text}");
+
+    let text = caller.done(&["apply", &second, "--pid", &pid]);
+    assert!(
+        text.contains("1 function redirected anew, 1 function restored"),
+        "{text}"
+    );
+    assert!(caller.answers()[2], "the second patch");
+    let text = caller.done(&["list"]);
+    assert!(
+        text.contains("patch 2 is live, 1 functions redirected"),
+        "{text}"
+    );
+
+    let (text, code) = caller.invivo(&["apply", &first, "--pid", &pid]);
+    assert!(code == 1 && text.contains("sequence 2 is live"), "{text}");
+
+    let text = caller.done(&["revert", "--pid", &pid, "--unload"]);
+    assert!(text.contains("1 function restored"), "{text}");
+    assert_eq!(caller.answers(), [true, false, false], "the base again");
+    assert_eq!(
+        caller.done(&["recover", "--pid", &pid]),
+        "",
+        "nothing is open"
+    );
+
+    let (seen, counted) = caller.end();
+    assert!(seen.added.iter().all(|one| *one > 0), "{seen:?}");
+    assert_eq!(counted, [seen.calls; 3], "every call was counted once");
+}
+
+#[test]
+fn a_program_in_rust() {
+    story(&wine::example("caller").expect("the program"), "wine-rust");
+}
+
+#[test]
+fn a_program_in_c() {
+    story(&wine::c_program("caller").expect("the program"), "wine-c");
+}
+
+#[test]
+fn rounds_while_threads_call() {
+    let files = files("wine-rounds");
+    let program = wine::example("caller").expect("the program");
+    let rounds = wine::example("rounds").expect("the program");
+    let caller = Caller::start(&program, &files.base);
+    let count = std::env::var("INVIVO_WINE_ROUNDS").unwrap_or_else(|_| "20".to_owned());
+    let wine = Wine::ready().expect("Wine");
+    let mut command = wine.command(rounds);
+    command
+        .arg(caller.pid.to_string())
+        .arg(&count)
+        .arg(name(&files.first))
+        .arg(name(&files.second));
+    let (text, code) = wine.output(&mut command).expect("it runs");
+    assert_eq!(code, 0, "{text}");
+    println!("{text}");
+    let (seen, counted) = caller.end();
+    println!("{seen:?}, counted {counted:?}");
+    assert_eq!(seen.wrong, 0, "an answer of nobody");
+    // The library counts with 32 bits.
+    let calls = seen.calls & 0xffff_ffff;
+    assert_eq!(counted, [calls; 3], "every call was counted once");
+}
