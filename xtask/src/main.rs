@@ -48,6 +48,7 @@ usage: cargo xtask COMMAND
                            change real images at random; the comparison must find it
   torture kill [--count N] kill the tool at random instants; the target must notice nothing
   torture soak [--rounds N] apply, replace and revert under load; nothing may pile up
+  torture windows [--rounds N] the same in a process of Windows, run by Wine
   fuzz [--minutes N] [TARGET…]
                            feed every reader with hostile input, 10 minutes each
   street                   check that each crate imports only crates to its left
@@ -93,6 +94,8 @@ fn run() -> Result<bool> {
         ["torture", "kill", "--count", count] => torture::kill(&workspace, count),
         ["torture", "soak"] => torture::soak(&workspace, torture::ROUNDS),
         ["torture", "soak", "--rounds", rounds] => torture::soak(&workspace, rounds),
+        ["torture", "windows"] => torture::windows(&workspace, torture::ROUNDS),
+        ["torture", "windows", "--rounds", rounds] => torture::windows(&workspace, rounds),
         ["fuzz", "--minutes", minutes, targets @ ..] => fuzz::run(&workspace, minutes, targets),
         ["fuzz", targets @ ..] => fuzz::run(&workspace, fuzz::MINUTES, targets),
         ["street"] => street::run(&workspace),

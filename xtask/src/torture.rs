@@ -29,6 +29,17 @@ pub(crate) fn soak(workspace: &Workspace, rounds: &str) -> Result<bool> {
     run(workspace, &["soak", rounds])
 }
 
+/// Goes `rounds` rounds in a process of Windows.
+pub(crate) fn windows(workspace: &Workspace, rounds: &str) -> Result<bool> {
+    install::ensure(install::WINDOWS)?;
+    let mut cargo = workspace.cargo();
+    cargo
+        .args(["test", "--quiet", "--package", "windows-tests"])
+        .args(["--test", "wine", "rounds", "--", "--nocapture"])
+        .env("INVIVO_WINE_ROUNDS", rounds);
+    process::succeeds(&mut cargo, LIMIT)
+}
+
 fn run(workspace: &Workspace, words: &[&str]) -> Result<bool> {
     install::ensure(&install::everything())?;
     Invivo::build(workspace)?;

@@ -6,9 +6,11 @@ use owo_colors::OwoColorize;
 pub(crate) const REFUSED: u8 = 1;
 pub(crate) const USAGE: u8 = 2;
 pub(crate) const NOT_NOW: u8 = 3;
+#[cfg(not(windows))]
 pub(crate) const TRUST: u8 = 4;
 pub(crate) const PERMISSION: u8 = 5;
 pub(crate) const GONE: u8 = 6;
+#[cfg(not(windows))]
 pub(crate) const INTERRUPTED: u8 = 7;
 pub(crate) const INCONSISTENT: u8 = 8;
 

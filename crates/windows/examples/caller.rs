@@ -1,5 +1,5 @@
-//! A program that is patched: eight threads call a library without a pause and look at each
-//! answer.
+//! A program that is patched: eight threads call a library, a thousand times between two short
+//! pauses that leave the processor to others, and look at each answer.
 //!
 //! `caller LIBRARY` prints `ready PID`. A line `tell` on standard input has it print how many calls
 //! were made of each function, how many answers came from the base, the first and the second
@@ -44,6 +44,9 @@ mod windows {
                 }
             }
             CALLS.fetch_add(1, Relaxed);
+            if n == 0 {
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
         }
     }
 

@@ -10,6 +10,7 @@ __declspec(dllimport) HANDLE __stdcall LoadLibraryA(const char *);
 __declspec(dllimport) char *__stdcall GetCommandLineA(void);
 __declspec(dllimport) int __stdcall ReadFile(HANDLE, void *, DWORD, DWORD *, void *);
 __declspec(dllimport) int __stdcall WriteFile(HANDLE, const void *, DWORD, DWORD *, void *);
+__declspec(dllimport) void __stdcall Sleep(DWORD);
 __declspec(dllimport) DWORD __stdcall WaitForSingleObject(HANDLE, DWORD);
 
 enum { THREADS = 4 };
@@ -27,6 +28,8 @@ static DWORD __stdcall call(void *unused) {
         else
             __atomic_fetch_add(&added[first], 1, 5);
         __atomic_fetch_add(&calls, 1, 5);
+        if (n == 999)
+            Sleep(1);
     }
     return 0;
 }

@@ -67,6 +67,8 @@ fn runtime() -> Result<&'static Path> {
         .arg(format!("/out:{}", library.display()))
         .args(parts);
     run(&mut lib, "llvm-lib-22")?;
+    // Asked for by what a C compiler made, and not needed.
+    std::fs::copy(made.join("kernel32.lib"), made.join("oldnames.lib"))?;
     Ok(MADE.get_or_init(|| made))
 }
 
@@ -136,7 +138,7 @@ fn cargo(verb: &str) -> Result<Command> {
         .env("AR_x86_64_pc_windows_msvc", format!("llvm-lib-{LLVM}"))
         .env(
             "CFLAGS_x86_64_pc_windows_msvc",
-            format!("-O1 -I{}", sources().join("include").display()),
+            format!("-O1 -GS- -I{}", sources().join("include").display()),
         )
         // What the cargo that runs the tests says is for this machine.
         .env_remove("RUSTFLAGS")

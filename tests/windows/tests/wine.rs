@@ -215,7 +215,7 @@ fn rounds_while_threads_call() {
     let program = wine::example("caller").expect("the program");
     let rounds = wine::example("rounds").expect("the program");
     let caller = Caller::start(&program, &files.base);
-    let count = std::env::var("INVIVO_WINE_ROUNDS").unwrap_or_else(|_| "20".to_owned());
+    let count = std::env::var("INVIVO_WINE_ROUNDS").unwrap_or_else(|_| "5".to_owned());
     let wine = Wine::ready().expect("Wine");
     let mut command = wine.command(rounds);
     command

@@ -5,3 +5,5 @@ extern FILE *stderr, *stdout;
 int fprintf(FILE *, const char *, ...);
 int printf(const char *, ...);
 int fflush(FILE *);
+int fputc(int, FILE *);
+size_t fwrite(const void *, size_t, size_t, FILE *);
