@@ -10,7 +10,7 @@ use super::images::{Judged, Pair};
 use super::xen::SpliceName;
 
 /// What says something about two builds, where a trace needs none.
-const NOT_TRACED: [&str; 16] = [
+const NOT_TRACED: [&str; 19] = [
     "base",
     "fixed",
     "base_debug",

@@ -1,5 +1,5 @@
 /* The function with the mistake is inlined in others, in one of them over a third. */
-static int wrong;
+static volatile int wrong;
 
 static inline __attribute__((always_inline)) int checked(int value) {
 #ifdef FIXED
