@@ -108,7 +108,7 @@ pub(crate) enum Command {
     #[command(
         after_help = "Examples:\n  invivo build base/redis-server fixed/redis-server -o fix.patch --label CVE-2024-31228\n  invivo build base/server fixed/server -o fix.patch --callout before-apply=is_ready\n  invivo build base/server fixed/server --format final -o server.final\n  invivo build base/common/keyhandler.o fixed/common/keyhandler.o --format livepatch --xen xen-syms -o fix.livepatch\n  invivo build base/version.o fixed/version.o --format livepatch --xen xen-syms --splice callers -o fix.livepatch\n  invivo build --trace do_sched_op 'common/domain.c#vcpu_check_shutdown' --xen xen-syms -o count.livepatch"
     )]
-    Build(Build),
+    Build(Box<Build>),
     /// Exchange a program or library on disk for its final image: what starts next is fixed.
     #[command(
         after_help = "Examples:\n  invivo build base/server fixed/server --format final -o server.final\n  invivo install server.final /usr/sbin/server"
