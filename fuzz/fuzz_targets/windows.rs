@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use invivo_format::hotp1;
+use invivo_format::{final_image, hotp1};
 use invivo_format::hpat::{Options, place, read, read_metadata, validate, write};
 use invivo_image::pe::PeImage;
 use libfuzzer_sys::fuzz_target;
@@ -24,7 +24,10 @@ fuzz_target!(|data: &[u8]| {
         let _ = hotp1::validate(&image, &legacy, Some(&image));
         let written = hotp1::write(&legacy, image.machine, 0x1000);
         written.expect("what is read can be written");
+        let _ = hotp1::cold(&image, &image, None);
     }
+    let _ = hotp1::validate_cold(&image, Some(&image));
+    let _ = final_image::read(data);
     let options = Options {
         base: Some(&image),
         capacity: None,

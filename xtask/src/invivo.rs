@@ -136,6 +136,7 @@ impl Invivo {
         fixed: &Path,
         image: &Path,
         (name, label): (&str, &str),
+        keep_layout: bool,
     ) -> Result<()> {
         let files: [&OsStr; 5] = [
             "build".as_ref(),
@@ -145,7 +146,8 @@ impl Invivo {
             image.as_ref(),
         ];
         let words = ["--format", "final", "--name", name, "--label", label];
-        let words = files.into_iter().chain(words.map(OsStr::new));
+        let kept = keep_layout.then_some(OsStr::new("--keep-layout"));
+        let words = files.into_iter().chain(words.map(OsStr::new)).chain(kept);
         self.succeed(&words.collect::<Vec<_>>())?;
         Ok(())
     }

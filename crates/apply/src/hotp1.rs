@@ -3,23 +3,22 @@
 //! one step that nothing interrupts. A patch can be removed in the same way.
 //!
 //! The order is that of the description of 2007. The numbers in refusals are the statuses that
-//! Windows gave. What is not described is decided here on the safe side. No description says how
-//! `HotpRva` of an `AMD64_IND` names the address that is jumped to: where a `VA64` hook of the same
-//! patch leads to the same place, that hook's word in the target is read; otherwise it is a variable
-//! of the patch.
+//! Windows gave. What is not described is decided here on the safe side.
 
 mod checks;
 mod fixups;
+mod holders;
 mod hooks;
 mod switch;
 
 use std::time::Duration;
 
-use invivo_format::hotp1::{LegacyPatch, read, validate};
+use invivo_format::hotp1::{LegacyPatch, Places, read, validate};
 use invivo_image::LiveAddr;
 
 use crate::pe::Journal;
 use crate::{ApplyError, Loaded, Target, TargetError, refused};
+pub use holders::holders;
 use hooks::Descriptor;
 
 /// Statuses of Windows that refusals name.
@@ -242,6 +241,16 @@ struct Look<'a> {
     model: &'a LegacyPatch,
     /// True if the target's file was patched to the same end.
     cold: bool,
+}
+
+impl Look<'_> {
+    fn places(&self) -> Places {
+        Places {
+            machine: self.patch.image.machine,
+            target: self.module.target.at.0,
+            patch: self.patch.at.0,
+        }
+    }
 }
 
 fn at_status<T>(status: u32, text: &str) -> Result<T, ApplyError> {

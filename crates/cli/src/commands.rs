@@ -5,6 +5,7 @@ pub(crate) mod audit;
 pub(crate) mod blocking;
 pub(crate) mod build;
 pub(crate) mod check;
+pub(crate) mod cold;
 pub(crate) mod diff;
 pub(crate) mod exchange;
 pub(crate) mod explain;

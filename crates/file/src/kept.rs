@@ -82,13 +82,13 @@ pub fn kept_layout(base: &[u8], patch: &Patch) -> Result<Kept, KeptError> {
     };
     let sizes = parts::Sizes {
         headers: base.headers_size(parts::SEGMENTS),
-        records: old.as_ref().map_or(0, |old| old.records),
+        records: old.as_ref().map_or(0, |old| old.records.size()),
         unwind_table: old.as_ref().map_or(0, |old| old.table_size),
         relocations: loader::size(&base, patch)?,
     };
     let mut parts = Parts::place(patch, &base, start, &sizes)?;
     parts.fill(patch, &base)?;
-    if let Some(old) = &old {
+    if let Some(old) = old {
         old.lead(&mut base, &mut parts)?;
     }
     if let Some(table) = loader::relocations(&mut base, &parts)? {
@@ -116,8 +116,7 @@ fn link_address(patch: &Patch, place: &SymbolPlace) -> Option<u64> {
 /// The old unwind data, to which those of the new functions are added.
 struct Old {
     table: unwind::OldTable,
-    /// Bytes of the old records.
-    records: u64,
+    records: frames::Records,
     /// Bytes of the new table.
     table_size: u64,
 }
@@ -125,23 +124,21 @@ struct Old {
 impl Old {
     fn of(base: &Base, new: &Section) -> Result<Old, KeptError> {
         let table = base.unwind_table()?;
-        // How long they are does not depend on where they go.
-        let records = frames::moved(base.unwind_records(&table)?, 0, base.moves)?;
+        let records = frames::Records::read(base.unwind_records(&table)?, base.moves)?;
         let count = table.records.len() + unwind::count(&new.bytes)?;
         Ok(Old {
-            records: records.len() as u64,
+            records,
             table_size: unwind::size(count),
             table,
         })
     }
 
     /// Writes records and table at their new places, and leads everybody there.
-    fn lead(&self, base: &mut Base, parts: &mut Parts) -> Result<(), KeptError> {
+    fn lead(self, base: &mut Base, parts: &mut Parts) -> Result<(), KeptError> {
         let all = parts.records.clone();
         let distance = all.start.wrapping_sub(self.table.eh_frame);
-        let records = frames::moved(base.unwind_records(&self.table)?, distance, base.moves)?;
-        parts.write(all.start, &records)?;
-        let new_at = all.start + self.records;
+        let new_at = all.start + self.records.size();
+        parts.write(all.start, &self.records.moved(distance)?)?;
         let new = (new_at, parts.read(new_at..all.end));
         let place = parts.unwind_table.clone();
         let table = unwind::table(&self.table, all.start, new, place.start)?;

@@ -10,14 +10,19 @@
 //! | `.invivo.final` | a [`Manifest`], as JSON |
 //! | `.invivo.patch` | the patch for running processes, as [`elf`](crate::elf) writes it; none if it was refused |
 //! | `.invivo.digest` | SHA-256 of the whole file, with these 32 bytes as zeros |
+//!
+//! A Windows image that was patched on disk ([`cold`](crate::hotp1::cold)) carries the same in one
+//! section `.invivo`; there the checksum of its header counts as zeros, too.
 
 mod read;
+mod windows;
 mod write;
 
 use invivo_patch::{Hex, Identity};
 use serde::{Deserialize, Serialize};
 
 pub use read::{Final, read};
+pub use windows::write_windows;
 pub use write::write;
 
 /// The section with the manifest.
@@ -97,6 +102,9 @@ pub enum FinalError {
     /// The fixed build cannot carry the metadata.
     #[error("the fixed build cannot become a final image: {0}")]
     Unfit(&'static str),
+    /// A Windows image cannot carry them.
+    #[error("the Windows image cannot become a final image: {0}")]
+    UnfitImage(String),
 }
 
 #[cfg(test)]

@@ -8,6 +8,8 @@
 //! of a public header and of the description of 2007, which agree.
 
 mod build;
+mod code;
+mod cold;
 mod model;
 mod read;
 mod rules;
@@ -16,6 +18,8 @@ mod validate;
 mod write;
 
 pub use build::{BuildError, build};
+pub use code::{CodeError, Places};
+pub use cold::{Cold, ColdError, cold, cold_mark, is_cold, validate_cold};
 pub use model::{
     Fixup, FixupKind, FixupRegion, Hook, HookKind, LegacyPatch, ModuleId, Validation, hook_options,
     validation_flags,

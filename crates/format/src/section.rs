@@ -1,15 +1,40 @@
-//! A copy of a Windows image with one section more.
+//! A copy of a Windows image with more sections.
 
 use std::ops::Range;
 use std::sync::Arc;
 
-use invivo_image::pe::{PeImage, checksum, directory};
+use invivo_image::pe::{PeImage, checksum, directory, section_flags};
+
+/// A section that is added.
+#[derive(Clone, Debug)]
+pub(crate) struct Section {
+    pub(crate) name: [u8; 8],
+    /// `Characteristics`.
+    pub(crate) flags: u32,
+    pub(crate) contents: Vec<u8>,
+    /// Bytes in memory; what the contents lack are zeros.
+    pub(crate) size: u32,
+}
+
+impl Section {
+    /// A section that is as long in memory as its contents.
+    pub(crate) fn new(name: [u8; 8], flags: u32, contents: Vec<u8>) -> Result<Section, String> {
+        let size = u32::try_from(contents.len());
+        let size = size.map_err(|_| "the section would exceed 4 GiB".to_owned())?;
+        Ok(Section {
+            name,
+            flags,
+            contents,
+            size,
+        })
+    }
+}
 
 /// The copy, before its checksum is made.
 pub(crate) struct Grown {
     pub(crate) file: Vec<u8>,
-    /// Where the section is.
-    pub(crate) at: u32,
+    /// Where each new section is in memory, and where it begins in the file.
+    pub(crate) places: Vec<(u32, u32)>,
     /// Bytes of certificates that were left out: they are not right for the new file.
     pub(crate) certificates: u64,
     /// Bytes behind the sections that belong to none; they stay where they are in the file.
@@ -25,6 +50,9 @@ struct Headers {
     table_end: usize,
 }
 
+/// Bytes of a section header.
+const HEADER: usize = 40;
+
 /// Where the next section of an image would be.
 pub(crate) fn next(image: &PeImage) -> u64 {
     let last = image.sections.last();
@@ -33,18 +61,13 @@ pub(crate) fn next(image: &PeImage) -> u64 {
         .next_multiple_of(image.section_alignment.into())
 }
 
-/// Adds a section with these contents as the last one.
+/// Adds sections as the last ones, each right behind the one before it.
 ///
-/// All that is in the file keeps its place, since other structures may hold offsets: what lies
-/// behind the sections (an overlay) is followed by the new section. Certificates are left out.
-/// The error is a text for a person.
-pub(crate) fn append(
-    image: &PeImage,
-    name: [u8; 8],
-    flags: u32,
-    contents: &[u8],
-) -> Result<Grown, String> {
-    let headers = headers(image)?;
+/// All that is in the file keeps its place, since other structures may hold
+/// offsets: what lies behind the sections (an overlay) is followed by the new
+/// ones. Certificates are left out. The error is a text for a person.
+pub(crate) fn append(image: &PeImage, sections: &[Section]) -> Result<Grown, String> {
+    let headers = headers(image, sections.len())?;
     let mut file = image.file().to_vec();
     let certificates = certificates(image)?;
     let sections_end = sections_end(image);
@@ -53,45 +76,55 @@ pub(crate) fn append(
         file[headers.security..headers.security + 8].fill(0);
     }
     let overlay = file.len().saturating_sub(sections_end) as u64;
-
     let align = |value: u64, to: u32| value.next_multiple_of(u64::from(to));
-    let at = next(image);
-    let start = align(file.len() as u64, image.file_alignment);
-    let raw_size = align(contents.len() as u64, image.file_alignment);
-    let image_end = align(at + contents.len() as u64, image.section_alignment);
     let number = |value: u64, what: &str| {
         u32::try_from(value).map_err(|_| format!("{what} would exceed 4 GiB"))
     };
-    let end = number(start + raw_size, "the file")?;
-    let (at_word, image_size) = (number(at, "the image")?, number(image_end, "the image")?);
-
-    file.resize(start as usize, 0);
-    file.extend_from_slice(contents);
-    file.resize(end as usize, 0);
-
-    let mut header = Vec::from(name);
-    for word in [
-        number(contents.len() as u64, "the section")?,
-        at_word,
-        number(raw_size, "the section")?,
-        number(start, "the file")?,
-        0,
-        0,
-        0,
-        flags,
-    ] {
-        header.extend_from_slice(&word.to_le_bytes());
+    let (mut at, mut places) = (next(image), Vec::new());
+    for (index, section) in sections.iter().enumerate() {
+        let length = section.contents.len() as u64;
+        let start = align(file.len() as u64, image.file_alignment);
+        let raw_size = align(length, image.file_alignment);
+        let end = number(start + raw_size, "the file")?;
+        let (at_word, start) = (number(at, "the image")?, number(start, "the file")?);
+        let raw_size = number(raw_size, "the section")?;
+        file.resize(start as usize, 0);
+        file.extend_from_slice(&section.contents);
+        file.resize(end as usize, 0);
+        let mut header = Vec::from(section.name);
+        // Nothing in the file is at no place.
+        let from = if raw_size == 0 { 0 } else { start };
+        for word in [
+            section.size,
+            at_word,
+            raw_size,
+            from,
+            0,
+            0,
+            0,
+            section.flags,
+        ] {
+            header.extend_from_slice(&word.to_le_bytes());
+        }
+        let place = headers.table_end + HEADER * index;
+        file[place..place + HEADER].copy_from_slice(&header);
+        let field = match section.flags & section_flags::CODE {
+            0 => headers.initialized_data,
+            // SizeOfCode stands right before it.
+            _ => headers.initialized_data - 4,
+        };
+        let sum = get(&file, field).wrapping_add(raw_size);
+        set(&mut file, field, sum);
+        places.push((at_word, start));
+        at = align(at + u64::from(section.size), image.section_alignment);
     }
-    file[headers.table_end..headers.table_end + 40].copy_from_slice(&header);
-    let count = u16::try_from(image.sections.len() + 1)
+    let count = u16::try_from(image.sections.len() + sections.len())
         .map_err(|_| "the image has too many sections".to_owned())?;
     file[headers.section_count..headers.section_count + 2].copy_from_slice(&count.to_le_bytes());
-    let data = get(&file, headers.initialized_data).wrapping_add(number(raw_size, "the data")?);
-    set(&mut file, headers.initialized_data, data);
-    set(&mut file, headers.image_size, image_size);
+    set(&mut file, headers.image_size, number(at, "the image")?);
     Ok(Grown {
         file,
-        at: at_word,
+        places,
         certificates: certificates.map_or(0, |found| found.len() as u64),
         overlay,
     })
@@ -115,20 +148,27 @@ pub(crate) fn set(file: &mut [u8], at: usize, value: u32) {
     file[at..at + 4].copy_from_slice(&value.to_le_bytes());
 }
 
-/// Where the headers are, with room for another section.
-fn headers(image: &PeImage) -> Result<Headers, String> {
+/// Where the headers are, with room for so many sections more.
+fn headers(image: &PeImage, more: usize) -> Result<Headers, String> {
     let layout = image.header_places();
-    let table_end = layout.section_table + 40 * image.sections.len();
+    let table_end = layout.section_table + HEADER * image.sections.len();
+    let new_end = table_end + HEADER * more;
     let first = image.sections.iter().filter_map(|s| s.file_start()).min();
     let limit = first.unwrap_or(usize::MAX).min(image.headers_size as usize);
-    let free = image.file().get(table_end..table_end + 40);
-    let free = free.filter(|room| table_end + 40 <= limit && room.iter().all(|byte| *byte == 0));
+    let free = image.file().get(table_end..new_end);
+    let free = free.filter(|room| new_end <= limit && room.iter().all(|byte| *byte == 0));
     let bound = image.directory(directory::BOUND_IMPORT);
-    let bound = bound.is_some_and(|bound| bound.at.0 < (table_end + 40) as u64);
+    let bound = bound.is_some_and(|bound| bound.at.0 < new_end as u64);
     if free.is_none() || bound {
-        let text = "the headers have no room for another section; link the image with fewer \
-                    sections (/merge:.pdata=.rdata)";
-        return Err(text.to_owned());
+        let another = if more == 1 {
+            "another section".to_owned()
+        } else {
+            format!("{more} more sections")
+        };
+        return Err(format!(
+            "the headers have no room for {another}; link the image with fewer sections \
+             (/merge:.pdata=.rdata)"
+        ));
     }
     Ok(Headers {
         section_count: layout.section_count,

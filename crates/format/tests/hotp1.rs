@@ -7,9 +7,11 @@ use std::collections::BTreeSet;
 
 use invivo_format::hotp1::{
     Finding, Fixup, FixupKind, FixupRegion, Hook, HookKind, LegacyPatch, ModuleId, Rule,
-    Validation, hook_options, read, validate, validation_flags, write,
+    Validation, cold, cold_mark, hook_options, read, validate, validate_cold, validation_flags,
+    write,
 };
-use invivo_image::pe::{PeImage, PeMachine};
+use invivo_image::Rva;
+use invivo_image::pe::{PeImage, PeMachine, checksum};
 use proptest::prelude::*;
 use scene::{CHECKSUM, Recipe, parse, put};
 
@@ -243,6 +245,78 @@ fn b16_a_mark_that_says_cold() {
             "{findings:?}"
         );
     }
+}
+
+/// The target with constants behind its code, as a file that can be patched.
+fn file_to_patch() -> PeImage {
+    let mut code = vec![0xcc; 0x1000];
+    code[0x6b..0x70].fill(0x90);
+    code[0x70..0x72].copy_from_slice(&[0x8b, 0xff]);
+    let recipe = Recipe {
+        wide: false,
+        parts: vec![
+            (".text", 0x1000, code, CODE),
+            (".rdata", 0x2000, vec![0x11; 0x200], 0x4000_0040),
+        ],
+        directories: Vec::new(),
+        image_size: 0x3000,
+    };
+    parse(&recipe.file())
+}
+
+fn patched_file() -> PeImage {
+    let module = module(false, &bytes_of(&example()));
+    let made = cold(&file_to_patch(), &module, None).expect("it is for this file");
+    assert_eq!(made.distance, 0x2000);
+    parse(&made.file)
+}
+
+#[test]
+fn the_worked_example_on_disk() {
+    let (base, image) = (file_to_patch(), patched_file());
+    assert_eq!(validate_cold(&image, Some(&base)), []);
+    assert_eq!(cold_mark(&image), Ok(CHECKSUM.into()));
+    let bytes = |at: u64, size: u64| image.bytes(Rva(at), size).expect("it is in the file");
+    assert_eq!(bytes(0x106b, 7), [0xe9, 0x90, 0x1f, 0, 0, 0xeb, 0xf9]);
+    // Both words held `cc cc cc cc`. The target is 0x12220000 lower than it was taken to be, the
+    // patch 0x2332e000.
+    let word = |at: u64| image.word(Rva(at)).expect("it is in the file");
+    assert_eq!(word(0x3024), 0xcccc_cccc_u32.wrapping_sub(0x1222_0000));
+    let apart = 0x2332_e000_u32 - 0x1222_0000;
+    assert_eq!(word(0x3031), 0xcccc_cccc_u32.wrapping_add(apart));
+    let moved: Vec<Rva> = image.relocations.iter().map(|one| one.at).collect();
+    assert_eq!(moved, [Rva(0x3024)], "an address; the other is a distance");
+    let names: Vec<&str> = image.sections.iter().map(|s| &*s.name).collect();
+    assert_eq!(names, [".text", ".rdata", ".text_CP", ".DBG_POR"]);
+}
+
+/// What is found where one byte of the patched file is another one, and the checksum right.
+fn with_byte(at: usize, value: u8) -> Vec<Finding> {
+    let image = patched_file();
+    let mut file = image.file().to_vec();
+    file[at] = value;
+    let place = image.header_places().checksum;
+    let sum = checksum(&file, place);
+    put(&mut file, place, sum);
+    validate_cold(&parse(&file), Some(&file_to_patch()))
+}
+
+fn mark_of_it() -> usize {
+    let image = patched_file();
+    let mark = image.debug.iter().find(|entry| entry.kind == 10);
+    mark.expect("it is there").file_offset as usize
+}
+
+attacks! {
+    b17_a_constant_of_the_base_that_is_another B17 with_byte(0x1480, 0x22);
+    b17_a_mark_of_another_file B17 with_byte(mark_of_it() + 12, 0x22);
+    b17_a_mark_that_says_hot B17 with_byte(mark_of_it() + 2, 1);
+    b17_a_section_of_the_base_with_other_rights B17 with_byte(0x178 + 40 + 39, 0xc0);
+    b17_a_checksum_that_is_wrong B17 {
+        let mut file = patched_file().file().to_vec();
+        file[0x1400] ^= 1;
+        validate_cold(&parse(&file), None)
+    };
 }
 
 /// Cut anywhere, it is an error or another patch, and never a panic.

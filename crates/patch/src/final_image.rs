@@ -7,6 +7,7 @@ mod marked;
 mod walk;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use invivo_compare::{Comparison, Finding, Rule, Severity};
 use invivo_image::x86_64::decode;
@@ -39,6 +40,9 @@ pub struct FinalPlan {
     pub variables: Vec<Link>,
     /// Import slots of the fixed image that get what the base's slots hold.
     pub imports: Vec<Link>,
+    /// Code of the fixed image that runs: functions that are replaced or new, and copies of
+    /// others that cannot be led to the base and need nothing of it.
+    pub code: Vec<Range<Rva>>,
 }
 
 /// Plans a final image.
@@ -107,7 +111,15 @@ pub fn plan_final(c: &Comparison<'_>) -> Result<FinalPlan, Refused> {
         links.sort();
         Ok(links)
     };
+    let code = walk.seen.iter().filter_map(|id| {
+        let entity = fixed.entity(*id);
+        let start = fixed.rva(entity.addr)?;
+        Some(start..start.checked_add(entity.size)?)
+    });
+    let mut code: Vec<Range<Rva>> = code.collect();
+    code.sort_by_key(|range| (range.start, range.end));
     Ok(FinalPlan {
+        code,
         replaced: whole(replaced)?,
         unchanged: whole(unchanged)?,
         variables: whole(variables)?,

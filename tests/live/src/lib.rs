@@ -8,6 +8,7 @@ pub mod binary;
 pub mod clients;
 pub mod compile;
 mod compiled;
+pub mod exchanged;
 pub mod fixture;
 pub mod invivo;
 pub mod killed;

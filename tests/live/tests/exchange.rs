@@ -8,8 +8,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use live_tests::compile::Build;
+use live_tests::exchanged::killed_at_every_system_call_of;
 use live_tests::invivo::{apply, invivo, invivo_through};
-use live_tests::killed::killed_before_call;
 use live_tests::pair::Pair;
 use live_tests::target::Side;
 use live_tests::workdir::in_workdir;
@@ -141,49 +141,7 @@ fn a_library() -> Result<()> {
 fn killed_at_every_system_call() -> Result<()> {
     in_workdir("exchange-killed", |dir| {
         let scene = Scene::new(dir, "greeting.c")?;
-        let file = scene.file();
-        let (old, new) = (fs::read(&file)?, fs::read(&scene.image)?);
-        let entries = |dir: &Path| Ok::<_, anyhow::Error>(fs::read_dir(dir)?.count());
-        let clean = entries(dir)?;
-        for install in [true, false] {
-            let command = scene.command(install);
-            let command = command.each_ref().map(String::as_str);
-            for step in 0.. {
-                if !install {
-                    scene.install()?;
-                }
-                let killed = killed_before_call(&command, step)?;
-                let now = fs::read(&file)?;
-                ensure!(
-                    now == old || now == new,
-                    "neither old nor new before call {step}"
-                );
-                if now == new {
-                    scene
-                        .uninstall()
-                        .with_context(|| format!("before call {step}"))?;
-                } else {
-                    scene
-                        .install()
-                        .with_context(|| format!("before call {step}"))?;
-                    scene.uninstall()?;
-                }
-                ensure!(
-                    fs::read(&file)? == old,
-                    "not the old file after call {step}"
-                );
-                ensure!(
-                    entries(dir)? == clean,
-                    "something is left over after call {step}"
-                );
-                if !killed {
-                    println!("killed before each of {step} system calls");
-                    ensure!(step > 50, "only {step} system calls: they are not counted");
-                    break;
-                }
-            }
-        }
-        Ok(())
+        killed_at_every_system_call_of(&scene.image, &scene.file())
     })
 }
 

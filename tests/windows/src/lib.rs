@@ -63,6 +63,14 @@ impl Build {
         self
     }
 
+    /// The same with room before functions for every kind of hook.
+    #[must_use]
+    pub fn roomy(mut self) -> Build {
+        self.link.retain(|word| !word.contains("functionpadmin"));
+        self.link.push("/functionpadmin:16".to_owned());
+        self
+    }
+
     /// The same with further words for the compiler.
     #[must_use]
     pub fn with(mut self, compile: &str) -> Build {

@@ -5,11 +5,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use invivo_apply::hotp1::PatchedModule;
+use invivo_apply::hotp1::{COLD_PATCH_VALID, PatchedModule, holders};
 use invivo_apply::{ApplyError, Loaded, Target};
 use invivo_format::hotp1::{
-    Fixup, FixupKind, FixupRegion, Hook, HookKind, LegacyPatch, ModuleId, Validation, read,
-    validate, validation_flags, write,
+    Fixup, FixupKind, FixupRegion, Hook, HookKind, LegacyPatch, ModuleId, Validation, cold, read,
+    validate, validate_cold, validation_flags, write,
 };
 use invivo_image::pe::PeImage;
 use invivo_image::{LiveAddr, Rva};
@@ -183,6 +183,101 @@ fn the_three_examples_are_run() {
             assert_eq!(count(&narrow, base).wrapping_sub(begun), calls + 1);
         }
     }
+    std::fs::remove_dir_all(folder).expect("it is ours");
+}
+
+/// The same three, patched on disk: the file is fixed from its first call on, shares the variable,
+/// and takes the hot patch for the file before.
+#[test]
+fn the_three_examples_are_run_from_patched_files() {
+    let folder = folder("classic-cold");
+    let target = classic(&folder, "classic").expect("it is built");
+    let linked = classic(&folder, "patch").expect("it is built");
+    let helper = windows_tests::helper(&folder).expect("it is built");
+    for (which, new) in [("hot", 15), ("semi", 15), ("cold", 10000)] {
+        let patch = patch_module(&target, &linked, which);
+        let file = cold(&target, &patch, None).expect("there is room").file;
+        let again = cold(&target, &patch, None).expect("there is room").file;
+        assert_eq!(file, again, "{which}: the same input gives the same bytes");
+        let on_disk = PeImage::parse(file).expect("a Windows image");
+        assert_eq!(validate_cold(&on_disk, Some(&target)), [], "{which}");
+        let images = [(on_disk, TARGET), (patch, PATCH)];
+        let (mut narrow, loaded) = Narrow::start(&helper, &images).expect("it starts");
+        let [base, patch] = &loaded[..] else {
+            unreachable!("two images")
+        };
+        let function = LiveAddr(TARGET + u64::from(place(&target, which)));
+        let call = |narrow: &Narrow| narrow.call(function, 5).expect("it answers");
+        assert_eq!(call(&narrow), new, "{which}: on disk");
+        if which == "hot" {
+            assert_eq!(count(&narrow, base), 1, "the target's variable");
+        }
+        let before = narrow.fixed_bytes(0);
+        let mut module = PatchedModule::new(base.clone());
+        until_quiet(|| module.apply(&mut narrow, patch));
+        assert_eq!(module.list()[0].flags, COLD_PATCH_VALID, "{which}");
+        assert_eq!(call(&narrow), new, "{which}: in memory");
+        assert!(
+            narrow.fixed_bytes(0) != before,
+            "{which}: it leads to the other one"
+        );
+        until_quiet(|| module.remove(&mut narrow, patch.at));
+        assert_eq!(call(&narrow), new, "{which}: on disk again");
+        assert!(narrow.fixed_bytes(0) == before, "{which}: byte for byte");
+    }
+    std::fs::remove_dir_all(folder).expect("it is ours");
+}
+
+/// Every process that holds the target is found, wherever it is there, and patched; the others are
+/// left alone.
+#[test]
+fn every_process_that_holds_the_module_is_patched() {
+    let folder = folder("classic-all");
+    let target = classic(&folder, "classic").expect("it is built");
+    let linked = classic(&folder, "patch").expect("it is built");
+    let helper = windows_tests::helper(&folder).expect("it is built");
+    let patch = patch_module(&target, &linked, "hot");
+    // Three hold it, one of them at another place; one holds another library.
+    let begun = [
+        (&target, TARGET),
+        (&target, 0x2700_0000),
+        (&linked, TARGET),
+        (&target, TARGET),
+    ];
+    let mut processes: Vec<(Narrow, Loaded)> = begun
+        .iter()
+        .map(|(image, at)| {
+            let images = [((*image).clone(), *at), (patch.clone(), PATCH)];
+            let (narrow, loaded) = Narrow::start(&helper, &images).expect("it starts");
+            (narrow, loaded[1].clone())
+        })
+        .collect();
+    let like = Loaded {
+        image: Arc::new(target.clone()),
+        ..processes[0].1.clone()
+    };
+    let mut patched = Vec::new();
+    let hot = place(&target, "hot");
+    for (number, (narrow, patch)) in processes.iter_mut().enumerate() {
+        let found = holders(narrow, &like).expect("its memory can be looked at");
+        for held in found {
+            assert_eq!(held.at.0, begun[number].1);
+            let function = LiveAddr(held.at.0 + u64::from(hot));
+            assert_eq!(narrow.call(function, 5).expect("it answers"), 10, "old");
+            let mut module = PatchedModule::new(held);
+            until_quiet(|| module.apply(narrow, patch));
+            patched.push((number, module, function));
+        }
+    }
+    let numbers: Vec<usize> = patched.iter().map(|(number, ..)| *number).collect();
+    assert_eq!(numbers, [0, 1, 3]);
+    for (number, module, function) in &mut patched {
+        let (narrow, patch) = &mut processes[*number];
+        assert_eq!(narrow.call(*function, 5).expect("it answers"), 15, "new");
+        until_quiet(|| module.remove(narrow, patch.at));
+        assert_eq!(narrow.call(*function, 5).expect("it answers"), 10, "old");
+    }
+    std::fs::remove_dir_all(folder).expect("it is ours");
 }
 
 fn count(narrow: &Narrow, base: &Loaded) -> u32 {

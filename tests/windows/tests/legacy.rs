@@ -21,10 +21,7 @@ fn folder(name: &str) -> PathBuf {
 
 /// Builds the library with room for every hook.
 fn library(folder: &Path, name: &str, program: &str, how: Build) -> Library {
-    let mut how = how;
-    how.link.retain(|word| !word.contains("functionpadmin"));
-    how.link.push("/functionpadmin:16".to_owned());
-    build(folder, name, program, &how).expect("it is built")
+    build(folder, name, program, &how.roomy()).expect("it is built")
 }
 
 fn patch_module(base: &Library, fixed: &Library, shape: Option<HookShape>) -> PeImage {

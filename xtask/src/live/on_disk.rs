@@ -12,6 +12,8 @@ use crate::claims::Claims;
 use crate::invivo::Invivo;
 use crate::process;
 
+/// Cases whose images are exchanged in both forms: a program and a shared library.
+const KEPT: [&str; 2] = ["redis-31228", "expat-45490"];
 const COPY: Duration = Duration::from_secs(120);
 
 /// Exchanges the image in a copy of the programs in `base`, and takes it back; what starts
@@ -22,6 +24,23 @@ pub(super) fn tell(
     run: &Path,
     invivo: &Invivo,
     claims: &mut Claims,
+) -> Result<()> {
+    form(case, (base, fixed), run, invivo, claims, false)?;
+    // The base itself with the fixed functions behind it, for a program and a library.
+    if KEPT.contains(&case.name()) {
+        form(case, (base, fixed), run, invivo, claims, true)?;
+    }
+    Ok(())
+}
+
+/// The same with an image of one form.
+fn form(
+    case: &dyn Case,
+    (base, fixed): (&Path, &Path),
+    run: &Path,
+    invivo: &Invivo,
+    claims: &mut Claims,
+    keep_layout: bool,
 ) -> Result<()> {
     let (programs, image) = (run.join("disk"), run.join("final"));
     let mut copy = Command::new("cp");
@@ -37,13 +56,19 @@ pub(super) fn tell(
         &fixed.join(name),
         &image,
         (case.name(), case.label()),
+        keep_layout,
     )?;
+    let how = if keep_layout {
+        ", with its layout kept,"
+    } else {
+        ""
+    };
     let file = programs.join(name);
     let before = std::fs::read(&file)?;
     invivo.exchange(&["install".as_ref(), image.as_ref(), file.as_ref()])?;
     let (answer, seen) = ask(case, &programs, run)?;
     claims.add(
-        format!("what starts after {name} was exchanged on disk has the fix: {seen}"),
+        format!("what starts after {name} was exchanged{how} on disk has the fix: {seen}"),
         answer == Answer::New,
     );
     invivo.exchange(&["uninstall".as_ref(), file.as_ref()])?;

@@ -1,15 +1,10 @@
 //! Whether the target is the build that the patch is for, and has the bytes that it expects.
 
-use invivo_format::hotp1::{LegacyPatch, validation_flags};
+use invivo_format::hotp1::{LegacyPatch, cold_mark, validation_flags};
 use invivo_image::pe::PeImage;
 
 use super::{COLD_PATCH_VALID, Look, at_status, status};
 use crate::{ApplyError, Target};
-
-/// `HOTPATCH_DEBUG_SIGNATURE.Signature` of a file that was patched on disk.
-const COLD: u32 = 0xd202;
-/// `IMAGE_DEBUG_TYPE_RESERVED10`.
-const MARK: u32 = 10;
 
 /// Flags of a target that the patch fits: either its checksum is the one that the patch names, or
 /// its debug directory says that its file was made from that one by a cold patch.
@@ -20,20 +15,7 @@ pub(super) fn identity(target: &PeImage, model: &LegacyPatch) -> Result<u32, App
     if target.checksum == wanted {
         return Ok(0);
     }
-    // Behind the mark: a hash of the header, which nobody can compute, and the checksum of the
-    // file before. That this is what ChecksumData means is taken from its name.
-    let cold = target
-        .debug
-        .iter()
-        .filter(|entry| entry.kind == MARK)
-        .any(|entry| {
-            let mark = target.word(entry.at).map(|word| word >> 16);
-            let sum = entry.at.checked_add(12).and_then(|at| target.array(at));
-            mark == Some(COLD)
-                && entry.size >= 20
-                && sum.map(u64::from_le_bytes) == Some(wanted.into())
-        });
-    if cold {
+    if cold_mark(target) == Ok(wanted.into()) {
         return Ok(COLD_PATCH_VALID);
     }
     let text = format!(

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use invivo_format::hotp1::{Hook, HookKind, hook_options};
+use invivo_format::hotp1::{CodeError, Hook, HookKind, hook_options};
 use invivo_image::pe::PeMachine;
 use invivo_image::x86_64::instructions;
 use invivo_image::{LiveAddr, Rva};
@@ -53,7 +53,7 @@ fn descriptor(look: &Look<'_>, target: &dyn Target, hook: &Hook) -> Result<Descr
         return at_status(status::BROKEN, &text);
     }
     let at = module.address(hook.at)?;
-    let code = code(look, at, hook)?;
+    let code = code(look, hook)?;
     let mut now = vec![0; code.len()];
     target.read(at, &mut now)?;
     let earlier = earlier(look, at, &code);
@@ -97,8 +97,8 @@ fn is_target(look: &Look<'_>, at: u32) -> bool {
     })
 }
 
-/// The bytes that a hook writes; `CC` fills what is left of a jump's length.
-fn code(look: &Look<'_>, at: LiveAddr, hook: &Hook) -> Result<Vec<u8>, ApplyError> {
+/// The bytes that a hook writes.
+fn code(look: &Look<'_>, hook: &Hook) -> Result<Vec<u8>, ApplyError> {
     let (module, patch) = (&look.module.target, look.patch);
     if hook.options & hook_options::NEAR != 0 {
         let ends = [module.at, patch.at, module.end(), patch.end()];
@@ -111,59 +111,14 @@ fn code(look: &Look<'_>, at: LiveAddr, hook: &Hook) -> Result<Vec<u8>, ApplyErro
             return at_status(status::FAR, text);
         }
     }
-    let to = || patch.address(hook.to);
-    let distance = |to: LiveAddr, next: u64| {
-        let distance = i128::from(to.0) - i128::from(at.0) - i128::from(next);
-        if bits(look) == 32 {
-            // Addresses wrap around, so everything is reached.
-            return Ok(distance as i32);
-        }
-        i32::try_from(distance).or_else(|_| {
-            let text = format!("{to} is too far from the hook at {at}");
-            at_status(status::FAR, &text)
-        })
-    };
-    let mut code = match hook.kind {
-        HookKind::Va32 => {
-            let address = to()?.0;
-            let Ok(address) = u32::try_from(address) else {
-                let text = format!("{address:#x} is no 32-bit address");
-                return at_status(status::FAR, &text);
-            };
-            return Ok(address.to_le_bytes().to_vec());
-        }
-        HookKind::Va64 => return Ok(to()?.0.to_le_bytes().to_vec()),
-        HookKind::Amd64Cnt => return Ok(hook.to.to_le_bytes()[..2].to_vec()),
-        HookKind::X86Jmp => {
-            let mut code = vec![0xe9];
-            code.extend(distance(to()?, 5)?.to_le_bytes());
-            code
-        }
-        HookKind::Jmp2B => vec![0xeb, hook.to.to_le_bytes()[0]],
-        HookKind::Amd64Ind => {
-            let mut code = vec![0xff, 0x25];
-            code.extend(distance(pointer(look, hook)?, 6)?.to_le_bytes());
-            code
-        }
-        HookKind::None | HookKind::PcRel32 | HookKind::Other(_) => {
-            let text = format!("a hook of type {} is never applied", hook.kind.name());
-            return at_status(status::NOT_IMPLEMENTED, &text);
-        }
-    };
-    code.resize(code.len().max(hook.length() as usize), 0xcc);
-    Ok(code)
-}
-
-/// Where the address is that an indirect jump goes to. No description says how `HotpRva` names
-/// it. Here: where a hook of the same patch writes the address of the same place of the patch
-/// into the target, it is that word; otherwise `HotpRva` is a variable of the patch.
-fn pointer(look: &Look<'_>, hook: &Hook) -> Result<LiveAddr, ApplyError> {
-    let mut hooks = look.model.hooks.iter();
-    let same = |other: &&Hook| other.kind == HookKind::Va64 && other.to == hook.to;
-    match hooks.find(same) {
-        Some(word) => look.module.target.address(word.at),
-        None => look.patch.address(hook.to),
-    }
+    look.model.code(hook, &look.places()).or_else(|error| {
+        let status = match error {
+            CodeError::NotImplemented(_) => status::NOT_IMPLEMENTED,
+            CodeError::Outside(_) => status::BROKEN,
+            _ => status::FAR,
+        };
+        at_status(status, &error.to_string())
+    })
 }
 
 /// What an active earlier patch wrote at exactly this place, the latest first.

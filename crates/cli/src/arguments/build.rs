@@ -90,16 +90,16 @@ pub(crate) struct Build {
     /// Where to write the patch.
     #[arg(short, long, value_name = "PATCH")]
     pub(crate) output: PathBuf,
-    /// What is written; of Windows images always the fixed build itself, as a patch of modern
-    /// Windows or (`hotp1`) as a patch module of older ones.
+    /// What is written; of Windows images the fixed build itself, as a patch of modern Windows or
+    /// (`hotp1`) as a patch module of older ones, or (`cold`) the base with the fix in it.
     #[arg(long, value_enum, default_value = "elf")]
     pub(crate) format: Format,
     /// With `--format final`: keep the base as it is, and put the fixed functions behind it, instead
     /// of a copy of the fixed build. Nothing but what the patch replaces is another one then.
     #[arg(long)]
     pub(crate) keep_layout: bool,
-    /// How functions are hooked in a patch module of older Windows [default: the first that each
-    /// function has room for].
+    /// How functions are hooked in a patch module or cold patch of older Windows [default: the
+    /// first that each function has room for].
     #[arg(long, value_enum, value_name = "HOOK")]
     pub(crate) hook: Option<HookName>,
     /// For Windows images: write the names of all functions that must be compiled for hot patching,
@@ -158,8 +158,10 @@ pub(crate) enum Format {
     /// A patch for running processes.
     Elf,
     /// The fixed build itself with the patch inside: for the disk, and for running processes.
-    #[value(alias = "cold")]
     Final,
+    /// For the disk: of Windows images the base with the fixed functions behind it, as older
+    /// Windows had it, where FIXED may be a patch module, too; of others the same as `final`.
+    Cold,
     /// A payload for the Xen hypervisor, from object files.
     Livepatch,
     /// A patch module for Windows Server 2003 to 7: the section `.hotp1` says what is hooked.

@@ -86,7 +86,7 @@ pub(crate) struct Diff {
 
 #[derive(Debug, Args)]
 pub(crate) struct Install {
-    /// The final image, as `invivo build --format final` writes it.
+    /// The final image, as `invivo build --format final` or `--format cold` writes it.
     pub(crate) image: PathBuf,
     /// The file that is exchanged: the base, exactly as the final image was built for it.
     pub(crate) file: PathBuf,
@@ -106,7 +106,7 @@ pub(crate) struct Inspect {
 
 #[derive(Debug, Args)]
 pub(crate) struct Check {
-    /// A Windows image with hot-patch metadata, or a payload for Xen.
+    /// A Windows image with hot-patch metadata or patched on disk, or a payload for Xen.
     pub(crate) image: PathBuf,
     /// The build that it is for; without it, its side is not looked at.
     #[arg(long, value_name = "FILE")]

@@ -8,7 +8,7 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use crate::arguments::{Build, Format};
-use crate::commands::{final_image, livepatch, trace, windows};
+use crate::commands::{cold, final_image, livepatch, trace, windows};
 use crate::failure::{Failure, REFUSED, USAGE};
 use crate::images::load_pair;
 use crate::output::Output;
@@ -46,6 +46,9 @@ pub(crate) fn run(build: &Build, output: &Output) -> Result<u8, Failure> {
     let Some(pair) = &build.builds.0 else {
         return trace::run(build, output);
     };
+    if let Some(done) = cold::of_module(build, pair, output) {
+        return done;
+    }
     let busy = output.busy("comparing");
     let mut read = Phases::start(Some(timing::processor_time));
     let (base, fixed) = load_pair(pair)?;
@@ -63,7 +66,7 @@ pub(crate) fn run(build: &Build, output: &Output) -> Result<u8, Failure> {
         );
     }
     if base.is_windows() {
-        return windows::run(build, &comparison, output);
+        return windows::run(build, pair, &comparison, output);
     }
     if build.format == Format::Hotp1 || build.hook.is_some() {
         let text = "patch modules of older Windows are made of Windows images only";
@@ -79,7 +82,8 @@ pub(crate) fn run(build: &Build, output: &Output) -> Result<u8, Failure> {
         let text = "functions are named to compilers of Windows images only";
         return Err(Failure::new(USAGE, text).hint("leave --emit-functions-file out"));
     }
-    if build.keep_layout && build.format != Format::Final {
+    let is_final = matches!(build.format, Format::Final | Format::Cold);
+    if build.keep_layout && !is_final {
         let text = "a patch for running processes has no layout to keep";
         return Err(Failure::new(USAGE, text).hint("add: --format final"));
     }
@@ -113,7 +117,6 @@ pub(crate) fn run(build: &Build, output: &Output) -> Result<u8, Failure> {
             .hint("link both builds and give the programs; for Xen say --format livepatch"));
     }
     let verdict = Verdict::of(&comparison, &options);
-    let is_final = build.format == Format::Final;
     let patch = match verdict.patch {
         Ok(patch) => Some(patch),
         // What is started from it is fixed all the same.

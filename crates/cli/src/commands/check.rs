@@ -56,6 +56,8 @@ pub(crate) fn run(check: &Check, output: &Output) -> Result<u8, Failure> {
     let legacy = image.sections.iter().any(|s| hotp1::is_section(&s.name));
     let (checked, parts) = if legacy {
         checked_legacy(check, &image, base.as_ref())
+    } else if hotp1::is_cold(&image) {
+        checked_cold(check, &image, base.as_ref())
     } else {
         let options = Options {
             base: base.as_ref(),
@@ -103,7 +105,24 @@ fn checked_legacy(check: &Check, image: &PeImage, base: Option<&PeImage>) -> (Ch
         Err(error) => (vec![error], 0),
     };
     let about_target = [Rule::B03, Rule::B07, Rule::B14];
-    let checked = Checked {
+    let checked = checked_by(check, findings, base, &about_target);
+    (checked, format!("{hooks} hooks"))
+}
+
+/// A file that was patched on disk.
+fn checked_cold(check: &Check, image: &PeImage, base: Option<&PeImage>) -> (Checked, String) {
+    let findings = hotp1::validate_cold(image, base);
+    let checked = checked_by(check, findings, base, &[Rule::B17]);
+    (checked, "patched on disk".to_owned())
+}
+
+fn checked_by(
+    check: &Check,
+    findings: Vec<hotp1::Finding>,
+    base: Option<&PeImage>,
+    about_base: &[Rule],
+) -> Checked {
+    Checked {
         schema: "invivo.check/1",
         file: check.image.display().to_string(),
         base: check.base.as_ref().map(|path| path.display().to_string()),
@@ -120,10 +139,9 @@ fn checked_legacy(check: &Check, image: &PeImage, base: Option<&PeImage>) -> (Ch
         more: Vec::new(),
         without_base: match base {
             Some(_) => Vec::new(),
-            None => about_target.map(Rule::id).to_vec(),
+            None => about_base.iter().map(|rule| rule.id()).collect(),
         },
-    };
-    (checked, format!("{hooks} hooks"))
+    }
 }
 
 /// How many records there are, in words.

@@ -8,7 +8,7 @@ use invivo_image::pe::{ImportedSymbol, PeImage, checksum};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::commands::legacy::{self, LegacyDump};
+use crate::commands::legacy::{self, ColdDump, LegacyDump};
 use crate::failure::Failure;
 use crate::images::parse_pe;
 use crate::output::Output;
@@ -50,6 +50,8 @@ pub(crate) struct ImageDump {
     hot_patch: Option<MetadataDump>,
     /// The section `.hotp1` of older patches, where it has one.
     hotp1: Option<LegacyDump>,
+    /// What a file that was patched on disk says of itself.
+    cold: Option<ColdDump>,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
@@ -159,6 +161,7 @@ fn dump(path: &Path, image: &PeImage) -> ImageDump {
         load_config_size: image.load_config.map(|config| config.size),
         hot_patch: metadata(image),
         hotp1: legacy::dump(image),
+        cold: legacy::dump_cold(image),
     }
 }
 
@@ -324,6 +327,9 @@ fn print(dump: &ImageDump) {
     }
     if let Some(patch) = &dump.hotp1 {
         legacy::print(patch);
+    }
+    if let Some(cold) = &dump.cold {
+        legacy::print_cold(cold);
     }
 }
 

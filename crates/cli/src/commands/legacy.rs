@@ -1,8 +1,10 @@
 //! `.hotp1`: what `invivo inspect` and `invivo check` tell of the patches of Windows Server 2003
 //! to Windows 7.
 
-use invivo_format::hotp1::{LegacyPatch, hook_options, read, validation_flags};
+use invivo_format::final_image::{self, FileIdentity, FinalError};
+use invivo_format::hotp1::{LegacyPatch, cold_mark, hook_options, is_cold, read, validation_flags};
 use invivo_image::pe::PeImage;
+use invivo_patch::Identity;
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -101,6 +103,63 @@ fn shown(patch: &LegacyPatch) -> LegacyDump {
         fixups: fixups.collect(),
         validations: validations.collect(),
         hooks: hooks.collect(),
+    }
+}
+
+/// A file that was patched on disk.
+#[derive(Debug, Default, Serialize, JsonSchema)]
+pub(crate) struct ColdDump {
+    /// What is wrong with the mark or with what the file says; then the rest may be empty.
+    broken: Option<String>,
+    /// The checksum that it had before, in hexadecimal digits.
+    checksum_before: String,
+    /// What `invivo install` reads: the fix, and the file in whose place it is installed.
+    #[schemars(with = "Option<serde_json::Value>")]
+    identity: Option<Identity>,
+    #[schemars(with = "Option<serde_json::Value>")]
+    base: Option<FileIdentity>,
+}
+
+/// What a file that was patched on disk says of itself; `None` where it was not.
+pub(crate) fn dump_cold(image: &PeImage) -> Option<ColdDump> {
+    if !is_cold(image) {
+        return None;
+    }
+    let mut dump = ColdDump::default();
+    match cold_mark(image) {
+        Ok(before) => dump.checksum_before = format!("{before:08x}"),
+        Err(text) => dump.broken = Some(text),
+    }
+    match final_image::read(image.file()) {
+        Ok(found) => {
+            dump.identity = Some(found.manifest.identity);
+            dump.base = Some(found.manifest.base);
+        }
+        // Somebody else patched it, who has no such section.
+        Err(FinalError::NotFinal(_)) => {}
+        Err(error) => dump.broken = Some(error.to_string()),
+    }
+    Some(dump)
+}
+
+/// Prints that for a person.
+pub(crate) fn print_cold(dump: &ColdDump) {
+    anstream::println!("\npatched on disk");
+    if let Some(broken) = &dump.broken {
+        anstream::println!("  {broken}");
+    }
+    if !dump.checksum_before.is_empty() {
+        anstream::println!("  checksum before  {}", dump.checksum_before);
+    }
+    if let Some(identity) = &dump.identity {
+        anstream::println!("  fix              {}", identity.name);
+        if !identity.labels.is_empty() {
+            anstream::println!("  fixes            {}", identity.labels.join(", "));
+        }
+    }
+    if let Some(base) = &dump.base {
+        let (name, sha256) = (&base.file_name, &base.sha256);
+        anstream::println!("  replaces         {name}, SHA-256 {sha256}");
     }
 }
 

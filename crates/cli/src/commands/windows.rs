@@ -12,19 +12,26 @@ use invivo_patch::{FinalPlan, HotPatchMarks};
 use sha2::{Digest as _, Sha256};
 
 use super::build::{Built, refused};
-use crate::arguments::{Build, Format};
+use super::cold;
+use crate::arguments::{Build, Format, Pair};
 use crate::failure::{Failure, REFUSED, USAGE};
 use crate::images::read_file;
 use crate::output::Output;
 use crate::patch_file::store;
 use crate::verdict::FinalVerdict;
 
-pub(crate) fn run(build: &Build, c: &Comparison<'_>, output: &Output) -> Result<u8, Failure> {
-    // The format of Windows has no field for any of these.
+pub(crate) fn run(
+    build: &Build,
+    pair: &Pair,
+    c: &Comparison<'_>,
+    output: &Output,
+) -> Result<u8, Failure> {
+    let is_cold = build.format == Format::Cold;
+    // The format of Windows has no field for any of these; what is for the disk has one for some.
     for (given, option) in [
         (!build.callout.is_empty(), "--callout"),
-        (!build.label.is_empty(), "--label"),
-        (build.name.is_some(), "--name"),
+        (!build.label.is_empty() && !is_cold, "--label"),
+        (build.name.is_some() && !is_cold, "--name"),
         (!build.judged.allow.is_empty(), "--allow"),
     ] {
         if given {
@@ -46,6 +53,16 @@ pub(crate) fn run(build: &Build, c: &Comparison<'_>, output: &Output) -> Result<
         c.base.windows().map_err(read)?,
         c.fixed.windows().map_err(read)?,
     );
+    if is_cold {
+        return cold::of_builds(
+            (build, pair),
+            &base,
+            &fixed,
+            &plan,
+            verdict.findings,
+            output,
+        );
+    }
     if build.format == Format::Hotp1 {
         return legacy(build, &base, &fixed, plan, verdict.findings, output);
     }

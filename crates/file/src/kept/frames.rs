@@ -19,21 +19,60 @@ struct Common {
     augmented: bool,
 }
 
-/// The records at the start of `bytes` up to their end, as they must be at a place that is
-/// `distance` bytes further on; `moves` is true where the loader chooses the place of the file.
-pub(super) fn moved(bytes: &[u8], distance: u64, moves: bool) -> Result<Vec<u8>, KeptError> {
-    let copy = walk(bytes, distance, moves);
-    copy.map_or_else(
-        || unfit("its unwind data are of a form that cannot be moved"),
-        Ok,
-    )
+/// Records that are copied to another place.
+#[derive(Debug)]
+pub(super) struct Records {
+    bytes: Vec<u8>,
+    /// Where pointers are that are relative to their own places, and how long they are.
+    pointers: Vec<(usize, usize)>,
 }
 
-fn walk(bytes: &[u8], distance: u64, moves: bool) -> Option<Vec<u8>> {
-    let mut copy = Copy {
-        bytes: bytes.to_vec(),
-        distance,
+impl Records {
+    /// The records at the start of `bytes` up to their end; `moves` is true where the loader
+    /// chooses the place of the file.
+    pub(super) fn read(bytes: &[u8], moves: bool) -> Result<Records, KeptError> {
+        let records = walk(bytes, moves);
+        records.map_or_else(
+            || unfit("its unwind data are of a form that cannot be moved"),
+            Ok,
+        )
+    }
+
+    /// Bytes that they have, wherever they are.
+    pub(super) fn size(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    /// As they must be at a place that is `distance` bytes further on.
+    pub(super) fn moved(mut self, distance: u64) -> Result<Vec<u8>, KeptError> {
+        for (at, size) in &self.pointers {
+            let field = &mut self.bytes[*at..at + size];
+            if correct(field, distance).is_none() {
+                return unfit("its unwind data are too far from the code");
+            }
+        }
+        Ok(self.bytes)
+    }
+}
+
+/// Makes a pointer that is relative to its own place right for one that is further on.
+fn correct(field: &mut [u8], distance: u64) -> Option<()> {
+    let distance = i64::try_from(distance).ok()?;
+    if let Ok(value) = <[u8; 4]>::try_from(&*field) {
+        let value = i64::from(i32::from_le_bytes(value)).checked_sub(distance)?;
+        field.copy_from_slice(&i32::try_from(value).ok()?.to_le_bytes());
+    } else {
+        let value = i64::from_le_bytes((&*field).try_into().ok()?);
+        field.copy_from_slice(&value.checked_sub(distance)?.to_le_bytes());
+    }
+    Some(())
+}
+
+fn walk(bytes: &[u8], moves: bool) -> Option<Records> {
+    let mut walk = Walk {
+        bytes,
         moves,
+        pointers: Vec::new(),
     };
     let mut commons = HashMap::new();
     let mut at = 0;
@@ -49,15 +88,17 @@ fn walk(bytes: &[u8], distance: u64, moves: bool) -> Option<Vec<u8>> {
         }
         let id = word(bytes, at + 4)? as usize;
         if id == 0 {
-            commons.insert(at, copy.common(at + 8, end)?);
+            commons.insert(at, walk.common(at + 8, end)?);
         } else {
             let common = commons.get(&(at + 4).checked_sub(id)?)?;
-            copy.function(at + 8, end, *common)?;
+            walk.function(at + 8, end, *common)?;
         }
         at = end;
     }
-    copy.bytes.truncate(at);
-    Some(copy.bytes)
+    Some(Records {
+        bytes: bytes.get(..at)?.to_vec(),
+        pointers: walk.pointers,
+    })
 }
 
 fn word(bytes: &[u8], at: usize) -> Option<u32> {
@@ -65,13 +106,13 @@ fn word(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_le_bytes(*bytes))
 }
 
-struct Copy {
-    bytes: Vec<u8>,
-    distance: u64,
+struct Walk<'b> {
+    bytes: &'b [u8],
     moves: bool,
+    pointers: Vec<(usize, usize)>,
 }
 
-impl Copy {
+impl Walk<'_> {
     /// A common record, whose version is at `at`.
     fn common(&mut self, mut at: usize, end: usize) -> Option<Common> {
         let version = *self.bytes.get(at)?;
@@ -136,29 +177,24 @@ impl Copy {
         Some(())
     }
 
-    /// Corrects a pointer, if it is relative to its own place.
+    /// Notes a pointer that is relative to its own place.
     fn pointer(&mut self, at: &mut usize, encoding: u8) -> Option<()> {
         let size = size(encoding)?;
-        let field = self.bytes.get_mut(*at..)?.get_mut(..size)?;
+        let field = self.bytes.get(*at..)?.get(..size)?;
+        let place = *at;
         *at += size;
         if field.iter().all(|byte| *byte == 0) {
             return Some(()); // There is none.
         }
         match encoding & RELATIVE_TO {
             // An address, which the loader corrects at the old place alone.
-            0 => return (!self.moves).then_some(()),
-            PLACE => {}
-            _ => return None,
+            0 => (!self.moves).then_some(()),
+            PLACE => {
+                self.pointers.push((place, size));
+                Some(())
+            }
+            _ => None,
         }
-        let distance = i64::try_from(self.distance).ok()?;
-        if let Ok(value) = <[u8; 4]>::try_from(&*field) {
-            let value = i64::from(i32::from_le_bytes(value)).checked_sub(distance)?;
-            field.copy_from_slice(&i32::try_from(value).ok()?.to_le_bytes());
-        } else {
-            let value = i64::from_le_bytes((&*field).try_into().ok()?);
-            field.copy_from_slice(&value.checked_sub(distance)?.to_le_bytes());
-        }
-        Some(())
     }
 }
 
@@ -175,7 +211,13 @@ fn size(encoding: u8) -> Option<usize> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::moved;
+    use super::Records;
+
+    fn moved(bytes: &[u8], distance: u64, moves: bool) {
+        if let Ok(records) = Records::read(bytes, moves) {
+            let _ = records.moved(distance);
+        }
+    }
 
     proptest! {
         #[test]
@@ -184,11 +226,11 @@ mod tests {
             distance: u64,
             moves: bool,
         ) {
-            let _ = moved(&bytes, distance, moves);
+            moved(&bytes, distance, moves);
             // Records that are whole, at least.
             let length = u32::try_from(bytes.len()).unwrap_or(0).to_le_bytes();
             let common = [&length[..], &bytes].concat();
-            let _ = moved(&common, distance, moves);
+            moved(&common, distance, moves);
         }
     }
 }

@@ -1,12 +1,13 @@
 //! File → manifest. The file is hostile: its digest is checked before it is believed.
 
+use invivo_image::pe::PeImage;
 use invivo_patch::Hex;
 use object::LittleEndian;
 use object::elf::FileHeader64;
 use object::read::elf::{FileHeader, SectionHeader, SectionTable};
 use serde::Deserialize;
 
-use super::{FinalError, MANIFEST, Manifest, PATCH, VERSION};
+use super::{FinalError, MANIFEST, Manifest, PATCH, VERSION, windows};
 use crate::digest;
 
 type Elf = FileHeader64<LittleEndian>;
@@ -32,6 +33,13 @@ struct Form {
 /// # Errors
 /// When `file` is none, or was changed since it was made.
 pub fn read(file: &[u8]) -> Result<Final<'_>, FinalError> {
+    if PeImage::is_pe(file) {
+        let manifest = parse(windows::manifest(file)?)?;
+        return Ok(Final {
+            manifest,
+            patch: None,
+        });
+    }
     let header = Elf::parse(file).map_err(|error| FinalError::NotFinal(error.to_string()))?;
     let sections = header.sections(LE, file);
     let sections = sections.map_err(|error| FinalError::NotFinal(error.to_string()))?;
@@ -47,15 +55,19 @@ pub fn read(file: &[u8]) -> Result<Final<'_>, FinalError> {
     if expected != found {
         return Err(FinalError::Damaged { expected, found });
     }
+    Ok(Final {
+        manifest: parse(manifest)?,
+        patch: contents(&sections, file, PATCH)?,
+    })
+}
+
+fn parse(manifest: &[u8]) -> Result<Manifest, FinalError> {
     let json = |error: serde_json::Error| FinalError::Broken(format!("manifest: {error}"));
     let form: Form = serde_json::from_slice(manifest).map_err(json)?;
     if form.version != VERSION {
         return Err(FinalError::Version(form.version));
     }
-    Ok(Final {
-        manifest: serde_json::from_slice(manifest).map_err(json)?,
-        patch: contents(&sections, file, PATCH)?,
-    })
+    serde_json::from_slice(manifest).map_err(json)
 }
 
 fn contents<'f>(

@@ -10,7 +10,7 @@ use invivo_patch::{FinalPlan, Link};
 
 use super::model::{Fixup, FixupKind, FixupRegion, LegacyPatch, ModuleId};
 use super::{Finding, HookShape, Hotp1Error, SECTION, validate, write};
-use crate::section;
+use crate::section::{self, Section};
 
 /// Why there is no patch module.
 #[derive(Debug, thiserror::Error)]
@@ -88,7 +88,8 @@ pub fn build(
     let mut title = [b' '; 8];
     title[..SECTION.len()].copy_from_slice(SECTION.as_bytes());
     let flags = section_flags::INITIALIZED_DATA | section_flags::READ;
-    let grown = section::append(&edited, title, flags, &contents).map_err(BuildError::Image)?;
+    let new = Section::new(title, flags, contents).map_err(BuildError::Image)?;
+    let grown = section::append(&edited, &[new]).map_err(BuildError::Image)?;
     let file = section::finish(&edited, grown.file);
     let module = PeImage::parse(Arc::clone(&file))?;
     let findings = validate(&module, &patch, Some(base));

@@ -4,7 +4,7 @@ use crate::rules::rules;
 
 rules! {
     /// A rule of the section `.hotp1`.
-    "legacy patches (B01 to B16)";
+    "legacy patches (B01 to B17)";
     B01 "A section `.hotp1` of 80 bytes or more holds the header.", "without it nothing can be known", "give a patch module, not its target", "a section of 79 bytes";
     B02 "The signature is `HOT1`, the version 1.0.", "another version may lay out everything else in another way", "give a patch module of this format", "the signature `hOT1`";
     B03 "The arrays are aligned and inside the image.", "whoever applies it would read or write outside", "build the patch again", "hooks behind the end of the image";
@@ -21,4 +21,5 @@ rules! {
     B14 "How the target is known can be checked, and nothing is behind what it needs.", "the patch could be applied to another build", "use the checksum of the target", "`PeHeaderHash2`, whose algorithm is not public";
     B15 "The target has a name of printable ASCII, without a folder.", "the target would not be found, or another file would be", "give the name of the file alone", "`..\\target.dll`";
     B16 "A mark in the debug directory says hot, as the section does.", "a target with that mark is taken for one that is patched on disk", "build the patch again", "the mark 0xd202 of a cold patch";
+    B17 "A file that was patched on disk is marked so, and is its base but for headers, hooks and what is behind it.", "a hot patch for the base would be taken for one that fits this file, too", "take the base again, and build the cold patch from it", "a constant of the base that is another one";
 }

@@ -8,7 +8,7 @@ use invivo_image::Rva;
 use invivo_image::pe::{LoadConfig, PeError, PeImage, section_flags};
 
 use super::{HotPatch, HpatError, write};
-use crate::section;
+use crate::section::{self, Section};
 
 /// The name of the section that is added. That of Microsoft's own files is not known, and
 /// nothing looks for it by name.
@@ -63,14 +63,15 @@ pub fn place(image: &PeImage, patch: &HotPatch) -> Result<Placed, PlaceError> {
     let metadata = write(patch)?;
     let field = entry_place(image)?;
     let flags = section_flags::INITIALIZED_DATA | section_flags::READ;
-    let grown = section::append(image, *SECTION, flags, &metadata).map_err(PlaceError::Image)?;
-    let mut file = grown.file;
-    section::set(&mut file, field, grown.at);
+    let new = Section::new(*SECTION, flags, metadata).map_err(PlaceError::Image)?;
+    let grown = section::append(image, &[new]).map_err(PlaceError::Image)?;
+    let (mut file, at) = (grown.file, grown.places[0].0);
+    section::set(&mut file, field, at);
     let file = section::finish(image, file);
     PeImage::parse(Arc::clone(&file))?;
     Ok(Placed {
         file,
-        at: Rva(grown.at.into()),
+        at: Rva(at.into()),
         certificates: grown.certificates,
         overlay: grown.overlay,
     })

@@ -18,7 +18,7 @@ pub(super) struct Walk<'c, 'a> {
     hot: HashSet<EntityId>,
     /// Functions whose code in the fixed image runs, and those that are still to be looked at with
     /// the function from which they are reached.
-    seen: HashSet<EntityId>,
+    pub(super) seen: HashSet<EntityId>,
     waiting: Vec<(EntityId, String)>,
     /// Constants whose pointers were followed.
     constants: HashSet<LinkAddr>,

@@ -8,6 +8,7 @@ use invivo_image::LiveAddr;
 use invivo_patch::ImportVersion;
 
 use super::Narrow;
+use crate::native::View;
 
 fn missing(action: &'static str, at: LiveAddr, size: usize) -> TargetError {
     let source = std::io::Error::other("no image is there");
@@ -46,7 +47,9 @@ impl Target for Narrow {
     }
 
     fn regions(&self) -> Result<Vec<Region>, TargetError> {
-        not_here()
+        let mut regions: Vec<Region> = self.views.iter().flat_map(View::regions).collect();
+        regions.sort_by_key(|region| region.range.start);
+        Ok(regions)
     }
 
     fn read(&self, at: LiveAddr, bytes: &mut [u8]) -> Result<(), TargetError> {

@@ -9,8 +9,8 @@ use invivo_apply::{Module, Region, Stack, Stopped, Target, TargetError, Visit};
 use invivo_image::LiveAddr;
 use invivo_patch::ImportVersion;
 
+use super::View;
 use super::stop::Stand;
-use super::{Access, PAGE, View};
 
 /// `membarrier` with a command: what all threads of this process executed before is not what they
 /// execute after it, if it was written before.
@@ -96,21 +96,7 @@ impl Target for Here {
 
     fn regions(&self) -> Result<Vec<Region>, TargetError> {
         let views = self.views();
-        let mut regions: Vec<Region> = views
-            .iter()
-            .flat_map(|view| {
-                let pages = (0_u64..).zip(view.pages());
-                pages.map(|(number, access)| {
-                    let start = view.at().0 + number * PAGE;
-                    Region {
-                        range: LiveAddr(start)..LiveAddr(start + PAGE),
-                        executable: *access == Access::Code,
-                        writable: *access == Access::Data,
-                        file: None,
-                    }
-                })
-            })
-            .collect();
+        let mut regions: Vec<Region> = views.iter().flat_map(|view| view.regions()).collect();
         regions.sort_by_key(|region| region.range.start);
         Ok(regions)
     }

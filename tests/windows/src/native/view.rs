@@ -5,6 +5,7 @@ use std::ptr::null_mut;
 use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 use anyhow::{Result, bail};
+use invivo_apply::Region;
 use invivo_image::LiveAddr;
 
 use super::PAGE;
@@ -134,6 +135,22 @@ impl View {
     #[must_use]
     pub fn pages(&self) -> &[Access] {
         &self.pages
+    }
+
+    /// Its pages as a target tells them.
+    #[must_use]
+    pub fn regions(&self) -> Vec<Region> {
+        let pages = (0_u64..).zip(&self.pages);
+        let region = |(number, access): (u64, &Access)| {
+            let start = self.at + number * PAGE;
+            Region {
+                range: LiveAddr(start)..LiveAddr(start + PAGE),
+                executable: *access == Access::Code,
+                writable: *access == Access::Data,
+                file: None,
+            }
+        };
+        pages.map(region).collect()
     }
 
     /// The number of its file, which a child process maps.

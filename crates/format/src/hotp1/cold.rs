@@ -1,0 +1,264 @@
+//! A cold patch: a patch module made part of its target's file, so that what starts next is fixed.
+//!
+//! ```text
+//! base │ .text_CP │ .rdat_CP, .data_CP, … │ .DBG_POR
+//!   │        ▲        the module's sections, each as far from the next as it was
+//!   └────────┘ static hooks             moved directories, and the mark
+//! ```
+//!
+//! Every byte of the base stays where it is but for headers and hooks. The module's words are fixed
+//! up once, for the one place where it is now; the loader moves both together. Directories that
+//! grow are moved: imports, unwind data, base relocations, and the debug directory, in which an
+//! entry says that the file was patched and which checksum it had before. Exports stay: whoever
+//! enters by them meets the hooks, and so does a hot patch that comes later.
+//!
+//! The names of the sections and the mark are those of the description of 2007. That the mark's
+//! `ChecksumData` is the checksum of the file before is taken from its name; `PEHashData` is a hash
+//! whose algorithm is not public, and is left zero.
+
+mod check;
+mod parts;
+mod tables;
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use invivo_image::Rva;
+use invivo_image::pe::{
+    BaseRelocation, BaseRelocationKind, PeError, PeImage, PeMachine, directory, section_flags,
+};
+
+use super::{CodeError, Finding, HookKind, Hotp1Error, LegacyPatch, Places, read, validate};
+use crate::section::{self, Section};
+use parts::Parts;
+
+pub use check::{cold_mark, is_cold, validate_cold};
+
+/// `IMAGE_DEBUG_TYPE_RESERVED10`.
+const MARK: u32 = 10;
+/// `HOTPATCH_DEBUG_SIGNATURE.Signature` of a file that was patched on disk.
+const COLD: u16 = 0xd202;
+/// Bytes of the mark: version and signature, `PEHashData`, `ChecksumData`.
+const MARK_SIZE: u32 = 20;
+/// The section of new code.
+const CODE: [u8; 8] = *b".text_CP";
+/// The section of the mark and of what was moved.
+const TABLES: [u8; 8] = *b".DBG_POR";
+
+/// Why a file cannot be patched so.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ColdError {
+    /// What is there does not allow it; the text tells the remedy.
+    #[error("{0}")]
+    Image(String),
+    /// The patch module cannot be read.
+    #[error(transparent)]
+    Module(#[from] Hotp1Error),
+    /// A hook does not reach, or is of a type that is never applied.
+    #[error(transparent)]
+    Hook(#[from] CodeError),
+    /// The patch module breaks rules, or is for another file.
+    #[error("the patch module breaks {} rules, the first: {}", .0.len(), .0[0])]
+    Rules(Vec<Finding>),
+    /// What was made breaks rules: a defect here.
+    #[error("the patched file would break {} rules, the first: {}", .0.len(), .0[0])]
+    Result(Vec<Finding>),
+    /// What was made cannot be read back: a defect here.
+    #[error("the patched file cannot be read: {0}")]
+    Unreadable(#[from] PeError),
+}
+
+fn refuse<T>(text: impl Into<String>) -> Result<T, ColdError> {
+    Err(ColdError::Image(text.into()))
+}
+
+/// A file that was patched.
+#[derive(Clone)]
+pub struct Cold {
+    /// The new file.
+    pub file: Arc<[u8]>,
+    /// How far the module's places are from where they were in the module.
+    pub distance: u32,
+    /// Bytes of certificates that were left out: they are not right for the new file.
+    pub certificates: u64,
+}
+
+impl fmt::Debug for Cold {
+    /// Without the file's bytes, of which there may be millions.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (length, distance) = (self.file.len(), self.distance);
+        write!(
+            f,
+            "Cold {{ {length} bytes, the module {distance:#x} further }}"
+        )
+    }
+}
+
+/// Makes the patch module `module` part of `base`, the file that it is for. The same input gives
+/// the same bytes.
+///
+/// `code` are the places of the module whose code runs, where that is known: only their unwind data
+/// are carried, and only they are held against what a moved module cannot have. Without it all of
+/// the module's code is taken to run.
+///
+/// # Errors
+/// When the module breaks a rule, is for another file, or needs what a part of another file cannot
+/// have; and when the base has no room, or is such that what is added would not work.
+pub fn cold(
+    base: &PeImage,
+    module: &PeImage,
+    code: Option<&[Range<Rva>]>,
+) -> Result<Cold, ColdError> {
+    let Some(model) = read(module)? else {
+        return refuse("the patch module has no section .hotp1");
+    };
+    possible(base, module, code.is_some())?;
+    let findings = validate(module, &model, Some(base));
+    if !findings.is_empty() {
+        return Err(ColdError::Rules(findings));
+    }
+    let mut parts = Parts::of(base, module)?;
+    let distance = parts.distance;
+    let Some(patch) = base.image_base.checked_add(distance.into()) else {
+        return refuse("the base is at the end of all addresses");
+    };
+    let places = Places {
+        machine: base.machine,
+        target: base.image_base,
+        patch,
+    };
+    let mut moved = parts.relocate(module, &places)?;
+    moved.extend(parts.fix_up(&model, &places)?);
+    parts.lead_imports(module)?;
+    let unwind = tables::unwind(base, module, &mut parts, code)?;
+    let (hooks, pointers) = hooks(base, &model, &places)?;
+    moved.extend(pointers);
+
+    let mut sections = parts.sections();
+    let start = parts.end(base);
+    let mut tables = tables::Tables::new(start);
+    tables.debug(base)?;
+    tables.imports(base, module, distance)?;
+    if let Some(unwind) = unwind {
+        tables.put(directory::EXCEPTION, &unwind)?;
+    }
+    tables.relocations(base, moved)?;
+    let flags = section_flags::INITIALIZED_DATA | section_flags::READ;
+    let contents = tables.bytes().to_vec();
+    sections.push(Section::new(TABLES, flags, contents).map_err(ColdError::Image)?);
+
+    let grown = section::append(base, &sections).map_err(ColdError::Image)?;
+    let mut file = grown.file;
+    for (at, bytes) in hooks {
+        let place = base.file_place(at).map(|place| place.start);
+        let place = place.and_then(|start| file.get_mut(start..start + bytes.len()));
+        place.expect("the base has it").copy_from_slice(&bytes);
+    }
+    let (_, in_file) = grown.places.last().copied().unwrap_or_default();
+    tables.finish(base, &mut file, in_file);
+    let file = section::finish(base, file);
+    let made = PeImage::parse(Arc::clone(&file))?;
+    let findings = validate_cold(&made, Some(base));
+    if !findings.is_empty() {
+        return Err(ColdError::Result(findings));
+    }
+    Ok(Cold {
+        file,
+        distance,
+        certificates: grown.certificates,
+    })
+}
+
+/// Whether the two can be one file at all.
+fn possible(base: &PeImage, module: &PeImage, known: bool) -> Result<(), ColdError> {
+    const GUARD_CF: u16 = 0x4000;
+    if base.machine == PeMachine::Arm64 {
+        return refuse("files for ARM64 cannot be patched so");
+    }
+    if base.directories.len() <= directory::BOUND_IMPORT {
+        return refuse("the base has no room for the places of its directories");
+    }
+    if module.machine != base.machine || module.section_alignment != base.section_alignment {
+        return refuse("the patch module is for another machine, or has another alignment");
+    }
+    if base.debug.iter().any(|entry| entry.kind == MARK) {
+        return refuse(
+            "the base was patched on disk already; take the file as it was before (invivo uninstall)",
+        );
+    }
+    let guarded = base
+        .load_config
+        .is_some_and(|config| config.guard_flags != 0);
+    if base.dll_characteristics & GUARD_CF != 0 || guarded {
+        return refuse(
+            "the base has control-flow guard, whose tables do not know the new code; \
+             link it with /guard:no",
+        );
+    }
+    if module.imports.iter().any(|library| library.delayed) {
+        return refuse(
+            "the patch module loads libraries at their first call; link it without /delayload",
+        );
+    }
+    if module.tls.is_some() && !known {
+        return refuse("the patch module has thread-local variables, which nobody would set up");
+    }
+    Ok(())
+}
+
+type Hooks = Vec<(Rva, Vec<u8>)>;
+
+/// What is written into the base, and which of it are addresses that the loader has to move.
+fn hooks(
+    base: &PeImage,
+    model: &LegacyPatch,
+    places: &Places,
+) -> Result<(Hooks, Vec<BaseRelocation>), ColdError> {
+    let (mut written, mut moved) = (Vec::new(), Vec::new());
+    for hook in &model.hooks {
+        let at = Rva(hook.at.into());
+        let bytes = model.code(hook, places)?;
+        let end = at.0 + bytes.len() as u64;
+        let section = base.section_at(at);
+        let Some(section) = section.filter(|_| base.bytes(at, bytes.len() as u64).is_some()) else {
+            return refuse(format!(
+                "the hook at {at} is in no section of the base's file"
+            ));
+        };
+        let is_code = matches!(
+            hook.kind,
+            HookKind::X86Jmp | HookKind::Jmp2B | HookKind::Amd64Ind
+        );
+        if is_code && !section.is_executable() {
+            return refuse(format!("the hook at {at} would write code into data"));
+        }
+        let kind = match hook.kind {
+            HookKind::Va32 => Some(BaseRelocationKind::Address32),
+            HookKind::Va64 => Some(BaseRelocationKind::Address64),
+            _ => None,
+        };
+        if kind == Some(BaseRelocationKind::Address32) && base.machine != PeMachine::I386 {
+            return refuse(format!("the hook at {at} has 32 bits, addresses have 64"));
+        }
+        let own = kind.map(|kind| BaseRelocation { at, kind });
+        let mut there = base.relocations.iter();
+        let mut touched = there
+            .by_ref()
+            .filter(|one| one.at.0 < end && one.at.0 + one.kind.width() > at.0);
+        match (touched.next(), own) {
+            // The pointer is one already.
+            (Some(known), Some(own)) if *known == own => {}
+            (Some(known), _) => {
+                let place = known.at;
+                return refuse(format!(
+                    "the loader changes {place}, where the hook at {at} would be"
+                ));
+            }
+            (None, own) => moved.extend(own),
+        }
+        written.push((at, bytes));
+    }
+    Ok((written, moved))
+}

@@ -1,0 +1,209 @@
+//! Windows images on the command line: patch modules of older Windows, files that are patched on
+//! disk, and their exchange, with the tool killed at every system call.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use live_tests::exchanged::killed_at_every_system_call_of;
+use live_tests::invivo::invivo;
+use live_tests::run::Ran;
+use live_tests::workdir::in_workdir;
+use windows_tests::{Build, build};
+
+/// A service that runs from `base`, and its fixed build.
+struct Pair {
+    base: PathBuf,
+    fixed: PathBuf,
+}
+
+impl Pair {
+    fn new(dir: &Path) -> Result<Pair> {
+        let base = build(dir, "base", "service", &Build::base().roomy())?;
+        let fixed = build(dir, "fixed", "service", &Build::fixed("answer").roomy())?;
+        let (base, fixed) = (base.path, fixed.path);
+        Ok(Pair { base, fixed })
+    }
+
+    fn build(&self, out: &Path, more: &[&str]) -> Result<Ran> {
+        let [base, fixed, out] = [&self.base, &self.fixed, &out.to_owned()].map(text);
+        invivo(&[&["build", &base, &fixed, "-o", &out][..], more].concat())
+    }
+}
+
+fn text(path: &PathBuf) -> String {
+    path.display().to_string()
+}
+
+#[test]
+fn a_patch_module_is_built_shown_and_checked() -> Result<()> {
+    in_workdir("hotp1", |dir| {
+        let pair = Pair::new(dir)?;
+        let out = dir.join("fix.dll");
+        let ran = pair.build(&out, &["--format", "hotp1", "--hook", "triple"])?;
+        ran.expect_code(0)?;
+        ensure!(
+            ran.stdout
+                .contains("a patch module of older Windows; replaces 1 function of service.dll"),
+            "{}",
+            ran.told()
+        );
+        let module = out.display().to_string();
+        let told = invivo(&["inspect", &module, "--json"])?;
+        let told = told.expect_code(0)?.json("invivo.image/1")?;
+        let patch = &told["hotp1"];
+        ensure!(
+            patch["target"] == "service.dll" && patch["broken"].is_null(),
+            "{told}"
+        );
+        let kinds: Vec<_> = patch["hooks"]
+            .as_array()
+            .context("hooks")?
+            .iter()
+            .map(|hook| hook["kind"].clone())
+            .collect();
+        ensure!(kinds == ["VA64", "AMD64_IND", "X86_JMP2B"], "{kinds:?}");
+        ensure!(told["cold"].is_null(), "{told}");
+        let base = text(&pair.base);
+        let checked = invivo(&["check", &module, "--base", &base, "--json"])?;
+        let checked = checked.expect_code(0)?.json("invivo.check/1")?;
+        ensure!(checked["sound"] == true, "{checked}");
+        // For another build it is not.
+        let fixed = text(&pair.fixed);
+        let other = invivo(&["check", &module, "--base", &fixed])?;
+        other.expect_code(1)?;
+        ensure!(other.stdout.contains("B14"), "{}", other.told());
+        // ELF files are no such images.
+        let program = std::env::current_exe()?.display().to_string();
+        let ran = invivo(&[
+            "build", &program, &program, "-o", &module, "--format", "hotp1",
+        ])?;
+        ran.expect_failure(2, &["Windows images only"])?;
+        Ok(())
+    })
+}
+
+#[test]
+fn a_file_is_patched_on_disk_and_comes_back() -> Result<()> {
+    in_workdir("cold", |dir| {
+        let pair = Pair::new(dir)?;
+        let out = dir.join("service.cold");
+        let words = [
+            "--format",
+            "cold",
+            "--label",
+            "CVE-2024-0001",
+            "--name",
+            "answer",
+        ];
+        let ran = pair.build(&out, &words)?;
+        ran.expect_code(0)?;
+        ensure!(
+            ran.stdout
+                .contains("for service.dll on disk; replaces 1 function"),
+            "{}",
+            ran.told()
+        );
+        let first = fs::read(&out)?;
+        pair.build(&out, &words)?.expect_code(0)?;
+        ensure!(
+            fs::read(&out)? == first,
+            "the same input gives the same bytes"
+        );
+
+        let (image, base) = (text(&out), text(&pair.base));
+        let told = invivo(&["inspect", &image, "--json"])?;
+        let told = told.expect_code(0)?.json("invivo.image/1")?;
+        let cold = &told["cold"];
+        ensure!(
+            cold["broken"].is_null() && cold["identity"]["name"] == "answer",
+            "{told}"
+        );
+        ensure!(cold["identity"]["labels"][0] == "CVE-2024-0001", "{told}");
+        ensure!(told["checksum_is_right"] == true, "{told}");
+        let shown = invivo(&["inspect", &image])?;
+        ensure!(shown.stdout.contains("patched on disk"), "{}", shown.told());
+        let checked = invivo(&["check", &image, "--base", &base])?;
+        ensure!(
+            checked
+                .expect_code(0)?
+                .stdout
+                .contains("sound, patched on disk"),
+            "{}",
+            checked.told()
+        );
+        let told = invivo(&["explain", "B17"])?;
+        ensure!(
+            told.expect_code(0)?.stdout.contains("patched on disk"),
+            "{}",
+            told.told()
+        );
+        // Another file than its base, and one that was changed on its way.
+        let fixed = text(&pair.fixed);
+        let other = invivo(&["check", &image, "--base", &fixed])?;
+        ensure!(
+            other.expect_code(1)?.stdout.contains("B17"),
+            "{}",
+            other.told()
+        );
+        let damaged = dir.join("damaged.dll");
+        let mut bytes = first.clone();
+        bytes[0x60] ^= 1;
+        fs::write(&damaged, bytes)?;
+        let ran = invivo(&["install", &text(&damaged), &base])?;
+        ran.expect_failure(1, &["damaged"])?;
+
+        let (old, before) = (fs::read(&pair.base)?, pair.base.metadata()?);
+        let done = invivo(&["install", &image, &base, "--json"])?;
+        let done = done.expect_code(0)?.json("invivo.exchange/1")?;
+        ensure!(
+            done["state"] == "installed" && done["name"] == "answer",
+            "{done}"
+        );
+        ensure!(fs::read(&pair.base)? == first);
+        let again = invivo(&["install", &image, &base, "--json"])?;
+        let again = again.expect_code(0)?.json("invivo.exchange/1")?;
+        ensure!(again["state"] == "installed already", "{again}");
+        let back = invivo(&["uninstall", &base, "--json"])?;
+        let back = back.expect_code(0)?.json("invivo.exchange/1")?;
+        ensure!(back["state"] == "uninstalled", "{back}");
+        let after = pair.base.metadata()?;
+        ensure!(fs::read(&pair.base)? == old && before.ino() == after.ino());
+        let ran = invivo(&["uninstall", &base])?;
+        ran.expect_failure(1, &["no final image"])?;
+        let ran = invivo(&["install", &image, &fixed])?;
+        ran.expect_failure(1, &["is not the file that this was made for"])?;
+        Ok(())
+    })
+}
+
+/// A patch module can be made part of the file, too, whoever made it.
+#[test]
+fn a_patch_module_becomes_a_cold_patch() -> Result<()> {
+    in_workdir("cold-module", |dir| {
+        let pair = Pair::new(dir)?;
+        let (module, out) = (dir.join("fix.dll"), dir.join("service.cold"));
+        pair.build(&module, &["--format", "hotp1"])?
+            .expect_code(0)?;
+        let [base, fix, image] = [&pair.base, &module, &out].map(text);
+        let ran = invivo(&["build", &base, &fix, "-o", &image, "--format", "cold"])?;
+        ran.expect_code(0)?;
+        let checked = invivo(&["check", &image, "--base", &base])?;
+        checked.expect_code(0)?;
+        let other = text(&pair.fixed);
+        let ran = invivo(&["build", &other, &fix, "-o", &image, "--format", "cold"])?;
+        ran.expect_failure(1, &["the patch module breaks"])?;
+        Ok(())
+    })
+}
+
+#[test]
+fn killed_at_every_system_call() -> Result<()> {
+    in_workdir("cold-killed", |dir| {
+        let pair = Pair::new(dir)?;
+        let image = dir.join("service.cold");
+        pair.build(&image, &["--format", "cold"])?.expect_code(0)?;
+        killed_at_every_system_call_of(&image, &pair.base)
+    })
+}
