@@ -106,7 +106,7 @@ pub(crate) enum Command {
     Diff(Diff),
     /// Compare two builds and write a patch.
     #[command(
-        after_help = "Examples:\n  invivo build base/redis-server fixed/redis-server -o fix.patch --label CVE-2024-31228\n  invivo build base/server fixed/server -o fix.patch --callout before-apply=is_ready\n  invivo build base/server fixed/server --format final -o server.final\n  invivo build base/common/keyhandler.o fixed/common/keyhandler.o --format livepatch --xen xen-syms -o fix.livepatch\n  invivo build base/version.o fixed/version.o --format livepatch --xen xen-syms --splice callers -o fix.livepatch\n  invivo build --trace do_sched_op 'common/domain.c#vcpu_check_shutdown' --xen xen-syms -o count.livepatch"
+        after_help = "Examples:\n  invivo build base/redis-server fixed/redis-server -o fix.patch --label CVE-2024-31228\n  invivo build base/server fixed/server -o fix.patch --callout before-apply=is_ready\n  invivo build base/server fixed/server --format final -o server.final\n  invivo build base/service.dll fixed/service.dll --format cold -o service.cold\n  invivo build base/common/keyhandler.o fixed/common/keyhandler.o --format livepatch --xen xen-syms -o fix.livepatch\n  invivo build base/version.o fixed/version.o --format livepatch --xen xen-syms --splice callers -o fix.livepatch\n  invivo build --trace do_sched_op 'common/domain.c#vcpu_check_shutdown' --xen xen-syms -o count.livepatch"
     )]
     Build(Box<Build>),
     /// Exchange a program or library on disk for its final image: what starts next is fixed.
@@ -123,7 +123,7 @@ pub(crate) enum Command {
     )]
     Inspect(Inspect),
     /// Is the hot-patch metadata of a Windows image sound, and what will Xen answer to a payload?
-    /// Each rule (A01 to A31, B01 to B16 for the `.hotp1` of older Windows, X01 to X68 for Xen) is
+    /// Each rule (A01 to A31, B01 to B17 for patches of older Windows, X01 to X68 for Xen) is
     /// looked at.
     #[command(
         after_help = "Examples:\n  invivo check server_hotpatch.dll --base server.dll\n  invivo check fix.livepatch --xen xen-syms --xen-version 4.17\n  invivo check next.livepatch --xen xen-syms --after fix.livepatch\n  invivo explain A11"

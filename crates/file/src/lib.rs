@@ -10,7 +10,12 @@
 //! |---|---|
 //! | cold patch of a DLL | final image of a program or library |
 //! | `NtSetSystemInformation` with `RENAME_FILES`: two renames in one call | `renameat2` with `RENAME_EXCHANGE` |
-//! | `UPDATE_KNOWNDLL`: swap of the section object, so that what starts maps the new one | not needed: every new mapping is made from the name |
+//! | `UPDATE_KNOWNDLL`: the directory `\\KnownDlls` holds sections of system libraries that were made when the system started, and what starts maps those; two of them are swapped | nothing holds a library for those that start later: the loader opens it by its name, so that every new mapping is of the new file once the names are exchanged (a cache as `ld.so.cache` holds names) |
+//! | `UPDATE_SYSDLL`: the mapping of `ntdll` that the kernel gives to each process | the kernel opens the loader by the name in the program (`PT_INTERP`); it is exchanged as any file |
+//! | what runs goes on with the old section | what runs goes on with the old file; `invivo status` tells "applied" or "checked" of the process, and "on disk: fixed" |
+//!
+//! A cold patch of a Windows file ([`invivo_format::hotp1::cold`]) is exchanged in the same way, on whichever
+//! file system of Linux it lies: a share, the disk of a virtual machine, a folder of Wine.
 
 mod attributes;
 mod error;
