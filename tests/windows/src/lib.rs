@@ -226,6 +226,40 @@ pub fn classic(folder: &Path, name: &str) -> Result<PeImage> {
     Ok(PeImage::parse(Arc::from(std::fs::read(&path)?))?)
 }
 
+/// Builds a program for Windows that loads a library and says what its functions answer.
+///
+/// # Errors
+/// When a tool is missing or fails.
+pub fn asker(folder: &Path) -> Result<PathBuf> {
+    let (object, program) = (folder.join("asker.obj"), folder.join("asker.exe"));
+    let mut clang = Command::new(format!("clang-{LLVM}"));
+    clang
+        .args(["--target=x86_64-windows-msvc", "-c", "-O2"])
+        .args(["-ffreestanding", "-fno-stack-protector", "-o"])
+        .arg(&object)
+        .arg(programs().join("asker/asker.c"));
+    run(&mut clang, "clang-22")?;
+    let imports = [
+        "GetStdHandle",
+        "ReadFile",
+        "WriteFile",
+        "GetCommandLineA",
+        "LoadLibraryA",
+        "GetProcAddress",
+        "RtlLookupFunctionEntry",
+        "ExitProcess",
+    ];
+    let imports = import_library(folder, &imports)?;
+    let mut lld = Command::new(linker()?);
+    lld.args(["-flavor", "link", "/nologo", "/nodefaultlib"])
+        .args(["/entry:start", "/subsystem:console"])
+        .arg(format!("/out:{}", program.display()))
+        .arg(&object)
+        .arg(imports);
+    run(&mut lld, "the Rust toolchain's linker")?;
+    Ok(program)
+}
+
 /// Builds the program of 32 bits that runs x86 images.
 ///
 /// # Errors

@@ -32,8 +32,8 @@ impl Pair {
     }
 }
 
-fn text(path: &PathBuf) -> String {
-    path.display().to_string()
+fn text(path: impl AsRef<Path>) -> String {
+    path.as_ref().display().to_string()
 }
 
 #[test]

@@ -1,0 +1,87 @@
+/* A program for Windows that loads a library and says what its functions answer, as often as it is
+ * asked: `NAME NUMBER` in, the answer out, and whether the code that runs can be unwound. */
+
+typedef int (*function)(int);
+typedef unsigned long long u64;
+
+#define FROM_KERNEL32 __declspec(dllimport)
+FROM_KERNEL32 void *GetStdHandle(unsigned which);
+FROM_KERNEL32 int ReadFile(void *file, void *to, unsigned size, unsigned *done, void *later);
+FROM_KERNEL32 int WriteFile(void *file, const void *from, unsigned size, unsigned *done, void *later);
+FROM_KERNEL32 char *GetCommandLineA(void);
+FROM_KERNEL32 void *LoadLibraryA(const char *name);
+FROM_KERNEL32 function GetProcAddress(void *library, const char *name);
+FROM_KERNEL32 void *RtlLookupFunctionEntry(u64 at, u64 *image, void *history);
+FROM_KERNEL32 void ExitProcess(unsigned code);
+
+static void *in, *out;
+static char line[256];
+
+static int read_line(void) {
+    unsigned length = 0, done;
+    while (length < sizeof line - 1) {
+        if (!ReadFile(in, line + length, 1, &done, 0) || !done)
+            return 0;
+        if (line[length] == '\n')
+            break;
+        length++;
+    }
+    line[length] = 0;
+    return 1;
+}
+
+static void tell(int value, int unwound) {
+    char text[32];
+    char *at = text + sizeof text;
+    unsigned done, rest = value < 0 ? 0u - (unsigned)value : (unsigned)value;
+    *--at = '\n';
+    *--at = unwound ? '1' : '0';
+    *--at = ' ';
+    do
+        *--at = (char)('0' + rest % 10);
+    while (rest /= 10);
+    if (value < 0)
+        *--at = '-';
+    WriteFile(out, at, (unsigned)(text + sizeof text - at), &done, 0);
+}
+
+/* Where the jumps at a function's entry lead. */
+static u64 runs(const unsigned char *code) {
+    for (;;) {
+        if (code[0] == 0xeb)
+            code += 2 + (signed char)code[1];
+        else if (code[0] == 0xe9)
+            code += 5 + *(const int *)(code + 1);
+        else
+            return (u64)code;
+    }
+}
+
+void start(void) {
+    in = GetStdHandle((unsigned)-10);
+    out = GetStdHandle((unsigned)-11);
+    char *name = GetCommandLineA();
+    /* The last word, which has no space. */
+    for (char *at = name; *at; at++)
+        if (*at == ' ')
+            name = at + 1;
+    void *library = LoadLibraryA(name);
+    if (!library)
+        ExitProcess(2);
+    while (read_line()) {
+        char *number = line;
+        while (*number && *number != ' ')
+            number++;
+        *number++ = 0;
+        int negative = *number == '-', value = 0;
+        for (number += negative; *number >= '0' && *number <= '9'; number++)
+            value = value * 10 + *number - '0';
+        function asked = GetProcAddress(library, line);
+        if (!asked)
+            ExitProcess(3);
+        u64 image;
+        int answer = asked(negative ? -value : value);
+        tell(answer, RtlLookupFunctionEntry(runs((const unsigned char *)asked), &image, 0) != 0);
+    }
+    ExitProcess(0);
+}
