@@ -79,6 +79,36 @@ impl Build {
     }
 }
 
+/// A folder of one test; it goes when the test has passed, and stays for a look otherwise.
+#[derive(Debug)]
+pub struct Folder(PathBuf);
+
+impl Folder {
+    /// Makes it; `name` is that of the test.
+    #[must_use]
+    pub fn new(name: &str) -> Folder {
+        let own = format!("invivo-windows-{}-{name}", std::process::id());
+        Folder(std::env::temp_dir().join(own))
+    }
+}
+
+impl std::ops::Deref for Folder {
+    type Target = Path;
+
+    fn deref(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            // A test that built nothing has none.
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+}
+
 fn words(text: &str) -> Vec<String> {
     text.split_whitespace().map(str::to_owned).collect()
 }

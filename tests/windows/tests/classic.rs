@@ -2,7 +2,6 @@
 //! that was made for hot patching, one that can be patched by chance, and one that cannot but in
 //! its middle.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use invivo_apply::hotp1::{COLD_PATCH_VALID, PatchedModule, holders};
@@ -13,16 +12,12 @@ use invivo_format::hotp1::{
 };
 use invivo_image::pe::PeImage;
 use invivo_image::{LiveAddr, Rva};
-use windows_tests::classic;
 use windows_tests::narrow::Narrow;
+use windows_tests::{Folder, classic};
 
 /// Where both are: not where they were linked.
 const TARGET: u64 = 0x2300_0000;
 const PATCH: u64 = 0x3400_0000;
-
-fn folder(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()))
-}
 
 fn place(image: &PeImage, name: &str) -> u32 {
     let mut exports = image.exports.iter();
@@ -136,7 +131,7 @@ fn until_quiet<T>(mut done: impl FnMut() -> Result<T, ApplyError>) -> T {
 
 #[test]
 fn the_three_examples_are_run() {
-    let folder = folder("classic");
+    let folder = Folder::new("classic");
     let target = classic(&folder, "classic").expect("it is built");
     let linked = classic(&folder, "patch").expect("it is built");
     let helper = windows_tests::helper(&folder).expect("it is built");
@@ -183,14 +178,13 @@ fn the_three_examples_are_run() {
             assert_eq!(count(&narrow, base).wrapping_sub(begun), calls + 1);
         }
     }
-    std::fs::remove_dir_all(folder).expect("it is ours");
 }
 
 /// The same three, patched on disk: the file is fixed from its first call on, shares the variable,
 /// and takes the hot patch for the file before.
 #[test]
 fn the_three_examples_are_run_from_patched_files() {
-    let folder = folder("classic-cold");
+    let folder = Folder::new("classic-cold");
     let target = classic(&folder, "classic").expect("it is built");
     let linked = classic(&folder, "patch").expect("it is built");
     let helper = windows_tests::helper(&folder).expect("it is built");
@@ -225,14 +219,13 @@ fn the_three_examples_are_run_from_patched_files() {
         assert_eq!(call(&narrow), new, "{which}: on disk again");
         assert!(narrow.fixed_bytes(0) == before, "{which}: byte for byte");
     }
-    std::fs::remove_dir_all(folder).expect("it is ours");
 }
 
 /// Every process that holds the target is found, wherever it is there, and patched; the others are
 /// left alone.
 #[test]
 fn every_process_that_holds_the_module_is_patched() {
-    let folder = folder("classic-all");
+    let folder = Folder::new("classic-all");
     let target = classic(&folder, "classic").expect("it is built");
     let linked = classic(&folder, "patch").expect("it is built");
     let helper = windows_tests::helper(&folder).expect("it is built");
@@ -277,7 +270,6 @@ fn every_process_that_holds_the_module_is_patched() {
         until_quiet(|| module.remove(narrow, patch.at));
         assert_eq!(narrow.call(*function, 5).expect("it answers"), 10, "old");
     }
-    std::fs::remove_dir_all(folder).expect("it is ours");
 }
 
 fn count(narrow: &Narrow, base: &Loaded) -> u32 {

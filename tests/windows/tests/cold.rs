@@ -2,7 +2,7 @@
 //! them, and hot patches for the file before fit them.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use invivo_apply::ApplyError;
@@ -14,11 +14,7 @@ use invivo_patch::FinalPlan;
 use object::read::pe::PeFile64;
 use object::{Object, ObjectSection};
 use windows_tests::native::{Here, Mapped};
-use windows_tests::{Build, Library, build, readobj};
-
-fn folder(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()))
-}
+use windows_tests::{Build, Folder, Library, build, readobj};
 
 fn library(folder: &Path, name: &str, program: &str, how: Build) -> Library {
     build(folder, name, program, &how.roomy()).expect("it is built")
@@ -53,7 +49,7 @@ fn patched(base: &Library, fixed: &Library, shape: HookShape) -> PeImage {
 
 #[test]
 fn a_file_that_was_patched_runs_fixed() {
-    let folder = folder("cold");
+    let folder = Folder::new("cold");
     let base = library(&folder, "base", "steady", Build::base());
     let fixed = library(&folder, "fixed", "steady", Build::fixed("count,weigh"));
     for shape in HookShape::ALL {
@@ -66,12 +62,11 @@ fn a_file_that_was_patched_runs_fixed() {
         let state = ["get_counted", "get_weighed", "get_helped"].map(call);
         assert_eq!(state, [1, 1, 1], "{shape}");
     }
-    std::fs::remove_dir_all(folder).expect("it is ours");
 }
 
 #[test]
 fn others_read_it_as_it_was_meant() {
-    let folder = folder("cold-read");
+    let folder = Folder::new("cold-read");
     let imports = |how: Build| how.importing(&["GetTickCount"]).with("-DIMPORTS");
     let base = library(&folder, "base", "service", imports(Build::base()));
     let fixed = library(&folder, "fixed", "service", imports(Build::fixed("answer")));
@@ -163,14 +158,13 @@ fn others_read_it_as_it_was_meant() {
         image.imports[1].thunks[0].symbol,
         fixed.imports[0].thunks[0].symbol
     );
-    std::fs::remove_dir_all(folder).expect("it is ours");
 }
 
 /// A hot patch for the file before is applied onto the file that was patched on disk: a jump may be
 /// where a jump was put; where an address was put, nobody knows whose it is.
 #[test]
 fn a_hot_patch_fits_the_patched_file() {
-    let folder = folder("cold-hot");
+    let folder = Folder::new("cold-hot");
     let base = library(&folder, "base", "steady", Build::base());
     let first = library(&folder, "first", "steady", Build::fixed("count,weigh"));
     let second = |name: &str, list: &str| {
@@ -230,13 +224,12 @@ fn a_hot_patch_fits_the_patched_file() {
         .expect_err("another file");
     assert!(matches!(&refused, ApplyError::Refused(_)), "{refused}");
     assert!(refused.to_string().contains("0xc0000059"), "{refused}");
-    std::fs::remove_dir_all(folder).expect("it is ours");
 }
 
 /// What is not the base but for the patch is told, and what cannot be patched so is refused.
 #[test]
 fn what_is_something_else_is_refused() {
-    let folder = folder("cold-refused");
+    let folder = Folder::new("cold-refused");
     let base = library(&folder, "base", "steady", Build::base());
     let fixed = library(&folder, "fixed", "steady", Build::fixed("count,weigh"));
     let image = patched(&base, &fixed, HookShape::Short);
@@ -296,13 +289,12 @@ fn what_is_something_else_is_refused() {
     };
     let guard = cold(&guarded, &module, None).expect_err("control-flow guard");
     assert!(guard.to_string().contains("control-flow guard"), "{guard}");
-    std::fs::remove_dir_all(folder).expect("it is ours");
 }
 
 /// Whatever stands in a patch module, what comes of it is a file or a refusal.
 #[test]
 fn any_word_of_a_module_may_be_anything() {
-    let folder = folder("cold-hostile");
+    let folder = Folder::new("cold-hostile");
     let imports = |how: Build| how.importing(&["GetTickCount"]).with("-DIMPORTS");
     let base = library(&folder, "base", "service", imports(Build::base()));
     let fixed = library(&folder, "fixed", "service", imports(Build::fixed("answer")));
@@ -335,5 +327,4 @@ fn any_word_of_a_module_may_be_anything() {
         made > 100 && refused > 100,
         "{made} made, {refused} refused"
     );
-    std::fs::remove_dir_all(folder).expect("it is ours");
 }

@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use invivo_image::pe::PeImage;
 use live_tests::exchanged::killed_at_every_system_call_of;
 use live_tests::invivo::invivo;
 use live_tests::run::Ran;
@@ -65,6 +66,11 @@ fn a_patch_module_is_built_shown_and_checked() -> Result<()> {
             .collect();
         ensure!(kinds == ["VA64", "AMD64_IND", "X86_JMP2B"], "{kinds:?}");
         ensure!(told["cold"].is_null(), "{told}");
+        let marked = PeImage::parse(fs::read(&out)?.into())?;
+        let mark = marked.debug.iter().find(|entry| entry.kind == 10);
+        let mark = mark.context("no mark")?;
+        ensure!(marked.word(mark.at) == Some(0xd201_0001), "a hot patch");
+        ensure!(marked.code_view().is_some(), "its own debug data");
         let base = text(&pair.base);
         let checked = invivo(&["check", &module, "--base", &base, "--json"])?;
         let checked = checked.expect_code(0)?.json("invivo.check/1")?;

@@ -1,21 +1,14 @@
 //! Two builds of a Windows library are compared as ELF images are, and what
 //! no patch can carry is refused.
 
-use std::path::{Path, PathBuf};
-
 use invivo_compare::Comparison;
 use invivo_format::hpat::{ChunkKind, read};
 use invivo_image::Rva;
-use windows_tests::{Build, build, final_image};
-
-fn folder(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()))
-}
+use windows_tests::{Build, Folder, build, final_image};
 
 /// What stands in the way of a patch from one build to another.
 fn refused(name: &str, base: &Build, fixed: &Build) -> String {
-    let folder =
-        Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
+    let folder = Folder::new(name);
     let base = build(&folder, "base", "service", base).expect("the base is built");
     let fixed = build(&folder, "fixed", "service", fixed).expect("the fixed one is built");
     let refused = final_image(&base, &fixed, 1).expect_err("it must be refused");
@@ -24,7 +17,7 @@ fn refused(name: &str, base: &Build, fixed: &Build) -> String {
 
 #[test]
 fn only_what_changed_is_hot() {
-    let folder = folder("hot");
+    let folder = Folder::new("hot");
     let base = build(&folder, "base", "service", &Build::base()).expect("built");
     let fixed = build(&folder, "fixed", "service", &Build::fixed("answer")).expect("built");
     let (base, fixed) = (base.view().expect("read"), fixed.view().expect("read"));
@@ -56,7 +49,7 @@ fn a_base_that_was_not_compiled_for_it() {
 /// A `ret` in the place of padding: something may jump to it.
 #[test]
 fn a_base_without_padding() {
-    let folder = folder("padding");
+    let folder = Folder::new("padding");
     let base = build(&folder, "base", "service", &Build::base()).expect("built");
     let fixed = build(&folder, "fixed", "service", &Build::fixed("answer")).expect("built");
     for library in [&base, &fixed] {
@@ -121,7 +114,7 @@ fn a_variable_of_a_thread() {
 
 #[test]
 fn imports_are_those_of_the_base() {
-    let folder = folder("imports");
+    let folder = Folder::new("imports");
     let base = Build::base().with("-DIMPORTS").importing(&["GetTickCount"]);
     let base = build(&folder, "base", "service", &base).expect("the base is built");
     let fixed = Build::fixed("answer").with("-DIMPORTS");

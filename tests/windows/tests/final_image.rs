@@ -1,24 +1,17 @@
 //! Real images are read as others read them, and a final image is one that
 //! others can read.
 
-use std::path::{Path, PathBuf};
-
 use invivo_format::hpat::{
     Base, Chunk, ChunkKind, HotPatch, Options, Record, Weight, base_flags, place, read, validate,
 };
 use invivo_image::pe::{Pdb, PeImage, PeMachine, checksum};
 use invivo_image::{Image, Rva};
-use windows_tests::{Build, Library, build, readobj};
+use windows_tests::{Build, Folder, Library, build, readobj};
 
-fn folder(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()))
-}
-
-fn pair(name: &str) -> (Library, Library) {
-    let folder = folder(name);
-    let base = build(&folder, "base", "service", &Build::base()).expect("the base is built");
+fn pair(folder: &Folder) -> (Library, Library) {
+    let base = build(folder, "base", "service", &Build::base()).expect("the base is built");
     let fixed = Build::fixed("answer");
-    let fixed = build(&folder, "fixed", "service", &fixed).expect("the fixed one is built");
+    let fixed = build(folder, "fixed", "service", &fixed).expect("the fixed one is built");
     (base, fixed)
 }
 
@@ -36,7 +29,8 @@ fn number(text: &str, name: &str) -> u64 {
 
 #[test]
 fn an_image_is_read_as_others_read_it() {
-    let (base, _) = pair("read");
+    let folder = Folder::new("read");
+    let (base, _) = pair(&folder);
     let image = base.image().expect("a Windows image");
     let told = readobj(
         &[
@@ -93,7 +87,8 @@ fn other_machines_are_read_too() {
             compile: vec![format!("--target={target}")],
             ..Build::default()
         };
-        let library = build(&folder(target), "base", "service", &how).expect("it is built");
+        let folder = Folder::new(target);
+        let library = build(&folder, "base", "service", &how).expect("it is built");
         let image = library.image().expect("a Windows image");
         let told = readobj(
             &["--file-headers", "--coff-exports", "--coff-basereloc"],
@@ -122,7 +117,8 @@ fn export(image: &PeImage, name: &str) -> u32 {
 
 #[test]
 fn a_final_image_is_sound_and_others_read_it() {
-    let (base, fixed) = pair("placed");
+    let folder = Folder::new("placed");
+    let (base, fixed) = pair(&folder);
     let (base, fixed_image) = (base.image().expect("read"), fixed.image().expect("read"));
     let (old, new) = (export(&base, "answer"), export(&fixed_image, "answer"));
     let expected: [u8; 4] = base.array(Rva(old.into())).expect("code");
@@ -177,7 +173,8 @@ fn a_final_image_is_sound_and_others_read_it() {
 
 #[test]
 fn an_image_that_was_not_made_for_it_is_known() {
-    let plain = build(&folder("plain"), "base", "service", &Build::default());
+    let folder = Folder::new("plain");
+    let plain = build(&folder, "base", "service", &Build::default());
     let image = plain
         .expect("it is built")
         .image()

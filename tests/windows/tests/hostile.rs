@@ -1,17 +1,14 @@
 //! Images and PDB files that somebody changed: an error or a view, never a panic.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use invivo_image::Image;
 use invivo_image::pe::{Pdb, PeImage};
-use windows_tests::{Build, Library, build};
+use windows_tests::{Build, Folder, Library, build};
 
-fn library(name: &str) -> Library {
-    let folder: PathBuf =
-        Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
-    build(&folder, "fixed", "service", &Build::fixed("answer")).expect("it is built")
+fn library(folder: &Folder) -> Library {
+    build(folder, "fixed", "service", &Build::fixed("answer")).expect("it is built")
 }
 
 /// One look must be over by then, on a slow machine too.
@@ -19,7 +16,8 @@ const LIMIT: Duration = Duration::from_secs(10);
 
 #[test]
 fn any_word_of_an_image_may_be_anything() {
-    let library = library("hostile-image");
+    let folder = Folder::new("hostile-image");
+    let library = library(&folder);
     let good = std::fs::read(&library.path).expect("it can be read");
     for at in (0..good.len() - 4).step_by(2) {
         for value in [0, 0xffff_ffff_u32, 0x8000_0000, 0x7fff_fff0, 0x1000] {
@@ -34,7 +32,8 @@ fn any_word_of_an_image_may_be_anything() {
 
 #[test]
 fn any_word_of_a_pdb_file_may_be_anything() {
-    let library = library("hostile-pdb");
+    let folder = Folder::new("hostile-pdb");
+    let library = library(&folder);
     let image = library.image().expect("a Windows image");
     let good = std::fs::read(&library.pdb).expect("it can be read");
     assert!(Image::from_pe(&image, &Pdb::parse(&good).expect("a PDB file")).is_ok());
@@ -55,7 +54,8 @@ fn any_word_of_a_pdb_file_may_be_anything() {
 
 #[test]
 fn a_pdb_file_that_ends_anywhere_and_one_of_another_build() {
-    let (library, other) = (library("cut"), library("other"));
+    let (folder, elsewhere) = (Folder::new("cut"), Folder::new("other"));
+    let (library, other) = (library(&folder), library(&elsewhere));
     let good = std::fs::read(&library.pdb).expect("it can be read");
     for length in (0..good.len()).step_by(509) {
         let _ = Pdb::parse(&good[..length]);

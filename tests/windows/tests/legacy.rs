@@ -2,7 +2,7 @@
 //! lie over each other, and hooks in the middle of functions and in data, while threads run
 //! through them.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
@@ -13,11 +13,7 @@ use invivo_compare::Comparison;
 use invivo_format::hotp1::{self, Hook, HookKind, HookShape, LegacyPatch, hook_options};
 use invivo_image::pe::PeImage;
 use windows_tests::native::{Enlisted, Function, Here, Mapped};
-use windows_tests::{Build, Library, build};
-
-fn folder(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()))
-}
+use windows_tests::{Build, Folder, Library, build};
 
 /// Builds the library with room for every hook.
 fn library(folder: &Path, name: &str, program: &str, how: Build) -> Library {
@@ -112,7 +108,7 @@ fn while_called(function: Function, known: &[i32], during: impl FnOnce()) {
 
 #[test]
 fn each_combination_of_hooks_is_run() {
-    let folder = folder("legacy");
+    let folder = Folder::new("legacy");
     let base = library(&folder, "base", "steady", Build::base());
     let fixed = library(&folder, "fixed", "steady", Build::fixed("count,weigh"));
     for shape in [
@@ -160,7 +156,7 @@ fn each_combination_of_hooks_is_run() {
 
 #[test]
 fn a_patch_over_another_is_run() {
-    let folder = folder("stacked");
+    let folder = Folder::new("stacked");
     let base = library(&folder, "base", "steady", Build::base());
     let first = library(&folder, "first", "steady", Build::fixed("count,weigh"));
     let second = Build::base().with("-DSECOND -fms-secure-hotpatch-functions-list=count");
@@ -239,7 +235,7 @@ fn place_of(image: &PeImage, name: &str) -> u32 {
 /// instruction, and a pointer in data.
 #[test]
 fn hooks_in_the_middle_and_in_data_are_run() {
-    let folder = folder("middle");
+    let folder = Folder::new("middle");
     let base = library(&folder, "base", "places", Build::base());
     let image = base.image().expect("a Windows image");
     let text = image

@@ -1,15 +1,11 @@
 //! A final image patches a base that runs: new code, old state.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use invivo_apply::ApplyError;
 use invivo_apply::hpat::{Outcome, PatchedImage};
 use windows_tests::native::{Here, Mapped};
-use windows_tests::{Build, Library, build, final_image};
-
-fn folder(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()))
-}
+use windows_tests::{Build, Folder, Library, build, final_image};
 
 fn library(folder: &Path, name: &str, how: &Build) -> Library {
     build(folder, name, "service", how).expect("it is built")
@@ -71,7 +67,7 @@ impl Running {
 
 #[test]
 fn new_code_runs_on_old_state() {
-    let folder = folder("live");
+    let folder = Folder::new("live");
     let base = library(&folder, "base", &Build::base());
     let fixed = library(&folder, "fixed", &Build::fixed("answer"));
     let mut running = Running::new(&base);
@@ -115,7 +111,7 @@ fn new_code_runs_on_old_state() {
 
 #[test]
 fn a_later_patch_replaces_the_one_before_it() {
-    let folder = folder("successor");
+    let folder = Folder::new("successor");
     let base = library(&folder, "base", &Build::base());
     let first = library(&folder, "first", &Build::fixed("answer"));
     // It repairs another function and no longer the first one.
@@ -139,7 +135,7 @@ fn a_later_patch_replaces_the_one_before_it() {
 
 #[test]
 fn a_final_image_runs_alone() {
-    let folder = folder("alone");
+    let folder = Folder::new("alone");
     let base = library(&folder, "base", &Build::base());
     let fixed = library(&folder, "fixed", &Build::fixed("answer"));
     let made = final_image(&base, &fixed, 1).expect("nothing stands in the way");
@@ -152,7 +148,7 @@ fn a_final_image_runs_alone() {
 
 #[test]
 fn a_patch_for_another_build_is_refused() {
-    let folder = folder("foreign");
+    let folder = Folder::new("foreign");
     let base = library(&folder, "base", &Build::base());
     let other = library(&folder, "other", &Build::base().with("-DEXPORTS"));
     let fixed = library(&folder, "fixed", &Build::fixed("answer"));
@@ -167,7 +163,7 @@ fn a_patch_for_another_build_is_refused() {
 
 #[test]
 fn virtual_functions_and_variables_of_classes() {
-    let folder = folder("shapes");
+    let folder = Folder::new("shapes");
     let cpp = |name: &str, how: &Build| build(&folder, name, "shapes", how).expect("it is built");
     let base = cpp("base", &Build::base());
     // As `invivo build --emit-functions-file` writes them after a first build.

@@ -2,20 +2,15 @@
 //! go: every answer is that of the old code or of the new, every call is counted once, and the
 //! bytes are the same in the end.
 
-use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use invivo_apply::hpat::PatchedImage;
 use windows_tests::native::{Enlisted, Function, Here, Mapped};
-use windows_tests::{Build, Library, build, final_image};
+use windows_tests::{Build, Folder, Library, build, final_image};
 
 const THREADS: usize = 8;
 const ROUNDS: u32 = 100;
-
-fn folder(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()))
-}
 
 /// What the callers saw.
 #[derive(Default)]
@@ -51,7 +46,7 @@ fn call(count: Function, weigh: Function, seen: &Seen, end: &AtomicBool) {
 
 #[test]
 fn threads_see_old_or_new_and_nothing_else() {
-    let folder = folder("threads");
+    let folder = Folder::new("threads");
     let library = |name: &str, how: &Build| -> Library {
         build(&folder, name, "steady", how).expect("it is built")
     };

@@ -8,9 +8,13 @@ use invivo_image::Rva;
 use invivo_image::pe::{PeError, PeImage, PeMachine, directory, section_flags};
 use invivo_patch::{FinalPlan, Link};
 
+use super::cold::tables::Tables;
 use super::model::{Fixup, FixupKind, FixupRegion, LegacyPatch, ModuleId};
 use super::{Finding, HookShape, Hotp1Error, SECTION, validate, write};
 use crate::section::{self, Section};
+
+/// `HOTPATCH_DEBUG_SIGNATURE` of a hot patch: version 1, and the signature.
+const MARK: [u8; 4] = [1, 0, 0x01, 0xd2];
 
 /// Why there is no patch module.
 #[derive(Debug, thiserror::Error)]
@@ -88,8 +92,14 @@ pub fn build(
     let mut title = [b' '; 8];
     title[..SECTION.len()].copy_from_slice(SECTION.as_bytes());
     let flags = section_flags::INITIALIZED_DATA | section_flags::READ;
+    // Behind it the debug directory, with an entry that says what this is.
+    let mut tables = Tables::new(at.into(), contents);
+    let marked = tables.debug(&edited, &MARK);
+    marked.map_err(|error| BuildError::Image(error.to_string()))?;
+    let contents = tables.bytes().to_vec();
     let new = Section::new(title, flags, contents).map_err(BuildError::Image)?;
-    let grown = section::append(&edited, &[new]).map_err(BuildError::Image)?;
+    let mut grown = section::append(&edited, &[new]).map_err(BuildError::Image)?;
+    tables.finish(&edited, &mut grown.file, grown.places[0].1);
     let file = section::finish(&edited, grown.file);
     let module = PeImage::parse(Arc::clone(&file))?;
     let findings = validate(&module, &patch, Some(base));

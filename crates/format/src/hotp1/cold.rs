@@ -18,7 +18,7 @@
 
 mod check;
 mod parts;
-mod tables;
+pub(super) mod tables;
 
 use std::fmt;
 use std::ops::Range;
@@ -138,8 +138,8 @@ pub fn cold(
 
     let mut sections = parts.sections();
     let start = parts.end(base);
-    let mut tables = tables::Tables::new(start);
-    tables.debug(base)?;
+    let mut tables = tables::Tables::new(start, Vec::new());
+    tables.debug(base, &mark(base))?;
     tables.imports(base, module, distance)?;
     if let Some(unwind) = unwind {
         tables.put(directory::EXCEPTION, &unwind)?;
@@ -169,6 +169,15 @@ pub fn cold(
         distance,
         certificates: grown.certificates,
     })
+}
+
+/// The mark: this file was patched, and had that checksum before.
+fn mark(base: &PeImage) -> Vec<u8> {
+    let mut mark = Vec::from(1_u16.to_le_bytes());
+    mark.extend(COLD.to_le_bytes());
+    mark.extend(0_u64.to_le_bytes());
+    mark.extend(u64::from(base.checksum).to_le_bytes());
+    mark
 }
 
 /// Whether the two can be one file at all.

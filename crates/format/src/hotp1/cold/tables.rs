@@ -7,7 +7,7 @@ use invivo_image::Rva;
 use invivo_image::pe::{BaseRelocation, BaseRelocationKind, PeImage, PeMachine, directory};
 
 use super::parts::Parts;
-use super::{COLD, ColdError, MARK, MARK_SIZE, refuse};
+use super::{ColdError, MARK, refuse};
 use crate::section::set;
 
 /// Bytes of an import descriptor, of an entry of the debug directory, and of one of unwind data.
@@ -17,7 +17,7 @@ const UNWIND: usize = 12;
 
 /// The section in the making.
 #[derive(Debug)]
-pub(super) struct Tables {
+pub(in crate::hotp1) struct Tables {
     start: u64,
     bytes: Vec<u8>,
     /// Directories, and what they are now.
@@ -28,18 +28,18 @@ pub(super) struct Tables {
 }
 
 impl Tables {
-    /// For a section that begins at `start`.
-    pub(super) fn new(start: u64) -> Tables {
+    /// For a section that begins at `start` with these bytes.
+    pub(in crate::hotp1) fn new(start: u64, bytes: Vec<u8>) -> Tables {
         Tables {
             start,
-            bytes: Vec::new(),
+            bytes,
             directories: Vec::new(),
             pointer: 0,
             mark: 0,
         }
     }
 
-    pub(super) fn bytes(&self) -> &[u8] {
+    pub(in crate::hotp1) fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
@@ -61,22 +61,23 @@ impl Tables {
         Ok(())
     }
 
-    /// The debug directory with the mark: this file was patched, and had that checksum before.
-    pub(super) fn debug(&mut self, base: &PeImage) -> Result<(), ColdError> {
-        let mut mark = Vec::from(1_u16.to_le_bytes());
-        mark.extend(COLD.to_le_bytes());
-        mark.extend(0_u64.to_le_bytes());
-        mark.extend(u64::from(base.checksum).to_le_bytes());
+    /// The debug directory of `image` with an entry more: the mark of a patch.
+    pub(in crate::hotp1) fn debug(
+        &mut self,
+        image: &PeImage,
+        mark: &[u8],
+    ) -> Result<(), ColdError> {
         self.mark = u32::try_from(self.bytes.len().next_multiple_of(8)).unwrap_or(0);
-        let at = self.add(&mark)?;
-        let old = base.directory(directory::DEBUG);
-        let old = old.and_then(|old| base.bytes(old.at, old.size.into()));
+        let at = self.add(mark)?;
+        let size = u32::try_from(mark.len()).unwrap_or(0);
+        let old = image.directory(directory::DEBUG);
+        let old = old.and_then(|old| image.bytes(old.at, old.size.into()));
         let mut entries = old.unwrap_or_default().to_vec();
         entries.truncate(entries.len() / DEBUG * DEBUG);
         let pointer = entries.len() + 24;
         // Characteristics, TimeDateStamp, version, Type, SizeOfData, AddressOfRawData,
         // PointerToRawData.
-        for word in [0, base.time_stamp, 0, MARK, MARK_SIZE, at, 0] {
+        for word in [0, image.time_stamp, 0, MARK, size, at, 0] {
             entries.extend(word.to_le_bytes());
         }
         self.put(directory::DEBUG, &entries)?;
@@ -155,7 +156,7 @@ impl Tables {
     }
 
     /// Leads the file's headers to what was moved; the section begins at `in_file` in the file.
-    pub(super) fn finish(&self, base: &PeImage, file: &mut [u8], in_file: u32) {
+    pub(in crate::hotp1) fn finish(&self, base: &PeImage, file: &mut [u8], in_file: u32) {
         let table = base.header_places().directories;
         for (index, at, size) in &self.directories {
             let place = table + 8 * index;
