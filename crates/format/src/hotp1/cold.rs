@@ -192,7 +192,7 @@ fn possible(base: &PeImage, module: &PeImage, known: bool) -> Result<(), ColdErr
     if module.machine != base.machine || module.section_alignment != base.section_alignment {
         return refuse("the patch module is for another machine, or has another alignment");
     }
-    if base.debug.iter().any(|entry| entry.kind == MARK) {
+    if is_cold(base) {
         return refuse(
             "the base was patched on disk already; take the file as it was before (invivo uninstall)",
         );

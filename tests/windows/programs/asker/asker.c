@@ -52,6 +52,8 @@ static u64 runs(const unsigned char *code) {
             code += 2 + (signed char)code[1];
         else if (code[0] == 0xe9)
             code += 5 + *(const int *)(code + 1);
+        else if (code[0] == 0xff && code[1] == 0x25)
+            code = *(const unsigned char *const *)(code + 6 + *(const int *)(code + 2));
         else
             return (u64)code;
     }
