@@ -5,8 +5,9 @@
 //! this program's memory, as one of `vfork` does: it traces, while the thread of this
 //! program that asked for it stands still. If this program is killed meanwhile, the deputy
 //! brings its work to an end, lets the target go, and ends; the lock is its own as well
-//! until then. It is of a session of its own, so that what kills the tool's process group or
-//! ends its terminal does not hit it. What kills both at once (the kernel for want of memory,
+//! until then. It is of a process group of its own, so that what kills the tool's group does not
+//! hit it. (Not of a session: the kernel schedules each as one, so that a priority counts only
+//! among its own.) What kills both at once (the kernel for want of memory,
 //! a control group's end) still finds the target as a killed tracer leaves it.
 
 use std::any::Any;
@@ -100,7 +101,8 @@ where
     // SAFETY: `start` passes its task, which nobody else uses until this child has ended.
     let task = unsafe { &mut *task.cast::<Task<F, T>>() };
     // Never refused to a new process; where it is, one more thing can kill both.
-    let _ = nix::unistd::setsid();
+    let own = Pid::from_raw(0);
+    let _ = nix::unistd::setpgid(own, own);
     end_soon_after(task.parent);
     if let Some(work) = task.work.take() {
         // A panic belongs to the program that asked.
