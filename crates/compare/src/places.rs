@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use invivo_image::{DebugData, EntityKind, Image, LinkAddr, SourcePlace, demangle};
+use invivo_image::{DebugData, EntityKind, Image, LinkAddr, SourcePlace, Spoken, demangle};
 use rayon::prelude::*;
 
 use crate::Comparison;
@@ -46,8 +46,10 @@ fn declared(
     if subjects.is_empty() {
         return BTreeMap::new();
     }
-    // Large programs have a hundred thousand names, and demangling takes longer than the rest.
-    let entities = image.entities.par_iter().filter_map(|entity| {
+    let spoken = Spoken::new(subjects.iter().copied());
+    let entities = image.entities.par_iter();
+    let entities = entities.filter(|entity| spoken.may_have(entity.name()));
+    let entities = entities.filter_map(|entity| {
         let name = demangle(entity.name());
         let is_asked = subjects.contains(name.as_str());
         is_asked.then_some((name, (entity.addr, entity.kind)))

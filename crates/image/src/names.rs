@@ -1,5 +1,7 @@
 //! Names: what the source calls it, below what compiler and linker made of it.
 
+use std::collections::HashSet;
+
 /// A symbol's name without what the compiler added to tell copies apart:
 /// clone suffixes (`.isra.0`, `.part.3`, `.constprop.1`, `.cold`, `.warm`, `.llvm.123`),
 /// numbers of private names (`counter.1234`), and Rust's hash (`17h0123456789abcdefE`).
@@ -92,6 +94,78 @@ pub fn demangle(name: &str) -> String {
     name.to_owned()
 }
 
+/// Some demangled names, and quick answers to whether a mangled one may be among them: to
+/// demangle all of a large program takes longer than to compare it.
+#[derive(Clone, Debug, Default)]
+pub struct Spoken<'a> {
+    words: HashSet<&'a str>,
+}
+
+impl<'a> Spoken<'a> {
+    /// Takes names as [`demangle`] or [`source_name`] give them.
+    #[must_use]
+    pub fn new(names: impl IntoIterator<Item = &'a str>) -> Self {
+        let mut words = HashSet::new();
+        for name in names {
+            words.insert(name);
+            words.extend(name.split(|c: char| !is_of_word(c)));
+        }
+        Spoken { words }
+    }
+
+    /// False only if `mangled` is none of them.
+    #[must_use]
+    pub fn may_have(&self, mangled: &str) -> bool {
+        let Some(rest) = mangled.strip_prefix("_Z") else {
+            // Rust's later names do not begin with what is told of them.
+            let plain = mangled.split(|c: char| !is_of_word(c)).next();
+            return mangled.starts_with("_R") || plain.is_none_or(|word| self.has(word));
+        };
+        // What looks mangled and is not is told as it is. Whatever else is in a name, the names
+        // of the scopes that it begins with are told as they are.
+        [mangled, stem(mangled)]
+            .iter()
+            .any(|name| self.words.contains(name))
+            || leading(rest).all(|word| self.has(word))
+    }
+
+    fn has(&self, word: &str) -> bool {
+        word.is_empty() || self.words.contains(word)
+    }
+}
+
+fn is_of_word(c: char) -> bool {
+    c.is_alphanumeric() || c == '_' || !c.is_ascii()
+}
+
+/// The words that a name of C++ begins with, behind its `_Z`: those of the namespaces and
+/// classes that it is in, as far as they have no arguments, and its own.
+fn leading(name: &str) -> impl Iterator<Item = &str> {
+    let mut rest = ["GV", "TV", "TI", "TS"]
+        .iter()
+        .find_map(|kind| name.strip_prefix(kind))
+        .unwrap_or(name)
+        .trim_start_matches('Z');
+    if let Some(nested) = rest.strip_prefix('N') {
+        rest = nested.trim_start_matches(['r', 'V', 'K']);
+        rest = rest.strip_prefix(['R', 'O']).unwrap_or(rest);
+    }
+    rest = rest.strip_prefix("St").unwrap_or(rest);
+    rest = rest.trim_start_matches('L');
+    let words = std::iter::from_fn(move || {
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        let (size, behind) = rest.split_at_checked(digits)?;
+        let (word, behind) = behind.split_at_checked(size.parse().ok()?)?;
+        rest = behind;
+        Some(word)
+    });
+    // Some are told in other words, or not at all.
+    words.filter(|word| {
+        let hash = word.len() == 17 && word.starts_with('h');
+        !hash && !word.starts_with("_GLOBAL_") && word.chars().all(is_of_word)
+    })
+}
+
 /// What the source calls it: demangled, without clone suffixes and hashes.
 #[must_use]
 pub fn source_name(name: &str) -> String {
@@ -104,7 +178,7 @@ pub fn source_name(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{demangle, is_rust, source_name, stem, whole_of};
+    use super::{Spoken, demangle, is_rust, source_name, stem, whole_of};
 
     #[test]
     fn a_stem_has_no_clone_suffix_and_no_number() {
@@ -146,5 +220,59 @@ mod tests {
         assert!(is_rust("_RNvCs1234_5hyper4body"));
         assert!(!is_rust("_ZN3foo3barEv"));
         assert!(!is_rust("main"));
+    }
+
+    #[test]
+    fn a_name_is_never_taken_for_none_of_those_that_it_is_among() {
+        let mangled = [
+            "main",
+            "f.cold",
+            "counter.1234",
+            ".hidden",
+            "_start",
+            "_Z3fooi",
+            "_ZL3bari",
+            "_ZN3foo3barEi",
+            "_ZN3foo3barEi.cold",
+            "_ZNK2v88internal8Compiler7CompileENS0_6HandleINS0_6StringEEE",
+            "_ZNSt6vectorIiSaIiEE17_M_realloc_insertIJRKiEEEvN9__gnu_cxx17__normal_iteratorIPiS1_EEDpOT_",
+            "_ZNSt7__cxx1112basic_stringIcSt11char_traitsIcESaIcEE9_M_createERmm",
+            "_ZNSt8ios_base4InitC1Ev",
+            "_ZN12_GLOBAL__N_13fooEv",
+            "_ZN4node12_GLOBAL__N_14initEv",
+            "_ZTVN10__cxxabiv117__class_type_infoE",
+            "_ZTIN3foo3barE",
+            "_ZTSN3foo3barE",
+            "_ZThn16_N3foo3bar3bazEv",
+            "_ZTv0_n24_N3foo3barD1Ev",
+            "_ZGVZN3foo3barEvE1x",
+            "_ZZN3foo3barEvE1x",
+            "_ZZN3fooC4EvENKUlvE_clEv",
+            "_ZNO3foo3barEv",
+            "_ZN3foocvbEv",
+            "_ZN3fooplERKS_",
+            "_ZN3foo3barB5cxx11Ev",
+            "_Z1fILi16EEvv",
+            "_Znwm",
+            "_ZdlPvm",
+            "_ZN5hyper4body17h0123456789abcdefE",
+            "_ZN4core3ptr9drop$LT$a..b$GT$17hc23d961c7e8ab025E",
+            "_ZN3std2rt10lang_start28_$u7b$$u7b$closure$u7d$$u7d$17h0123456789abcdefE.llvm.12",
+            "_RNvCs1234_5hyper4body",
+            "_ZN99nothing",
+            "_Z",
+        ];
+        for name in mangled {
+            for told in [demangle(name), source_name(name)] {
+                assert!(
+                    Spoken::new([told.as_str()]).may_have(name),
+                    "{name}: {told}"
+                );
+            }
+        }
+        let spoken = Spoken::new(["foo::bar(int)", "main"]);
+        for name in ["_ZN3foo3bazEi", "_ZN3fop3barEi", "_Z3bari.cold", "mains"] {
+            assert_eq!(spoken.may_have(name), name.starts_with("_Z3bar"), "{name}");
+        }
     }
 }

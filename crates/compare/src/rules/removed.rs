@@ -2,7 +2,10 @@
 
 use std::collections::HashSet;
 
-use invivo_image::{EntityId, Image, LinkAddr, SectionKind, demangle, source_name, stem, whole_of};
+use invivo_image::{
+    EntityId, Image, LinkAddr, SectionKind, Spoken, demangle, source_name, stem, whole_of,
+};
+use rayon::prelude::*;
 
 use crate::Comparison;
 use crate::rules::{Finding, Rule, is_variable};
@@ -28,13 +31,14 @@ pub(super) fn find(c: &Comparison<'_>, findings: &mut Vec<Finding>) {
 }
 
 fn functions(c: &Comparison<'_>, findings: &mut Vec<Finding>) {
+    let gone = c.removed.iter().map(|id| c.base.entity(*id));
+    let gone: HashSet<String> = gone.map(|entity| source_name(entity.name())).collect();
+    let spoken = Spoken::new(gone.iter().map(String::as_str));
     // A name of which only one bearer is gone cannot be told from one that was renumbered.
-    let kept: HashSet<String> = if c.removed.is_empty() {
-        HashSet::new()
-    } else {
-        let names = c.fixed.entities.iter().flat_map(|entity| &entity.names);
-        names.map(|symbol| source_name(&symbol.name)).collect()
-    };
+    let names = c.fixed.entities.par_iter().flat_map_iter(|e| &e.names);
+    let names = names.filter(|symbol| !gone.is_empty() && spoken.may_have(&symbol.name));
+    let names = names.map(|symbol| source_name(&symbol.name));
+    let kept: HashSet<String> = names.filter(|name| gone.contains(name)).collect();
     for id in &c.removed {
         let entity = c.base.entity(*id);
         let name = demangle(entity.name());
