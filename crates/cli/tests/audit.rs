@@ -133,3 +133,50 @@ fn the_text_begins_with_the_totals() {
     assert!(ran.stderr.contains("no such function"), "{ran:?}");
     std::fs::remove_dir_all(folder).expect("the folder is ours");
 }
+
+/// The totals of a program that nobody made for this: the one that is tested.
+#[test]
+fn the_totals_of_a_large_program_are_sums_of_what_is_listed() {
+    let program = Path::new(env!("CARGO_BIN_EXE_invivo"));
+    let folder = program.parent().expect("a program is in a folder");
+    let whole = run_in(folder, &["audit", "invivo", "--json"]);
+    assert_eq!((whole.code, whole.stderr.as_str()), (0, ""));
+    let audited: Value = serde_json::from_str(&whole.stdout).expect("one JSON object");
+    let number = |total: &Value| total["count"].as_u64().expect("a number");
+    let forms = audited["forms"].as_array().expect("a list");
+    let hooked: u64 = forms.iter().map(number).sum();
+    let all = hooked + number(&audited["unfit"]);
+    assert!(all > 5_000, "only {all} functions");
+    let free = forms.iter().filter(|form| form["needs_stop"] == false);
+    assert_eq!(
+        free.map(number).sum::<u64>(),
+        number(&audited["without_stop"])
+    );
+    for total in forms
+        .iter()
+        .chain([&audited["unfit"], &audited["without_stop"]])
+    {
+        let percent = number(total) as f64 * 100.0 / all as f64;
+        let told = total["percent"].as_f64().expect("a number");
+        // Told to the tenth, never too much.
+        assert!(
+            (-1e-6..0.1 + 1e-6).contains(&(percent - told)),
+            "{percent} {total:#}"
+        );
+    }
+    // Compilers align functions, so that few have no room for any hook.
+    assert!(
+        number(&audited["without_stop"]) * 2 > all,
+        "{}",
+        whole.stdout
+    );
+    assert!(number(&audited["unfit"]) * 100 < all, "{}", whole.stdout);
+    let ran = run_in(folder, &["audit", "invivo", "--name", "main", "--json"]);
+    let named: Value = serde_json::from_str(&ran.stdout).expect("one JSON object");
+    let functions = named["functions"].as_array().expect("a list");
+    let main = functions.iter().find(|function| function["name"] == "main");
+    assert!(
+        main.is_some_and(|main| main["hook"]["form"].is_string()),
+        "{named:#}"
+    );
+}
