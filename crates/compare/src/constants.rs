@@ -327,7 +327,7 @@ pub(crate) fn table_targets(image: &Image, lines: &[Line], index: usize) -> Vec<
 
 /// The number of entries that the comparison before `lines[index]` allows, where
 /// it compares the register that indexes the table.
-fn guard(lines: &[Line], index: usize) -> Option<u64> {
+pub(crate) fn guard(lines: &[Line], index: usize) -> Option<u64> {
     const LOOK_BACK: usize = 8;
     let before = &lines[index.saturating_sub(LOOK_BACK)..index];
     let jump = before

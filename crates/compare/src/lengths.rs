@@ -22,7 +22,7 @@ impl Meaning<'_, '_> {
     }
 
     /// How far it is to the next places that anything refers to.
-    fn rooms(&self, a: LinkAddr, b: LinkAddr) -> Option<(u64, u64)> {
+    pub(crate) fn rooms(&self, a: LinkAddr, b: LinkAddr) -> Option<(u64, u64)> {
         let c = self.comparison();
         let room = |image: &Image, usage: &Usage, at: LinkAddr| {
             let limit = image.section_at(at)?.range.end;

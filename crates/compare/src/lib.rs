@@ -26,6 +26,7 @@ mod places;
 mod reasons;
 mod records;
 mod rules;
+mod runs;
 mod scan;
 mod source;
 mod touched;

@@ -9,6 +9,7 @@ use invivo_image::{EntityId, EntityKind, Image, LinkAddr, Place, SectionKind, Sl
 use crate::describe::{describe, show_constant};
 use crate::lengths::is_padding;
 use crate::line_numbers::line_in_text;
+use crate::runs::{Runs, WIDEST};
 use crate::{Comparison, Difference, Extent, extent, unowned};
 
 /// One side's reference: the place, and the instruction that refers to it (none for a
@@ -45,6 +46,7 @@ pub struct Meaning<'c, 'a> {
     depth: Cell<u32>,
     /// Places that were found the same lately.
     lately: RefCell<Vec<(LinkAddr, LinkAddr)>>,
+    runs: RefCell<Runs>,
 }
 
 /// How many pairs of places are kept.
@@ -71,7 +73,12 @@ impl<'c, 'a> Meaning<'c, 'a> {
             objects: RefCell::default(),
             depth: Cell::new(0),
             lately: RefCell::default(),
+            runs: RefCell::default(),
         }
+    }
+
+    pub(crate) fn runs(&self) -> &RefCell<Runs> {
+        &self.runs
     }
 
     /// True if two places were found the same, whoever refers to them.
@@ -278,6 +285,13 @@ impl<'c, 'a> Meaning<'c, 'a> {
         fixed: Referred<'_>,
     ) -> Result<(), Difference> {
         let c = self.comparison;
+        let narrow = |reader: Referred<'_>| {
+            let line = reader.line;
+            line.is_none_or(|line| line.instruction.memory_size().size() <= WIDEST)
+        };
+        if narrow(base) && narrow(fixed) && self.same_bytes(a, b) == Some(true) {
+            return Ok(());
+        }
         let sizes = match (base.line, fixed.line) {
             (Some(one), Some(other)) => {
                 extent(c.base, &c.base_usage, one, a).zip(extent(c.fixed, &c.fixed_usage, other, b))

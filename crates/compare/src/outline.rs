@@ -11,20 +11,24 @@ use invivo_image::{Entity, EntityId, EntityKind, Image, Link, LinkAddr, Place, S
 
 use crate::meaning::{Meaning, Referred};
 use crate::scan::{Outgoing, Scan};
-use crate::{Parts, Usage, annexes};
+use crate::{Parts, annexes};
 
-/// A reference, as small as it can be: large programs have millions.
+/// A reference, as small as it can be: large programs have millions. Behind one to a table
+/// whose length is known stands another one with that length.
 #[derive(Clone, Copy, Debug)]
 struct Outward {
     /// Where the operand is in the function, and in the lower bits how long it is and what
     /// table it may be the address of.
     operand: u32,
-    /// What it refers to, relative to the image.
+    /// What it refers to, relative to the image; or how many entries the table has.
     target: u32,
 }
 
 /// A longer function has no outline.
 const LONGEST: u64 = 1 << 27;
+
+/// In the place of an operand's width: this is the length of a table.
+const LENGTH: u32 = 3;
 
 impl Outward {
     fn new(image: &Image, outgoing: &Outgoing, jumps: bool) -> Option<Self> {
@@ -37,10 +41,24 @@ impl Outward {
             8 => 2,
             _ => return None,
         };
-        let tables = u32::from(jumps && outgoing.may_be_table) | u32::from(outgoing.distances) << 1;
+        let tables = u32::from(jumps && outgoing.may_be_table)
+            | u32::from(outgoing.distances) << 1
+            | u32::from(outgoing.address_only) << 2;
         let operand = start << 5 | width << 3 | tables;
         let target = reference.target.checked_sub(image.base)?.try_into().ok()?;
         Some(Outward { operand, target })
+    }
+
+    /// How long the table is that this one refers to.
+    fn length(self, outgoing: &Outgoing) -> Option<Self> {
+        let is_table = self.may_be_table() || self.has_distances();
+        let target = outgoing.entries.filter(|_| is_table)?.try_into().ok()?;
+        let operand = self.operand | LENGTH << 3;
+        Some(Outward { operand, target })
+    }
+
+    fn is_length(self) -> bool {
+        self.operand >> 3 & 3 == LENGTH
     }
 
     fn start(self) -> usize {
@@ -54,6 +72,11 @@ impl Outward {
     /// True where the code may read a table of its own places at what is referred to.
     fn may_be_table(self) -> bool {
         self.operand & 1 != 0
+    }
+
+    /// True where nothing is read there by the instruction itself.
+    fn is_address_only(self) -> bool {
+        self.operand & 4 != 0
     }
 
     /// True where it reads a table of distances there.
@@ -79,11 +102,13 @@ impl Outlines {
             let reference = &outgoing.reference;
             reference.kind == ReferenceKind::Absolute || !own.contains(&reference.target)
         });
-        let all = away.map(|outgoing| Outward::new(image, outgoing, scan.jumps_through));
-        let whole = !scan.odd
-            && all
-                .map(|outward| outward.map(|outward| self.references.push(outward)))
-                .all(|added| added.is_some());
+        let mut add = |outgoing: &Outgoing| {
+            let outward = Outward::new(image, outgoing, scan.jumps_through)?;
+            self.references.push(outward);
+            self.references.extend(outward.length(outgoing));
+            Some(())
+        };
+        let whole = !scan.odd && away.map(&mut add).all(|added| added.is_some());
         match u32::try_from(self.references.len()) {
             Ok(end) if whole => self.ends.push((id, end)),
             _ => self.references.truncate(before),
@@ -162,9 +187,15 @@ impl Meaning<'_, '_> {
             c.fixed.bytes(b.addr, b.size)?,
         );
         let mut done = 0;
-        for (x, y) in one.iter().zip(other) {
+        for (index, (x, y)) in one.iter().zip(other).enumerate() {
             let start = x.start();
-            if x.operand != y.operand || code.get(done..start)? != its.get(done..start)? {
+            if x.is_length() && x.operand == y.operand && x.target == y.target {
+                continue;
+            }
+            if x.operand != y.operand
+                || x.is_length()
+                || code.get(done..start)? != its.get(done..start)?
+            {
                 return Some(false);
             }
             done = x.end();
@@ -173,7 +204,13 @@ impl Meaning<'_, '_> {
             let tabled = x.has_distances()
                 || x.may_be_table()
                     && (leads_into(c.base, base, from) || leads_into(c.fixed, fixed, to));
-            if !self.same_target(base, from, fixed, to, tabled) {
+            let entries = one.get(index + 1).filter(|next| next.is_length());
+            let width = if x.has_distances() { 4 } else { 8 };
+            let same_table = tabled
+                && entries.is_some_and(|entries| {
+                    self.same_table((base, from), (fixed, to), width, entries.target.into())
+                });
+            if !same_table && !self.same_target((base, from), (fixed, to), *x, tabled) {
                 unproved.push((part, start as u64));
             }
         }
@@ -185,24 +222,51 @@ impl Meaning<'_, '_> {
         Some(code.get(done..)? == its.get(done..)? && self.same_frames_by(&range, &there, &moved))
     }
 
+    /// True if two tables of `count` entries, and of as many more as lead into the function,
+    /// lead to the same places in it, and what stands behind them is the same.
+    fn same_table(
+        &self,
+        (base, from): (&Parts, LinkAddr),
+        (fixed, to): (&Parts, LinkAddr),
+        width: u64,
+        count: u64,
+    ) -> bool {
+        const MOST: u64 = 1 << 16;
+        let c = self.comparison();
+        let mut entries = 0;
+        while entries <= MOST {
+            let lead = |image: &Image, parts: &Parts, table| {
+                own(image, parts, entry(image, table, width, entries)?)
+            };
+            match (lead(c.base, base, from), lead(c.fixed, fixed, to)) {
+                (None, None) if entries >= count => break,
+                (Some(here), Some(there)) if here == there => entries += 1,
+                _ => return false,
+            }
+        }
+        (1..=MOST).contains(&entries) && self.same_rest(from, to, entries * width)
+    }
+
+    /// True if two constants without a name that begin with a pointer are the same up to the
+    /// next references. Whoever only takes their addresses reads no more: they are no texts.
+    fn same_filled(&self, a: LinkAddr, b: LinkAddr) -> bool {
+        const LONGEST: u64 = 4096;
+        let c = self.comparison();
+        let filled = c.base.slots.contains_key(&a) && c.fixed.slots.contains_key(&b);
+        let rooms = filled.then(|| self.rooms(a, b)).flatten();
+        rooms.is_some_and(|(room, its_room)| {
+            room == its_room && room <= LONGEST && self.same_data(a, b, room)
+        })
+    }
+
     fn same_target(
         &self,
-        base: &Parts,
-        from: LinkAddr,
-        fixed: &Parts,
-        to: LinkAddr,
+        (base, from): (&Parts, LinkAddr),
+        (fixed, to): (&Parts, LinkAddr),
+        outward: Outward,
         tabled: bool,
     ) -> bool {
         let c = self.comparison();
-        // A place in the function is the same at the same distance from its start, because its
-        // bytes are the same.
-        let own = |image: &Image, parts: &Parts, at: LinkAddr| {
-            let mut parts = parts.ids().map(|id| image.entity(id)).enumerate();
-            parts.find_map(|(number, part)| {
-                let inside = (part.addr..part.end()).contains(&at);
-                inside.then(|| (number, at.0 - part.addr.0))
-            })
-        };
         let places = (own(c.base, base, from), own(c.fixed, fixed, to));
         if places.0.is_some() || places.1.is_some() {
             return places.0 == places.1;
@@ -227,7 +291,9 @@ impl Meaning<'_, '_> {
                 !tabled && pointed()
             }
             (Place::Constant(a), Place::Constant(b)) => {
-                !tabled && self.same_bytes(a, b) == Some(true)
+                !tabled
+                    && (self.same_bytes(a, b) == Some(true)
+                        || outward.is_address_only() && self.same_filled(a, b))
             }
             _ => false,
         };
@@ -236,40 +302,30 @@ impl Meaning<'_, '_> {
         }
         same
     }
+}
 
-    /// True if two constants without a name hold the same bytes however they are read, and no
-    /// pointer.
-    fn same_bytes(&self, a: LinkAddr, b: LinkAddr) -> Option<bool> {
-        // The widest operand, and more than most constants have.
-        const WIDEST: usize = 64;
-        const LONGEST: u64 = 4096;
-        let c = self.comparison();
-        let read = |image: &'_ Image, usage: &Usage, at: LinkAddr| {
-            let room = image.section_at(at)?.range.end.0 - at.0;
-            let next = usage.next_boundary(at).map_or(room, |next| next.0 - at.0);
-            Some((next.min(room), room.min(LONGEST)))
-        };
-        let (next, room) = read(c.base, &c.base_usage, a)?;
-        let (its_next, its_room) = read(c.fixed, &c.fixed_usage, b)?;
-        // Where one image alone refers to a place between, the longer way includes the other.
-        let next = next.max(its_next);
-        if next > LONGEST {
-            return Some(false);
-        }
-        let (one, other) = (c.base.bytes(a, room)?, c.fixed.bytes(b, its_room)?);
-        // What may be read of it: up to the next reference, an operand, or a text, behind an
-        // empty one the following text.
-        let text =
-            |from: usize| Some(from + one.get(from..)?.iter().position(|byte| *byte == 0)? + 1);
-        let end = match text(0)? {
-            1 => text(1)?,
-            end => end,
-        };
-        let size = end.max(WIDEST).max(usize::try_from(next).ok()?);
-        let (one, other) = (one.get(..size)?, other.get(..size)?);
-        Some(
-            one == other && holds_no_pointer(c.base, a, one) && holds_no_pointer(c.fixed, b, other),
-        )
+/// The part of the function that holds `at`, and how far that is into it. A place in the
+/// function is the same at the same distance from its start, where its bytes are the same.
+fn own(image: &Image, parts: &Parts, at: LinkAddr) -> Option<(usize, u64)> {
+    let mut parts = parts.ids().map(|id| image.entity(id)).enumerate();
+    parts.find_map(|(number, part)| {
+        let inside = (part.addr..part.end()).contains(&at);
+        inside.then(|| (number, at.0 - part.addr.0))
+    })
+}
+
+/// Where entry `number` of a table of code places leads: of distances from its start, or of
+/// addresses.
+fn entry(image: &Image, table: LinkAddr, width: u64, number: u64) -> Option<LinkAddr> {
+    let place = table.checked_add(number.checked_mul(width)?)?;
+    let raw = image.bytes(place, width)?;
+    if width == 4 {
+        return table.checked_offset(i32::from_le_bytes(raw.try_into().ok()?).into());
+    }
+    match image.slots.get(&place) {
+        Some(Slot::Pointer(target)) => Some(*target),
+        Some(_) => None,
+        None => Some(LinkAddr(u64::from_le_bytes(raw.try_into().ok()?))),
     }
 }
 
@@ -294,7 +350,7 @@ fn leads_into(image: &Image, parts: &Parts, at: LinkAddr) -> bool {
     near.is_some_and(inside) || far.is_some_and(inside)
 }
 
-fn holds_no_pointer(image: &Image, at: LinkAddr, bytes: &[u8]) -> bool {
+pub(crate) fn holds_no_pointer(image: &Image, at: LinkAddr, bytes: &[u8]) -> bool {
     let start = LinkAddr(at.0.saturating_sub(7));
     let end = LinkAddr(at.0.saturating_add(bytes.len() as u64));
     if image.slots.range(start..end).next().is_some() {

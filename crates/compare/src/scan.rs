@@ -2,10 +2,10 @@
 
 use std::ops::Range;
 
-use invivo_image::x86_64::{Line, Reference, ReferenceKind, Step, Traits, decode_all, walk};
+use invivo_image::x86_64::{Line, Reference, ReferenceKind, Step, Traits, decode_first, walk};
 use invivo_image::{Entity, Image, LinkAddr};
 
-use crate::constants::{is_relative_table, table_targets};
+use crate::constants::{guard, is_relative_table, table_targets};
 
 /// A reference with what the comparison has to know of its instruction.
 #[derive(Clone, Copy, Debug)]
@@ -18,6 +18,11 @@ pub(crate) struct Outgoing {
     pub(crate) may_be_table: bool,
     /// What is referred to is a table of distances.
     pub(crate) distances: bool,
+    /// It is a table of distances, or one of places that the code jumps through; so many
+    /// entries it has at least.
+    pub(crate) entries: Option<u64>,
+    /// Only the address is taken, by `lea`.
+    pub(crate) address_only: bool,
 }
 
 /// What was found, kept from one function to the next for its room.
@@ -35,16 +40,21 @@ pub(crate) struct Scan {
     pub(crate) runs_on: bool,
     /// How many instructions there were.
     lines: usize,
+    /// Where the last ones begin, each at its number modulo the length.
+    recent: [usize; BEFORE + 1],
     loads: Vec<Load>,
 }
 
-/// A `lea` that may load the address of a table of distances.
+/// A `lea` that may load the address of a table of distances, or a jump through a table of
+/// addresses.
 #[derive(Clone, Copy, Debug)]
 struct Load {
     line: usize,
+    /// Where what stands before it begins, in the code.
+    before: usize,
     reference: usize,
     register: u8,
-    /// Something near reads through the register.
+    /// Something near reads through the register, or the jump itself does.
     used: bool,
 }
 
@@ -86,14 +96,18 @@ impl Scan {
         let traits = step.skim.traits;
         let line = self.lines;
         self.lines += 1;
+        self.recent[line % (BEFORE + 1)] = step.start;
         if step.address.is_some() || step.immediate.is_some() {
             let number = traits.has(Traits::MOV) && step.immediate.is_some();
-            if traits.has(Traits::LEA) {
+            // `jmp [table+rax*8]`
+            let jumps = traits.has(Traits::THROUGH) && traits.has(Traits::SCALED);
+            if traits.has(Traits::LEA) || jumps {
                 self.loads.push(Load {
                     line,
+                    before: self.recent[line.saturating_sub(BEFORE) % (BEFORE + 1)],
                     reference: self.references.len(),
                     register: step.skim.register,
-                    used: false,
+                    used: jumps,
                 });
             }
             for reference in step.address.into_iter().chain(step.immediate) {
@@ -102,6 +116,8 @@ impl Scan {
                     reference,
                     may_be_table: number || traits.has(Traits::LEA.with(Traits::SCALED)),
                     distances: false,
+                    entries: None,
+                    address_only: traits.has(Traits::LEA),
                 });
             }
         }
@@ -121,23 +137,19 @@ impl Scan {
     /// Decodes what stands around `load`, and notes what it loads if that is a table.
     fn look(&mut self, image: &Image, at: LinkAddr, bytes: &[u8], load: Load) {
         let first = load.line.saturating_sub(BEFORE);
-        let (mut line, mut start, mut end) = (0, 0, bytes.len());
-        walk(image, at, bytes, |step| {
-            if line == first {
-                start = step.start;
-            } else if line == load.line + NEAR + 1 {
-                end = step.start;
-            }
-            line += 1;
-        });
-        let around = &bytes[start..end];
-        let Some(at) = at.checked_add(start as u64) else {
+        let Some(at) = at.checked_add(load.before as u64) else {
             return;
         };
-        let lines: Vec<Line> = decode_all(image, at, around);
+        let count = load.line - first + NEAR + 1;
+        let lines: Vec<Line> = decode_first(image, at, &bytes[load.before..], count);
         let index = load.line - first;
-        if is_relative_table(image, &lines, index) {
-            self.references[load.reference].distances = true;
+        let found = &mut self.references[load.reference];
+        let distances = is_relative_table(image, &lines, index);
+        if distances || !found.address_only {
+            found.entries = Some(guard(&lines, index).unwrap_or(0));
+        }
+        if distances {
+            found.distances = true;
             let targets = table_targets(image, &lines, index);
             self.through_tables.extend(targets);
         }

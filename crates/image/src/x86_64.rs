@@ -133,10 +133,15 @@ pub fn decode(image: &Image, entity: &Entity) -> Option<Vec<Line>> {
 /// Decodes `bytes`, which are linked at `at`; stops at the first byte that is no instruction.
 #[must_use]
 pub fn decode_bytes(image: &Image, at: LinkAddr, bytes: &[u8]) -> Vec<Line> {
+    decode_up_to(image, at, bytes, bytes.len())
+}
+
+/// The same, and no more than `most` instructions.
+fn decode_up_to(image: &Image, at: LinkAddr, bytes: &[u8], most: usize) -> Vec<Line> {
     let mut decoder = Decoder::with_ip(64, bytes, at.0, DecoderOptions::NONE);
-    let mut lines = Vec::with_capacity(bytes.len() / 4);
+    let mut lines = Vec::with_capacity(most.min(bytes.len() / 4));
     let mut instruction = Instruction::default();
-    while decoder.can_decode() {
+    while decoder.can_decode() && lines.len() < most {
         decoder.decode_out(&mut instruction);
         if instruction.is_invalid() {
             break;
@@ -198,13 +203,23 @@ fn line_of(image: &Image, decoder: &Decoder<'_>, instruction: Instruction) -> Li
 /// stands around them refers to other places all the same.
 #[must_use]
 pub fn decode_all(image: &Image, at: LinkAddr, bytes: &[u8]) -> Vec<Line> {
+    decode_first(image, at, bytes, bytes.len())
+}
+
+/// The first `most` lines of what [`decode_all`] finds.
+#[must_use]
+pub fn decode_first(image: &Image, at: LinkAddr, bytes: &[u8], most: usize) -> Vec<Line> {
     let mut lines = Vec::new();
     let mut done = 0;
     while let Some(rest) = bytes.get(done..).filter(|rest| !rest.is_empty()) {
+        let left = most - lines.len();
+        if left == 0 {
+            break;
+        }
         let Some(start) = at.checked_add(done as u64) else {
             break;
         };
-        let found = decode_bytes(image, start, rest);
+        let found = decode_up_to(image, start, rest, left);
         done += found
             .iter()
             .map(|line| line.instruction.len())
@@ -214,7 +229,9 @@ pub fn decode_all(image: &Image, at: LinkAddr, bytes: &[u8]) -> Vec<Line> {
         } else {
             lines.extend(found);
         }
-        if let Some(odd) = bytes.get(done) {
+        if lines.len() < most
+            && let Some(odd) = bytes.get(done)
+        {
             let mut instruction = Instruction::default();
             instruction.set_code(Code::DeclareByte);
             instruction.set_declare_data_len(1);
