@@ -54,9 +54,11 @@ fn only_who_wants_them_gets_line_numbers() {
         let diff: Value = serde_json::from_str(&ran.stdout).expect("one JSON object");
         assert_eq!(names(&diff["hot"]), hot, "{ran:?}");
         assert_eq!(names(&diff["left_out"]), left_out, "{ran:?}");
-        let text = run_in(&folder, &[&["diff"], option, &files].concat()).stdout;
+        let ran = run_in(&folder, &[&["diff"], option, &files].concat());
+        let text = ran.stdout;
         let offered = text.contains("left out: 1 function in which only line numbers moved");
         assert_eq!(offered, option.is_empty(), "{text}");
+        assert_eq!(ran.stderr, "");
         let patch = format!("{}.patch", option.len());
         let ran = run_in(
             &folder,

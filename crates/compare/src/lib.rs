@@ -29,6 +29,7 @@ mod rules;
 mod runs;
 mod scan;
 mod source;
+mod tables;
 mod touched;
 mod unowned;
 mod unwinding;

@@ -3,11 +3,10 @@
 //! Where the texts of Rust are, no NUL may come for a hundred thousand bytes, and each of them
 //! would be compared up to there. So it is kept how far two places were found the same.
 
-use invivo_image::{Image, LinkAddr};
+use invivo_image::{Image, Link, LinkAddr};
 
 use crate::Usage;
 use crate::meaning::Meaning;
-use crate::outline::holds_no_pointer;
 
 /// The widest operand of those that code reads constants by, and more than most of these have.
 pub(crate) const WIDEST: usize = 64;
@@ -117,6 +116,33 @@ impl Meaning<'_, '_> {
         }
         same.then_some(true)
     }
+
+    /// True if two constants without a name that begin with a pointer are the same up to the
+    /// next references. Whoever only takes their addresses reads no more: they are no texts.
+    pub(crate) fn same_filled(&self, a: LinkAddr, b: LinkAddr) -> bool {
+        const LONGEST: u64 = 4096;
+        let c = self.comparison();
+        let filled = c.base.slots.contains_key(&a) && c.fixed.slots.contains_key(&b);
+        let rooms = filled.then(|| self.rooms(a, b)).flatten();
+        rooms.is_some_and(|(room, its_room)| {
+            room == its_room && room <= LONGEST && self.same_data(a, b, room)
+        })
+    }
+}
+
+fn holds_no_pointer(image: &Image, at: LinkAddr, bytes: &[u8]) -> bool {
+    let start = LinkAddr(at.0.saturating_sub(7));
+    let end = LinkAddr(at.0.saturating_add(bytes.len() as u64));
+    if image.slots.range(start..end).next().is_some() {
+        return false;
+    }
+    let lead = (at.0.wrapping_neg() & 7) as usize;
+    let mut words = bytes.get(lead..).unwrap_or_default().chunks_exact(8);
+    image.link != Link::Fixed
+        || !words.any(|word| {
+            let word = u64::from_le_bytes(word.try_into().expect("chunks of eight"));
+            image.section_at(LinkAddr(word)).is_some()
+        })
 }
 
 /// How many bytes are the same before the first that is not.
