@@ -22,9 +22,9 @@ pub(crate) fn run(workspace: &Workspace, promises: &mut Promises) -> Result<()> 
         "the tests do not compile"
     );
     workspace.fresh_folder("xen")?;
+    let before = used()?;
     let begun = Instant::now();
     xen::fetch(workspace)?;
-    let fetched = begun.elapsed();
     tests
         .args(["--", "--nocapture"])
         .env("INVIVO", workspace.invivo());
@@ -36,16 +36,16 @@ pub(crate) fn run(workspace: &Workspace, promises: &mut Promises) -> Result<()> 
         said.stdout,
         said.stderr
     );
-    let micros = |time: Duration| Amount::Micros(time.as_micros() as f64);
-    let minutes = |number: u64| micros(Duration::from_secs(60 * number));
-    promises.measured(
-        "hypervisors and source fetched".to_owned(),
-        minutes(1),
-        micros(fetched),
+    // Where the processors are busy with something else, this says what it would be otherwise.
+    let used = (used()? - before).as_secs_f64();
+    println!(
+        "  {used:.0} s of processors, {:.0} % of what they all had",
+        share(used, whole)
     );
+    let micros = |time: Duration| Amount::Micros(time.as_micros() as f64);
     promises.measured(
         "all of the tests with Xen, from nothing".to_owned(),
-        minutes(3),
+        micros(Duration::from_secs(180)),
         micros(whole),
     );
     let words = "payload of keyhandler.o: ";
@@ -64,4 +64,22 @@ pub(crate) fn run(workspace: &Workspace, promises: &mut Promises) -> Result<()> 
         Amount::Bytes(memory.parse::<f64>()? * 1_048_576.0),
     );
     Ok(())
+}
+
+/// The part of all processors that was used, in percent.
+fn share(used: f64, whole: Duration) -> f64 {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    100.0 * used / (whole.as_secs_f64() * processors as f64)
+}
+
+/// The processor time of all programs that were started and have ended, in steps of ten milliseconds.
+fn used() -> Result<Duration> {
+    let stat = std::fs::read_to_string("/proc/self/stat")?;
+    // The name of the program before them may hold anything.
+    let (_, fields) = stat
+        .rsplit_once(')')
+        .context("no name in /proc/self/stat")?;
+    let mut fields = fields.split_whitespace().skip(13);
+    let mut ticks = || -> Result<u64> { Ok(fields.next().context("too short")?.parse()?) };
+    Ok(Duration::from_millis(10 * (ticks()? + ticks()?)))
 }
