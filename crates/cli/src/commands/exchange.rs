@@ -2,6 +2,7 @@
 
 use invivo_file::FileError;
 use invivo_format::final_image::Manifest;
+use invivo_image::pe::PeImage;
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -80,6 +81,8 @@ pub(crate) fn install(install: &Install, output: &Output) -> Result<u8, Failure>
         let image = install.image.display();
         if live {
             anstream::println!("what runs goes on with old code until: invivo apply {image} --all");
+        } else if PeImage::is_pe(&bytes) {
+            anstream::println!("what runs goes on with old code until it is started again");
         } else {
             anstream::println!("what runs goes on with old code; see: invivo status {image}");
         }
