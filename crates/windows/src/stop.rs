@@ -106,12 +106,15 @@ impl Stopped for Stand<'_> {
     }
 
     /// Registers of all threads and all memory that can be written are looked through, stacks
-    /// among it. What the loader knows of an image is no use of it: its first address, and that of
-    /// its entry point, which is never called.
+    /// among it. What is below the stack pointer of a thread is left by calls that ended: nobody
+    /// may keep anything there (Windows has no red zone). What the loader knows of an image is no
+    /// use of it: its first address, and that of its entry point, which is never called.
     fn finds(&mut self, range: &Range<LiveAddr>) -> Result<Option<String>, TargetError> {
         let used = |word: u64| range.contains(&LiveAddr(word)) && word != range.start.0;
+        let mut tops = Vec::new();
         for (tid, thread) in &self.held {
             let r = Stand::registers(thread)?;
+            tops.push(r.Rsp);
             let words = [
                 r.Rip, r.Rax, r.Rbx, r.Rcx, r.Rdx, r.Rsi, r.Rdi, r.Rbp, r.R8, r.R9, r.R10, r.R11,
                 r.R12, r.R13, r.R14, r.R15,
@@ -127,7 +130,11 @@ impl Stopped for Stand<'_> {
             if range.contains(&LiveAddr(piece.start)) {
                 continue;
             }
-            let mut at = piece.start;
+            // Where the stacks of several threads are one piece, all but one are looked through whole.
+            let tops = tops
+                .iter()
+                .filter(|top| (piece.start..piece.end).contains(top));
+            let mut at = tops.min().map_or(piece.start, |top| top & !7);
             while at < piece.end {
                 let size = CHUNK.min(piece.end - at);
                 bytes.resize(size as usize, 0);

@@ -184,6 +184,36 @@ fn a_file_is_patched_on_disk_and_comes_back() -> Result<()> {
     })
 }
 
+/// What the fixed build was compiled for is told in a list, in a file or by its object files, and
+/// held against what changed.
+#[test]
+fn lists_of_functions_are_held_against_what_changed() -> Result<()> {
+    in_workdir("lists", |dir| {
+        let pair = Pair::new(dir)?;
+        let (out, list) = (
+            dir.join("service_hotpatch.dll"),
+            text(dir.join("functions")),
+        );
+        let object = text(pair.fixed.with_file_name("service.obj"));
+        let words = ["--emit-functions-file", &list, "--object", &object];
+        pair.build(&out, &words)?.expect_code(0)?;
+        ensure!(fs::read_to_string(&list)? == "answer\nrefuse\n");
+        pair.build(&out, &["--functions-file", &list])?
+            .expect_code(0)?;
+        fs::remove_file(&out)?;
+        let surplus = ["--functions-file", &list, "--functions-list", "halve"];
+        let surplus = pair.build(&out, &surplus)?;
+        surplus.expect_failure(1, &["surplus: halve is the same in both builds"])?;
+        ensure!(!surplus.stderr.contains("missing:"), "{}", surplus.told());
+        let missing = pair.build(&out, &["--functions-list", "halve"])?;
+        missing.expect_failure(1, &["missing: answer", "--emit-functions-file"])?;
+        let no_object = pair.build(&out, &["--object", &text(&pair.base)])?;
+        no_object.expect_failure(2, &["service.dll"])?;
+        ensure!(!out.exists(), "what is refused writes nothing");
+        Ok(())
+    })
+}
+
 /// A patch module can be made part of the file, too, whoever made it.
 #[test]
 fn a_patch_module_becomes_a_cold_patch() -> Result<()> {

@@ -98,6 +98,25 @@ impl Caller {
         wine.output(&mut command).expect("invivo.exe runs")
     }
 
+    /// Which of the patches the process has mapped, as Linux tells it.
+    fn loaded(&self) -> [bool; 2] {
+        let maps = format!("/proc/{}/maps", self.child.id());
+        let maps = std::fs::read_to_string(maps).expect("it runs");
+        [1, 2].map(|number| maps.contains(&format!("/steady_hotpatch{number}.dll")))
+    }
+
+    /// What a revert says of the patches' memory is true. It need not be given back: Wine keeps the
+    /// registers of threads that stood on stacks of its own, which any program can write, and an
+    /// old one among them looks like a use of the patch.
+    fn expect_told(&self, text: &str) {
+        for (number, loaded) in [1, 2].into_iter().zip(self.loaded()) {
+            let stays = format!("steady_hotpatch{number}.dll stays loaded: ");
+            let unloaded = format!("steady_hotpatch{number}.dll was unloaded");
+            let told = (text.contains(&stays), text.contains(&unloaded));
+            assert_eq!(told, (loaded, !loaded), "{text}");
+        }
+    }
+
     fn done(&self, words: &[&str]) -> String {
         let (text, code) = self.invivo(words);
         assert_eq!(code, 0, "{words:?}: {text}");
@@ -185,8 +204,10 @@ fn story(program: &Path, test: &str) {
     let (text, code) = caller.invivo(&["apply", &first, "--pid", &pid]);
     assert!(code == 1 && text.contains("sequence 2 is live"), "{text}");
 
+    assert_eq!(caller.loaded(), [true, true], "both patches are loaded");
     let text = caller.done(&["revert", "--pid", &pid, "--unload"]);
     assert!(text.contains("1 function restored"), "{text}");
+    caller.expect_told(&text);
     assert_eq!(caller.answers(), [true, false, false], "the base again");
     assert_eq!(
         caller.done(&["recover", "--pid", &pid]),
