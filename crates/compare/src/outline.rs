@@ -115,6 +115,12 @@ impl Outlines {
             _ => self.references.truncate(before),
         }
     }
+
+    /// Gives back the room for more.
+    pub(crate) fn shrink_to_fit(&mut self) {
+        self.references.shrink_to_fit();
+        self.ends.shrink_to_fit();
+    }
 }
 
 /// Where the outline of each function is.

@@ -59,6 +59,9 @@ impl Usage {
             }
             found.references.sort_unstable();
             found.references.dedup();
+            // Room that is left over in a thousand groups is more than what they hold.
+            found.references.shrink_to_fit();
+            found.outlines.shrink_to_fit();
             found
         };
         let found: Vec<Found> = functions.par_chunks(TOGETHER).map(read).collect();
