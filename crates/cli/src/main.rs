@@ -63,15 +63,7 @@ fn main() -> ExitCode {
     };
     let arguments = match Arguments::try_parse_from(&words) {
         Ok(arguments) => arguments,
-        Err(error) => {
-            // Help and version are no errors; clap prints each where it belongs.
-            let _ = error.print();
-            return ExitCode::from(if error.use_stderr() {
-                failure::USAGE
-            } else {
-                0
-            });
-        }
+        Err(error) => return not_run(&error),
     };
     let output = Output::new(&arguments);
     let Some(folder) = &arguments.save_repro else {
@@ -96,18 +88,21 @@ fn main() -> ExitCode {
 fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
-        Err(error) => {
-            // Help and version are no errors; clap prints each where it belongs.
-            let _ = error.print();
-            return ExitCode::from(if error.use_stderr() {
-                failure::USAGE
-            } else {
-                0
-            });
-        }
+        Err(error) => return not_run(&error),
     };
     let output = Output::new(&arguments);
     ended(windows::run(&arguments, &output))
+}
+
+/// Nothing is run where the words ask for help, for the version or for nothing that is known.
+fn not_run(error: &clap::Error) -> ExitCode {
+    // Help and version are no errors; clap prints each where it belongs.
+    let _ = error.print();
+    ExitCode::from(if error.use_stderr() {
+        failure::USAGE
+    } else {
+        0
+    })
 }
 
 fn ended(result: Result<u8, Failure>) -> ExitCode {

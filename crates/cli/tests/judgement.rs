@@ -1,9 +1,9 @@
 //! What a person may judge, how it is said, and where it is written down.
 
 mod program;
+mod server;
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use program::{Ran, run_in};
 use serde_json::Value;
@@ -14,7 +14,6 @@ fn pair(name: &str) -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("judged-{name}-{process}"));
     for (version, limit) in [("base", 100), ("fixed", 50)] {
         let place = folder.join(version);
-        std::fs::create_dir_all(&place).expect("a folder can be made");
         let check = if version == "base" {
             ""
         } else {
@@ -25,13 +24,7 @@ fn pair(name: &str) -> PathBuf {
              __attribute__((noipa)) int check(int n) {{ {check} return n < limit++; }}\n\
              int main(int n, char **v) {{ (void)v; return printf(\"%d\\n\", check(n)) < 0; }}\n"
         );
-        std::fs::write(place.join("server.c"), source).expect("the source can be written");
-        let done = Command::new("cc")
-            .current_dir(&place)
-            .args(["-O2", "-g", "-Wl,--build-id", "-o", "server", "server.c"])
-            .status()
-            .expect("a C compiler is installed (apt-get install gcc)");
-        assert!(done.success());
+        server::build(&place, &source);
     }
     folder
 }

@@ -1,9 +1,9 @@
 //! Functions in which only line numbers moved: left out, unless somebody wants them.
 
 mod program;
+mod server;
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use program::run_in;
 use serde_json::Value;
@@ -14,7 +14,6 @@ fn pair() -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("lines-{process}"));
     for (version, above, mask) in [("base", "", 15), ("fixed", "/* Why.\n */\n", 7)] {
         let place = folder.join(version);
-        std::fs::create_dir_all(&place).expect("a folder can be made");
         let source = format!(
             "#include <assert.h>\n#include <stdio.h>\n{above}\
              int seen;\n__attribute__((noipa)) int checked(int n) {{\n  seen = n;\n  \
@@ -23,13 +22,7 @@ fn pair() -> PathBuf {
              int main(int n, char **v) {{\n  (void)v;\n  \
              return printf(\"%d\\n\", checked(n) + repaired(n)) < 0;\n}}\n"
         );
-        std::fs::write(place.join("server.c"), source).expect("the source can be written");
-        let done = Command::new("cc")
-            .current_dir(&place)
-            .args(["-O2", "-g", "-Wl,--build-id", "-o", "server", "server.c"])
-            .status()
-            .expect("a C compiler is installed (apt-get install gcc)");
-        assert!(done.success());
+        server::build(&place, &source);
     }
     folder
 }
