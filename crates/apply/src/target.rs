@@ -163,7 +163,10 @@ pub trait Target {
         &self,
         module: &Module,
         imports: &[(&str, Option<&ImportVersion>)],
-    ) -> Result<Vec<Result<LiveAddr, String>>, TargetError>;
+    ) -> Result<Vec<Result<LiveAddr, String>>, TargetError> {
+        let _ = (module, imports);
+        makes_no_calls()
+    }
 
     /// Address space in use, in order.
     ///
@@ -221,7 +224,10 @@ pub trait Target {
     fn visit(
         &mut self,
         calls: &mut dyn FnMut(&mut dyn Visit) -> Result<(), TargetError>,
-    ) -> Result<Duration, TargetError>;
+    ) -> Result<Duration, TargetError> {
+        let _ = calls;
+        makes_no_calls()
+    }
 
     /// The same with a thread that is known to hold no lock of the language's runtime,
     /// the loader or the allocator, so that functions of theirs can be called.
@@ -231,7 +237,10 @@ pub trait Target {
     fn visit_outside_runtime(
         &mut self,
         calls: &mut dyn FnMut(&mut dyn Visit) -> Result<(), TargetError>,
-    ) -> Result<Duration, TargetError>;
+    ) -> Result<Duration, TargetError> {
+        let _ = calls;
+        makes_no_calls()
+    }
 
     /// The same for what may as well be left: at once, or not at all (`None`).
     ///
@@ -356,4 +365,10 @@ pub trait Stopped {
     /// # Errors
     /// When not all of it can be written.
     fn write(&mut self, at: LiveAddr, bytes: &[u8]) -> Result<(), TargetError>;
+}
+
+/// What a target answers whose threads make no calls for us, as images of Windows are patched.
+fn makes_no_calls<T>() -> Result<T, TargetError> {
+    let text = "nothing here makes calls of Linux for a patch";
+    Err(TargetError::Unsupported(text.to_owned()))
 }

@@ -4,9 +4,8 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use invivo_apply::hpat::{Host, HostImage};
-use invivo_apply::{Module, Protection, Region, Stack, Stopped, Target, TargetError, Visit};
+use invivo_apply::{Module, Protection, Region, Stack, Stopped, Target, TargetError};
 use invivo_image::LiveAddr;
-use invivo_patch::ImportVersion;
 use windows_sys::Win32::System::Memory::{PAGE_EXECUTE_READ, PAGE_READWRITE};
 
 use crate::memory::{free, near, pieces, read, set, write};
@@ -30,14 +29,6 @@ impl Target for Process {
     }
 
     fn importers(&self, _: &Module, _: &str) -> Result<Vec<String>, TargetError> {
-        of_linux()
-    }
-
-    fn look_up(
-        &self,
-        _: &Module,
-        _: &[(&str, Option<&ImportVersion>)],
-    ) -> Result<Vec<Result<LiveAddr, String>>, TargetError> {
         of_linux()
     }
 
@@ -68,20 +59,6 @@ impl Target for Process {
 
     fn original(&self, _: Range<LiveAddr>) -> Result<Option<Vec<u8>>, TargetError> {
         Ok(None)
-    }
-
-    fn visit(
-        &mut self,
-        _: &mut dyn FnMut(&mut dyn Visit) -> Result<(), TargetError>,
-    ) -> Result<Duration, TargetError> {
-        of_linux()
-    }
-
-    fn visit_outside_runtime(
-        &mut self,
-        _: &mut dyn FnMut(&mut dyn Visit) -> Result<(), TargetError>,
-    ) -> Result<Duration, TargetError> {
-        of_linux()
     }
 
     fn stop(

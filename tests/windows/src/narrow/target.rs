@@ -3,9 +3,8 @@
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use invivo_apply::{Module, Region, Stack, Stopped, Target, TargetError, Visit};
+use invivo_apply::{Module, Region, Stack, Stopped, Target, TargetError};
 use invivo_image::LiveAddr;
-use invivo_patch::ImportVersion;
 
 use super::Narrow;
 use crate::native::View;
@@ -38,14 +37,6 @@ impl Target for Narrow {
         Ok(Vec::new())
     }
 
-    fn look_up(
-        &self,
-        _: &Module,
-        _: &[(&str, Option<&ImportVersion>)],
-    ) -> Result<Vec<Result<LiveAddr, String>>, TargetError> {
-        not_here()
-    }
-
     fn regions(&self) -> Result<Vec<Region>, TargetError> {
         let mut regions: Vec<Region> = self.views.iter().flat_map(View::regions).collect();
         regions.sort_by_key(|region| region.range.start);
@@ -68,20 +59,6 @@ impl Target for Narrow {
 
     fn original(&self, _: Range<LiveAddr>) -> Result<Option<Vec<u8>>, TargetError> {
         Ok(None)
-    }
-
-    fn visit(
-        &mut self,
-        _: &mut dyn FnMut(&mut dyn Visit) -> Result<(), TargetError>,
-    ) -> Result<Duration, TargetError> {
-        not_here()
-    }
-
-    fn visit_outside_runtime(
-        &mut self,
-        _: &mut dyn FnMut(&mut dyn Visit) -> Result<(), TargetError>,
-    ) -> Result<Duration, TargetError> {
-        not_here()
     }
 
     fn stop(

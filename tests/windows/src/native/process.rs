@@ -5,9 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
-use invivo_apply::{Module, Region, Stack, Stopped, Target, TargetError, Visit};
+use invivo_apply::{Module, Region, Stack, Stopped, Target, TargetError};
 use invivo_image::LiveAddr;
-use invivo_patch::ImportVersion;
 
 use super::View;
 use super::stop::Stand;
@@ -86,14 +85,6 @@ impl Target for Here {
         Ok(Vec::new())
     }
 
-    fn look_up(
-        &self,
-        _: &Module,
-        _: &[(&str, Option<&ImportVersion>)],
-    ) -> Result<Vec<Result<LiveAddr, String>>, TargetError> {
-        not_here()
-    }
-
     fn regions(&self) -> Result<Vec<Region>, TargetError> {
         let views = self.views();
         let mut regions: Vec<Region> = views.iter().flat_map(|view| view.regions()).collect();
@@ -132,20 +123,6 @@ impl Target for Here {
 
     fn original(&self, _: Range<LiveAddr>) -> Result<Option<Vec<u8>>, TargetError> {
         Ok(None)
-    }
-
-    fn visit(
-        &mut self,
-        _: &mut dyn FnMut(&mut dyn Visit) -> Result<(), TargetError>,
-    ) -> Result<Duration, TargetError> {
-        not_here()
-    }
-
-    fn visit_outside_runtime(
-        &mut self,
-        _: &mut dyn FnMut(&mut dyn Visit) -> Result<(), TargetError>,
-    ) -> Result<Duration, TargetError> {
-        not_here()
     }
 
     fn stop(
