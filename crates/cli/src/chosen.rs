@@ -8,6 +8,7 @@ use invivo_linux::{Incarnation, Scan, Traits};
 use crate::arguments::{Selectors, Targets};
 use crate::failure::{Failure, GONE, INTERRUPTED, USAGE};
 use crate::output::Output;
+use crate::unread;
 
 /// Processes, and how many may not be looked at.
 pub(crate) type Found = (Vec<Incarnation>, usize);
@@ -111,10 +112,9 @@ impl Targets {
         let (found, unread) = self.keep(found)?;
         if found.is_empty() {
             let text = format!("no process that it concerns is one of those to {verb}");
-            let hint = if unread > 0 {
-                "processes of other users cannot be looked at; as root: sudo invivo …"
-            } else {
-                "see which processes it concerns with: invivo status"
+            let hint = match unread {
+                0 => "see which processes it concerns with: invivo status".to_owned(),
+                unread => unread::note(unread),
             };
             return Err(Failure::new(GONE, text).hint(hint));
         }

@@ -12,6 +12,7 @@ use invivo_patch::Judgement;
 use crate::failure::{Failure, INTERRUPTED, NOT_NOW};
 use crate::live::{ProcessOutcome, Run, show};
 use crate::output::Output;
+use crate::unread;
 
 /// More threads than that do not help: the work is the kernel's.
 const MOST_WORKERS: usize = 8;
@@ -60,8 +61,8 @@ pub(crate) fn everywhere(
         .chain(cut_off.map(|failure| (Vec::new(), Some(failure))))
         .collect();
     let code = show(all, judgements, unread, output)?;
-    if unread > 0 && !output.quiet {
-        anstream::eprintln!("{unread} processes of other users could not be looked at");
+    if !output.quiet {
+        unread::print(unread);
     }
     Ok(code)
 }

@@ -1,7 +1,7 @@
 //! Images and patches from files.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,6 +12,7 @@ use crate::arguments::Pair;
 use crate::debug_files::Search;
 use crate::failure::{Failure, REFUSED, USAGE};
 use crate::objects;
+use crate::unread::is_root;
 
 /// The largest image that is read, in bytes.
 const LARGEST: usize = 4 << 30;
@@ -97,10 +98,36 @@ pub(crate) fn parse_pe(path: &Path, bytes: Arc<[u8]>) -> Result<PeImage, Failure
     })
 }
 
+/// Why a file cannot be read, and what may help.
+fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
+    let failure = Failure::new(USAGE, format!("{}: {error}", path.display()));
+    // A file that is not there because its folder is not is the more telling mistake.
+    let above = path.ancestors().skip(1);
+    let missing = above.filter(|above| !above.as_os_str().is_empty() && !above.exists());
+    let missing = missing.last();
+    match (error.kind(), missing) {
+        (ErrorKind::NotFound, Some(folder)) => {
+            failure.hint(format!("there is no folder {}", folder.display()))
+        }
+        (ErrorKind::NotFound, None) => {
+            let folder = path
+                .parent()
+                .filter(|folder| !folder.as_os_str().is_empty());
+            let folder = folder.unwrap_or(Path::new("."));
+            failure.hint(format!("see what is there with: ls {}", folder.display()))
+        }
+        (ErrorKind::PermissionDenied, _) if !is_root() => {
+            failure.hint("run it as a user who may read it, or as root: sudo invivo …")
+        }
+        (ErrorKind::IsADirectory, _) => failure.hint("give a file, not a folder"),
+        _ => failure,
+    }
+}
+
 /// Reads a whole file, straight to where it stays: a second copy of the largest images
 /// would be what takes most memory.
 pub(crate) fn read_file(path: &Path) -> Result<Arc<[u8]>, Failure> {
-    let fail = |error: std::io::Error| Failure::new(USAGE, format!("{}: {error}", path.display()));
+    let fail = |error: std::io::Error| unreadable(path, &error);
     let mut file = File::open(path).map_err(fail)?;
     let data = file.metadata().map_err(fail)?;
     if !data.is_file() {

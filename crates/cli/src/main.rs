@@ -34,6 +34,8 @@ mod steps;
 #[cfg(not(windows))]
 mod timing;
 #[cfg(not(windows))]
+mod unread;
+#[cfg(not(windows))]
 mod verdict;
 #[cfg(windows)]
 mod windows;

@@ -171,6 +171,9 @@ fn a_missing_file_is_named() {
     ] {
         is_error(&run_in(&folder, words), 2, &["gone", "No such file"]);
     }
+    for (path, hint) in [("gone", "ls ."), ("away/far/gone", "no folder away\n")] {
+        is_error(&run_in(&folder, &["inspect", path]), 2, &["hint:", hint]);
+    }
     assert!(!folder.join("out").exists());
     std::fs::remove_dir_all(folder).expect("the folder is ours");
 }

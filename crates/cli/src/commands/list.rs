@@ -12,6 +12,7 @@ use crate::arguments::List;
 use crate::commands::xen;
 use crate::failure::Failure;
 use crate::output::Output;
+use crate::unread;
 
 /// `list --json`.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -125,7 +126,5 @@ fn print(listing: &Listing, unread: usize) {
     if let Some(payloads) = &listing.xen {
         xen::print(payloads);
     }
-    if unread > 0 {
-        anstream::eprintln!("{unread} processes of other users could not be read");
-    }
+    unread::print(unread);
 }

@@ -10,6 +10,7 @@ use crate::everywhere::everywhere;
 use crate::failure::{Failure, REFUSED};
 use crate::live::Run;
 use crate::output::Output;
+use crate::unread;
 
 pub(crate) fn run(revert: &Revert, output: &Output) -> Result<u8, Failure> {
     if revert.xen {
@@ -69,9 +70,7 @@ pub(crate) fn run(revert: &Revert, output: &Output) -> Result<u8, Failure> {
             );
             let hint = match held.unread {
                 0 => "see what is live with: invivo list".to_owned(),
-                unread => format!(
-                    "{unread} processes of other users could not be looked at; as root: sudo invivo …"
-                ),
+                unread => unread::note(unread),
             };
             return Err(Failure::new(REFUSED, text).hint(hint));
         }

@@ -16,6 +16,7 @@ use crate::arguments::{self, Selectors};
 use crate::commands::xen::Standings;
 use crate::failure::Failure;
 use crate::output::Output;
+use crate::unread;
 
 use wanted::{Asked, Wanted};
 
@@ -81,9 +82,8 @@ pub(crate) fn run(asked: &arguments::Status, output: &Output) -> Result<u8, Fail
             xen.print();
         }
     })?;
-    if overview.unread > 0 && !output.quiet {
-        let unread = overview.unread;
-        anstream::eprintln!("{unread} processes of other users could not be looked at");
+    if !output.quiet {
+        unread::print(overview.unread);
     }
     Ok(0)
 }
