@@ -126,6 +126,17 @@ fn names_are_those_of_the_hypervisor() {
     assert_eq!(efi_build_id(b"MZ"), None);
 }
 
+/// A file may say that Xen ends where no payload has room behind it, up to the last address.
+#[test]
+fn an_end_of_xen_that_leaves_no_room_is_not_believed() {
+    let file = write(&example()).expect("sound").file;
+    for end in ["ffffffffffffffff", "ffffffffffe00000", "ffffffffc0000001"] {
+        let map = format!("{MAP}0x{end} D _end\n");
+        let xen = Hypervisor::parse(map.as_bytes()).expect("a map");
+        assert!(ask(&file, "4.17", Some(&xen), &[]).is_sound(), "{end}");
+    }
+}
+
 /// Indirect calls that Xen makes direct: from 4.21 on it knows their table, and looks at it.
 #[test]
 fn call_sites_are_looked_at_by_the_versions_that_know_them() {

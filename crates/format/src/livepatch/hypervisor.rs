@@ -195,11 +195,14 @@ impl<'f> Hypervisor<'f> {
         Expectation::beginning(self.code(known)?, &self.altered(known))
     }
 
-    /// Where the first payload is loaded, as good as that can be told: behind Xen.
+    /// Where the first payload is loaded, as good as that can be told: behind Xen. There are
+    /// [`XEN_ROOM`] bytes from there on, whatever the file says of Xen's end.
     pub(super) fn end(&self) -> u64 {
         const LARGE_PAGE: u64 = 2 << 20;
-        let end = self.find(b"_end").map_or(XEN_START, |known| known.address);
-        end.checked_next_multiple_of(LARGE_PAGE).unwrap_or(end)
+        let end = self.find(b"_end").map(|known| known.address);
+        end.and_then(|end| end.checked_next_multiple_of(LARGE_PAGE))
+            .filter(|end| end.checked_add(XEN_ROOM).is_some())
+            .unwrap_or(XEN_START)
     }
 
     fn alternatives(&self) -> Vec<Range<u64>> {
