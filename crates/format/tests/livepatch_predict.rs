@@ -137,6 +137,29 @@ fn an_end_of_xen_that_leaves_no_room_is_not_believed() {
     }
 }
 
+/// One section is aligned to more than all memory, and a later one without an alignment makes
+/// Xen forget how far that was.
+#[test]
+fn alignments_lead_nowhere() {
+    let file = write(&example()).expect("sound").file;
+    let table = usize::from_le_bytes(file[0x28..0x30].try_into().expect("eight bytes"));
+    let sections = usize::from(u16::from_le_bytes([file[0x3c], file[0x3d]]));
+    let mut is_harm = false;
+    for far in 1..sections {
+        for none in far + 1..sections {
+            let mut file = file.clone();
+            for (section, align) in [(far, 1_u64 << 63), (none, 0)] {
+                let at = table + section * 0x40 + 0x30;
+                file[at..at + 8].copy_from_slice(&align.to_le_bytes());
+            }
+            let answer = ask(&file, "4.17", None, &[]);
+            let found = |rule| answer.findings.iter().any(|found| found.rule == rule);
+            is_harm |= found(Rule::X54) && found(Rule::X64);
+        }
+    }
+    assert!(is_harm);
+}
+
 /// Indirect calls that Xen makes direct: from 4.21 on it knows their table, and looks at it.
 #[test]
 fn call_sites_are_looked_at_by_the_versions_that_know_them() {

@@ -81,8 +81,9 @@ impl Loader<'_> {
             .options
             .xen
             .map_or_else(|| super::Hypervisor::default().end(), |xen| xen.end());
-        // All is less than `XEN_ROOM`.
-        let at = |offset: u128| base + u64::try_from(offset).unwrap_or(XEN_ROOM);
+        // All is less than `XEN_ROOM`, but for a section behind which one without an alignment
+        // takes Xen's sum back to 0 (X54): that one may have been aligned to any number (X64).
+        let at = |offset: u128| base.saturating_add(u64::try_from(offset).unwrap_or(u64::MAX));
         let places = offsets
             .iter()
             .map(|place| place.map(|(region, offset)| at(starts[region] + offset)));
