@@ -53,6 +53,8 @@ struct Done {
 struct Outcomes {
     schema: &'static str,
     processes: Vec<Done>,
+    /// Processes in which a tool had died while all threads stood, and how many went on.
+    let_go: Vec<(u32, usize)>,
 }
 
 fn done(pid: u32, state: &'static str, refitted: Refitted, begin: Instant) -> Done {
@@ -80,12 +82,17 @@ fn each(
     output: &Output,
     work: &dyn Fn(&mut Process, u32, Instant) -> Result<Vec<Done>, Failure>,
 ) -> Result<u8, Failure> {
-    let (mut all, mut code) = (Vec::new(), 0);
+    let (mut all, mut let_go, mut code) = (Vec::new(), Vec::new(), 0);
     for pid in &chosen.pid {
         let patience = chosen.timeout.saturating_mul(1000);
         let done = Process::open(*pid, Access::Write { patience })
             .map_err(Failure::from)
-            .and_then(|mut process| work(&mut process, *pid, Instant::now()));
+            .and_then(|mut process| {
+                if process.let_go() > 0 {
+                    let_go.push((*pid, process.let_go()));
+                }
+                work(&mut process, *pid, Instant::now())
+            });
         match done {
             Ok(done) => all.extend(done),
             Err(failure) => {
@@ -97,8 +104,16 @@ fn each(
     let outcomes = Outcomes {
         schema: "invivo.windows-outcome/1",
         processes: all,
+        let_go,
     };
-    output.data(&outcomes, || outcomes.processes.iter().for_each(tell))?;
+    output.data(&outcomes, || {
+        for (pid, threads) in &outcomes.let_go {
+            anstream::println!(
+                "process {pid}: {threads} threads go on that a tool which died had stopped"
+            );
+        }
+        outcomes.processes.iter().for_each(tell);
+    })?;
     Ok(code)
 }
 
@@ -170,6 +185,8 @@ struct Listing {
 struct Listed {
     pid: u32,
     exe: String,
+    /// Threads that stand since a tool died.
+    standing: usize,
     images: Vec<HotPatchRecord>,
 }
 
@@ -181,10 +198,11 @@ fn list(list: &List, output: &Output) -> Result<u8, Failure> {
             continue;
         }
         match look(running.pid) {
-            Ok(images) if all && images.is_empty() => {}
-            Ok(images) => found.push(Listed {
+            Ok((0, images)) if all && images.is_empty() => {}
+            Ok((standing, images)) => found.push(Listed {
                 pid: running.pid,
                 exe: running.name,
+                standing,
                 images,
             }),
             // The system's processes, and those that ended meanwhile.
@@ -204,6 +222,12 @@ fn list(list: &List, output: &Output) -> Result<u8, Failure> {
     output.data(&listing, || {
         for process in &listing.processes {
             anstream::println!("{} {}", process.pid, process.exe);
+            if process.standing > 0 {
+                anstream::println!(
+                    "  {} threads stand, since a tool died; invivo recover lets them go",
+                    process.standing
+                );
+            }
             for image in &process.images {
                 anstream::println!("  {}: {}", image.path, state(image));
                 for patch in &image.patches {
@@ -215,10 +239,12 @@ fn list(list: &List, output: &Output) -> Result<u8, Failure> {
     Ok(0)
 }
 
-fn look(pid: u32) -> Result<Vec<HotPatchRecord>, Failure> {
+/// How many threads stand since a tool died, and what was done with images.
+fn look(pid: u32) -> Result<(usize, Vec<HotPatchRecord>), Failure> {
     let process = Process::open(pid, Access::Read)?;
     let found = hpat::list(&process)?;
-    Ok(found.into_iter().map(|patched| patched.record).collect())
+    let records = found.into_iter().map(|patched| patched.record).collect();
+    Ok((process.standing(), records))
 }
 
 /// What a record tells, in words.

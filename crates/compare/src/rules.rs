@@ -7,6 +7,7 @@ mod allocation;
 mod build;
 mod constant;
 mod export;
+mod guard;
 mod import;
 mod initial_value;
 mod judgement;
@@ -61,6 +62,9 @@ pub enum Rule {
     /// Both images come from the same build set-up.
     #[serde(rename = "R-BUILD")]
     Build,
+    /// Calls through pointers are checked in the same way.
+    #[serde(rename = "R-CFG")]
+    Guard,
     /// Constants that the running image goes on reading stay.
     #[serde(rename = "R-CONST")]
     Constant,
@@ -122,10 +126,11 @@ pub enum Rule {
 
 impl Rule {
     /// All rules, in the order of their ids.
-    pub const ALL: [Rule; 22] = [
+    pub const ALL: [Rule; 23] = [
         Rule::Allocation,
         Rule::Binding,
         Rule::Build,
+        Rule::Guard,
         Rule::Constant,
         Rule::Export,
         Rule::Hook,
@@ -214,9 +219,10 @@ impl Finding {
 
 /// Holds the comparison against every rule.
 pub(crate) fn find(c: &Comparison<'_>) -> Vec<Finding> {
-    let rules: [fn(&Comparison<'_>, &mut Vec<Finding>); 20] = [
+    let rules: [fn(&Comparison<'_>, &mut Vec<Finding>); 21] = [
         symbols::find,
         build::find,
+        guard::find,
         layout::find,
         signature::find,
         stack::find,

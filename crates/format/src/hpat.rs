@@ -17,7 +17,7 @@ mod rules;
 mod validate;
 mod write;
 
-pub use build::{BuildError, build};
+pub use build::{BuildError, build, machine_flag};
 pub use model::{
     Base, Chunk, ChunkKind, HotPatch, Integrity, LARGEST_CHUNK, Record, base_flags, info_flags,
 };

@@ -95,6 +95,7 @@ impl Image {
             imports: Default::default(),
             is_library: link == Link::PositionIndependent,
             unwind: UnwindTable::default(),
+            guard_flags: 0,
             has_symbols: false,
             names_locals: false,
             pdb: None,

@@ -304,6 +304,8 @@ pub struct Image {
     pub is_library: bool,
     /// `.eh_frame`.
     pub unwind: UnwindTable,
+    /// `GuardFlags` of a Windows image: how its calls through pointers are checked. 0 elsewhere.
+    pub guard_flags: u32,
     /// True if a full symbol table was found here or in the debug file.
     pub has_symbols: bool,
     /// True if the symbol table names variables of single files too.

@@ -154,6 +154,7 @@ fn empty() -> Image {
         imports: Default::default(),
         is_library: false,
         unwind: UnwindTable::default(),
+        guard_flags: 0,
         has_symbols: true,
         names_locals: true,
         pdb: None,

@@ -28,7 +28,7 @@ pub use debug_directory::{CodeView, DebugEntry};
 pub use error::PeError;
 pub use functions::UnwindFunction;
 pub use headers::{Directory, HeaderPlaces, directory};
-pub use load_config::LoadConfig;
+pub use load_config::{GuardTarget, LoadConfig, guard_flags};
 pub use memory::{PeSection, section_flags};
 pub use names::{ImportedLibrary, ImportedSymbol, PeExport, Thunk};
 pub use object_file::{HotPatchObject, WeakReference};

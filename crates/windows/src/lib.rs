@@ -14,6 +14,7 @@ mod handle;
 mod memory;
 mod process;
 mod snapshot;
+mod standing;
 mod stop;
 mod target;
 

@@ -92,8 +92,20 @@ pub(crate) fn piece(process: &Handle, at: u64) -> Option<Piece> {
 
 /// The whole address space.
 pub(crate) fn pieces(process: &Handle) -> impl Iterator<Item = Piece> + '_ {
-    let mut next = 0;
+    pieces_without(process, Vec::new())
+}
+
+/// The whole address space without some ranges, in order of place. Each question costs a turn of the
+/// target where Windows is not the kernel's own, and images are cut in many pieces.
+pub(crate) fn pieces_without(
+    process: &Handle,
+    without: Vec<Range<LiveAddr>>,
+) -> impl Iterator<Item = Piece> + '_ {
+    let (mut next, mut without) = (0, without.into_iter().peekable());
     std::iter::from_fn(move || {
+        while let Some(range) = without.next_if(|range| range.start.0 <= next) {
+            next = next.max(range.end.0);
+        }
         let piece = (next < TOP).then(|| piece(process, next)).flatten()?;
         // It always goes on.
         next = piece.end.max(next + PAGE);

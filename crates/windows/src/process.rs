@@ -4,16 +4,18 @@ use std::os::windows::ffi::OsStrExt;
 use std::path::Path;
 
 use invivo_apply::TargetError;
-use windows_sys::Win32::Foundation::{WAIT_ABANDONED, WAIT_OBJECT_0};
+use windows_sys::Win32::Foundation::{WAIT_ABANDONED, WAIT_OBJECT_0, WAIT_TIMEOUT};
 use windows_sys::Win32::System::Threading::{
-    CreateMutexW, OpenProcess, PROCESS_CREATE_THREAD, PROCESS_QUERY_INFORMATION,
-    PROCESS_VM_OPERATION, PROCESS_VM_READ, PROCESS_VM_WRITE, ReleaseMutex, WaitForSingleObject,
+    CreateMutexW, OpenProcess, PROCESS_CREATE_THREAD, PROCESS_DUP_HANDLE,
+    PROCESS_QUERY_INFORMATION, PROCESS_VM_OPERATION, PROCESS_VM_READ, PROCESS_VM_WRITE,
+    ReleaseMutex, WaitForSingleObject,
 };
 
 use crate::calls::Calls;
 use crate::error::last;
 use crate::handle::Handle;
 use crate::snapshot::processes;
+use crate::standing::Note;
 
 const INVALID_PARAMETER: i32 = 87;
 
@@ -38,16 +40,19 @@ pub struct Process {
     name: String,
     /// Kept for as long as nobody else may change the process.
     turn: Option<Handle>,
+    /// Threads that were let go when it was opened.
+    let_go: usize,
 }
 
 impl Process {
-    /// Opens it.
+    /// Opens it. Threads that a tool which died left suspended go on, if it is opened to be changed.
     ///
     /// # Errors
     /// When there is no such process, it may not be opened, or another tool changes it.
     pub fn open(pid: u32, access: Access) -> Result<Process, TargetError> {
         let look = PROCESS_QUERY_INFORMATION | PROCESS_VM_READ;
-        let change = PROCESS_CREATE_THREAD | PROCESS_VM_OPERATION | PROCESS_VM_WRITE;
+        let change =
+            PROCESS_CREATE_THREAD | PROCESS_DUP_HANDLE | PROCESS_VM_OPERATION | PROCESS_VM_WRITE;
         let rights = match access {
             Access::Read => look,
             Access::Write { .. } => look | change,
@@ -66,6 +71,10 @@ impl Process {
             Access::Read => None,
             Access::Write { patience } => Some(turn(pid, patience)?),
         };
+        let let_go = match (&turn, Note::left(pid)) {
+            (Some(_), Some(note)) => note.let_go(&handle, pid)?,
+            _ => 0,
+        };
         let running = processes()?.into_iter().find(|one| one.pid == pid);
         Ok(Process {
             pid,
@@ -73,7 +82,23 @@ impl Process {
             calls: None,
             name: running.map_or_else(String::new, |one| one.name),
             turn,
+            let_go,
         })
+    }
+
+    /// How many threads went on when it was opened: a tool had died while they stood.
+    #[must_use]
+    pub fn let_go(&self) -> usize {
+        self.let_go
+    }
+
+    /// How many threads stand since a tool died.
+    #[must_use]
+    pub fn standing(&self) -> usize {
+        match Note::left(self.pid) {
+            Some(note) if self.turn.is_none() && !is_taken(self.pid) => note.count(),
+            _ => 0,
+        }
     }
 
     /// The name of its program.
@@ -106,8 +131,8 @@ impl Drop for Process {
     }
 }
 
-/// Waits until no other tool changes the process. One that died has left it.
-fn turn(pid: u32, patience: u32) -> Result<Handle, TargetError> {
+/// What the tool that changes a process has.
+fn lock(pid: u32) -> Result<Handle, TargetError> {
     let name = format!("Local\\invivo-{pid}");
     let name: Vec<u16> = Path::new(&name)
         .as_os_str()
@@ -115,8 +140,27 @@ fn turn(pid: u32, patience: u32) -> Result<Handle, TargetError> {
         .chain([0])
         .collect();
     // SAFETY: the name ends with a zero.
-    let turn = unsafe { CreateMutexW(std::ptr::null(), 0, name.as_ptr()) };
-    let turn = Handle::new(turn).ok_or_else(|| last("take the lock of the process"))?;
+    let lock = unsafe { CreateMutexW(std::ptr::null(), 0, name.as_ptr()) };
+    Handle::new(lock).ok_or_else(|| last("take the lock of the process"))
+}
+
+/// True if a tool changes the process at this moment.
+fn is_taken(pid: u32) -> bool {
+    lock(pid).is_ok_and(|lock| {
+        // SAFETY: it does not wait; what it takes it gives back.
+        unsafe {
+            let taken = WaitForSingleObject(lock.get(), 0) == WAIT_TIMEOUT;
+            if !taken {
+                ReleaseMutex(lock.get());
+            }
+            taken
+        }
+    })
+}
+
+/// Waits until no other tool changes the process. One that died has left it.
+fn turn(pid: u32, patience: u32) -> Result<Handle, TargetError> {
+    let turn = lock(pid)?;
     // SAFETY: it only waits.
     match unsafe { WaitForSingleObject(turn.get(), patience) } {
         WAIT_OBJECT_0 | WAIT_ABANDONED => Ok(turn),

@@ -16,6 +16,7 @@ use crate::error::last;
 use crate::handle::Handle;
 use crate::memory::{pieces, read, write};
 use crate::snapshot::threads;
+use crate::standing::Note;
 
 /// Bytes that are looked at at once.
 const CHUNK: u64 = 0x10_0000;
@@ -29,6 +30,8 @@ struct Registers(CONTEXT);
 pub(crate) struct Stand<'p> {
     process: &'p Handle,
     held: Vec<(u32, Handle)>,
+    /// What the next tool knows them by if this one dies.
+    note: Note,
 }
 
 impl<'p> Stand<'p> {
@@ -36,13 +39,14 @@ impl<'p> Stand<'p> {
         let mut stand = Stand {
             process,
             held: Vec::new(),
+            note: Note::new(process, pid)?,
         };
         // Who still runs may make more; when nobody is new, all stand.
         loop {
             let before = stand.held.len();
             for tid in threads(pid)? {
                 if !stand.held.iter().any(|(known, _)| *known == tid) {
-                    stand.hold(tid);
+                    stand.hold(tid)?;
                 }
             }
             if stand.held.len() == before {
@@ -52,17 +56,21 @@ impl<'p> Stand<'p> {
     }
 
     /// Holds a thread, unless it ended meanwhile.
-    fn hold(&mut self, tid: u32) {
+    fn hold(&mut self, tid: u32) -> Result<(), TargetError> {
         let rights = THREAD_SUSPEND_RESUME | THREAD_GET_CONTEXT | THREAD_QUERY_INFORMATION;
         // SAFETY: it only opens a handle.
         let thread = unsafe { OpenThread(rights, 0, tid) };
         if let Some(thread) = Handle::new(thread) {
-            // SAFETY: it is resumed when this is dropped.
+            self.note.about(tid)?;
+            // SAFETY: it is resumed when this is dropped, or by the next tool if this one dies.
             let before = unsafe { SuspendThread(thread.get()) };
-            if before != u32::MAX {
+            let before = (before != u32::MAX).then_some(before);
+            self.note.done(before);
+            if before.is_some() {
                 self.held.push((tid, thread));
             }
         }
+        Ok(())
     }
 
     /// What is in a thread's registers; only who stands for good can be asked.
@@ -84,6 +92,7 @@ impl Drop for Stand<'_> {
             // SAFETY: it was suspended by this program, once.
             unsafe { ResumeThread(thread.get()) };
         }
+        self.note.end(self.process);
     }
 }
 

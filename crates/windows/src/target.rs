@@ -8,7 +8,7 @@ use invivo_apply::{Module, Protection, Region, Stack, Stopped, Target, TargetErr
 use invivo_image::LiveAddr;
 use windows_sys::Win32::System::Memory::{PAGE_EXECUTE_READ, PAGE_READWRITE};
 
-use crate::memory::{free, near, pieces, read, set, write};
+use crate::memory::{free, near, pieces, pieces_without, read, set, write};
 use crate::process::Process;
 use crate::snapshot::images;
 use crate::stop::Stand;
@@ -125,7 +125,9 @@ impl Host for Process {
     }
 
     fn reserved(&self) -> Result<Vec<LiveAddr>, TargetError> {
-        let own = pieces(&self.handle).filter(|piece| {
+        let mut images: Vec<_> = self.images()?.into_iter().map(|one| one.range).collect();
+        images.sort_by_key(|range| range.start);
+        let own = pieces_without(&self.handle, images).filter(|piece| {
             piece.private && piece.is_readable() && piece.start == piece.reserved_at
         });
         Ok(own.map(|piece| LiveAddr(piece.start)).collect())

@@ -71,6 +71,14 @@ impl Build {
         self
     }
 
+    /// The same with calls through pointers checked (Control Flow Guard).
+    #[must_use]
+    pub fn guarded(mut self) -> Build {
+        self.compile.extend(words("-Xclang -cfguard"));
+        self.link.push("/guard:cf".to_owned());
+        self
+    }
+
     /// The same with further words for the compiler.
     #[must_use]
     pub fn with(mut self, compile: &str) -> Build {

@@ -38,6 +38,8 @@ fn numbers(line: &str) -> Vec<u64> {
 impl Caller {
     fn start(program: &Path, library: &Library) -> Caller {
         let wine = Wine::ready().expect("Wine");
+        // Built before anything runs that would share the processor.
+        let invivo = wine::invivo().expect("invivo.exe");
         let mut command = wine.command(program);
         command.arg(name(&library.path));
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -49,7 +51,7 @@ impl Caller {
             input,
             output,
             pid: 0,
-            invivo: wine::invivo().expect("invivo.exe"),
+            invivo,
         };
         let line = caller.line();
         assert!(line.starts_with("ready"), "{line}");
@@ -115,6 +117,19 @@ impl Caller {
             let told = (text.contains(&stays), text.contains(&unloaded));
             assert_eq!(told, (loaded, !loaded), "{text}");
         }
+    }
+
+    /// Processor time that it took so far, in the clock ticks of Linux.
+    fn ticks(&self) -> u64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()));
+        let stat = stat.expect("it runs");
+        let behind = stat.rsplit(')').next().expect("its name");
+        let fields: Vec<&str> = behind.split_whitespace().collect();
+        // User and system time are fields 14 and 15, of which the name is the second.
+        [11, 12]
+            .map(|at| fields[at].parse::<u64>().expect("a number"))
+            .iter()
+            .sum()
     }
 
     fn done(&self, words: &[&str]) -> String {
@@ -228,6 +243,55 @@ fn a_program_in_rust() {
 #[test]
 fn a_program_in_c() {
     story(&wine::c_program("caller").expect("the program"), "wine-c");
+}
+
+/// Windows resumes nobody whom a tool suspended that died: the next one does.
+#[test]
+fn threads_that_stand_since_a_tool_died_go_on() {
+    let files = files("wine-standing");
+    let dies = wine::example("dies").expect("the tool that dies");
+    let program = wine::example("caller").expect("the program");
+    let mut caller = Caller::start(&program, &files.base);
+    let pid = caller.pid.to_string();
+    caller.done(&["apply", &name(&files.first), "--pid", &pid]);
+    assert_eq!(caller.answers()[1..], [true, false], "the first patch");
+    let text = caller.done(&["list", "--pid", &pid]);
+    assert!(!text.contains("stand"), "{text}");
+
+    let wine = Wine::ready().expect("Wine");
+    let (text, code) = wine.output(wine.command(&dies).arg(&pid)).expect("it runs");
+    assert_eq!(code, 3, "{text}");
+    let before = caller.ticks();
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(caller.ticks() - before <= 1, "nothing of it runs");
+    let text = caller.done(&["list", "--pid", &pid]);
+    // Eight that call, and the one that listens.
+    let told = "threads stand, since a tool died; invivo recover lets them go";
+    let line = text.lines().find(|line| line.contains(told));
+    let standing = numbers(line.unwrap_or_else(|| panic!("{text}")))[0];
+    assert!(standing >= 9, "{text}");
+
+    let text = caller.done(&["recover", "--pid", &pid]);
+    let told = format!("process {pid}: {standing} threads go on");
+    assert!(text.contains(&told), "{text}");
+    assert_eq!(
+        caller.answers()[1..],
+        [true, false],
+        "the first patch goes on"
+    );
+    assert_eq!(
+        caller.done(&["recover", "--pid", &pid]),
+        "",
+        "nobody stands"
+    );
+    // What comes next finds nothing in its way, whether or not it is called recover.
+    let (text, code) = wine.output(wine.command(&dies).arg(&pid)).expect("it runs");
+    assert_eq!(code, 3, "{text}");
+    let text = caller.done(&["revert", "--pid", &pid]);
+    assert!(text.contains("2 functions restored"), "{text}");
+    let (seen, counted) = caller.end();
+    assert_eq!(seen.wrong, 0, "an answer of nobody");
+    assert_eq!(counted, [seen.calls; 3], "every call was counted once");
 }
 
 #[test]

@@ -147,7 +147,8 @@ pub fn apply(host: &mut dyn Host, path: &str, applied_by: &str) -> Result<Refitt
         ))
         .into());
     };
-    let mut lasting = Lasting::open(host, base, applied_by)?;
+    let known = known_at(list(host)?, base.range.start.0);
+    let mut lasting = Lasting::open(host, base, known, applied_by)?;
     let result = lasting.apply(path, patch, metadata.sequence);
     lasting.leave_if_unused();
     result
@@ -165,7 +166,7 @@ pub fn revert(
     let mut all = Vec::new();
     for patched in list(host)? {
         let base = image_at(host, patched.record.at)?;
-        let mut lasting = Lasting::open(host, &base, applied_by)?;
+        let mut lasting = Lasting::open(host, &base, Some(patched), applied_by)?;
         let was_live = lasting.state.sequence() != 0;
         let mut done = if was_live {
             lasting.revert()?
@@ -191,12 +192,16 @@ pub fn recover(host: &mut dyn Host, applied_by: &str) -> Result<Vec<Refitted>, A
     let mut settled = Vec::new();
     for patched in list(host)? {
         let base = image_at(host, patched.record.at)?;
-        let lasting = Lasting::open(host, &base, applied_by)?;
+        let lasting = Lasting::open(host, &base, Some(patched), applied_by)?;
         if lasting.settled {
             settled.push(lasting.nothing());
         }
     }
     Ok(settled)
+}
+
+fn known_at(all: Vec<Patched>, at: u64) -> Option<Patched> {
+    all.into_iter().find(|one| one.record.at == at)
 }
 
 fn image_at(host: &dyn Host, at: u64) -> Result<HostImage, ApplyError> {

@@ -7,7 +7,7 @@ use invivo_image::LiveAddr;
 use invivo_image::pe::PeImage;
 
 use super::block::{Block, RESERVE, tables};
-use super::host::{Host, HostImage, Refitted, list, parse};
+use super::host::{Host, HostImage, Patched, Refitted, parse};
 use super::record::{HotPatchRecord, PatchRecord};
 use super::{Outcome, PatchedImage};
 use crate::{ApplyError, Loaded, Stopped, TargetError, refused};
@@ -28,14 +28,15 @@ impl std::fmt::Debug for Lasting<'_> {
 }
 
 impl<'h> Lasting<'h> {
+    /// `known` is what stands in the target's memory about it, if anything does.
     pub(super) fn open(
         host: &'h mut dyn Host,
         base: &HostImage,
+        known: Option<Patched>,
         applied_by: &str,
     ) -> Result<Lasting<'h>, ApplyError> {
         let image = parse(&base.path, host.file(&base.path)?)?;
         let at = base.range.start;
-        let known = list(host)?.into_iter().find(|one| one.record.at == at.0);
         let (mut block, mut record) = match known {
             Some(known) => (known.block, known.record),
             None => {

@@ -105,7 +105,8 @@ fn rules(base: &Loaded, patch: &Loaded) -> Result<hpat::HotPatch, ApplyError> {
     };
     if guarded(&base.image) || guarded(&patch.image) {
         return refused(
-            "the images are built with control-flow guard, whose bitmap is not kept here",
+            "the images are built with control-flow guard: which calls through pointers are allowed in a \
+             process only Windows itself changes, so let it apply the patch",
         );
     }
     match report.parsed {

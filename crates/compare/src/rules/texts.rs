@@ -23,6 +23,7 @@ impl Rule {
             Rule::Allocation => "R-ALLOC",
             Rule::Binding => "R-BIND",
             Rule::Build => "R-BUILD",
+            Rule::Guard => "R-CFG",
             Rule::Constant => "R-CONST",
             Rule::Export => "R-EXPORT",
             Rule::Hook => "R-HOOK",
@@ -72,6 +73,12 @@ impl Rule {
                 "Differences of the build hide the fix among hundreds of functions, each of which is a risk.",
                 "Build both versions in the same folder with the same compiler and flags.",
                 "The base was built with -O2 and the fixed image with -O3.",
+            ),
+            Rule::Guard => about(
+                "Both builds of a Windows image check calls through pointers in the same way (Control Flow Guard).",
+                "New code that does not check its calls takes the guard away, and code that checks finds no function of the other build in the table.",
+                "Compile and link both builds with the same /guard options; without XFG, whose digests stand where the jump of a hook goes.",
+                "The fixed DLL was linked with /guard:cf and the base was not.",
             ),
             Rule::Constant => about(
                 "Constants that live data or other images point to keep their contents.",

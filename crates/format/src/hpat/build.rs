@@ -1,26 +1,29 @@
 //! A plan → metadata.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use invivo_image::Rva;
-use invivo_image::pe::PeImage;
+use invivo_image::pe::{PeError, PeImage, PeMachine, guard_flags};
 use invivo_patch::{FinalPlan, Link};
 
 use super::model::base_flags;
 use super::{Base, Chunk, ChunkKind, HotPatch, Integrity, Record};
 
 /// Why a plan cannot be written as metadata.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
     /// The two builds do not export the same.
     #[error("{} exported by one of the builds only: a patch cannot change what others import", .0.join(", "))]
     Exports(Vec<String>),
-    /// The image checks indirect calls.
+    /// The table of functions that may be called through pointers cannot be read.
+    #[error(transparent)]
+    GuardTable(#[from] PeError),
+    /// A function that may be called through pointers is at a place that no patch can allow.
     #[error(
-        "the images are built with control-flow guard, whose call targets are not told yet; build both without /guard:cf"
+        "the function at {0} may be called through pointers and is not aligned to 16 bytes; compile it with -falign-functions=16"
     )]
-    ControlFlowGuard,
+    GuardAlignment(Rva),
     /// A place of the plan is not in its image.
     #[error("{name} at {at} is not in its image")]
     Outside {
@@ -43,14 +46,6 @@ pub fn build(
     sequence: u32,
 ) -> Result<HotPatch, BuildError> {
     check_exports(base, fixed)?;
-    const CF_INSTRUMENTED: u32 = 0x100;
-    let guarded = |image: &PeImage| {
-        let config = image.load_config;
-        config.is_some_and(|config| config.guard_flags & CF_INSTRUMENTED != 0)
-    };
-    if guarded(base) || guarded(fixed) {
-        return Err(BuildError::ControlFlowGuard);
-    }
     let word = |at: Rva, name: &str| {
         u32::try_from(at.0).map_err(|_| BuildError::Outside {
             name: name.to_owned(),
@@ -80,7 +75,7 @@ pub fn build(
         });
         let mut records = records.collect::<Result<Vec<Record>, BuildError>>()?;
         records.sort_by_key(|record| record.source);
-        Ok(records)
+        Ok::<_, BuildError>(records)
     };
     let parts = [
         (
@@ -98,6 +93,7 @@ pub fn build(
             ChunkKind::Indirect,
             records(&plan.imports, true, false)?,
         ),
+        (true, ChunkKind::CallTarget, call_targets(fixed, plan)?),
         (
             false,
             ChunkKind::Function,
@@ -113,7 +109,7 @@ pub fn build(
         extra_words: 1,
         bases: vec![Base {
             sequence,
-            flags: base_flags::AMD64,
+            flags: machine_flag(fixed.machine),
             time_stamp: base.time_stamp,
             checksum: base.checksum,
             integrity: Integrity::None,
@@ -122,6 +118,47 @@ pub fn build(
         }],
         ..HotPatch::default()
     })
+}
+
+/// The flag that names a machine.
+#[must_use]
+pub fn machine_flag(machine: PeMachine) -> u32 {
+    match machine {
+        PeMachine::I386 => base_flags::I386,
+        PeMachine::Amd64 => base_flags::AMD64,
+        PeMachine::Arm64 => base_flags::ARM64,
+    }
+}
+
+/// Where calls are checked, nothing of a patch may be called through pointers but what is told: all
+/// that may be in the fixed image when it runs alone.
+fn call_targets(fixed: &PeImage, plan: &FinalPlan) -> Result<Vec<Record>, BuildError> {
+    /// `IMAGE_GUARD_FLAG_FID_SUPPRESSED`: in the table, and not to be called.
+    const SUPPRESSED: u8 = 1;
+    if fixed.guard_flags() & guard_flags::INSTRUMENTED == 0 {
+        return Ok(Vec::new());
+    }
+    let links = plan.replaced.iter().chain(&plan.unchanged);
+    let of_base: BTreeMap<Rva, Rva> = links.map(|link| (link.fixed, link.base)).collect();
+    let targets = fixed.guard_targets()?.into_iter();
+    let records = targets.filter(|target| target.flags & SUPPRESSED == 0);
+    let records = records.map(|target| {
+        let outside = |at: Rva| BuildError::Outside {
+            name: "a function that may be called through pointers".to_owned(),
+            at,
+        };
+        if !target.at.0.is_multiple_of(16) {
+            return Err(BuildError::GuardAlignment(target.at));
+        }
+        // No kernel that is known uses it, and each checks that it is in the base.
+        let base = of_base.get(&target.at).copied().unwrap_or(Rva(0));
+        Ok(Record {
+            source: u32::try_from(target.at.0).map_err(|_| outside(target.at))?,
+            target: u32::try_from(base.0).map_err(|_| outside(base))?,
+            extra: vec![0],
+        })
+    });
+    records.collect()
 }
 
 /// Other images find exports by number too, so both must be the same.

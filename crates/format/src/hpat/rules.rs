@@ -338,8 +338,8 @@ impl Rule {
             ),
             Rule::A20 => about(
                 Judge::Both,
-                "call targets are aligned to 16 bytes and in code of the patch",
-                "control-flow guard knows valid targets in steps of 16 bytes; an address outside would allow calls to anything",
+                "call targets are aligned to 16 bytes and in code of the patch, and none is left out",
+                "control-flow guard knows valid targets in steps of 16 bytes; an address outside would allow calls to anything, and one that is missing ends the process when it is called",
                 BUILD,
                 "a call target in data",
             ),

@@ -65,6 +65,7 @@ impl Image {
             imports: imports(pe),
             is_library: pe.is_library,
             unwind: UnwindTable::default(),
+            guard_flags: pe.guard_flags(),
             has_symbols: true,
             names_locals: pdb.symbols.iter().any(|s| !s.is_function && !s.is_global),
             pdb: None,

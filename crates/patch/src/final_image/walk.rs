@@ -7,7 +7,7 @@ use invivo_compare::{Comparison, Finding, Rule};
 use invivo_image::pe::REFERENCE;
 use invivo_image::x86_64::{Line, Reference, decode};
 use invivo_image::{
-    Entity, EntityId, EntityKind, LinkAddr, Place, SectionKind, Slot, Symbol, demangle, source_name,
+    Entity, EntityId, EntityKind, LinkAddr, Place, SectionKind, Slot, demangle, source_name, stem,
 };
 
 use super::{beyond, hookable};
@@ -182,7 +182,9 @@ impl<'c, 'a> Walk<'c, 'a> {
         }
         let text = format!(
             "reaches the variable {name} directly, so it would use the patch's own; name the \
-             function when the fixed build is compiled: -fms-secure-hotpatch-functions-list=FUNCTION"
+             function when the fixed build is compiled: -fms-secure-hotpatch-functions-list=FUNCTION \
+             (of one that was named: the compiler leaves an alias, and several addresses in one value, \
+             as they are; use the variable itself)"
         );
         self.refuse(Rule::Binding, by, text);
     }
@@ -199,13 +201,20 @@ impl<'c, 'a> Walk<'c, 'a> {
         match c.fixed.place(*to) {
             Place::In(id, 0) if c.fixed.entity(id).kind == EntityKind::Object => {
                 let entity = c.fixed.entity(id);
-                let same = |symbol: &Symbol| {
-                    *symbol.name == *of || last_part(&symbol.name) == last_part(of)
-                };
-                if !entity.names.iter().any(same) {
-                    // Two variables of one name share one such pointer.
+                if !entity.names.iter().any(|symbol| bears(&symbol.name, of)) {
                     let other = demangle(entity.name());
                     let text = format!("the pointer to {of} leads to {other}");
+                    self.refuse(Rule::Binding, by, text);
+                    return;
+                }
+                let others = self.so_called(of, id);
+                if others > 0 {
+                    // A linker that is told to take the first of two such pointers takes it for both.
+                    let text = format!(
+                        "{} variables are called {of}, and one pointer is left for all of them, so it \
+                         is not known which one is meant; give them different names",
+                        others + 1
+                    );
                     self.refuse(Rule::Binding, by, text);
                     return;
                 }
@@ -222,6 +231,14 @@ impl<'c, 'a> Walk<'c, 'a> {
                     Some(base) => {
                         let to = (c.base.entity(base).addr, demangle(of));
                         self.variables.insert(at, to);
+                    }
+                    None if !constant && self.may_be_old(id) => {
+                        let text = format!(
+                            "uses {}, which is new or may be one of the base's variables of that name: \
+                             give the variables different names, as the base has them",
+                            demangle(of)
+                        );
+                        self.refuse(Rule::Binding, by, text);
                     }
                     None => self.pointers_in(entity.addr, entity.end(), by),
                 }
@@ -244,6 +261,43 @@ impl<'c, 'a> Walk<'c, 'a> {
                 self.refuse(Rule::Binding, by, text);
             }
         }
+    }
+
+    /// How many other variables of the fixed image a pointer of that name could have been made for.
+    fn so_called(&self, of: &str, id: EntityId) -> usize {
+        let image = self.c.fixed;
+        // Names of what is inside functions bear the function's, of which there may be two.
+        if let Some((function, _)) = in_function(of) {
+            let functions = image.entities.iter().filter(|entity| {
+                let mut names = entity.names.iter();
+                entity.kind == EntityKind::Function && names.any(|one| *one.name == *function)
+            });
+            return functions.count().saturating_sub(1);
+        }
+        let (wanted, word) = (scoped(of), last_part(of));
+        let others = image.entity_ids().filter(|(other, entity)| {
+            let mut names = entity.names.iter();
+            *other != id
+                && entity.kind == EntityKind::Object
+                // Names are long, and few have the word.
+                && names.any(|symbol| {
+                    symbol.name.contains(&*word) && scoped(&symbol.name) == wanted
+                })
+        });
+        others.count()
+    }
+
+    /// True if the base has a variable of that name of which it is not known what became of it.
+    fn may_be_old(&self, id: EntityId) -> bool {
+        let c = self.c;
+        let name = last_part(c.fixed.entity(id).name());
+        let mut base = c.base.entity_ids();
+        base.any(|(old, entity)| {
+            entity.kind == EntityKind::Object
+                && c.pairs.fixed_of(old).is_none()
+                && entity.name().contains(&*name)
+                && last_part(entity.name()) == name
+        })
     }
 
     /// A constant without a name: it goes on to the next thing that has one, at most.
@@ -292,6 +346,39 @@ impl<'c, 'a> Walk<'c, 'a> {
             ),
         }
     }
+}
+
+/// True if the compiler's pointer to `of` may lead to what a PDB file calls `name`.
+fn bears(name: &str, of: &str) -> bool {
+    name == of
+        || last_part(name) == last_part(of)
+        || in_function(of).is_some_and(|(_, variable)| variable == name)
+}
+
+/// Of a C variable in a function, as the compiler calls it (`answer.calls`, `answer.calls.1`), the
+/// function and what the source calls it.
+fn in_function(of: &str) -> Option<(&str, &str)> {
+    let is_word = |text: &str| {
+        let mut letters = text.chars();
+        !text.is_empty() && letters.all(|c| c.is_ascii_alphanumeric() || c == '_')
+    };
+    let (function, variable) = stem(of).split_once('.')?;
+    (is_word(function) && is_word(variable)).then_some((function, variable))
+}
+
+/// A variable's name with the scopes that it is in, as far as they are known: `?last@shapes@@3HA` and
+/// `shapes::last` are one.
+fn scoped(name: &str) -> String {
+    let Some(mangled) = name.strip_prefix('?') else {
+        return source_name(name);
+    };
+    let scopes = mangled.split("@@").next().unwrap_or(mangled);
+    // Where templates, functions and files are among them, they are not told alike.
+    if scopes.contains('?') {
+        return name.to_owned();
+    }
+    let parts: Vec<&str> = scopes.split('@').rev().collect();
+    parts.join("::")
 }
 
 /// A variable's name without the scopes that it is in: the compiler's pointer bears the mangled name,

@@ -23,5 +23,9 @@ const struct {
 } _tls_used = {&_tls_start, &_tls_end, &_tls_index, 0, 0, 0};
 #endif
 
-/* IMAGE_LOAD_CONFIG_DIRECTORY64 of current size; the linker puts it into the data directory. */
+/* The load configuration of current size; the linker puts it into the data directory. */
+#ifdef __i386__
+__attribute__((aligned(8))) const unsigned char _load_config_used[0xc4] = {0xc4};
+#else
 __attribute__((aligned(8))) const unsigned char _load_config_used[0x140] = {0x40, 0x01};
+#endif

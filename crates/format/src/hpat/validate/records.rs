@@ -1,7 +1,9 @@
 //! Rules about single chunks and records.
 
+use std::collections::BTreeSet;
+
 use invivo_image::Rva;
-use invivo_image::pe::{PeImage, PeMachine, section_flags};
+use invivo_image::pe::{PeImage, PeMachine, guard_flags, section_flags};
 
 use super::super::Rule;
 use super::super::model::{Base, Chunk, ChunkKind, Record};
@@ -61,6 +63,7 @@ pub(super) fn place(look: &Look<'_>, chunk: (usize, &Chunk), record: usize) -> S
 }
 
 pub(super) fn check(report: &mut Report, look: &Look<'_>, base: &Base) {
+    check_guard(report, look, base);
     for (number, chunk) in base.chunks.iter().enumerate() {
         let what = || format!("chunk {number} ({})", chunk.title());
         if chunk.reserved != 0 {
@@ -80,6 +83,38 @@ pub(super) fn check(report: &mut Report, look: &Look<'_>, base: &Base) {
             let at = || place(look, (number, chunk), index);
             check_bounds(report, look, chunk, record, &at);
             check_kind(report, look, chunk, record, &at);
+        }
+    }
+}
+
+/// A20: where calls through pointers are checked, each function that the patch's own table allows is
+/// told, since nothing else of it may be called so once it is applied.
+fn check_guard(report: &mut Report, look: &Look<'_>, base: &Base) {
+    /// `IMAGE_GUARD_FLAG_FID_SUPPRESSED`.
+    const SUPPRESSED: u8 = 1;
+    if look.patch.guard_flags() & guard_flags::INSTRUMENTED == 0 {
+        return;
+    }
+    let targets = match look.patch.guard_targets() {
+        Ok(targets) => targets,
+        Err(error) => return report.strict(Rule::A20, error.to_string()),
+    };
+    let chunks = base
+        .chunks
+        .iter()
+        .filter(|chunk| chunk.kind == ChunkKind::CallTarget);
+    let told: BTreeSet<u64> = chunks
+        .flat_map(|chunk| &chunk.records)
+        .map(|record| record.source.into())
+        .collect();
+    for target in targets {
+        if target.flags & SUPPRESSED == 0 && !told.contains(&target.at.0) {
+            let text = format!(
+                "the function at {} may be called through pointers where the image runs alone, and \
+                 no CALL_TARGET tells it",
+                target.at
+            );
+            report.strict(Rule::A20, text);
         }
     }
 }

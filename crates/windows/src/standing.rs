@@ -1,0 +1,217 @@
+//! Who was made to stand, noted where it outlives the tool: a piece of shared memory with a name,
+//! which a handle in the target keeps. Windows lets nobody go when a tool dies that suspended
+//! threads; the next tool finds the note and does.
+
+use std::ptr::{null, null_mut};
+use std::sync::atomic::{Ordering, fence};
+
+use invivo_apply::TargetError;
+use windows_sys::Win32::Foundation::{
+    DUPLICATE_CLOSE_SOURCE, DUPLICATE_SAME_ACCESS, DuplicateHandle, HANDLE, INVALID_HANDLE_VALUE,
+};
+use windows_sys::Win32::System::Memory::{
+    CreateFileMappingW, FILE_MAP_READ, FILE_MAP_WRITE, MEMORY_MAPPED_VIEW_ADDRESS, MapViewOfFile,
+    OpenFileMappingW, PAGE_READWRITE, UnmapViewOfFile,
+};
+use windows_sys::Win32::System::Threading::{
+    GetCurrentProcess, OpenThread, ResumeThread, SuspendThread, THREAD_SUSPEND_RESUME,
+};
+
+use crate::error::last;
+use crate::handle::Handle;
+use crate::snapshot::threads;
+
+/// Bytes of the memory.
+const SIZE: usize = 0x1_0000;
+
+/// Words before the first thread: the handle in the target, and how many threads there are.
+const HEAD: usize = 2;
+
+/// Threads that can be noted.
+const MOST: usize = SIZE / 8 - HEAD;
+
+/// In the place of a number of suspensions: it was about to be suspended.
+const ABOUT: u32 = u32::MAX;
+
+/// The note about one process.
+pub(crate) struct Note {
+    /// Keeps the memory for this tool.
+    _memory: Handle,
+    view: MEMORY_MAPPED_VIEW_ADDRESS,
+}
+
+fn name(pid: u32) -> Vec<u16> {
+    let name = format!("Local\\invivo-standing-{pid}");
+    name.encode_utf16().chain([0]).collect()
+}
+
+impl Note {
+    fn of(memory: HANDLE) -> Result<Note, TargetError> {
+        let failed = || last("note which threads stand");
+        let memory = Handle::new(memory).ok_or_else(failed)?;
+        // SAFETY: it is at least as large, since whoever made it asked for so much; a smaller one
+        // of that name is an error.
+        let view =
+            unsafe { MapViewOfFile(memory.get(), FILE_MAP_READ | FILE_MAP_WRITE, 0, 0, SIZE) };
+        if view.Value.is_null() {
+            return Err(failed());
+        }
+        Ok(Note {
+            _memory: memory,
+            view,
+        })
+    }
+
+    /// Makes an empty one, which the target keeps.
+    pub(crate) fn new(process: &Handle, pid: u32) -> Result<Note, TargetError> {
+        let name = name(pid);
+        // SAFETY: the name ends with a zero; the memory is no file's.
+        let memory = unsafe {
+            let size = SIZE as u32;
+            CreateFileMappingW(
+                INVALID_HANDLE_VALUE,
+                null(),
+                PAGE_READWRITE,
+                0,
+                size,
+                name.as_ptr(),
+            )
+        };
+        let note = Note::of(memory)?;
+        note.set(1, 0);
+        if note.get(0) == 0 {
+            let mut kept = null_mut();
+            // SAFETY: it makes a handle in the target and gives its number back.
+            let ok = unsafe {
+                let (own, memory) = (GetCurrentProcess(), note._memory.get());
+                let same = DUPLICATE_SAME_ACCESS;
+                DuplicateHandle(own, memory, process.get(), &raw mut kept, 0, 0, same)
+            };
+            if ok == 0 {
+                return Err(last("note in the process which threads stand"));
+            }
+            note.set(0, kept as u64);
+        }
+        Ok(note)
+    }
+
+    /// The one that a tool left, if there is one.
+    pub(crate) fn left(pid: u32) -> Option<Note> {
+        let name = name(pid);
+        // SAFETY: the name ends with a zero.
+        let memory = unsafe { OpenFileMappingW(FILE_MAP_READ | FILE_MAP_WRITE, 0, name.as_ptr()) };
+        if memory.is_null() {
+            return None;
+        }
+        Note::of(memory).ok()
+    }
+
+    fn get(&self, word: usize) -> u64 {
+        // SAFETY: it is in the view, whose address is that of a page.
+        unsafe { self.view.Value.cast::<u64>().add(word).read_volatile() }
+    }
+
+    fn set(&self, word: usize, value: u64) {
+        // SAFETY: as above.
+        unsafe {
+            self.view
+                .Value
+                .cast::<u64>()
+                .add(word)
+                .write_volatile(value)
+        }
+        // What is noted is there before what it is about is done.
+        fence(Ordering::SeqCst);
+    }
+
+    /// How many threads stand, or were about to.
+    pub(crate) fn count(&self) -> usize {
+        usize::try_from(self.get(1)).unwrap_or(MOST).min(MOST)
+    }
+
+    /// This thread is about to be suspended.
+    pub(crate) fn about(&self, tid: u32) -> Result<(), TargetError> {
+        let count = self.count();
+        if count >= MOST {
+            let text = format!("more than {MOST} threads cannot be made to stand");
+            return Err(TargetError::Unsupported(text));
+        }
+        self.set(HEAD + count, u64::from(tid) << 32 | u64::from(ABOUT));
+        self.set(1, count as u64 + 1);
+        Ok(())
+    }
+
+    /// It was, and had been so many times before; `None` where it had ended.
+    pub(crate) fn done(&self, before: Option<u32>) {
+        let last = self.count().saturating_sub(1);
+        match before {
+            Some(before) => {
+                let tid = self.get(HEAD + last) >> 32;
+                self.set(HEAD + last, tid << 32 | u64::from(before));
+            }
+            None => self.set(1, last as u64),
+        }
+    }
+
+    /// All were let go: nothing is kept any more.
+    pub(crate) fn end(&self, process: &Handle) {
+        self.set(1, 0);
+        let kept = self.get(0) as HANDLE;
+        self.set(0, 0);
+        let mut ours = null_mut();
+        // SAFETY: the number is that of the handle which was made there for this memory. It is taken
+        // from the target; where it is gone already nothing happens.
+        unsafe {
+            let own = GetCurrentProcess();
+            let close = DUPLICATE_CLOSE_SOURCE | DUPLICATE_SAME_ACCESS;
+            if DuplicateHandle(process.get(), kept, own, &raw mut ours, 0, 0, close) != 0 {
+                drop(Handle::new(ours));
+            }
+        }
+    }
+
+    /// Lets go who still stands as the tool left it; returns how many were let go.
+    pub(crate) fn let_go(&self, process: &Handle, pid: u32) -> Result<usize, TargetError> {
+        let own = threads(pid)?;
+        let mut gone_on = 0;
+        for word in 0..self.count() {
+            let noted = self.get(HEAD + word);
+            let (tid, before) = ((noted >> 32) as u32, noted as u32);
+            if own.contains(&tid) && still_stands(tid, before) {
+                gone_on += 1;
+            }
+        }
+        self.end(process);
+        Ok(gone_on)
+    }
+}
+
+/// Takes back one suspension of a thread if it has one more than it had; true if it did.
+fn still_stands(tid: u32, before: u32) -> bool {
+    // SAFETY: it only opens a handle.
+    let thread = Handle::new(unsafe { OpenThread(THREAD_SUSPEND_RESUME, 0, tid) });
+    let Some(thread) = thread else {
+        return false;
+    };
+    // SAFETY: each suspension made here is taken back; one more is what the dead tool made.
+    unsafe {
+        let now = SuspendThread(thread.get());
+        if now == u32::MAX {
+            return false;
+        }
+        ResumeThread(thread.get());
+        let least = if before == ABOUT { 0 } else { before };
+        let more = now > least;
+        if more {
+            ResumeThread(thread.get());
+        }
+        more
+    }
+}
+
+impl Drop for Note {
+    fn drop(&mut self) {
+        // SAFETY: the view was made by this, and nobody has an address in it.
+        unsafe { UnmapViewOfFile(self.view) };
+    }
+}
