@@ -174,6 +174,15 @@ pub trait Target {
     /// When the target is gone or may not be looked at.
     fn regions(&self) -> Result<Vec<Region>, TargetError>;
 
+    /// What is at one address, if anything is. Who can ask for it alone does.
+    ///
+    /// # Errors
+    /// When the target is gone or may not be looked at.
+    fn region_at(&self, at: LiveAddr) -> Result<Option<Region>, TargetError> {
+        let mut regions = self.regions()?.into_iter();
+        Ok(regions.find(|region| region.range.contains(&at)))
+    }
+
     /// Fills `bytes` from the target.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! `rounds PID COUNT FIRST SECOND`: applies the first patch, replaces it by the second and reverts,
-//! so many times, as often as `invivo apply` and `invivo revert` would.
+//! so many times, as `invivo apply` and `invivo revert` would. A run of the tool that does several of
+//! these is what happens here: the process is opened anew only before each tenth round.
 
 #[cfg(not(windows))]
 fn main() {}
@@ -20,18 +21,25 @@ fn main() {
     let open = || Process::open(pid, Access::Write { patience: 10_000 }).expect("the process");
     let (mut left, mut longest, mut stopped) = (0, Duration::ZERO, Duration::ZERO);
     let begin = Instant::now();
+    let mut process = None;
     for round in 0..count {
+        if round % 10 == 0 {
+            // The one before gives its turn back first.
+            drop(process.take());
+        }
+        let process = process.get_or_insert_with(open);
         for patch in [first, second] {
             let start = Instant::now();
-            let done = apply(&mut open(), patch, "rounds");
+            let done = apply(process, patch, "rounds");
             let done = done.unwrap_or_else(|error| panic!("round {round}: {error}"));
             longest = longest.max(start.elapsed());
             stopped = stopped.max(done.stopped());
         }
-        let done = revert(&mut open(), false, "rounds");
+        let done = revert(process, false, "rounds");
         let done = done.unwrap_or_else(|error| panic!("round {round}: {error}"));
         left += done.iter().filter(|one| one.outcome.left).count();
     }
+    drop(process);
     let live = list(&open()).expect("the records");
     let live = live.iter().filter(|one| one.record.sequence != 0).count();
     println!(

@@ -1,9 +1,11 @@
 //! A process that is open.
 
+use std::cell::RefCell;
 use std::os::windows::ffi::OsStrExt;
 use std::path::Path;
 
 use invivo_apply::TargetError;
+use invivo_image::LiveAddr;
 use windows_sys::Win32::Foundation::{WAIT_ABANDONED, WAIT_OBJECT_0, WAIT_TIMEOUT};
 use windows_sys::Win32::System::Threading::{
     CreateMutexW, OpenProcess, PROCESS_CREATE_THREAD, PROCESS_DUP_HANDLE,
@@ -42,6 +44,9 @@ pub struct Process {
     turn: Option<Handle>,
     /// Threads that were let go when it was opened.
     let_go: usize,
+    /// Where memory begins that a tool may have made, once it was looked for. Nobody else makes any
+    /// while this tool has its turn.
+    pub(crate) reserved: RefCell<Option<Vec<LiveAddr>>>,
 }
 
 impl Process {
@@ -83,7 +88,13 @@ impl Process {
             name: running.map_or_else(String::new, |one| one.name),
             turn,
             let_go,
+            reserved: RefCell::new(None),
         })
+    }
+
+    /// True if nobody else may change it now.
+    pub(crate) fn has_turn(&self) -> bool {
+        self.turn.is_some()
     }
 
     /// How many threads went on when it was opened: a tool had died while they stood.

@@ -8,7 +8,7 @@ use invivo_apply::{Module, Protection, Region, Stack, Stopped, Target, TargetErr
 use invivo_image::LiveAddr;
 use windows_sys::Win32::System::Memory::{PAGE_EXECUTE_READ, PAGE_READWRITE};
 
-use crate::memory::{free, near, pieces, pieces_without, read, set, write};
+use crate::memory::{Piece, free, near, piece, pieces, pieces_without, read, set, write};
 use crate::process::Process;
 use crate::snapshot::images;
 use crate::stop::Stand;
@@ -16,6 +16,15 @@ use crate::stop::Stand;
 fn of_linux<T>() -> Result<T, TargetError> {
     let text = "a process of Windows makes no calls of Linux";
     Err(TargetError::Unsupported(text.to_owned()))
+}
+
+fn region(piece: Piece) -> Region {
+    Region {
+        range: LiveAddr(piece.start)..LiveAddr(piece.end),
+        executable: piece.is_executable(),
+        writable: piece.is_writable(),
+        file: None,
+    }
 }
 
 impl Target for Process {
@@ -34,14 +43,12 @@ impl Target for Process {
 
     fn regions(&self) -> Result<Vec<Region>, TargetError> {
         let used = pieces(&self.handle).filter(|piece| !piece.free);
-        Ok(used
-            .map(|piece| Region {
-                range: LiveAddr(piece.start)..LiveAddr(piece.end),
-                executable: piece.is_executable(),
-                writable: piece.is_writable(),
-                file: None,
-            })
-            .collect())
+        Ok(used.map(region).collect())
+    }
+
+    fn region_at(&self, at: LiveAddr) -> Result<Option<Region>, TargetError> {
+        let found = piece(&self.handle, at.0).filter(|piece| !piece.free);
+        Ok(found.map(region))
     }
 
     fn read(&self, at: LiveAddr, bytes: &mut [u8]) -> Result<(), TargetError> {
@@ -105,10 +112,12 @@ impl Host for Process {
     }
 
     fn reserve(&mut self, image: &Range<LiveAddr>, size: u64) -> Result<LiveAddr, TargetError> {
+        self.reserved.replace(None);
         near(&self.handle, image, size)
     }
 
     fn release(&mut self, at: LiveAddr) -> Result<(), TargetError> {
+        self.reserved.replace(None);
         free(&self.handle, at)
     }
 
@@ -125,11 +134,16 @@ impl Host for Process {
     }
 
     fn reserved(&self) -> Result<Vec<LiveAddr>, TargetError> {
+        if let Some(known) = self.reserved.borrow().as_ref().filter(|_| self.has_turn()) {
+            return Ok(known.clone());
+        }
         let mut images: Vec<_> = self.images()?.into_iter().map(|one| one.range).collect();
         images.sort_by_key(|range| range.start);
         let own = pieces_without(&self.handle, images).filter(|piece| {
             piece.private && piece.is_readable() && piece.start == piece.reserved_at
         });
-        Ok(own.map(|piece| LiveAddr(piece.start)).collect())
+        let found: Vec<LiveAddr> = own.map(|piece| LiveAddr(piece.start)).collect();
+        self.reserved.replace(Some(found.clone()));
+        Ok(found)
     }
 }

@@ -6,11 +6,11 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use anyhow::{Context, Result, bail};
 
-use crate::{LLVM, linker, run};
+use crate::{LLVM, Library, linker, run};
 
 const TARGET: &str = "x86_64-pc-windows-msvc";
 
@@ -176,6 +176,44 @@ pub fn example(name: &str) -> Result<PathBuf> {
         cargo("build")?.args(["--package", "invivo-windows", "--example", name]),
         &format!("examples/{name}.exe"),
     )
+}
+
+/// Builds the library of the folder `programs/rusty` below `folder`: the base, or what `--cfg WORD`
+/// makes of it, with these functions compiled for hot patching.
+///
+/// # Errors
+/// When a tool is missing or fails.
+pub fn rust_library(folder: &Path, name: &str, words: &str, functions: &str) -> Result<Library> {
+    let place = folder.join(name);
+    std::fs::create_dir_all(&place)?;
+    let manifest = crate::programs().join("rusty/Cargo.toml");
+    let mut cargo = cargo("rustc")?;
+    cargo.arg("--manifest-path").arg(manifest).arg("--");
+    cargo
+        .args(["-Copt-level=2", "-Cdebuginfo=2", "-Ccodegen-units=1"])
+        .args(["-Cdebug-assertions=off", "-Coverflow-checks=off"])
+        .args(["-Cpanic=abort", "-Clink-arg=/Brepro", "-Clink-arg=/release"])
+        .args(["-Clink-arg=/opt:noicf", "-Clink-arg=/pdbaltpath:%_PDB%"]);
+    for word in words.split_whitespace() {
+        cargo.args(["--cfg", word]);
+    }
+    if !functions.is_empty() {
+        // A file of the names would be ignored where it is missing.
+        cargo.arg(format!(
+            "-Cllvm-args=--ms-secure-hotpatch-functions-list={functions}"
+        ));
+    }
+    // One folder for all builds: nobody else builds while this one is copied.
+    static ONE: Mutex<()> = Mutex::new(());
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let built = built(&mut cargo, "rusty.dll")?;
+    let library = Library {
+        path: place.join("rusty.dll"),
+        pdb: place.join("rusty.pdb"),
+    };
+    std::fs::copy(&built, &library.path)?;
+    std::fs::copy(built.with_extension("pdb"), &library.pdb)?;
+    Ok(library)
 }
 
 /// Programs for Windows, run by Wine.

@@ -4,7 +4,9 @@ use std::path::Path;
 
 use invivo_apply::ApplyError;
 use invivo_apply::hpat::{Outcome, PatchedImage};
+use invivo_compare::Comparison;
 use windows_tests::native::{Here, Mapped};
+use windows_tests::wine::rust_library;
 use windows_tests::{Build, Folder, Library, build, final_image};
 
 fn library(folder: &Path, name: &str, how: &Build) -> Library {
@@ -70,14 +72,44 @@ fn new_code_runs_on_old_state() {
     let folder = Folder::new("live");
     let base = library(&folder, "base", &Build::base());
     let fixed = library(&folder, "fixed", &Build::fixed("answer"));
-    let mut running = Running::new(&base);
+    first_patch(&base, &fixed);
+}
+
+/// The whole way for a library in Rust: the same service, and the same answers.
+#[test]
+fn a_library_in_rust() {
+    let folder = Folder::new("rust");
+    let rust = |name: &str, words: &str, functions: &str| {
+        rust_library(&folder, name, words, functions).expect("it is built")
+    };
+    let base = rust("base", "", "");
+    // What a first comparison tells is what the build is repeated with.
+    let plain = rust("plain", "fixed", "");
+    let (old, new) = (base.view().expect("read"), plain.view().expect("read"));
+    let c = Comparison::new(&old, &new);
+    let hot: Vec<&str> = c
+        .hot
+        .iter()
+        .map(|hot| new.entity(hot.fixed.main).name())
+        .collect();
+    assert_eq!(hot, ["answer"]);
+    let why = format!("{:#}", final_image(&base, &plain, 1).expect_err("direct"));
+    assert!(why.contains("reaches the variable"), "{why}");
+    let fixed = rust("fixed", "fixed", &hot.join(","));
+    let second = rust("second", "second", "halve");
+    first_patch(&base, &fixed);
+    successor(&base, &fixed, &second);
+}
+
+fn first_patch(base: &Library, fixed: &Library) {
+    let mut running = Running::new(base);
     let before = running.base.fixed_bytes();
 
     assert_eq!(running.call("answer", 4), 26);
     assert_eq!(running.call("answer", -1), 16, "the mistake");
     assert_eq!(running.state(), [12, 8, 2, 4]);
 
-    running.apply(&base, &fixed, 1);
+    running.apply(base, fixed, 1);
     assert_eq!(running.call("answer", 4), 1026);
     assert_eq!(running.call("answer", -1), -1, "the fix");
     assert_eq!(
@@ -117,17 +149,21 @@ fn a_later_patch_replaces_the_one_before_it() {
     // It repairs another function and no longer the first one.
     let second = Build::base().with("-DSECOND -fms-secure-hotpatch-functions-list=halve,refuse");
     let second = library(&folder, "second", &second);
-    let mut running = Running::new(&base);
+    successor(&base, &first, &second);
+}
+
+fn successor(base: &Library, first: &Library, second: &Library) {
+    let mut running = Running::new(base);
     let before = running.base.fixed_bytes();
-    running.apply(&base, &first, 1);
+    running.apply(base, first, 1);
     assert_eq!(running.call("answer", -1), -1);
     assert_eq!(running.call("halve", 7), 3);
 
-    running.apply(&base, &second, 2);
+    running.apply(base, second, 2);
     assert_eq!(running.call("answer", -1), 16, "the first patch is gone");
     assert_eq!(running.call("halve", 7), -1, "the second one is live");
 
-    let late = running.try_apply(&base, &first, 2);
+    let late = running.try_apply(base, first, 2);
     assert!(late.expect_err("too late").to_string().contains("sequence"));
     running.revert();
     assert!(running.base.fixed_bytes() == before, "byte for byte");

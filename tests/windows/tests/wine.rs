@@ -248,7 +248,7 @@ fn a_program_in_c() {
 /// Windows resumes nobody whom a tool suspended that died: the next one does.
 #[test]
 fn threads_that_stand_since_a_tool_died_go_on() {
-    let files = files("wine-standing");
+    let files = files("wine-dead");
     let dies = wine::example("dies").expect("the tool that dies");
     let program = wine::example("caller").expect("the program");
     let mut caller = Caller::start(&program, &files.base);

@@ -4,7 +4,7 @@ use invivo_image::LiveAddr;
 use invivo_image::pe::PeMachine;
 
 use crate::pe::bytes;
-use crate::{ApplyError, Loaded, Target, refused};
+use crate::{ApplyError, Loaded, Region, Target, refused};
 
 /// Entries in a pair of pages.
 pub const SLOTS: u32 = 512;
@@ -102,12 +102,22 @@ pub(super) fn check_room(
             image.at
         ));
     }
-    let regions = target.regions()?;
+    // Pages of code and of pointers take turns, so the last one of each is remembered.
+    let mut known = [None::<Region>, None];
     for index in first..first + count {
         let slot = Slot::of(image, index);
         for (at, executable) in [(slot.code, true), (slot.pointer, false)] {
-            let region = regions.iter().find(|region| region.range.contains(&at));
-            if region.is_none_or(|region| region.executable != executable) {
+            let last = &mut known[usize::from(executable)];
+            if last
+                .as_ref()
+                .is_none_or(|region| !region.range.contains(&at))
+            {
+                *last = target.region_at(at)?;
+            }
+            if last
+                .as_ref()
+                .is_none_or(|region| region.executable != executable)
+            {
                 let page = if executable { "code" } else { "pointers" };
                 return refused(format!("the address table has no page of {page} at {at}"));
             }
