@@ -59,8 +59,9 @@ impl Hole {
         let (base, fixed) = self.pair(&folder, false);
         let (base, fixed) = (base.view().expect("read"), fixed.view().expect("read"));
         let refused = plan_final(&Comparison::new(&base, &fixed)).expect_err("it must be refused");
-        let Refused::Findings(findings) = refused else {
-            panic!("{}: {refused:?}", self.word);
+        let findings = match refused {
+            Refused::Findings(findings) => findings,
+            other => unreachable!("{}: {other:?}", self.word),
         };
         let other = |finding: &&Finding| finding.rule != rule;
         assert!(!findings.iter().any(|found| other(&found)), "{findings:#?}");

@@ -61,10 +61,9 @@ fn fields(text: &str) -> BTreeMap<String, String> {
 
 /// The number that stands in a field.
 fn value(fields: &BTreeMap<String, String>, name: &str) -> u64 {
-    let text = fields.get(name).unwrap_or_else(|| panic!("no {name}"));
-    let words = text.split(|c: char| !c.is_ascii_alphanumeric());
-    let last = words.filter(|word| !word.is_empty()).next_back();
-    let last = last.unwrap_or_else(|| panic!("{name}: {text}"));
+    let text = fields.get(name).expect(name);
+    let mut words = text.split(|c: char| !c.is_ascii_alphanumeric());
+    let last = words.rfind(|word| !word.is_empty()).expect(name);
     match last.strip_prefix("0x") {
         Some(hex) => u64::from_str_radix(hex, 16).expect(name),
         None => last.parse().expect(name),
