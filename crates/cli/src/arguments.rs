@@ -3,6 +3,7 @@
 mod build;
 mod images;
 mod live;
+mod quick;
 mod selectors;
 mod trust;
 mod xen;
@@ -14,6 +15,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(crate) use build::{Build, Format};
 pub(crate) use images::{Audit, Check, Diff, Inspect, Install, Judged, Pair, Uninstall};
 pub(crate) use live::{Apply, Blocking, Consistency, List, Plan, Recover, Revert, Status, Symbols};
+pub(crate) use quick::parse;
 pub(crate) use selectors::{Selectors, Targets};
 pub(crate) use trust::{Sign, Verify};
 pub(crate) use xen::{Xen, XenCommand, patience};
@@ -40,6 +42,15 @@ Exit codes:
 #[derive(Debug, Parser)]
 #[command(name = "invivo", version, after_long_help = EXIT_CODES, max_term_width = 100)]
 pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) general: General,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, Args)]
+pub(crate) struct General {
     /// Print one JSON object on standard output instead of text.
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -68,8 +79,6 @@ pub(crate) struct Arguments {
     /// Save the files that are named, the words and how it ended in this new folder, for a report.
     #[arg(long, global = true, value_name = "DIR")]
     pub(crate) save_repro: Option<PathBuf>,
-    #[command(subcommand)]
-    pub(crate) command: Command,
 }
 
 /// When to use colour.

@@ -44,6 +44,7 @@ mod windows;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+#[cfg(windows)]
 use clap::Parser;
 
 use crate::arguments::Arguments;
@@ -63,12 +64,12 @@ fn main() -> ExitCode {
         Ok(words) => words,
         Err(failure) => return ended(Err(failure)),
     };
-    let arguments = match Arguments::try_parse_from(&words) {
+    let arguments = match arguments::parse(&words) {
         Ok(arguments) => arguments,
         Err(error) => return not_run(&error),
     };
-    let output = Output::new(&arguments);
-    let Some(folder) = &arguments.save_repro else {
+    let output = Output::new(&arguments.general);
+    let Some(folder) = &arguments.general.save_repro else {
         return ended(run(&arguments, &output));
     };
     let saving = match Saving::begin(folder, &words) {

@@ -7,7 +7,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::arguments::{Arguments, Color, Progress};
+use crate::arguments::{Color, General, Progress};
 use crate::failure::Failure;
 
 /// How to print.
@@ -71,7 +71,7 @@ impl Event {
 }
 
 impl Output {
-    pub(crate) fn new(arguments: &Arguments) -> Output {
+    pub(crate) fn new(arguments: &General) -> Output {
         // NO_COLOR and CLICOLOR_FORCE are honoured by `auto`.
         let choice = match arguments.color {
             Color::Auto => anstream::ColorChoice::Auto,
