@@ -44,7 +44,7 @@ pub(crate) struct Carrier<'p> {
     returned: bool,
     /// Since when it has been held.
     since: Instant,
-    _first: First,
+    _first: Option<First>,
 }
 
 impl<'p> Carrier<'p> {
@@ -54,7 +54,7 @@ impl<'p> Carrier<'p> {
         thread: Standing,
         (gadgets, filters): (Gadgets, Option<Filters>),
         maps: &[MemoryMap],
-        (since, first): (Instant, First),
+        (since, first): (Instant, Option<First>),
     ) -> Result<Self, TargetError> {
         let registers = thread.held()?;
         if thread.call().is_none() && is_inside(&thread, &process.memory, registers.rip) {

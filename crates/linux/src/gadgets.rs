@@ -10,6 +10,7 @@ use procfs::process::{MMPermissions, MMapPath, MemoryMap};
 
 use crate::Process;
 
+const SYSCALL: &[u8] = &[0x0f, 0x05];
 const SYSCALL_RET: &[u8] = &[0x0f, 0x05, 0xc3];
 /// `mov rax, 15; syscall`, and the form with `eax`.
 const RESTORERS: [&[u8]; 2] = [
@@ -160,16 +161,7 @@ impl Process {
         let mut found = Found::default();
         for (start, size) in pieces(map.address) {
             let bytes = self.memory.read_some(LiveAddr(start), size);
-            let find = |code: &[u8]| memmem::find(&bytes, code).map(|at| start + at as u64);
-            found = Found {
-                syscall: found.syscall.or_else(|| find(SYSCALL_RET)),
-                restorer: found.restorer.or_else(|| {
-                    let end = |at: u64, code: &[u8]| (at, at + code.len() as u64);
-                    let mut all = RESTORERS.into_iter();
-                    all.find_map(|code| find(code).map(|at| end(at, code)))
-                }),
-                pop: found.pop.or_else(|| find(POP_RAX_RET)),
-            };
+            found = found.or(within(&bytes).map(|at| start + at));
             if found.syscall.is_some() && found.restorer.is_some() {
                 break;
             }
@@ -194,6 +186,26 @@ impl Process {
     }
 }
 
+/// What is in a piece of text, which is gone through once for all that has a `syscall` in it.
+fn within(text: &[u8]) -> Found {
+    let mut found = Found::default();
+    for at in memmem::find_iter(text, SYSCALL) {
+        let end = at + SYSCALL.len();
+        if text[at..].starts_with(SYSCALL_RET) {
+            found.syscall = found.syscall.or(Some(at as u64));
+        }
+        if let Some(code) = RESTORERS.iter().find(|code| text[..end].ends_with(code)) {
+            let place = ((end - code.len()) as u64, end as u64);
+            found.restorer = found.restorer.or(Some(place));
+        }
+        if found.syscall.is_some() && found.restorer.is_some() {
+            return found;
+        }
+    }
+    found.pop = memmem::find(text, POP_RAX_RET).map(|at| at as u64);
+    found
+}
+
 /// Where pieces of text start, and how many bytes each has. What is looked for lies near
 /// the start of a libc, so that most of it need not be read; each piece goes on a little
 /// into the next one, or what lies across their border would be missed.
@@ -211,6 +223,21 @@ fn pieces((start, end): (u64, u64)) -> impl Iterator<Item = (u64, usize)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn all_codes_are_found_wherever_they_are() {
+        let text = |codes: &[&[u8]]| codes.join(&[0x90, 0x0f][..]);
+        let nothing = text(&[&[0x0f], &[0x05, 0x0f]]);
+        let found = within(&nothing);
+        assert!(found.syscall.is_none() && found.restorer.is_none() && found.pop.is_none());
+        for restorer in RESTORERS {
+            let found = within(&text(&[&[1], restorer, SYSCALL_RET]));
+            let end = 3 + restorer.len() as u64;
+            assert_eq!((found.restorer, found.syscall), (Some((3, end)), Some(end + 2)));
+        }
+        let found = within(&text(&[POP_RAX_RET, &[2], SYSCALL_RET]));
+        assert_eq!((found.pop, found.syscall, found.restorer), (Some(0), Some(7), None));
+    }
 
     #[test]
     fn pieces_leave_nothing_out_and_overlap() {

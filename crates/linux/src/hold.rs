@@ -74,6 +74,12 @@ impl Process {
         link.is_none_or(|link| link.to_string_lossy().starts_with("socket:"))
     }
 
+    /// The thread that will be held, most likely.
+    pub(crate) fn likely(&self) -> Option<i32> {
+        let mut first = self.first_and_others().take(FEW);
+        first.find(|tid| self.cost(*tid) == PATIENT)
+    }
+
     /// Holds a thread that waits in a call which the kernel resumes by itself, whatever
     /// becomes of who holds it; `None` if there is none that can be used and `fits`.
     pub(crate) fn hold_patient(
@@ -82,17 +88,22 @@ impl Process {
     ) -> Result<Option<Carrier<'_>>, TargetError> {
         let (gadgets, maps) = (self.gadgets()?, self.maps()?);
         for _ in 0..LOOKS {
-            let candidates = self.candidates()?;
-            for (_, tid) in candidates.iter().filter(|one| one.0 == PATIENT) {
-                match self.hold_this(*tid, (gadgets, &maps), true, fits) {
+            let (mut seen, mut returns) = (0, false);
+            // One after the other: hardly ever more than one has to be looked at.
+            for tid in self.first_and_others() {
+                let cost = self.cost(tid);
+                (seen, returns) = (seen + 1, returns || cost == RUNNING);
+                if cost != PATIENT {
+                    continue;
+                }
+                match self.hold_this(tid, (gadgets, &maps), true, fits) {
                     Ok(carrier) => return Ok(Some(carrier)),
                     Err(error) if is_final(&error) => return Err(error),
                     Err(_) => {}
                 }
             }
             // Who was let go a moment ago is on the way back into its wait.
-            let returns = candidates.iter().any(|one| one.0 == RUNNING);
-            if !returns || candidates.len() > FEW {
+            if !returns || seen > FEW {
                 break;
             }
             std::thread::yield_now();
@@ -165,7 +176,8 @@ impl Process {
                 self.pid
             )));
         }
-        let first = First::beside(self.pid, tid);
+        let there = self.beside.get() == Some(tid);
+        let first = (!there).then(|| First::beside(self.pid, tid));
         let ticks = Rc::new(Ticks::new());
         seize(self.pid, tid)?;
         let since = Instant::now();

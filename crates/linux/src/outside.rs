@@ -123,7 +123,8 @@ impl Process {
                 std::thread::sleep(POLL);
             }
         }
-        let tids: Vec<i32> = self.tids()?.into_iter().filter(waits).take(ASKED).collect();
+        let tids = self.first_and_others().filter(waits);
+        let tids: Vec<i32> = tids.take(ASKED).collect();
         if tids.is_empty() {
             return Ok(None);
         }

@@ -61,11 +61,10 @@ fn move_beside(pid: i32, tid: i32) -> Option<CpuSet> {
 
 /// The processor on which a thread ran last.
 fn processor(stat: &str) -> Option<usize> {
-    /// Of the values behind the name of the program, which may hold anything.
+    /// Of the values behind the name of the program.
     const PROCESSOR: usize = 36;
-    let stat = proc_file::read(stat).ok()?;
-    let mut values = stat.rsplit_once(')')?.1.split_whitespace();
-    values.nth(PROCESSOR)?.parse().ok()
+    let stat = proc_file::read_piece(stat).ok()?;
+    proc_file::value_of(&stat, PROCESSOR)?.parse().ok()
 }
 
 /// The processor on which a process's first thread ran last. Whoever changes several

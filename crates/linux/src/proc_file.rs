@@ -25,6 +25,25 @@ pub(crate) fn read(path: &str) -> io::Result<String> {
     }
 }
 
+/// The text of a file that the kernel writes in one piece, such as `stat`.
+pub(crate) fn read_piece(path: &str) -> io::Result<String> {
+    let mut file = File::open(path)?;
+    let mut bytes = vec![0; USUAL];
+    let size = file.read(&mut bytes)?;
+    // Where there may be more, all of it.
+    if size == USUAL {
+        return read(path);
+    }
+    bytes.truncate(size);
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// The value with this number of those that stand behind the name in a `stat`. The name may hold
+/// anything.
+pub(crate) fn value_of(stat: &str, number: usize) -> Option<&str> {
+    stat.rsplit_once(')')?.1.split_whitespace().nth(number)
+}
+
 /// What process `pid`, or a thread, says of itself in `status`.
 #[derive(Debug)]
 pub(crate) struct Status(String);
@@ -32,19 +51,19 @@ pub(crate) struct Status(String);
 impl Status {
     /// Of a process.
     pub(crate) fn of(pid: i32) -> Result<Status, TargetError> {
-        read(&format!("/proc/{pid}/status"))
+        read_piece(&format!("/proc/{pid}/status"))
             .map(Status)
             .map_err(|error| failure(pid, error))
     }
 
     /// Of this program; empty where there is no `/proc`.
     pub(crate) fn own() -> Status {
-        Status(read("/proc/self/status").unwrap_or_default())
+        Status(read_piece("/proc/self/status").unwrap_or_default())
     }
 
     /// Of a thread; empty if it is gone.
     pub(crate) fn of_thread(pid: i32, tid: i32) -> Status {
-        Status(read(&format!("/proc/{pid}/task/{tid}/status")).unwrap_or_default())
+        Status(read_piece(&format!("/proc/{pid}/task/{tid}/status")).unwrap_or_default())
     }
 
     /// What stands behind `name`, which ends with a colon.
@@ -94,6 +113,21 @@ mod tests {
     fn a_long_file_is_read_to_its_end() {
         let text = read("/proc/self/smaps").unwrap();
         assert!(text.len() > USUAL && text.ends_with('\n'));
+    }
+
+    #[test]
+    fn a_file_in_one_piece_is_read_as_any_other_is() {
+        for name in ["status", "comm", "smaps"] {
+            let path = format!("/proc/self/{name}");
+            assert_eq!(
+                read_piece(&path).unwrap().lines().next(),
+                read(&path).unwrap().lines().next()
+            );
+        }
+        let stat = read_piece("/proc/self/stat").unwrap();
+        let parent = nix::unistd::getppid().to_string();
+        assert_eq!(value_of(&stat, 1), Some(parent.as_str()));
+        assert_eq!(value_of("1 (a) b) R 7", 1), Some("7"));
     }
 
     #[test]

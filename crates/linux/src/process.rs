@@ -43,6 +43,8 @@ pub struct Process {
     maps: RefCell<Option<(Instant, Rc<Vec<MemoryMap>>)>>,
     /// The thread that was last let go on in a system call, and is on its way back into it.
     pub(crate) returning: Cell<Option<i32>>,
+    /// The thread on whose processor this program already is.
+    pub(crate) beside: Cell<Option<i32>>,
     _lock: Option<Lock>,
 }
 
@@ -79,6 +81,7 @@ impl Process {
             name: status.field("Name:").unwrap_or_default().to_owned(),
             maps: RefCell::new(None),
             returning: Cell::new(None),
+            beside: Cell::new(None),
             _lock: lock,
         };
         // What a stray still does to the mappings comes before the first look at them.
@@ -171,6 +174,14 @@ impl Process {
             .collect())
     }
 
+    /// Its threads, the first one before all others are looked for, which takes long where there
+    /// are many. Where they cannot be listed there are no others.
+    pub(crate) fn first_and_others(&self) -> impl Iterator<Item = i32> {
+        let others = || self.tids().into_iter().flatten();
+        let others = std::iter::once_with(others).flatten();
+        std::iter::once(self.pid).chain(others.filter(|tid| *tid != self.pid))
+    }
+
     /// How many threads it has, those that have ended but are not forgotten included.
     pub(crate) fn thread_count(&self) -> Option<usize> {
         let data = std::fs::metadata(format!("/proc/{}/task", self.pid)).ok()?;
@@ -196,13 +207,13 @@ impl Process {
     /// The system call in which a thread waits, its arguments, its stack pointer and its
     /// place, as the kernel writes them.
     pub(crate) fn waits_at(&self, tid: i32) -> Option<String> {
-        let text = proc_file::read(&format!("/proc/{}/task/{tid}/syscall", self.pid)).ok()?;
+        let text = proc_file::read_piece(&format!("/proc/{}/task/{tid}/syscall", self.pid)).ok()?;
         (text.trim() != "running").then_some(text)
     }
 
     pub(crate) fn name_of(&self, tid: i32) -> String {
         let path = format!("/proc/{}/task/{tid}/comm", self.pid);
-        proc_file::read(&path).map_or_else(|_| "?".to_owned(), |name| name.trim_end().to_owned())
+        proc_file::read_piece(&path).map_or_else(|_| "?".to_owned(), |name| name.trim_end().to_owned())
     }
 
     pub(crate) fn is_64_bit(&self) -> Result<(), TargetError> {

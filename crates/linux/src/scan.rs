@@ -47,7 +47,7 @@ impl Seen {
         const STARTED: usize = 19;
         const SIZE: usize = 20;
         const STACK: usize = 25;
-        let stat = proc_file::read(&format!("/proc/{pid}/stat"));
+        let stat = proc_file::read_piece(&format!("/proc/{pid}/stat"));
         let stat = stat.map_err(|error| proc_file::failure(pid, error))?;
         let values = stat.rsplit_once(')').map_or("", |(_, values)| values);
         let values: Vec<&str> = values.split_whitespace().collect();

@@ -11,7 +11,7 @@ use invivo_image::LiveAddr;
 
 use crate::Process;
 use crate::deputy::by_deputy;
-use crate::proc_file::Status;
+use crate::proc_file::{self, Status};
 use crate::seize::{interrupt, seize, wait_standing};
 use crate::signal_frame::is_frame;
 use crate::ticks::Ticks;
@@ -23,6 +23,8 @@ const POLL: Duration = Duration::from_millis(1);
 /// How much of a stack is searched for the way back. A call that a thread makes for a
 /// tool needs little.
 const SEARCHED: usize = 64 << 10;
+/// Signals that no thread blocks, as bits.
+const UNBLOCKABLE: u64 = 1 << (libc::SIGKILL - 1) | 1 << (libc::SIGSTOP - 1);
 
 impl Process {
     /// Waits until no thread is on its way for a tool that died. What is known of the mappings
@@ -30,11 +32,18 @@ impl Process {
     /// `status` is what the process has just said, which is its first thread's word.
     pub(crate) fn wait_for_strays(&self, status: &Status) -> Result<(), TargetError> {
         let deadline = Instant::now() + PATIENCE;
-        for tid in self.tids()? {
+        let tids = match self.thread_count() {
+            Some(1) => vec![self.pid],
+            _ => self.tids()?,
+        };
+        for tid in tids {
             if tid == self.pid && !blocks_every_signal(status) {
                 continue;
             }
-            let blocks = || blocks_every_signal(&Status::of_thread(self.pid, tid));
+            let blocks = || {
+                self.may_block_every_signal(tid)
+                    && blocks_every_signal(&Status::of_thread(self.pid, tid))
+            };
             // Hardly any thread does, and each look counts where there are many.
             if !blocks() {
                 continue;
@@ -61,6 +70,19 @@ impl Process {
         Ok(())
     }
 
+    /// False for a thread that is known to let a signal in, from what is read most quickly: there
+    /// may be thousands of threads.
+    fn may_block_every_signal(&self, tid: i32) -> bool {
+        /// The first 31 signals that a thread blocks, of the values behind its name.
+        const BLOCKED: usize = 29;
+        const FIRST: u64 = (1 << 31) - 1;
+        let stat = proc_file::read_piece(&format!("/proc/{}/task/{tid}/stat", self.pid));
+        let blocked = stat.map_or(Some(0), |stat| {
+            proc_file::value_of(&stat, BLOCKED)?.parse::<u64>().ok()
+        });
+        blocked.is_none_or(|blocked| (blocked | UNBLOCKABLE) & FIRST == FIRST)
+    }
+
     fn is_stray(&self, tid: i32) -> Result<bool, TargetError> {
         let ticks = Rc::new(Ticks::new());
         let standing = seize(self.pid, tid)
@@ -84,7 +106,6 @@ impl Process {
 
 /// As a thread does that makes a call for a tool; hardly another one does.
 fn blocks_every_signal(status: &Status) -> bool {
-    const UNBLOCKABLE: u64 = 1 << (libc::SIGKILL - 1) | 1 << (libc::SIGSTOP - 1);
     let mask = status.bits("SigBlk:");
     mask.is_some_and(|mask| mask | UNBLOCKABLE == u64::MAX)
 }

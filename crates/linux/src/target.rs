@@ -20,6 +20,7 @@ use crate::carrier::Carrier;
 use crate::deputy::by_deputy;
 use crate::modules::Loaded;
 use crate::outside::is_outside_runtime;
+use crate::priority::First;
 use crate::ptrace::Standing;
 use crate::thread_state::size_of_extended_state;
 use crate::unwind::Unwinder;
@@ -238,12 +239,17 @@ impl Process {
             let held = carrier.leave()?;
             result.map(|()| held)
         };
+        // The deputy begins where this program is, so that it need not go there.
+        let likely = self.likely();
+        let _beside = likely.map(|tid| First::beside(self.pid, tid));
+        self.beside.set(likely);
         // Whoever was seen in a call that the kernel resumes may go on to another one before it
         // stands, so no thread is held by what somebody may kill.
         let visited = by_deputy(|| match self.hold_patient(&fits)? {
             Some(carrier) => carried(carrier),
             None => carried(self.hold(&fits)?),
         });
+        self.beside.set(None);
         self.forget_maps();
         visited
     }
