@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use invivo_apply::Outcome;
-use invivo_linux::{Incarnation, last_processor, own_processor};
+use invivo_linux::{Incarnation, last_processor, own_processor, with_one_deputy};
 use invivo_patch::Judgement;
 
 use crate::failure::{Failure, INTERRUPTED, NOT_NOW};
@@ -16,6 +16,8 @@ use crate::unread;
 
 /// More threads than that do not help: the work is the kernel's.
 const MOST_WORKERS: usize = 8;
+/// As many processes are one deputy's at most. It is started once for all of them.
+const MOST_AT_ONCE: usize = 16;
 
 /// What became of one process, and why it was not done.
 type One = (Vec<ProcessOutcome>, Option<Failure>);
@@ -82,12 +84,24 @@ fn in_parallel(
     let found = others + processes.len();
     let left = Mutex::new(processes.into_iter().map(place).collect());
     let done = Mutex::new(Vec::new());
+    let all_of = |processes: &[Incarnation]| -> Vec<One> {
+        let left = processes.iter().take_while(|_| !run.is_interrupted());
+        left.map(|process| one(run, *process, work)).collect()
+    };
     thread::scope(|scope| {
         for _ in 0..workers {
             scope.spawn(|| {
-                while let Some(process) = next(&left, run) {
-                    let one = one(run, process, work);
-                    if let Ok(mut done) = done.lock() {
+                loop {
+                    let processes = next(&left, run, workers);
+                    if processes.is_empty() {
+                        break;
+                    }
+                    // Whoever killed the deputy may have done so in the middle; what was done then
+                    // is found so.
+                    let ones = with_one_deputy(|| all_of(&processes));
+                    let ones = ones.unwrap_or_else(|_| all_of(&processes));
+                    let Ok(mut done) = done.lock() else { break };
+                    for (process, one) in processes.into_iter().zip(ones) {
                         let state = one.0.first().map_or("", |outcome| &outcome.state);
                         output.process_done(process.pid, state, others + done.len() + 1, found);
                         done.push((process, one));
@@ -102,16 +116,26 @@ fn in_parallel(
 /// Processes that are still to be done, and where they ran last.
 type Left = Vec<(Option<usize>, Incarnation)>;
 
-/// The next one: where the caller runs, if there is one.
-fn next(left: &Mutex<Left>, run: &Run) -> Option<Incarnation> {
+/// The next ones: where the caller runs, if there are any. As many as one deputy is for, and not so
+/// many that other workers have nothing to do in the end.
+fn next(left: &Mutex<Left>, run: &Run, workers: usize) -> Vec<Incarnation> {
+    let Ok(mut left) = left.lock() else {
+        return Vec::new();
+    };
     if run.is_interrupted() {
-        return None;
+        return Vec::new();
     }
     let here = own_processor();
-    let mut left = left.lock().ok()?;
-    let beside = left.iter().rposition(|(processor, _)| *processor == here);
-    let number = beside.or(left.len().checked_sub(1))?;
-    Some(left.swap_remove(number).1)
+    let number = left.len().div_ceil(2 * workers.max(1)).min(MOST_AT_ONCE);
+    let mut next = Vec::new();
+    while next.len() < number {
+        let beside = left.iter().rposition(|(processor, _)| *processor == here);
+        let Some(at) = beside.or(left.len().checked_sub(1)) else {
+            break;
+        };
+        next.push(left.swap_remove(at).1);
+    }
+    next
 }
 
 fn one(

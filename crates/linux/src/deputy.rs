@@ -11,6 +11,7 @@
 //! a control group's end) still finds the target as a killed tracer leaves it.
 
 use std::any::Any;
+use std::cell::Cell;
 use std::os::raw::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr;
@@ -31,6 +32,13 @@ const GUARD: usize = 4096;
 /// program may have died with a lock in hand that the deputy needs.
 const ALONE: libc::c_uint = 5;
 
+thread_local! {
+    /// The stack of the last deputy, for the next one.
+    static KEPT: Cell<Option<Stack>> = const { Cell::new(None) };
+    /// Whose deputy runs here, while one does all of something.
+    static SERVES: Cell<Option<Pid>> = const { Cell::new(None) };
+}
+
 /// What it is to do, and what came of it.
 struct Task<F, T> {
     work: Option<F>,
@@ -45,7 +53,48 @@ struct Task<F, T> {
 pub(crate) fn by_deputy<T>(
     work: impl FnOnce() -> Result<T, TargetError>,
 ) -> Result<T, TargetError> {
-    let stack = Stack::new()?;
+    let Some(parent) = SERVES.get() else {
+        return start_deputy(work);
+    };
+    // Nobody is held for a tool that has died, but by whom it held.
+    end_if_alone(parent);
+    let done = work();
+    end_if_alone(parent);
+    done
+}
+
+/// Lets one deputy do all of `work`, in which processes are changed, instead of another one for
+/// each time that a thread is held. If this program is killed, the deputy lets go whom it holds,
+/// and ends.
+///
+/// # Errors
+/// When somebody killed the deputy: how far it came is not known then.
+pub fn with_one_deputy<T>(work: impl FnOnce() -> T) -> Result<T, TargetError> {
+    let parent = Pid::this();
+    let done = start_deputy(|| {
+        SERVES.set(Some(parent));
+        let done = catch_unwind(AssertUnwindSafe(work));
+        SERVES.set(None);
+        done.or_else(|panic| resume_unwind(panic))
+    });
+    // A deputy that was killed has left it.
+    SERVES.set(None);
+    done
+}
+
+/// Ends the deputy, which is nobody else's process, if its parent is dead.
+fn end_if_alone(parent: Pid) {
+    if nix::unistd::getppid() != parent {
+        // SAFETY: the call takes a number; nothing of what the process has is used afterwards.
+        unsafe { libc::_exit(0) }
+    }
+}
+
+fn start_deputy<T>(work: impl FnOnce() -> Result<T, TargetError>) -> Result<T, TargetError> {
+    let stack = match KEPT.take() {
+        Some(stack) => stack,
+        None => Stack::new()?,
+    };
     let mut task = Task {
         work: Some(work),
         done: None,
@@ -59,6 +108,7 @@ pub(crate) fn by_deputy<T>(
     let child = start(&stack, &mut task);
     let ended = child.map(|child| waitpid(child, Some(WaitPidFlag::__WALL)));
     let restored = pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&before), None);
+    KEPT.set(Some(stack));
     restored.map_err(|error| system("let signals in", error))?;
     match (ended, task.done) {
         (_, Some(Ok(result))) => result,
@@ -183,6 +233,27 @@ mod tests {
         });
         assert_eq!(done.unwrap(), i32::try_from(parent).unwrap());
         assert_ne!(seen, [parent], "another process did it");
+    }
+
+    #[test]
+    fn one_deputy_does_all() {
+        let who = || by_deputy(|| Ok((std::process::id(), nix::unistd::gettid())));
+        let all = with_one_deputy(|| [who().unwrap(), who().unwrap()]).unwrap();
+        assert_eq!(all[0], all[1]);
+        assert_ne!(all[0].0, std::process::id());
+        // Afterwards each time has its own again.
+        assert_ne!(who().unwrap(), who().unwrap());
+        let panicked = catch_unwind(|| with_one_deputy(|| panic!("on purpose")));
+        assert!(panicked.is_err() && SERVES.get().is_none());
+    }
+
+    #[test]
+    fn a_deputy_for_all_that_is_killed_is_no_success() {
+        let killed = with_one_deputy(|| {
+            nix::sys::signal::kill(Pid::this(), nix::sys::signal::Signal::SIGKILL).unwrap();
+        });
+        assert!(matches!(killed, Err(TargetError::Unfinished(_))));
+        assert_eq!(by_deputy(|| Ok(7)).unwrap(), 7);
     }
 
     #[test]

@@ -36,6 +36,7 @@ mod ticks;
 mod traits;
 mod unwind;
 
+pub use deputy::with_one_deputy;
 pub use filtered::{CALLS, Filtered};
 pub use priority::{last_processor, own_processor};
 pub use process::{Access, Process, processes};

@@ -21,6 +21,9 @@ const TOUCHING: [u64; 2] = [18, PTRACE];
 const INTERRUPT: u64 = 0x4207;
 const DETACH: u64 = 17;
 const RESUMES: [u64; 2] = [7, 24];
+/// `clone`, with which deputies are started, and `CLONE_VFORK` among its flags.
+const CLONE: u64 = 56;
+const VFORK: u64 = 0x4000;
 /// `-ENOSYS`, which stands in `rax` before a call is made.
 const BEFORE: u64 = (-38_i64).cast_unsigned();
 
@@ -97,6 +100,34 @@ pub fn held(args: &[&str]) -> Result<Held> {
     Ok(all)
 }
 
+/// What a run took, in numbers that do not depend on the machine.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Work {
+    /// System calls, those of all threads and deputies.
+    pub calls: usize,
+    /// Deputies that were started.
+    pub deputies: usize,
+}
+
+/// Runs `invivo` with `args` to its end and counts what it takes.
+///
+/// # Errors
+///
+/// When it cannot be run or traced.
+pub fn work(args: &[&str]) -> Result<Work> {
+    let mut all = Work::default();
+    let ended = traced(args, |child| {
+        each_call(child, |_, _, registers| {
+            all.calls += 1;
+            let flags = (registers.orig_rax == CLONE).then_some(registers.rdi);
+            all.deputies += usize::from(flags.is_some_and(|flags| flags & VFORK != 0));
+            Ok(false)
+        })
+    })?;
+    ensure!(!ended, "it was to run to its end");
+    Ok(all)
+}
+
 fn traced(args: &[&str], follow: impl FnOnce(&mut Child) -> Result<bool>) -> Result<bool> {
     // It waits for a line, so that it can be traced before it is what it becomes.
     let mut child = Command::new("sh")
@@ -129,7 +160,7 @@ fn step(child: &mut Child, last: usize, whom: Whom, steps_are: Steps) -> Result<
     })
 }
 
-/// Shows `look` each system call that the tool, or its deputy, is about to make, until it says that it has seen enough;
+/// Shows `look` each system call that a thread of the tool, or a deputy, is about to make, until it says that it has seen enough;
 /// false if the tool ended before.
 fn each_call(
     child: &mut Child,
@@ -140,6 +171,7 @@ fn each_call(
     let options = Options::PTRACE_O_TRACESYSGOOD
         | Options::PTRACE_O_TRACEEXEC
         | Options::PTRACE_O_TRACEVFORK
+        | Options::PTRACE_O_TRACECLONE
         | Options::PTRACE_O_EXITKILL;
     ptrace::seize(tool, options).context("the tool cannot be traced")?;
     child.stdin.take().context("no input")?.write_all(b"\n")?;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use live_tests::invivo::{invivo, listed, revert};
-use live_tests::killed::{Whom, killed_before};
+use live_tests::killed::{Whom, killed_before, work};
 use live_tests::marked::{Marked, marked};
 use live_tests::memory::Snapshot;
 use live_tests::run::Ran;
@@ -56,6 +56,26 @@ fn two_hundred_processes() -> Result<()> {
             target.expect_all(&marked.pair.fixture.asks, Side::Old)?;
         }
         before.expect_same()
+    })
+}
+
+/// What changes many processes is started for many, not for each.
+#[test]
+fn deputies_are_few() -> Result<()> {
+    const MANY: usize = 40;
+    in_workdir("deputies", |dir| {
+        let marked = marked(dir, "greeting.c", &[])?;
+        let targets = (0..MANY).map(|_| marked.pair.start());
+        let targets = targets.collect::<Result<Vec<_>>>()?;
+        let patch = marked.patch.display().to_string();
+        let done = work(&["apply", &patch, "--all"])?;
+        println!("{done:?}");
+        ensure!((1..=12).contains(&done.deputies), "{done:?}");
+        ensure!(done.calls <= 400 * MANY, "{done:?}");
+        for target in &targets {
+            ensure!(listed(target.pid())?.len() == 1, "process {}", target.pid());
+        }
+        Ok(())
     })
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use live_tests::compile::Build;
 use live_tests::invivo::{apply, invivo, revert};
-use live_tests::killed::{Held, held};
+use live_tests::killed::{Held, Work, held, work};
 use live_tests::pair::Pair;
 use live_tests::round_trip::{CONSISTENCIES, round_trip, there_and_back};
 use live_tests::target::{Side, Target};
@@ -188,6 +188,40 @@ fn one_thread_is_held_for_so_much() -> Result<()> {
                 ensure!(fits, "{}: {held:?} is more than {most:?}", words[0]);
             }
             target.expect_all(&pair.fixture.asks, Side::Old)?;
+        }
+        Ok(())
+    })
+}
+
+/// What the tool does from its start to its exit: how many system calls it makes. What it does for each thread of the
+/// target counts where there are many. Each number may only become smaller.
+#[test]
+fn the_tool_makes_so_many_calls() -> Result<()> {
+    in_workdir("calls", |dir| {
+        let alone = Pair::build(dir, "reserved.c", Build::default())?;
+        let crowd = Pair::build(dir, "crowd.c", Build::default())?;
+        let (one, many) = (alone.start()?, Target::start(&crowd.base, &["64"])?);
+        // Where libraries are loaded, and one after the other, a call more or less is made.
+        let few = 12;
+        for (pair, target, apply, revert) in [(&alone, &one, 190, 160), (&crowd, &many, 190, 160)] {
+            let (patch, pid) = (
+                pair.patch()?.display().to_string(),
+                target.pid().to_string(),
+            );
+            let words = [&["apply", &patch, "-p", &pid][..], &["revert", "-p", &pid]];
+            // The first apply makes the memory.
+            work(words[0])?;
+            work(words[1])?;
+            for (words, most) in words.into_iter().zip([apply, revert]) {
+                let done = work(words)?;
+                println!("{} {done:?}", words[0]);
+                ensure!(done.deputies == 1, "{}: {done:?}", words[0]);
+                ensure!(
+                    done.calls <= most + few,
+                    "{}: {done:?} is more than {most} calls",
+                    words[0]
+                );
+            }
         }
         Ok(())
     })
