@@ -82,6 +82,7 @@ impl Invivo {
         // As `cargo program` does.
         cargo.args(["rustc", "--quiet", "--release", "--package", "invivo-cli"]);
         cargo.args(["--bin", "invivo", "--", "-C", "target-feature=+crt-static"]);
+        cargo.args(["-C", "relocation-model=static"]);
         if !process::succeeds(&mut cargo, BUILD_LIMIT)? {
             bail!("invivo does not build");
         }
