@@ -233,10 +233,16 @@ mod tests {
         for restorer in RESTORERS {
             let found = within(&text(&[&[1], restorer, SYSCALL_RET]));
             let end = 3 + restorer.len() as u64;
-            assert_eq!((found.restorer, found.syscall), (Some((3, end)), Some(end + 2)));
+            assert_eq!(
+                (found.restorer, found.syscall),
+                (Some((3, end)), Some(end + 2))
+            );
         }
         let found = within(&text(&[POP_RAX_RET, &[2], SYSCALL_RET]));
-        assert_eq!((found.pop, found.syscall, found.restorer), (Some(0), Some(7), None));
+        assert_eq!(
+            (found.pop, found.syscall, found.restorer),
+            (Some(0), Some(7), None)
+        );
     }
 
     #[test]

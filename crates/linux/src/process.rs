@@ -213,7 +213,8 @@ impl Process {
 
     pub(crate) fn name_of(&self, tid: i32) -> String {
         let path = format!("/proc/{}/task/{tid}/comm", self.pid);
-        proc_file::read_piece(&path).map_or_else(|_| "?".to_owned(), |name| name.trim_end().to_owned())
+        proc_file::read_piece(&path)
+            .map_or_else(|_| "?".to_owned(), |name| name.trim_end().to_owned())
     }
 
     pub(crate) fn is_64_bit(&self) -> Result<(), TargetError> {
