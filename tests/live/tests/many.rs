@@ -70,7 +70,8 @@ fn deputies_are_few() -> Result<()> {
         let patch = marked.patch.display().to_string();
         let done = work(&["apply", &patch, "--all"])?;
         println!("{done:?}");
-        ensure!((1..=12).contains(&done.deputies), "{done:?}");
+        // Eleven on two processors, and more where more share the work; each time that a thread is held would be 80.
+        ensure!((1..=30).contains(&done.deputies), "{done:?}");
         ensure!(done.calls <= 400 * MANY, "{done:?}");
         for target in &targets {
             ensure!(listed(target.pid())?.len() == 1, "process {}", target.pid());
