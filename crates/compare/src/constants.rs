@@ -37,8 +37,8 @@ impl Extent {
 /// How much of the constant at `at` the instruction `line` uses.
 #[must_use]
 pub fn extent(image: &Image, usage: &Usage, line: &Line, at: LinkAddr) -> Option<Extent> {
-    let end = image.section_at(at)?.range.end;
-    let room = end.0 - at.0;
+    let section = image.section_at(at)?;
+    let room = section.range.end.0 - at.0;
     let next = usage
         .next_boundary(at)
         .map_or(room, |next| next.0 - at.0)
@@ -54,6 +54,9 @@ pub fn extent(image: &Image, usage: &Usage, line: &Line, at: LinkAddr) -> Option
     }
     let bytes = image.bytes(at, next.min(LONGEST))?;
     let whole = image.bytes(at, room.min(LONGEST))?;
+    if let Some(end) = memchr::memchr(0, whole).filter(|_| image.holds_texts(section)) {
+        return Some(Extent::Text(end as u64 + 1));
+    }
     if let Some(text) = text(whole) {
         // Behind a text lies at most padding; anything else is part of a
         // constant that only begins like a text.

@@ -15,7 +15,8 @@ impl Meaning<'_, '_> {
         sizes.is_some_and(|(one, other)| {
             let least = one.min(other);
             let (start, there) = (LinkAddr(a.0 + size), LinkAddr(b.0 + size));
-            self.same_data(start, there, least - size)
+            // What ends with its section is followed by nothing.
+            (least == size || self.same_data(start, there, least - size))
                 && is_padding(c.base, a, least, one)
                 && is_padding(c.fixed, b, least, other)
         })

@@ -169,3 +169,57 @@ fn the_way_on_after_a_fault_is_a_part_of_its_function() {
         assert_eq!(said, (vec![], vec![]));
     }
 }
+
+fn names(hot: &[(String, String)]) -> Vec<&str> {
+    hot.iter().map(|(name, _)| name.as_str()).collect()
+}
+
+/// An indirect call that becomes a direct one is in a table from Xen 4.21 on.
+#[test]
+fn a_call_that_becomes_direct_is_a_part_of_its_function() {
+    let call = |name: &str, slot: &str, value: u32| {
+        format!("N int {name}(int x) {{ {slot}; return outside(x + {value}); }}\n")
+    };
+    let of = |order: [usize; 2], slot: &str| {
+        let both = [call("one", slot, 1), call("two", "CALL(hooks[1])", 2)];
+        let both: String = order.map(|at| both[at].as_str()).concat();
+        format!("extern void (*hooks[4])(void);\n{both}")
+    };
+    let base = of([0, 1], "CALL(hooks[0])");
+    for said in each("sites-moved", &base, &of([1, 0], "CALL(hooks[0])")) {
+        assert_eq!(said, (vec![], vec![]));
+    }
+    for (hot, _) in each("site", &base, &of([0, 1], "CALL(hooks[2])")) {
+        assert_eq!(names(&hot), ["one"]);
+    }
+    // The same instruction, which nobody makes direct.
+    let plain = "asm volatile(\"call *%0\" :: \"m\" (hooks[0]) : \"rax\", \"rcx\", \"rdx\", \"rsi\", \
+                 \"rdi\", \"r8\", \"r9\", \"r10\", \"r11\", \"memory\")";
+    for (hot, _) in each("no-site", &base, &of([0, 1], plain)) {
+        assert_eq!(names(&hot), ["one"]);
+    }
+}
+
+/// `run_in_exception_handler`, `WARN`, `BUG` and `ASSERT` have a table each.
+#[test]
+fn each_kind_of_trap_is_compared_wherever_its_record_lies() {
+    let of = |order: [u32; 4], kind: &dyn Fn(u32) -> u32| {
+        let check = |at: u32| {
+            let kind = kind(at);
+            format!(
+                "N int check{at}(int x) {{ if (x > {at}) TRAP({kind}, {at} + 9, \"a.c\"); return outside(x); }}\n"
+            )
+        };
+        order.map(check).concat()
+    };
+    let base = of([0, 1, 2, 3], &|at| at);
+    for said in each("traps-moved", &base, &of([2, 0, 3, 1], &|at| at)) {
+        assert_eq!(said, (vec![], vec![]));
+    }
+    for at in 0..4_u32 {
+        let changed = |one: u32| if one == at { (at + 1) % 4 } else { one };
+        for (hot, _) in each(&format!("trap{at}"), &base, &of([2, 0, 3, 1], &changed)) {
+            assert_eq!(names(&hot), [format!("check{at}")]);
+        }
+    }
+}

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::objects::EXTERNAL;
+use crate::objects::{EXTERNAL, TEXTS};
 use crate::pe::{PdbFacts, PeError, PeImage};
 use crate::{Annex, LinkAddr, Rva, SourceFunction, UnwindTable};
 
@@ -404,6 +404,12 @@ impl Image {
     pub fn is_external(&self, id: EntityId) -> bool {
         let section = self.section_at(self.entity(id).addr);
         self.is_of_objects() && section.is_some_and(|s| s.name == EXTERNAL)
+    }
+
+    /// True for a section of object files that holds nothing but texts, each up to its NUL.
+    #[must_use]
+    pub fn holds_texts(&self, section: &Section) -> bool {
+        self.is_of_objects() && section.name == TEXTS
     }
 
     /// The entries of tables beside the code that are about code in `range`.

@@ -18,8 +18,8 @@ use std::sync::Arc;
 
 pub use annex::{Annex, AnnexField, is_annex};
 use file::Object;
-pub(crate) use layout::GAP;
 use layout::{BASE, Layout};
+pub(crate) use layout::{GAP, TEXTS};
 use relocate::Linked;
 use set::{Externals, Set};
 

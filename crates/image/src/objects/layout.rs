@@ -8,6 +8,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::set::{Externals, Set};
+use object::elf;
+
+use super::file::InSection;
 use crate::elf::section_kind;
 use crate::model::{Section, SectionKind};
 use crate::{ImageError, LinkAddr};
@@ -18,6 +21,9 @@ pub(super) const BASE: u64 = 0x1000_0000;
 const HIGHEST: u64 = 0x7000_0000;
 /// Between two sections. More than what [`crate::Image::just_before`] looks across, twice.
 pub(crate) const GAP: u64 = 64;
+/// What sections are called that hold nothing but texts, each up to its NUL: linkers merge them as
+/// such, so nobody reads behind one.
+pub(crate) const TEXTS: &str = ".rodata.str1";
 /// Sections of which the image has one: what the files bring is put together.
 const JOINED: [&str; 7] = [
     ".eh_frame",
@@ -244,6 +250,15 @@ impl Layout {
     }
 }
 
+/// True for `.rodata.str1.8` and the like, as compilers write them: the first number is the size of a
+/// character.
+fn holds_texts(section: &InSection<'_>) -> bool {
+    let merged = elf::SHF_MERGE | elf::SHF_STRINGS;
+    section.flags.contains(merged)
+        && section.name.starts_with(".rodata")
+        && section.name.contains(".str1.")
+}
+
 fn pieces<'s>(set: &'s Set<'_, '_>) -> Vec<Piece<'s>> {
     let mut pieces = Vec::new();
     for (number, object) in set.objects.iter().enumerate() {
@@ -252,7 +267,11 @@ fn pieces<'s>(set: &'s Set<'_, '_>) -> Vec<Piece<'s>> {
             let Some(section) = loaded.filter(|_| set.holds(number, index)) else {
                 continue;
             };
-            let name = output_name(&section.name);
+            let name = if holds_texts(section) {
+                TEXTS
+            } else {
+                output_name(&section.name)
+            };
             let kind = section_kind(name, section.flags);
             pieces.push(Piece {
                 rank: rank(kind, section.bytes.is_some()),

@@ -1,5 +1,7 @@
 //! Pairs of object files, compiled here by gcc and clang, and what their comparison must say.
 
+mod rebuilt;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
