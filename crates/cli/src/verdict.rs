@@ -3,8 +3,8 @@
 
 use invivo_apply::x86_64::{Form, choose};
 use invivo_compare::{Comparison, Finding, Judgement, NotJudged, Rule, Severity};
-use invivo_image::{LinkAddr, LiveAddr, demangle};
-use invivo_patch::{FinalPlan, Options, Patch, Refused, plan, plan_final};
+use invivo_image::{Image, LinkAddr, LiveAddr, demangle};
+use invivo_patch::{FinalPlan, Options, Patch, Refused, bind_to_program, plan, plan_final};
 use owo_colors::OwoColorize;
 
 use crate::arguments::Judged;
@@ -53,7 +53,7 @@ impl Verdict {
             // Where the functions of object files are, and so what is around them, is made up.
             Ok(_) if c.base.is_of_objects() => {}
             Ok(planned) => {
-                let hooks = hooks(c, planned);
+                let hooks = hooks(c.base.base, planned);
                 let refused = |finding: &&Finding| finding.severity == Severity::Refuse;
                 let in_the_way: Vec<_> = hooks.iter().filter(refused).cloned().collect();
                 findings.extend(hooks);
@@ -74,16 +74,36 @@ impl Verdict {
         });
         Verdict { patch, findings }
     }
+
+    /// The same of object files, for the program that the base's were linked into.
+    pub(crate) fn in_program(c: &Comparison<'_>, options: &Options, program: &Image) -> Verdict {
+        let Verdict {
+            patch,
+            mut findings,
+        } = Verdict::of(c, options);
+        let mut patch = patch.and_then(|patch| bind_to_program(c, patch, program));
+        if let Ok(bound) = &patch {
+            let hooks = hooks(program.base, bound);
+            let refused = |finding: &&Finding| finding.severity == Severity::Refuse;
+            let in_the_way: Vec<_> = hooks.iter().filter(refused).cloned().collect();
+            findings.extend(hooks);
+            if !in_the_way.is_empty() {
+                patch = Err(Refused::Findings(in_the_way));
+            }
+        }
+        findings.sort_by_key(|finding| finding.severity);
+        Verdict { patch, findings }
+    }
 }
 
 /// R-HOOK: which entries take no hook, and which only while the threads stand.
 ///
 /// The live preflight decides again, when it has compared the bytes that are in the process.
-fn hooks(c: &Comparison<'_>, patch: &Patch) -> Vec<Finding> {
+fn hooks(base: LinkAddr, patch: &Patch) -> Vec<Finding> {
     let mut taken = Vec::new();
     let mut findings = Vec::new();
     for redirect in patch.redirects.iter().filter(|redirect| redirect.hooked) {
-        let at = LinkAddr(c.base.base.0.saturating_add(redirect.at.0));
+        let at = LinkAddr(base.0.saturating_add(redirect.at.0));
         let name = demangle(&redirect.function);
         match choose(&redirect.entry, LiveAddr(at.0), redirect.size, &mut taken) {
             Err(why) => findings.push(Finding::refuse(

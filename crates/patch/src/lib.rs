@@ -13,6 +13,7 @@ mod entry;
 mod final_image;
 mod frames;
 mod imports;
+mod linked;
 mod model;
 mod planner;
 mod prologue;
@@ -22,6 +23,7 @@ mod validate;
 pub use entry::Entry;
 pub use final_image::{FinalPlan, HotPatchMarks, Link, Unmatched, plan_final};
 pub use invivo_compare::{Judgement, Rule};
+pub use linked::bind_to_program;
 pub use model::{
     Bound, Callout, Check, Contents, Digest, Direction, Hex, Identity, ImportVersion, Moment,
     Order, Patch, Redirect, Relocation, RelocationKind, Section, SectionKind, Symbol, SymbolPlace,

@@ -132,7 +132,8 @@ pub fn plan(c: &Comparison<'_>, options: &Options) -> Result<Patch, Refused> {
         return Err(Refused::Findings(planner.refused));
     }
     planner.contents.sections.extend(frames);
-    let checks = planner.checks(&redirects);
+    let parts = c.hot.iter().flat_map(|function| function.base.ids());
+    let checks = checks(c.base, parts, &redirects);
     let mut patch = Patch {
         identity: Identity {
             name: options.name.clone(),
@@ -181,7 +182,7 @@ fn order(c: &Comparison<'_>, sequence: u32) -> Order {
 }
 
 /// Puts the patch's own symbols before its bindings and imports, as symbol tables want it.
-fn bindings_last(patch: &mut Patch) {
+pub(crate) fn bindings_last(patch: &mut Patch) {
     let mut order: Vec<u32> = (0..index(patch.contents.symbols.len())).collect();
     order.sort_by_key(|old| patch.contents.symbols[*old as usize].place.rank());
     let mut now_at = vec![0; order.len()];
@@ -402,33 +403,35 @@ impl<'c, 'a> Planner<'c, 'a> {
         let unseen = !usage.uses.contains_key(&function) && !usage.pointed.contains_key(&function);
         exported || called || unseen || usage.address_is_taken(function)
     }
+}
 
-    /// Bytes that must be there: all code that is replaced, and padding that hooks may use.
-    fn checks(&self, redirects: &[Redirect]) -> Vec<Check> {
-        let base = self.c.base;
-        let parts = self.c.hot.iter().flat_map(|function| function.base.ids());
-        let code = parts.map(|id| (base.entity(id).addr, base.entity(id).size));
-        let hooked = redirects.iter().filter(|redirect| redirect.hooked);
-        let padding = hooked.flat_map(|redirect| {
-            let entry = LinkAddr(base.base.0 + redirect.at.0);
-            let near = redirect.entry.pads.iter();
-            near.filter_map(move |(at, size)| Some((entry.checked_offset(*at)?, u64::from(*size))))
-        });
-        let mut ranges: Vec<(LinkAddr, u64)> = code.chain(padding).collect();
-        ranges.sort_unstable();
-        ranges.dedup();
-        ranges
-            .into_iter()
-            .filter_map(|(at, size)| {
-                let sha256 = Hex(Sha256::digest(base.bytes(at, size)?).to_vec());
-                Some(Check {
-                    at: base.rva(at)?,
-                    size,
-                    sha256,
-                })
+/// Bytes that must be there: all code that is replaced, and padding that hooks may use.
+pub(crate) fn checks(
+    base: &Image,
+    parts: impl Iterator<Item = EntityId>,
+    redirects: &[Redirect],
+) -> Vec<Check> {
+    let code = parts.map(|id| (base.entity(id).addr, base.entity(id).size));
+    let hooked = redirects.iter().filter(|redirect| redirect.hooked);
+    let padding = hooked.flat_map(|redirect| {
+        let entry = LinkAddr(base.base.0 + redirect.at.0);
+        let near = redirect.entry.pads.iter();
+        near.filter_map(move |(at, size)| Some((entry.checked_offset(*at)?, u64::from(*size))))
+    });
+    let mut ranges: Vec<(LinkAddr, u64)> = code.chain(padding).collect();
+    ranges.sort_unstable();
+    ranges.dedup();
+    ranges
+        .into_iter()
+        .filter_map(|(at, size)| {
+            let sha256 = Hex(Sha256::digest(base.bytes(at, size)?).to_vec());
+            Some(Check {
+                at: base.rva(at)?,
+                size,
+                sha256,
             })
-            .collect()
-    }
+        })
+        .collect()
 }
 
 /// Every slot of an image by what it holds: those that the loader fills, and those

@@ -98,21 +98,8 @@ pub fn compile(
         "cc"
     };
     let start = |compiler: &str| {
-        let mut command = Command::new(compiler);
-        command
-            .args([
-                "-O2",
-                "-g",
-                "-D_GNU_SOURCE",
-                "-Iparts",
-                "-Wl,--build-id=sha1",
-            ])
-            // The same program wherever the sources are.
-            .arg(format!(
-                "-ffile-prefix-map={}=/scenario",
-                fixture::folder().display()
-            ))
-            .args(version.define());
+        let mut command = compiler_of(compiler, version);
+        command.arg("-Wl,--build-id=sha1");
         command
     };
     let compiler = build.compiler.unwrap_or(usual);
@@ -140,6 +127,68 @@ pub fn compile(
     }
     make(command, &program)?;
     Ok(program)
+}
+
+fn compiler_of(compiler: &str, version: Version) -> Command {
+    let mut command = Command::new(compiler);
+    command
+        .args(["-O2", "-g", "-D_GNU_SOURCE", "-Iparts"])
+        // The same program wherever the sources are.
+        .arg(format!(
+            "-ffile-prefix-map={}=/scenario",
+            fixture::folder().display()
+        ))
+        .args(version.define());
+    command
+}
+
+/// Builds the object files of one version of a fixture of several sources below `dir`, one section for each
+/// function and variable, and returns their folder.
+///
+/// # Errors
+///
+/// As [`compile`].
+pub fn compile_objects(
+    dir: &Path,
+    fixture: &Fixture,
+    version: Version,
+    build: Build<'_>,
+) -> Result<PathBuf> {
+    let out = dir.join(version.folder()).join("objects");
+    fs::create_dir_all(&out).with_context(|| format!("cannot create {}", out.display()))?;
+    let library = fixture.library.as_ref();
+    let library = library.map(|library| format!("parts/{}.c", library.name));
+    let serve = (!fixture.own_main).then(|| "parts/serve.c".to_owned());
+    let own = std::iter::once(fixture.source.clone());
+    for source in own.chain(serve).chain(library) {
+        let mut command = compiler_of(build.compiler.unwrap_or("cc"), version);
+        command
+            .args(["-ffunction-sections", "-fdata-sections"])
+            .args(&fixture.flags)
+            .args(build.flags)
+            .args(["-c", &source]);
+        let stem = Path::new(&source).file_stem().unwrap_or_default();
+        make(command, &out.join(stem).with_extension("o"))?;
+    }
+    Ok(out)
+}
+
+/// Links all object files of a folder to the program `out`.
+///
+/// # Errors
+///
+/// As [`compile`].
+pub fn link(objects: &Path, out: &Path, build: Build<'_>) -> Result<()> {
+    let mut command = Command::new(build.compiler.unwrap_or("cc"));
+    command.arg("-Wl,--build-id=sha1").args(build.flags);
+    let listed = fs::read_dir(objects)?.map(|entry| Ok(entry?.path()));
+    let mut listed = listed.collect::<Result<Vec<_>>>()?;
+    listed.sort();
+    tool({
+        command.args(listed).arg("-o").arg(out);
+        command
+    })?;
+    Ok(())
 }
 
 /// Builds `programs/NAME.c`, a program that takes part in a scenario but is never patched.
@@ -178,6 +227,7 @@ fn package_of(tool: &OsStr) -> Option<&'static str> {
     Some(match tool.to_str()? {
         "cc" | "gcc" => "sudo apt-get install -y gcc libc6-dev",
         "g++" => "sudo apt-get install -y g++",
+        "clang" => "sudo apt-get install -y clang",
         "musl-gcc" => "sudo apt-get install -y musl-tools",
         "as" | "ld" | "objcopy" | "strip" | "nm" | "readelf" => "sudo apt-get install -y binutils",
         "rustc" => "curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y",

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use crate::compile::{Build, Version, compile};
+use crate::compile::{Build, Version, compile, compile_objects, link};
 use crate::fixture::Fixture;
 use crate::invivo;
 use crate::target::Target;
@@ -31,6 +31,26 @@ impl Pair {
         let fixture = Fixture::load(source)?;
         let base = compile(dir, &fixture, Version::Base, build)?;
         let fixed = compile(dir, &fixture, Version::Fixed, build)?;
+        Ok(Self {
+            fixture,
+            base,
+            fixed,
+            dir: dir.to_owned(),
+        })
+    }
+
+    /// Builds the object files of both versions of a fixture, and links those of the base: `fixed` is the
+    /// folder of the fixed ones.
+    ///
+    /// # Errors
+    ///
+    /// As [`Pair::build`].
+    pub fn of_objects(dir: &Path, source: &str, build: Build<'_>) -> Result<Self> {
+        let fixture = Fixture::load(source)?;
+        let objects = compile_objects(dir, &fixture, Version::Base, build)?;
+        let fixed = compile_objects(dir, &fixture, Version::Fixed, build)?;
+        let base = dir.join(Version::Base.folder()).join(&fixture.name);
+        link(&objects, &base, build)?;
         Ok(Self {
             fixture,
             base,

@@ -10,7 +10,7 @@ use super::images::{Judged, Pair};
 use super::xen::SpliceName;
 
 /// What says something about two builds, where a trace needs none.
-const NOT_TRACED: [&str; 19] = [
+const NOT_TRACED: [&str; 20] = [
     "base",
     "fixed",
     "base_debug",
@@ -28,6 +28,7 @@ const NOT_TRACED: [&str; 19] = [
     "functions_list",
     "object",
     "splice",
+    "program",
     "label",
     "callout",
 ];
@@ -118,6 +119,10 @@ pub(crate) struct Build {
     /// patching; may be given several times. LLVM's linker leaves that out of PDB files.
     #[arg(long, value_name = "FILE")]
     pub(crate) object: Vec<PathBuf>,
+    /// For object files: the program that was linked of the base's and others, and that runs. Its
+    /// code is held against the base's object files, and the patch is for it.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["xen", "splice"])]
+    pub(crate) program: Option<PathBuf>,
     /// For --format livepatch and --trace: the xen-syms of the hypervisor that runs, or for the
     /// former its .map file. With it, the base's functions are held against the hypervisor's
     /// code, and what is static in a file is found.

@@ -2,15 +2,17 @@
 
 use invivo_compare::{Comparison, Finding, Phases};
 use invivo_format::elf;
+use invivo_image::Image;
 use invivo_patch::{Options, Refused};
 use schemars::JsonSchema;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
-use crate::arguments::{Build, Format};
+use crate::arguments::{Build, Format, Pair};
 use crate::commands::{cold, final_image, livepatch, trace, windows};
+use crate::debug_files::Search;
 use crate::failure::{Failure, REFUSED, USAGE};
-use crate::images::load_pair;
+use crate::images::{load, load_pair};
 use crate::output::Output;
 use crate::patch_file::store;
 use crate::timing;
@@ -104,19 +106,18 @@ pub(crate) fn run(build: &Build, output: &Output) -> Result<u8, Failure> {
             .unwrap_or_else(|| "patch".to_owned()),
         labels: build.label.clone(),
         creator: format!("invivo {}", env!("CARGO_PKG_VERSION")),
-        file_name: file_name(&pair.base),
+        file_name: file_name(build.program.as_deref().unwrap_or(&pair.base)),
         sequence: build.sequence,
         callouts: build.callout.clone(),
     };
     if build.format == Format::Livepatch {
         return livepatch::run(build, &comparison, &options, output);
     }
-    if base.is_of_objects() {
-        let text = "object files have no addresses, so processes cannot be patched with them";
-        return Err(Failure::new(USAGE, text)
-            .hint("link both builds and give the programs; for Xen say --format livepatch"));
-    }
-    let verdict = Verdict::of(&comparison, &options);
+    let program = program(build, pair, base.is_of_objects(), is_final)?;
+    let verdict = match &program {
+        Some(program) => Verdict::in_program(&comparison, &options, program),
+        None => Verdict::of(&comparison, &options),
+    };
     let patch = match verdict.patch {
         Ok(patch) => Some(patch),
         // What is started from it is fixed all the same.
@@ -184,6 +185,41 @@ pub(crate) fn run(build: &Build, output: &Output) -> Result<u8, Failure> {
         super::diff::print_findings(&built.findings);
     })?;
     Ok(0)
+}
+
+/// The program that the base's object files were linked into, if object files are given.
+fn program(
+    build: &Build,
+    pair: &Pair,
+    of_objects: bool,
+    is_final: bool,
+) -> Result<Option<Image>, Failure> {
+    match &build.program {
+        None if of_objects => {
+            let text = "object files have no addresses, so processes cannot be patched with them";
+            Err(Failure::new(USAGE, text).hint(
+                "give the program that was linked of them and runs: --program FILE; for Xen say \
+                 --format livepatch",
+            ))
+        }
+        Some(_) if !of_objects => {
+            let text = "the program is given with object files";
+            Err(Failure::new(USAGE, text)
+                .hint("leave --program out: the first of the two builds is the program"))
+        }
+        Some(_) if is_final => {
+            let text = "what starts next is made of the fixed build, linked";
+            Err(Failure::new(USAGE, text).hint("link both builds and give the programs"))
+        }
+        None => Ok(None),
+        Some(program) => load(&Search {
+            program,
+            given: pair.base_debug.as_deref(),
+            option: "--base-debug",
+            folders: &pair.debug_directory,
+        })
+        .map(Some),
+    }
 }
 
 pub(super) fn refused(error: &Refused, output: &Output) -> Result<u8, Failure> {
