@@ -15,6 +15,7 @@ mod live;
 mod load;
 mod mutate;
 mod paint;
+mod payloads;
 mod process;
 mod street;
 mod tally;

@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail};
 use crate::invivo::Invivo;
 use crate::tally::Tally;
 use crate::workspace::Workspace;
-use crate::{corpus, install, live, mutate, process, torture, wild, xen};
+use crate::{corpus, install, live, mutate, payloads, process, torture, wild, xen};
 
 const LIMIT: Duration = Duration::from_secs(1800);
 
@@ -46,21 +46,23 @@ pub(crate) fn everything(workspace: &Workspace) -> Tally {
     part("invivo", Invivo::build(workspace).map(|_| Tally::default()));
     part("corpus", corpus::build(workspace, live::TESTED).map(none));
 
+    part("payloads", payloads::collect(workspace).map(none));
     let mut cargo = workspace.cargo();
     cargo
         .args(["test", "--workspace", "--no-fail-fast"])
         .env("INVIVO_LIVE_PROGRAMS", workspace.live_programs())
         .env("INVIVO", workspace.invivo());
     part("tests", counted(&mut cargo));
-    if nix::unistd::geteuid().is_root() {
-        println!("\nthe live scenarios again, as an ordinary user");
-        part("ordinary user", ordinary::run(workspace));
-    }
     let checked = |passed| {
         let mut one = Tally::default();
         one.check(passed);
         one
     };
+    part("payloads", payloads::send(workspace).map(checked));
+    if nix::unistd::geteuid().is_root() {
+        println!("\nthe live scenarios again, as an ordinary user");
+        part("ordinary user", ordinary::run(workspace));
+    }
     part(
         "mutations",
         mutate::run(workspace, mutate::FEW).map(checked),

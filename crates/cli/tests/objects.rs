@@ -1,5 +1,7 @@
 //! Object files on the command line.
 
+#[path = "../../format/tests/payload/kept.rs"]
+mod kept;
 mod program;
 
 use std::path::{Path, PathBuf};
@@ -115,7 +117,11 @@ fn a_payload_is_built_by_names_alone_in_less_than_a_second_and_200_megabytes() {
     assert_eq!(said["functions"][0], "count");
     let again = payload("again", &["--format", "livepatch", "--depends", id]);
     assert_eq!(again.code, 0, "{}", again.stderr);
-    let read = |name: &str| std::fs::read(folder.join(name)).expect("it was written");
+    let read = |name: &str| {
+        let file = std::fs::read(folder.join(name)).expect("it was written");
+        kept::keep(&file);
+        file
+    };
     assert_eq!(read("fix"), read("again"));
     // What depends on that one names it by its file.
     let next = payload(

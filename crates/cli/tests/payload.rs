@@ -5,6 +5,8 @@
 #[path = "../../format/tests/payload/example.rs"]
 mod example;
 mod golden;
+#[path = "../../format/tests/payload/kept.rs"]
+mod kept;
 mod program;
 
 use std::path::{Path, PathBuf};
@@ -12,9 +14,10 @@ use std::path::{Path, PathBuf};
 use golden::compare;
 use invivo_format::livepatch::{
     Access, Contents, Expectation, Function, Hook, Moment, New, Old, Payload, Reference,
-    Relocation, RelocationKind, Section, Symbol, SymbolPlace, write,
+    Relocation, RelocationKind, Section, Symbol, SymbolPlace,
 };
 use invivo_image::BuildId;
+use kept::{keep, write};
 use program::run_in;
 use serde_json::Value;
 
@@ -86,6 +89,9 @@ fn folder(name: &str, files: &[(&str, &[u8])]) -> PathBuf {
     std::fs::create_dir_all(&folder).expect("a folder can be made");
     for (file, bytes) in files {
         std::fs::write(folder.join(file), bytes).expect("a file can be written");
+        if bytes.starts_with(b"\x7fELF") {
+            keep(bytes);
+        }
     }
     folder
 }

@@ -5,11 +5,12 @@ mod payload;
 
 use invivo_format::livepatch::{
     Access, Contents, Expectation, LISTED_ID, New, Old, Payload, Read, Rule, is_payload, read,
-    write, write_listed,
+    write_listed,
 };
 use invivo_image::BuildId;
 use object::read::{Object as _, ObjectSection as _, ObjectSymbol as _};
 use payload::example;
+use payload::kept::{keep, write};
 use proptest::prelude::*;
 
 fn file_of(payload: &Payload) -> Vec<u8> {
@@ -31,6 +32,7 @@ proptest! {
         *at.get_mut(&mut file) = value;
         let next = (at.index(file.len()) + 1) % file.len();
         file[next] = more;
+        keep(&file);
         if let Ok(found) = read(&file) {
             let written = write(&found.payload).expect("what is read can be written");
             prop_assert_eq!(read(&written.file).expect("again").payload, found.payload);
@@ -44,6 +46,7 @@ fn a_payload_can_have_a_text_of_its_own() {
     let text = |payload: &Payload| {
         let written = write_listed(payload).expect("the model is sound");
         assert_eq!(write_listed(payload).expect("again"), written);
+        keep(&written.file);
         let read = read(&written.file).expect("it was written").payload;
         let (own, others) = read.modinfo.split_last().expect("a text");
         assert_eq!(others, payload.modinfo);

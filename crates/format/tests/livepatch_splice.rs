@@ -1,11 +1,15 @@
 //! What leads to a function of a hypervisor, found in one of a few bytes.
 
+#[path = "payload/kept.rs"]
+mod kept;
+
 use invivo_format::livepatch::{
     Access, Contents, Expectation, Function, Hypervisor, Moment, New, Old, Payload, Redirection,
     Reference, Section, Splice, SpliceError, Spliced, StructureVersion, Symbol, SymbolPlace,
-    bypassed, read, redirections, splice, write,
+    bypassed, read, redirections, splice,
 };
 use invivo_image::BuildId;
+use kept::write;
 
 const TEXT: u64 = 0xffff_82d0_4020_0000;
 const CONSTANTS: u64 = TEXT + 0x1000;

@@ -46,6 +46,15 @@ impl Hypervisor {
         })
     }
 
+    /// One that was built by hand: a folder with `xen` and `xen-syms`.
+    #[must_use]
+    pub fn in_folder(name: &str, folder: &Path) -> Hypervisor {
+        Hypervisor {
+            version: name.to_owned(),
+            folder: folder.to_owned(),
+        }
+    }
+
     /// Both of them.
     ///
     /// # Errors

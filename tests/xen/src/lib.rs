@@ -21,7 +21,10 @@
 mod answer;
 mod archive;
 mod emulator;
+pub mod held;
 pub mod hypervisor;
+#[path = "../../../crates/format/tests/payload/kept.rs"]
+pub mod kept;
 pub mod linux;
 mod machine;
 pub mod payload;

@@ -8,6 +8,7 @@ use object::{Object, ObjectSymbol};
 
 use crate::Hypervisor;
 use crate::hypervisor::run;
+use crate::kept::keep;
 
 /// Compiles a file of `programs` into a payload for the hypervisor with a build id, which is to be
 /// applied on top of what has the build id `depends`.
@@ -43,7 +44,9 @@ pub fn compile(program: &str, xen: &[u8], depends: &[u8], words: &[&str]) -> Res
     let mut linker = Command::new("ld");
     linker.args(["-r", "--build-id=sha1", "-o"]);
     run(linker.arg(&payload).arg(&object))?;
-    Ok(std::fs::read(payload)?)
+    let payload = std::fs::read(payload)?;
+    keep(&payload);
+    Ok(payload)
 }
 
 /// A payload that makes `xen_extra_version` return `text`.

@@ -11,6 +11,7 @@ use tempfile::TempDir;
 
 use crate::Hypervisor;
 use crate::hypervisor::run;
+use crate::kept::keep;
 use crate::linux::built;
 
 /// A copy of the source that a hypervisor was made of.
@@ -121,6 +122,7 @@ impl Source {
         }
         run(&mut build)?;
         run(&mut check)?;
+        keep(&fs::read(&payload)?);
         Ok(payload)
     }
 

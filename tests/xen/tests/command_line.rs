@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use object::{Object, ObjectSection};
 use verbs::{COMMON, common_verbs_say, counting, is_error, says};
 use xen_tests::Hypervisor;
+use xen_tests::kept::keep;
 use xen_tests::linux::Linux;
 use xen_tests::payload::tagged;
 
@@ -30,6 +31,8 @@ fn people_drive_xen_with_invivo() -> Result<()> {
     let text = fix.windows(6).position(|bytes| bytes == b"fixed\0");
     other[text.context("the text is in the payload")?] = b'F';
     let harmful = without_alignment(&fix)?;
+    keep(&other);
+    keep(&harmful);
     let next = tagged(&xen, "next", None, &[])?;
     let foreign = tagged(&Hypervisor::get("4.17")?, "foreign", None, &[])?;
     let steps = [

@@ -4,11 +4,10 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use invivo_compare::{Comparison, Finding, Rule};
-use invivo_format::livepatch::{
-    Bound, Hypervisor as Known, StructureVersion, Written, bind, write,
-};
+use invivo_format::livepatch::{Bound, Hypervisor as Known, StructureVersion, Written, bind};
 use invivo_image::{BuildId, Image, ObjectFile};
 use invivo_patch::{Options, Refused, plan};
+use xen_tests::kept::write;
 use xen_tests::payload::compile_object;
 use xen_tests::{Answer, End, Hypervisor, Machine, Script};
 

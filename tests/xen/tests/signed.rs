@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use anyhow::{Result, ensure};
+use xen_tests::kept::keep;
 use xen_tests::linux::built;
 use xen_tests::payload::tagged;
 use xen_tests::{Answer, Hypervisor, Machine, Script};
@@ -91,8 +92,10 @@ fn a_signed_payload_is_known_and_taken() -> Result<()> {
             "the certificate's",
         )?;
         let signed = std::fs::read(folder.join("signed"))?;
+        keep(&signed);
         let mut changed = signed.clone();
         changed[payload.len() / 2] ^= 1;
+        keep(&changed);
         std::fs::write(folder.join("signed"), changed)?;
         told(
             "verify signed --cert vendor.pem",

@@ -3,8 +3,9 @@
 use anyhow::{Context, Result, bail};
 use invivo_format::livepatch::{
     Expectation, Finding, Hypervisor as Symbols, New, Options, Payload, Rule, Splice, Spliced,
-    XenVersion, bypassed, predict, read, redirections, splice, write,
+    XenVersion, bypassed, predict, read, redirections, splice,
 };
+use xen_tests::kept::write;
 use xen_tests::payload::{compile, size_of, tagged};
 use xen_tests::{Answer, End, Errno, Hypervisor, Machine, Run, Script, State};
 

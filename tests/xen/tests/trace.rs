@@ -1,7 +1,8 @@
 //! Payloads that count, on real hypervisors.
 
 use anyhow::{Context, Result};
-use invivo_format::livepatch::{Hypervisor as Symbols, trace, write};
+use invivo_format::livepatch::{Hypervisor as Symbols, trace};
+use xen_tests::kept::write;
 use xen_tests::payload::tagged;
 use xen_tests::{Answer, End, Hypervisor, Machine, Script};
 

@@ -1,4 +1,5 @@
-//! What the tests with Xen take, from nothing, and what a payload of one file of Xen's source takes.
+//! What the tests with Xen take, from nothing, with those that write payloads and the sending of all that they
+//! wrote, and what a payload of one file of Xen's source takes.
 
 use std::time::{Duration, Instant};
 
@@ -6,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::promise::{Amount, Promises};
 use crate::workspace::Workspace;
-use crate::{paint, process, xen};
+use crate::{paint, payloads, process, xen};
 
 const LIMIT: Duration = Duration::from_secs(1800);
 
@@ -15,13 +16,21 @@ pub(crate) fn run(workspace: &Workspace, promises: &mut Promises) -> Result<()> 
     println!("\n{}", paint::bold("Tests on hypervisors"));
     let mut tests = workspace.cargo();
     tests.args(["test", "--quiet", "--package", "xen-tests"]);
+    let writers = || {
+        let mut writers = workspace.cargo();
+        writers.args(["test", "--quiet", "--package", "invivo-format"]);
+        writers.args(["--package", "invivo-cli", "--test", "livepatch_*"]);
+        writers.args(["--test", "payload", "--test", "objects"]);
+        writers
+    };
     let mut compile = workspace.cargo();
     compile.args(["test", "--quiet", "--package", "xen-tests", "--no-run"]);
-    ensure!(
-        process::succeeds(&mut compile, LIMIT)?,
-        "the tests do not compile"
-    );
+    for compile in [&mut compile, writers().arg("--no-run")] {
+        let compiled = process::succeeds(compile, LIMIT)?;
+        ensure!(compiled, "the tests do not compile");
+    }
     workspace.fresh_folder("xen")?;
+    payloads::collect(workspace)?;
     let before = used()?;
     let begun = Instant::now();
     xen::fetch(workspace)?;
@@ -29,7 +38,13 @@ pub(crate) fn run(workspace: &Workspace, promises: &mut Promises) -> Result<()> 
         .args(["--", "--nocapture"])
         .env("INVIVO", workspace.invivo());
     let said = process::capture(&mut tests, LIMIT)?;
+    let written = process::succeeds(&mut writers(), LIMIT)?;
+    let sent = payloads::send(workspace)?;
     let whole = begun.elapsed();
+    ensure!(
+        written && sent,
+        "a test that writes payloads failed, or a payload"
+    );
     ensure!(
         said.status.success(),
         "a test failed\n{}{}",

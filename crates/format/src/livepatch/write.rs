@@ -77,6 +77,7 @@ pub fn write(payload: &Payload) -> Result<Written, LivepatchError> {
 ///
 /// # Errors
 /// As for [`write()`].
+#[expect(clippy::disallowed_methods, reason = "this is no test")]
 pub fn write_listed(payload: &Payload) -> Result<Written, LivepatchError> {
     let plain = write(payload)?;
     let mut listed = payload.clone();

@@ -2,6 +2,7 @@
 
 mod drawn;
 mod example;
+pub(crate) mod kept;
 
 use invivo_format::livepatch::Payload;
 use invivo_image::BuildId;

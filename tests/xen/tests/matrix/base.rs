@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use invivo_format::livepatch::{
-    Function, Hypervisor, Known, New, Old, Payload, Reference, Rule, XenVersion, write,
+    Function, Hypervisor, Known, New, Old, Payload, Reference, Rule, Written, XenVersion, write,
 };
 use invivo_image::BuildId;
 
@@ -119,6 +119,12 @@ impl Case {
     }
 }
 
+/// What each test here sends to a hypervisor, or keeps.
+#[expect(clippy::disallowed_methods, reason = "it is sent or kept")]
+pub(crate) fn written(payload: &Payload) -> Written {
+    write(payload).expect("the model is sound")
+}
+
 pub(crate) fn file(payload: &Payload) -> Vec<u8> {
-    write(payload).expect("the model is sound").file
+    written(payload).file
 }

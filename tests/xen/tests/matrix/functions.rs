@@ -1,8 +1,8 @@
 //! What is replaced, hooks, build ids, special sections: X14, X25–X41.
 
-use invivo_format::livepatch::{Moment, Rule, has_endbr, write};
+use invivo_format::livepatch::{Moment, Rule, has_endbr};
 
-use crate::base::{Case, QUIET, Xen};
+use crate::base::{Case, QUIET, Xen, file, written};
 use crate::draft::{Draft, RELA};
 
 const FUNCS: &str = ".livepatch.funcs";
@@ -225,13 +225,13 @@ fn notes(xen: &Xen, cases: &mut Vec<Case>) {
     cases.push(xen.spoil("wrong_depends", Rule::X44, |draft| {
         draft.part(".livepatch.depends").bytes[16] ^= 1;
     }));
-    let first = write(&xen.payload()).expect("sound");
+    let first = written(&xen.payload());
     cases.push(Case::new("dup_buildid", Rule::X38, first.file.clone()).after(first.file.clone()));
     let next = |depends| {
         let mut payload = xen.payload();
         payload.depends = depends;
         payload.modinfo.push("second".to_owned());
-        write(&payload).expect("sound").file
+        file(&payload)
     };
     cases.push(Case::new("stacked", None, next(first.id)).after(first.file.clone()));
     cases.push(Case::new("stacked_wrongly", Rule::X44, next(xen.id.clone())).after(first.file));

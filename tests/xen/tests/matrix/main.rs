@@ -18,8 +18,10 @@ mod symbols;
 use std::collections::BTreeSet;
 
 use anyhow::Result;
-use invivo_format::livepatch::{Effect, Finding, Loaded, Options, Prediction, Rule, predict, read};
-use xen_tests::{Answer, End, Hypervisor, Machine, Run, Script, Step};
+use invivo_format::livepatch::{Loaded, Options, Prediction, Rule, predict, read};
+use xen_tests::held::{self, Held, errno_of};
+use xen_tests::kept::keep;
+use xen_tests::{End, Hypervisor, Machine, Script};
 
 use base::{Case, Xen};
 use harm::Seen;
@@ -55,144 +57,32 @@ fn predicted(xen: &Xen, case: &Case) -> Prediction {
     predict_after(&loaded, &case.file)
 }
 
-/// What is asked of the hypervisor for one case, and at which steps.
-struct Steps {
-    upload: Step,
-    replace: Option<Step>,
-    apply: Step,
-    again: Option<Step>,
-}
-
-fn ask(script: &mut Script, number: usize, case: &Case, prediction: &Prediction) -> Steps {
-    let breaks = |rule| {
-        prediction
-            .findings
-            .iter()
-            .any(|finding| finding.rule == rule)
-    };
-    let name = format!("case{number}");
-    for (below, file) in case.before.iter().enumerate() {
-        script.upload(&format!("below{below}"), file);
-        script.apply(&format!("below{below}"));
+fn held(xen: &Xen, case: &Case) -> Held {
+    Held {
+        name: case.name.clone(),
+        file: case.file.clone(),
+        before: case.before.clone(),
+        prediction: predicted(xen, case),
     }
-    let upload = upload(script, &name, &case.file);
-    let replace = breaks(Rule::X48).then(|| script.replace(&name));
-    let apply = script.apply(&name);
-    script.revert(&name);
-    let again = breaks(Rule::X43).then(|| script.apply(&name));
-    script.unload(&name);
-    for below in 0..case.before.len() {
-        script.revert(&format!("below{below}"));
-        script.unload(&format!("below{below}"));
-    }
-    Steps {
-        upload,
-        replace,
-        apply,
-        again,
-    }
-}
-
-/// Uploads the file. Our own code does not ask for a size that no Xen takes, so that is asked for
-/// field by field.
-fn upload(script: &mut Script, name: &str, file: &[u8]) -> Step {
-    if (1..=2 << 20).contains(&file.len()) {
-        return script.upload(name, file);
-    }
-    let mut argument = [0; 136];
-    let mut put =
-        |at: usize, value: u64| argument[at..at + 8].copy_from_slice(&value.to_le_bytes());
-    // The call, its interface version; upload; the name's and the payload's size.
-    put(0, 27 | 0x15 << 32);
-    put(24, name.len() as u64 + 1);
-    put(32, file.len() as u64);
-    script.raw(&argument, format!("{name}\0").as_bytes(), file)
-}
-
-/// The errno of an answer; 0 if it was done.
-fn errno(answer: &Answer) -> i32 {
-    match answer {
-        Answer::Number(number) => i32::try_from(-number).unwrap_or(i32::MAX),
-        Answer::Done { .. } => 0,
-        // An answer that no prediction has.
-        other => other.errno().map_or(i32::MAX, |errno| errno.0),
-    }
-}
-
-/// The difference between what was predicted and what came, in words.
-fn compare(case: &Case, prediction: &Prediction, run: &Run, steps: &Steps) -> Vec<String> {
-    let mut wrong = Vec::new();
-    let mut same = |what: &str, step: Step, expected: Option<Effect>| {
-        let came = run.get(step).map(errno);
-        let expected = expected.and_then(Effect::errno);
-        if came != Some(expected.map_or(0, |errno| errno.number())) {
-            let answer = run.get(step);
-            wrong.push(format!(
-                "{}: {what} is {answer:?}, expected {expected:?}: {:?}",
-                case.name, prediction.findings
-            ));
-        }
-    };
-    let of = |rule: Rule| Some(rule.effect(prediction.version));
-    let upload = prediction.upload();
-    same("upload", steps.upload, upload.map(|(_, effect)| effect));
-    if upload.is_none() {
-        same(
-            "apply",
-            steps.apply,
-            prediction.apply().map(|(_, effect)| effect),
-        );
-        if let Some(replace) = steps.replace {
-            same("replace", replace, of(Rule::X48));
-        }
-        if let Some(again) = steps.again.filter(|_| prediction.apply().is_none()) {
-            same("apply again", again, of(Rule::X43));
-        }
-    }
-    let first = prediction.findings.first().map(|finding| finding.rule);
-    if first != case.rule {
-        wrong.push(format!(
-            "{}: the first rule is {first:?}, not {:?}: {:?}",
-            case.name, case.rule, prediction.findings
-        ));
-    }
-    wrong
 }
 
 /// Has a hypervisor answer to all cases in one run, and holds the answers against the predictions.
-fn hold(files: &Hypervisor, xen: &Xen, cases: &[Case]) -> Result<()> {
-    let mut script = Script::new();
-    let mut asked = Vec::new();
-    for (number, case) in cases.iter().enumerate() {
-        let prediction = predicted(xen, case);
-        let steps = ask(&mut script, number, case, &prediction);
-        asked.push((case, prediction, steps));
-    }
-    let run = Machine::of(files).run(&script)?;
-    let (version, count, took) = (&files.version, cases.len(), run.took);
-    if run.end != End::Finished {
-        let done = |steps: &&(_, _, Steps)| run.get(steps.2.apply).is_some();
-        let last = asked.iter().find(|steps| !done(steps));
-        let last = last.map(|(case, prediction, _)| (&case.name, &prediction.findings));
-        let log: Vec<&str> = run.log.lines().rev().take(30).collect();
-        unreachable!(
-            "Xen {version} with {last:?}: {:?}\n{}",
-            run.end,
-            log.join("\n")
-        );
-    }
-    let wrong = asked
-        .iter()
-        .flat_map(|(case, prediction, steps)| compare(case, prediction, &run, steps));
-    let wrong: Vec<String> = wrong.collect();
-    println!("Xen {version}: {count} payloads in {took:?}");
-    assert!(
-        wrong.is_empty(),
-        "Xen {version}: {} wrong\n{}",
-        wrong.len(),
-        wrong.join("\n")
-    );
+fn hold(files: &Hypervisor, all: &[Held]) -> Result<()> {
+    let (version, wrong) = (&files.version, held::hold(files, all)?);
+    let (count, wrong) = (wrong.len(), wrong.join("\n"));
+    assert_eq!(count, 0, "Xen {version}:\n{wrong}");
     Ok(())
+}
+
+/// Those of them that are not expected to do harm, of which there are so many. The others are kept, and
+/// are sent last of all.
+fn harmless(xen: &Xen, cases: &[Case], at_least: usize) -> Vec<Held> {
+    let all = cases.iter().map(|case| held(xen, case));
+    let (harmful, harmless): (Vec<Held>, _) = all.partition(Held::harms);
+    harmful.iter().for_each(|held| keep(&held.file));
+    let count = harmless.len();
+    assert!(count >= at_least, "{count}");
+    harmless
 }
 
 #[test]
@@ -210,7 +100,13 @@ fn predictions_are_what_the_hypervisor_answers() -> Result<()> {
             .chain(harm.filter(is_refused))
             .collect();
         assert!(cases.len() >= 280, "{}", cases.len());
-        hold(&files, &xen, &cases)?;
+        for case in &cases {
+            let found = predicted(&xen, case).findings;
+            let first = found.first().map(|finding| finding.rule);
+            assert_eq!(first, case.rule, "{}: {found:?}", case.name);
+        }
+        let all: Vec<Held> = cases.iter().map(|case| held(&xen, case)).collect();
+        hold(&files, &all)?;
     }
     Ok(())
 }
@@ -220,19 +116,7 @@ fn predictions_are_what_the_hypervisor_answers() -> Result<()> {
 fn predictions_hold_for_changes_that_nobody_chose() -> Result<()> {
     for files in Hypervisor::all()? {
         let xen = Xen::new(&files)?;
-        let cases = chance::cases(&xen);
-        let harmless = cases.into_iter().filter_map(|mut case| {
-            let prediction = predicted(&xen, &case);
-            let harms = |finding: &Finding| {
-                let effect = finding.rule.effect(xen.version);
-                effect.errno().is_none()
-            };
-            case.rule = prediction.findings.first().map(|finding| finding.rule);
-            (!prediction.findings.iter().any(harms)).then_some(case)
-        });
-        let harmless: Vec<Case> = harmless.collect();
-        assert!(harmless.len() >= 150, "{}", harmless.len());
-        hold(&files, &xen, &harmless)?;
+        hold(&files, &harmless(&xen, &chance::cases(&xen), 150))?;
     }
     Ok(())
 }
@@ -242,20 +126,12 @@ fn predictions_hold_for_changes_that_nobody_chose() -> Result<()> {
 fn predictions_hold_for_payloads_that_were_drawn() -> Result<()> {
     for files in Hypervisor::all()? {
         let xen = Xen::new(&files)?;
-        let harms = |finding: &Finding| finding.rule.effect(xen.version).errno().is_none();
-        let drawn = arbitrary::cases(&xen).into_iter().filter_map(|mut case| {
-            let prediction = predicted(&xen, &case);
-            case.rule = prediction.findings.first().map(|finding| finding.rule);
-            (!prediction.findings.iter().any(harms)).then_some(case)
-        });
-        let drawn: Vec<Case> = drawn.collect();
-        let is_live = |case: &&Case| {
-            let prediction = predicted(&xen, case);
-            prediction.upload().is_none() && prediction.apply().is_none()
-        };
-        let (count, live) = (drawn.len(), drawn.iter().filter(is_live).count());
-        assert!(count >= 120 && live >= 50, "{live} of {count}");
-        hold(&files, &xen, &drawn)?;
+        let drawn = harmless(&xen, &arbitrary::cases(&xen), 120);
+        let is_live =
+            |held: &&Held| held.prediction.upload().is_none() && held.prediction.apply().is_none();
+        let live = drawn.iter().filter(is_live).count();
+        assert!(live >= 50, "{live} of {}", drawn.len());
+        hold(&files, &drawn)?;
     }
     Ok(())
 }
@@ -287,6 +163,7 @@ fn what_harms_the_hypervisor_is_refused() -> Result<()> {
             let first = prediction.findings.first().map(|finding| finding.rule);
             assert_eq!(first, case.rule, "{}: {:?}", case.name, prediction.findings);
             assert!(!prediction.is_sound(), "{}", case.name);
+            keep(&case.file);
         }
         for name in harm::sample(&files.version) {
             let found = cases.iter().find(|(case, _)| case.name == *name);
@@ -311,7 +188,7 @@ fn shown(files: &Hypervisor, case: &Case, seen: Seen) -> Result<()> {
     let run = Machine::of(files).limit(LIMIT).run(&script)?;
     let name = format!("Xen {}: {}: {:?}", files.version, case.name, run.answers);
     assert_ne!(run.end, End::Finished, "{name}");
-    let is_done = |step| run.get(step).is_some_and(|answer| errno(answer) == 0);
+    let is_done = |step| run.get(step).is_some_and(|answer| errno_of(answer) == 0);
     let done = [upload, apply].map(is_done);
     let expected = match seen {
         Seen::Upload => [false, false],

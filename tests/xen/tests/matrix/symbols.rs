@@ -1,8 +1,8 @@
 //! Symbols and relocations: X17–X24, X42.
 
-use invivo_format::livepatch::{Rule, Symbol, SymbolPlace, Written, write};
+use invivo_format::livepatch::{Rule, Symbol, SymbolPlace, Written};
 
-use crate::base::{Case, Xen};
+use crate::base::{Case, Xen, written};
 use crate::draft::{Draft, PROGBITS, Part, REL, RELA};
 
 const STATIC: &str = "common/keyhandler.c#key_table";
@@ -98,7 +98,7 @@ fn names(xen: &Xen, cases: &mut Vec<Case>) {
             } else {
                 payload.mark_names(mark)
             }
-            write(&payload).expect("the model is sound")
+            written(&payload)
         };
         let first = make("one", xen.id.clone());
         let second = make("two", first.id.clone());
@@ -122,7 +122,7 @@ fn other_with_id(xen: &Xen, name: &str) -> Written {
             size: 1,
         },
     });
-    write(&payload).expect("the model is sound")
+    written(&payload)
 }
 
 /// The case on top of [`other`], which it names as what it depends on.

@@ -5,6 +5,7 @@ use std::process::Command;
 
 use anyhow::{Result, ensure};
 use xen_tests::Hypervisor;
+use xen_tests::kept::keep;
 use xen_tests::linux::{Ran, built};
 
 /// An error with that code, which says these words; nothing is on standard output.
@@ -35,7 +36,9 @@ pub(crate) fn counting(xen: &Hypervisor) -> Result<Vec<u8>> {
     for word in ["invivo.build/1", "\"do_xen_version\""] {
         ensure!(said.contains(word), "{word} is missing: {said}");
     }
-    Ok(std::fs::read(file)?)
+    let file = std::fs::read(file)?;
+    keep(&file);
+    Ok(file)
 }
 
 /// What is done with the verbs that patches of processes have, once nothing is loaded.
