@@ -18,18 +18,18 @@ use xen_tests::{Answer, End, Hypervisor, Machine, Script};
 /// Who has to have left payloads here, and how many at least: else something was not run, or keeps nothing.
 const WRITERS: &[(&str, usize)] = &[
     ("invivo-cli.objects", 2),
-    ("invivo-cli.payload", 6),
+    ("invivo-cli.payload", 5),
     ("invivo-format.livepatch_predict", 200),
     ("invivo-format.livepatch_round_trip", 400),
     ("invivo-format.livepatch_splice", 1),
-    ("xen-tests.command_line", 5),
-    ("xen-tests.lifecycle", 10),
-    ("xen-tests.matrix", 150),
-    ("xen-tests.objects", 6),
+    ("xen-tests.command_line", 3),
+    ("xen-tests.lifecycle", 6),
+    ("xen-tests.matrix", 100),
+    ("xen-tests.objects", 4),
     ("xen-tests.signed", 4),
-    ("xen-tests.source", 3),
-    ("xen-tests.splice", 8),
-    ("xen-tests.trace", 3),
+    ("xen-tests.source", 2),
+    ("xen-tests.splice", 4),
+    ("xen-tests.trace", 2),
 ];
 
 /// So many go into one run of a hypervisor.
