@@ -31,6 +31,7 @@ mod scan;
 mod source;
 mod tables;
 mod touched;
+mod twins;
 mod unowned;
 mod unwinding;
 mod usage;
@@ -108,7 +109,7 @@ impl<'a> Comparison<'a> {
     #[must_use]
     pub fn with(base: &'a Image, fixed: &'a Image, options: Options) -> Self {
         let mut phases = Phases::start(options.clock);
-        let (base_usage, fixed_usage) = rayon::join(|| Usage::of(base), || Usage::of(fixed));
+        let (base_usage, fixed_usage) = Usage::of_both(base, fixed);
         phases.end("index");
         let pairs = Pairs::of(base, fixed, &base_usage, &fixed_usage);
         let mut comparison = Comparison {

@@ -55,7 +55,7 @@ impl Unowned {
         originals.sort_by_key(|range| range.start);
         let mut dead: Vec<bool> = vec![true; originals.len()];
         let mut references = References::new();
-        let mut scan = Scan::default();
+        let mut scan = Scan::of_unowned();
         while let Some(range) = waiting.pop() {
             scan.read(image, &range);
             let direct = scan.references.iter().map(|to| to.reference.target);
@@ -110,7 +110,7 @@ pub(crate) fn references(image: &Image, dead: &[Range<LinkAddr>]) -> References 
         found.is_ok()
     };
     let pieces = pieces.filter(|piece| !is_dead(piece));
-    let (mut found, mut scan) = (References::new(), Scan::default());
+    let (mut found, mut scan) = (References::new(), Scan::of_unowned());
     pieces.for_each(|piece| {
         scan.read(image, &piece.range);
         found.extend(direct_in(&piece.range, &scan));

@@ -6,7 +6,7 @@
 //! simple, such as a table that code jumps through, is left to [`Meaning::differences`]; so
 //! is every pair that is not found equal here.
 
-use invivo_image::x86_64::ReferenceKind;
+use invivo_image::x86_64::{ReferenceKind, decode_first};
 use invivo_image::{Entity, EntityId, EntityKind, Image, LinkAddr, Place};
 
 use crate::meaning::{Meaning, Referred};
@@ -18,15 +18,15 @@ use crate::{Parts, annexes};
 /// whose length is known stands another one with that length.
 #[derive(Clone, Copy, Debug)]
 struct Outward {
-    /// Where the operand is in the function, and in the lower bits how long it is and what
-    /// table it may be the address of.
+    /// Where the operand is in the function, and in the lower bits where it is in its
+    /// instruction, how long it is, and what table it may be the address of.
     operand: u32,
     /// What it refers to, relative to the image; or how many entries the table has.
     target: u32,
 }
 
 /// A longer function has no outline.
-const LONGEST: u64 = 1 << 27;
+const LONGEST: u64 = 1 << 23;
 
 /// In the place of an operand's width: this is the length of a table.
 const LENGTH: u32 = 3;
@@ -45,7 +45,8 @@ impl Outward {
         let tables = u32::from(jumps && outgoing.may_be_table)
             | u32::from(outgoing.distances) << 1
             | u32::from(outgoing.address_only) << 2;
-        let operand = start << 5 | width << 3 | tables;
+        let offset = u32::from(reference.offset & 15);
+        let operand = start << 9 | offset << 5 | width << 3 | tables;
         let target = reference.target.checked_sub(image.base)?.try_into().ok()?;
         Some(Outward { operand, target })
     }
@@ -63,7 +64,12 @@ impl Outward {
     }
 
     fn start(self) -> usize {
-        (self.operand >> 5) as usize
+        (self.operand >> 9) as usize
+    }
+
+    /// Where its instruction begins.
+    fn instruction(self) -> usize {
+        self.start() - (self.operand >> 5 & 15) as usize
     }
 
     fn end(self) -> usize {
@@ -217,7 +223,10 @@ impl Meaning<'_, '_> {
                 && entries.is_some_and(|entries| {
                     self.same_table((base, from), (fixed, to), width, entries.target.into())
                 });
-            if !same_table && !self.same_target((base, from), (fixed, to), *x, tabled) {
+            if !same_table
+                && !self.same_target((base, from), (fixed, to), *x, tabled)
+                && (tabled || !self.same_read((a, code), (b, its), *x, (from, to)))
+            {
                 unproved.push((part, start as u64));
             }
         }
@@ -271,5 +280,39 @@ impl Meaning<'_, '_> {
             self.know(from, to);
         }
         same
+    }
+
+    /// True if two constants without a name, which are no tables, are the same as one
+    /// instruction reads them that is the same in both functions but for this reference.
+    fn same_read(
+        &self,
+        (a, code): (&Entity, &[u8]),
+        (b, its): (&Entity, &[u8]),
+        outward: Outward,
+        (from, to): (LinkAddr, LinkAddr),
+    ) -> bool {
+        let c = self.comparison();
+        let constants = match (c.base.place(from), c.fixed.place(to)) {
+            (Place::Constant(_), Place::Constant(_)) => true,
+            (Place::In(a, x), Place::In(b, y)) => x == y && self.is_unsized(a, b),
+            _ => false,
+        };
+        let line = |image, entity: &Entity, code: &[u8]| {
+            let start = outward.instruction();
+            let at = entity.addr.checked_add(start as u64)?;
+            decode_first(image, at, code.get(start..)?, 1).pop()
+        };
+        if !constants {
+            return false;
+        }
+        let (Some(one), Some(other)) = (line(c.base, a, code), line(c.fixed, b, its)) else {
+            return false;
+        };
+        let reader = |at, line| Referred {
+            at,
+            line: Some(line),
+            numbers: &[],
+        };
+        self.same(reader(from, &one), reader(to, &other)).is_ok()
     }
 }

@@ -2,8 +2,10 @@
 
 use std::ops::Range;
 
-use invivo_image::x86_64::{Line, Reference, ReferenceKind, Step, Traits, decode_first, walk};
+use invivo_image::x86_64::{self, Line, Reference, ReferenceKind, Step, Traits};
 use invivo_image::{Entity, Image, LinkAddr};
+
+mod repeat;
 
 use crate::constants::{guard, is_relative_table, table_targets};
 
@@ -28,7 +30,7 @@ pub(crate) struct Outgoing {
 /// What was found, kept from one function to the next for its room.
 #[derive(Debug, Default)]
 pub(crate) struct Scan {
-    /// All references, in order.
+    /// All references in order, without jumps of a function in itself.
     pub(crate) references: Vec<Outgoing>,
     /// What the tables of distances lead to, as far as their length is known.
     pub(crate) through_tables: Vec<LinkAddr>,
@@ -41,8 +43,17 @@ pub(crate) struct Scan {
     /// How many instructions there were.
     lines: usize,
     /// Where the last ones begin, each at its number modulo the length.
-    recent: [usize; BEFORE + 1],
+    recent: [usize; RECENT],
     loads: Vec<Load>,
+    keep_own: bool,
+    own: Range<LinkAddr>,
+    /// Where numbers are that are no addresses, and what they are if read with and without
+    /// their sign: those that may be addresses in the image that is compared with this one.
+    numbers: Vec<(usize, [u64; 2])>,
+    /// Numbers from the first to the second of these may be.
+    watched: Option<(LinkAddr, LinkAddr)>,
+    /// There may be more of them.
+    unknown: bool,
 }
 
 /// A `lea` that may load the address of a table of distances, or a jump through a table of
@@ -62,49 +73,85 @@ struct Load {
 const NEAR: usize = 15;
 /// How many before it say how long the table is.
 const BEFORE: usize = 8;
+/// More than that, and a power of two.
+const RECENT: usize = 16;
+
+/// What is looked at of an instruction that refers to nothing.
+const RARE: Traits = Traits::MOVSXD.with(Traits::THROUGH).with(Traits::DATA);
 
 impl Scan {
+    /// One for code that no function owns: where it jumps in itself is kept, too, since
+    /// something with a name may be there.
+    pub(crate) fn of_unowned() -> Self {
+        Scan {
+            keep_own: true,
+            ..Scan::default()
+        }
+    }
+
     /// Looks through the code of a range.
     pub(crate) fn read(&mut self, image: &Image, code: &Range<LinkAddr>) {
         self.references.clear();
         self.through_tables.clear();
         self.lines = 0;
         self.loads.clear();
+        self.own = code.clone();
+        self.numbers.clear();
+        self.unknown = false;
         let size = code.end.0.saturating_sub(code.start.0);
         let bytes = image.bytes(code.start, size).unwrap_or_default();
         (self.odd, self.jumps_through) = (bytes.is_empty(), false);
         let mut last = Traits::default();
-        walk(image, code.start, bytes, |step| {
+        x86_64::walk(image, code.start, bytes, |step| {
             if !step.skim.traits.has(Traits::PADDING) {
                 last = step.skim.traits;
             }
-            self.add(step);
+            self.add(step, bytes);
         });
         // A call at the end of a function does not return.
         self.odd |= self.lines == 0;
         self.runs_on = !last.has(Traits::ENDS.with(Traits::CALL));
-        for load in std::mem::take(&mut self.loads)
+        self.loads.retain(|load| load.used);
+        self.look_all(image, code.start, bytes);
+    }
+
+    /// Looks at what is loaded by code that is read or repeated.
+    fn look_all(&mut self, image: &Image, at: LinkAddr, bytes: &[u8]) {
+        let loads = std::mem::take(&mut self.loads);
+        loads
             .iter()
-            .filter(|load| load.used)
-        {
-            self.look(image, code.start, bytes, *load);
-        }
+            .for_each(|load| self.look(image, at, bytes, *load));
+        self.loads = loads;
     }
 
     #[inline]
-    fn add(&mut self, step: &Step) {
+    fn add(&mut self, step: &Step, bytes: &[u8]) {
         let traits = step.skim.traits;
         let line = self.lines;
         self.lines += 1;
-        self.recent[line % (BEFORE + 1)] = step.start;
-        if step.address.is_some() || step.immediate.is_some() {
+        self.recent[line % RECENT] = step.start;
+        if !step.numbers.is_empty() {
+            self.note_numbers(step, bytes);
+        }
+        let referring = step.address.is_some() || step.immediate.is_some();
+        if !referring && !traits.has(RARE) {
+            return;
+        }
+        // Where a function jumps in itself is as its bytes say.
+        if let (Some(to), true) = (step.address, traits.has(Traits::BRANCH)) {
+            if self.keep_own || !self.own.contains(&to.target) {
+                self.references.push(Outgoing::plain(step.start, to));
+            }
+            return;
+        }
+        if referring {
             let number = traits.has(Traits::MOV) && step.immediate.is_some();
             // `jmp [table+rax*8]`
             let jumps = traits.has(Traits::THROUGH) && traits.has(Traits::SCALED);
             if traits.has(Traits::LEA) || jumps {
                 self.loads.push(Load {
                     line,
-                    before: self.recent[line.saturating_sub(BEFORE) % (BEFORE + 1)],
+                    before: self.recent[line.saturating_sub(BEFORE) % RECENT],
                     reference: self.references.len(),
                     register: step.skim.register,
                     used: jumps,
@@ -112,16 +159,12 @@ impl Scan {
             }
             for reference in step.address.into_iter().chain(step.immediate) {
                 self.references.push(Outgoing {
-                    start: step.start,
-                    reference,
                     may_be_table: number || traits.has(Traits::LEA.with(Traits::SCALED)),
-                    distances: false,
-                    entries: None,
                     address_only: traits.has(Traits::LEA),
+                    ..Outgoing::plain(step.start, reference)
                 });
             }
         }
-        const RARE: Traits = Traits::MOVSXD.with(Traits::THROUGH).with(Traits::DATA);
         if traits.has(RARE) {
             self.odd |= traits.has(Traits::DATA);
             self.jumps_through |= traits.has(Traits::THROUGH);
@@ -141,7 +184,7 @@ impl Scan {
             return;
         };
         let count = load.line - first + NEAR + 1;
-        let lines: Vec<Line> = decode_first(image, at, &bytes[load.before..], count);
+        let lines: Vec<Line> = x86_64::decode_first(image, at, &bytes[load.before..], count);
         let index = load.line - first;
         let found = &mut self.references[load.reference];
         let distances = is_relative_table(image, &lines, index);
@@ -157,6 +200,18 @@ impl Scan {
 }
 
 impl Outgoing {
+    /// One that loads no address.
+    fn plain(start: usize, reference: Reference) -> Self {
+        Outgoing {
+            start,
+            reference,
+            may_be_table: false,
+            distances: false,
+            entries: None,
+            address_only: false,
+        }
+    }
+
     /// True if it leads out of `entity` or tells somebody where that is.
     pub(crate) fn leaves(&self, entity: &Entity) -> bool {
         let to = &self.reference;

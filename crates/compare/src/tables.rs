@@ -68,7 +68,7 @@ pub(crate) fn leads_into(image: &Image, parts: &Parts, at: LinkAddr) -> bool {
     };
     let distance = image.bytes(at, 4).and_then(<[u8]>::first_chunk);
     let near = distance.and_then(|bytes| at.checked_offset(i32::from_le_bytes(*bytes).into()));
-    let far = match image.slots.get(&at) {
+    let far = || match image.slots.get(&at) {
         Some(Slot::Pointer(to)) => Some(*to),
         Some(_) => None,
         None => {
@@ -76,5 +76,5 @@ pub(crate) fn leads_into(image: &Image, parts: &Parts, at: LinkAddr) -> bool {
             word.map(|bytes| LinkAddr(u64::from_le_bytes(*bytes)))
         }
     };
-    near.is_some_and(inside) || far.is_some_and(inside)
+    near.is_some_and(inside) || far().is_some_and(inside)
 }

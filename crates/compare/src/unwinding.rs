@@ -146,8 +146,7 @@ impl Meaning<'_, '_> {
 
 /// The instructions of a frame description as they stand, those of its common entry first.
 fn instructions<'a>(image: &'a Image, fde: &Fde) -> Option<(&'a [u8], &'a [u8])> {
-    let section = image.section_named(".eh_frame")?;
-    let bytes = |range: &Range<usize>| image.section_bytes(section).get(range.clone());
+    let bytes = |range| image.unwind.instructions(image, range);
     let common = bytes(&image.unwind.cies[fde.cie].instructions)?;
     Some((common, bytes(&fde.instructions)?))
 }

@@ -6,13 +6,16 @@ use std::ops::Range;
 
 use foldhash::{HashMap, HashMapExt, HashSet};
 use invivo_image::x86_64::walk;
-use invivo_image::{Entity, EntityId, EntityKind, Image, Link, LinkAddr, Place, SectionKind, Slot};
+use invivo_image::{
+    AddressIndex, Entity, EntityId, EntityKind, Image, Link, LinkAddr, Place, SectionKind, Slot,
+};
 use rayon::prelude::*;
 
 use crate::lists::Lists;
 use crate::originals::{self, Unowned};
 use crate::outline::{OutlineIndex, Outlines};
 use crate::scan::Scan;
+use crate::twins;
 
 /// One function's reference to an entity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,6 +38,7 @@ pub struct Usage {
     /// Every address that anything refers to, in order: an unnamed constant
     /// ends where the next one begins.
     pub boundaries: Vec<LinkAddr>,
+    boundary_index: AddressIndex,
     /// Functions that run into what follows them.
     pub(crate) runs_on: BTreeSet<EntityId>,
     /// Code without a symbol that nothing leads to, in order.
@@ -47,24 +51,60 @@ impl Usage {
     /// Collects the references of `image`.
     #[must_use]
     pub fn of(image: &Image) -> Usage {
-        const TOGETHER: usize = 256;
-        let functions: Vec<_> = image
-            .entity_ids()
-            .filter(|(_, entity)| entity.kind != EntityKind::Object && entity.size > 0)
-            .collect();
-        let read = |functions: &[(EntityId, &Entity)]| {
-            let (mut found, mut scan) = (Found::default(), Scan::default());
-            for function in functions {
-                found.add(image, *function, &mut scan);
-            }
-            found.references.sort_unstable();
-            found.references.dedup();
-            // Room that is left over in a thousand groups is more than what they hold.
-            found.references.shrink_to_fit();
-            found.outlines.shrink_to_fit();
-            found
+        let functions = functions(image);
+        Usage::from(image, read(image, &functions))
+    }
+
+    /// Collects the references of two images, which may have much of their code in common.
+    #[must_use]
+    pub(crate) fn of_both(base: &Image, fixed: &Image) -> (Usage, Usage) {
+        let alike = base.link == fixed.link
+            && !base.is_of_objects()
+            && !base.relocations_kept
+            && !fixed.relocations_kept;
+        if !alike {
+            return rayon::join(|| Usage::of(base), || Usage::of(fixed));
+        }
+        let (one, other) = rayon::join(|| functions(base), || functions(fixed));
+        let sizes = |functions: &[(EntityId, &Entity)]| -> Vec<u64> {
+            functions.iter().map(|(_, entity)| entity.size).collect()
         };
-        let found: Vec<Found> = functions.par_chunks(TOGETHER).map(read).collect();
+        let twins = twins::twins(&sizes(&one), &sizes(&other));
+        let mut alone = vec![true; other.len()];
+        twins.iter().flatten().for_each(|twin| alone[*twin] = false);
+        let pairs: Vec<_> = one.into_iter().zip(twins).collect();
+        let both = |pairs: &[((EntityId, &Entity), Option<usize>)]| {
+            let mut found = (Found::default(), Found::default());
+            let (mut scan, mut its) = (Scan::default(), Scan::default());
+            scan.watch(fixed);
+            for (function, twin) in pairs {
+                let entity = function.1;
+                scan.read(base, &(entity.addr..entity.end()));
+                found.0.add(base, *function, &scan);
+                if let Some(twin) = twin.and_then(|twin| other.get(twin)) {
+                    let template = base.bytes(entity.addr, entity.size).unwrap_or_default();
+                    let code = twin.1.addr..twin.1.end();
+                    if !its.repeat(&scan, template, fixed, &code) {
+                        its.read(fixed, &code);
+                    }
+                    found.1.add(fixed, *twin, &its);
+                }
+            }
+            (found.0.finish(), found.1.finish())
+        };
+        let found = pairs.par_chunks(TOGETHER).map(both);
+        let (in_base, mut in_fixed): (Vec<Found>, Vec<Found>) = found.unzip();
+        let rest: Vec<_> = other.iter().zip(alone).collect();
+        let rest = rest.into_iter().filter_map(|(one, is)| is.then_some(*one));
+        in_fixed.extend(read(fixed, &rest.collect::<Vec<_>>()));
+        rayon::join(
+            || Usage::from(base, in_base),
+            || Usage::from(fixed, in_fixed),
+        )
+    }
+
+    /// Puts together what was found in all functions.
+    fn from(image: &Image, found: Vec<Found>) -> Usage {
         let mut usage = Usage::default();
         let mut references = Vec::with_capacity(found.iter().map(|f| f.references.len()).sum());
         let mut far = Vec::new();
@@ -142,6 +182,7 @@ impl Usage {
         self.boundaries.extend(entities);
         self.sort_boundaries();
         self.boundaries.shrink_to_fit();
+        self.boundary_index = AddressIndex::new(&self.boundaries);
     }
 
     fn sort_boundaries(&mut self) {
@@ -153,7 +194,7 @@ impl Usage {
     /// The first address behind `at` that anything refers to.
     #[must_use]
     pub fn next_boundary(&self, at: LinkAddr) -> Option<LinkAddr> {
-        let after = self.boundaries.partition_point(|boundary| *boundary <= at);
+        let after = self.boundary_index.up_to(&self.boundaries, at);
         self.boundaries.get(after).copied()
     }
 
@@ -214,9 +255,41 @@ struct Found {
     outlines: Outlines,
 }
 
+/// How many functions one thread looks through at once.
+const TOGETHER: usize = 256;
+
+/// All code of an image that has a name and a size.
+fn functions(image: &Image) -> Vec<(EntityId, &Entity)> {
+    let code =
+        |(_, entity): &(EntityId, &Entity)| entity.kind != EntityKind::Object && entity.size > 0;
+    image.entity_ids().filter(code).collect()
+}
+
+/// What is found in `functions`, in groups.
+fn read(image: &Image, functions: &[(EntityId, &Entity)]) -> Vec<Found> {
+    let read = |functions: &[(EntityId, &Entity)]| {
+        let (mut found, mut scan) = (Found::default(), Scan::default());
+        for function in functions {
+            let entity = function.1;
+            scan.read(image, &(entity.addr..entity.end()));
+            found.add(image, *function, &scan);
+        }
+        found.finish()
+    };
+    functions.par_chunks(TOGETHER).map(read).collect()
+}
+
 impl Found {
-    fn add(&mut self, image: &Image, (by, entity): (EntityId, &Entity), scan: &mut Scan) {
-        scan.read(image, &(entity.addr..entity.end()));
+    fn finish(mut self) -> Self {
+        self.references.sort_unstable();
+        self.references.dedup();
+        // Room that is left over in a thousand groups is more than what they hold.
+        self.references.shrink_to_fit();
+        self.outlines.shrink_to_fit();
+        self
+    }
+
+    fn add(&mut self, image: &Image, (by, entity): (EntityId, &Entity), scan: &Scan) {
         if scan.odd {
             self.undecoded.push(by);
         }
@@ -303,17 +376,19 @@ fn pointers(image: &Image) -> Vec<(LinkAddr, LinkAddr)> {
         })
         .collect();
     if image.link == Link::Fixed {
+        let lowest = image.sections.first().map_or(0, |s| s.range.start.0);
+        let highest = image.sections.last().map_or(0, |s| s.range.end.0);
         for section in &image.sections {
             if section.kind == SectionKind::Text || section.belongs_to_loader() {
                 continue;
             }
-            for (index, word) in image.section_bytes(section).chunks_exact(8).enumerate() {
-                let value = word
-                    .iter()
-                    .rev()
-                    .fold(0u64, |value, byte| value << 8 | u64::from(*byte));
-                let place = LinkAddr(section.range.start.0 + index as u64 * 8);
-                if image.section_at(LinkAddr(value)).is_some() {
+            let words = image.section_bytes(section).as_chunks::<8>().0;
+            for (index, word) in words.iter().enumerate() {
+                let value = u64::from_le_bytes(*word);
+                // Tables of numbers may be most of a program.
+                if lowest <= value && value < highest && image.section_at(LinkAddr(value)).is_some()
+                {
+                    let place = LinkAddr(section.range.start.0 + index as u64 * 8);
                     found.push((place, LinkAddr(value)));
                 }
             }

@@ -82,6 +82,7 @@ impl Image {
             sections: read_sections(&table)?,
             entities: Vec::new(),
             starts: Vec::new(),
+            starts_index: Default::default(),
             thread_locals: Vec::new(),
             tls_block: tls_block(header, data)?,
             edges: Default::default(),

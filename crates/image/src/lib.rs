@@ -11,6 +11,7 @@ mod error;
 mod model;
 mod names;
 mod objects;
+mod order;
 pub mod pe;
 mod place;
 mod plt;
@@ -30,6 +31,7 @@ pub use model::{
 };
 pub use names::{Spoken, demangle, is_rust, source_name, stem, whole_of};
 pub use objects::{Annex, AnnexField, EXTERNAL, ObjectFile, is_annex};
+pub use order::AddressIndex;
 pub use place::Place;
 pub use plt::StubStep;
 pub use unwind::{Cie, Fde, Lsda, UnwindStep, UnwindTable, encoding};

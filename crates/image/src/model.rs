@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::objects::{EXTERNAL, TEXTS};
 use crate::pe::{PdbFacts, PeError, PeImage};
-use crate::{Annex, LinkAddr, Rva, SourceFunction, UnwindTable};
+use crate::{AddressIndex, Annex, LinkAddr, Rva, SourceFunction, UnwindTable};
 
 /// The instruction set of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -276,6 +276,7 @@ pub struct Image {
     pub entities: Vec<Entity>,
     /// Where each of them begins: what is looked for most, close together.
     pub(crate) starts: Vec<LinkAddr>,
+    pub(crate) starts_index: AddressIndex,
     /// Thread-locals, in order of offset.
     pub thread_locals: Vec<Symbol>,
     /// `p_memsz` of `PT_TLS`, rounded up to its alignment: the distance from a
@@ -342,6 +343,10 @@ impl Image {
         if at < self.sections.first()?.range.start {
             return None;
         }
+        // Or large ones.
+        if at >= self.sections.last()?.range.end {
+            return None;
+        }
         let after = self.sections.partition_point(|s| s.range.start <= at);
         let section = self.sections.get(after.checked_sub(1)?)?;
         section.range.contains(&at).then_some(section)
@@ -370,7 +375,7 @@ impl Image {
     /// The function or object that holds `at`.
     #[must_use]
     pub fn entity_at(&self, at: LinkAddr) -> Option<EntityId> {
-        let after = self.starts.partition_point(|start| *start <= at);
+        let after = self.starts_index.up_to(&self.starts, at);
         // An object may lie inside a larger one (a function's second entry
         // point), so the nearest start need not be the holder.
         (0..after).rev().take(8).find_map(|index| {

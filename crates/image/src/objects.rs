@@ -141,6 +141,7 @@ fn empty() -> Image {
         sections: Vec::new(),
         entities: Vec::new(),
         starts: Vec::new(),
+        starts_index: Default::default(),
         thread_locals: Vec::new(),
         tls_block: 0,
         edges: Default::default(),

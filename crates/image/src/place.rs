@@ -80,7 +80,7 @@ impl Image {
     /// A place in front of something that object files only refer to (`table[i - 1]`): the
     /// offset wraps around.
     fn before_external(&self, at: LinkAddr) -> Option<Place> {
-        let next = self.starts.partition_point(|start| *start <= at);
+        let next = self.starts_index.up_to(&self.starts, at);
         let start = *self.starts.get(next)?;
         let id = EntityId(u32::try_from(next).ok()?);
         // Not what is in front of everything that lies there.

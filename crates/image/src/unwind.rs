@@ -11,7 +11,7 @@ use gimli::{
 };
 
 pub use self::lsda::Lsda;
-use crate::{Image, ImageError, LinkAddr};
+use crate::{AddressIndex, Image, ImageError, LinkAddr};
 
 /// Pointer encodings, `DW_EH_PE_*`, as they are written here.
 pub mod encoding {
@@ -71,6 +71,11 @@ pub struct UnwindTable {
     pub fdes: Vec<Fde>,
     /// Where every LSDA starts, in order.
     pub lsdas: Vec<LinkAddr>,
+    /// Where the code of each description begins.
+    starts: Vec<LinkAddr>,
+    starts_index: AddressIndex,
+    /// `.eh_frame` in the file.
+    section: Range<usize>,
 }
 
 impl UnwindTable {
@@ -81,7 +86,10 @@ impl UnwindTable {
         let bytes = image.section_bytes(section);
         let frame = EhFrame::new(bytes, LittleEndian);
         let bases = BaseAddresses::default().set_eh_frame(section.range.start.0);
-        let mut table = UnwindTable::default();
+        let mut table = UnwindTable {
+            section: section.bytes.clone(),
+            ..UnwindTable::default()
+        };
         let mut known: Vec<(usize, usize)> = Vec::new();
         let mut entries = frame.entries(&bases);
         let fail = |error: gimli::Error| ImageError::Inconsistent(format!(".eh_frame: {error}"));
@@ -139,6 +147,8 @@ impl UnwindTable {
             });
         }
         table.fdes.sort_by_key(|fde| fde.range.start);
+        table.starts = table.fdes.iter().map(|fde| fde.range.start).collect();
+        table.starts_index = AddressIndex::new(&table.starts);
         table.lsdas = table.fdes.iter().filter_map(|fde| fde.lsda).collect();
         table.lsdas.sort_unstable();
         table.lsdas.dedup();
@@ -195,19 +205,25 @@ impl UnwindTable {
         Some(steps)
     }
 
+    /// Instructions of an entry as they stand, which are in `range` of `.eh_frame`.
+    #[must_use]
+    pub fn instructions<'i>(&self, image: &'i Image, range: &Range<usize>) -> Option<&'i [u8]> {
+        image.file.get(self.section.clone())?.get(range.clone())
+    }
+
     /// The frame descriptions that begin in `range`.
     pub fn fdes_in(&self, range: &Range<LinkAddr>) -> &[Fde] {
-        let first = self
-            .fdes
-            .partition_point(|fde| fde.range.start < range.start);
-        let rest = &self.fdes[first..];
-        &rest[..rest.partition_point(|fde| fde.range.start < range.end)]
+        let before = range.start.0.checked_sub(1).map(LinkAddr);
+        let first = before.map_or(0, |before| self.starts_index.up_to(&self.starts, before));
+        let rest = &self.starts[first..];
+        let inside = rest.iter().take_while(|start| **start < range.end);
+        &self.fdes[first..first + inside.count()]
     }
 
     /// The frame description of the code at `at`.
     #[must_use]
     pub fn fde_at(&self, at: LinkAddr) -> Option<&Fde> {
-        let after = self.fdes.partition_point(|fde| fde.range.start <= at);
+        let after = self.starts_index.up_to(&self.starts, at);
         let fde = self.fdes.get(after.checked_sub(1)?)?;
         fde.range.contains(&at).then_some(fde)
     }

@@ -16,7 +16,7 @@ mod walk;
 pub use bytes::skim;
 pub use plain::plain;
 pub use skim::{Skim, Traits};
-pub use walk::{Step, walk};
+pub use walk::{Numbers, Step, walk};
 
 /// How an instruction refers to another place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -290,7 +290,8 @@ fn relative(instruction: &Instruction, offsets: &ConstantOffsets) -> Option<Refe
 }
 
 /// True if `value`, found at `place`, may be an address of the image.
-fn may_be_address(image: &Image, place: LinkAddr, value: u64) -> bool {
+#[must_use]
+pub fn may_be_address(image: &Image, place: LinkAddr, value: u64) -> bool {
     if image.link == Link::PositionIndependent {
         return false;
     }

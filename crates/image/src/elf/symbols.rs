@@ -9,7 +9,7 @@ use object::read::elf::{SectionTable, Sym, SymbolTable};
 
 use super::{Elf, LE, broken};
 use crate::model::{Binding, Entity, EntityKind, Image, SectionKind, Symbol, SymbolKind};
-use crate::{ImageError, LinkAddr};
+use crate::{AddressIndex, ImageError, LinkAddr};
 
 /// A file with its section headers.
 type File<'d, 't> = (&'d [u8], &'t SectionTable<'d, Elf>);
@@ -187,4 +187,5 @@ pub(crate) fn gather(image: &mut Image, symbols: impl Iterator<Item = Symbol>) {
     }
     image.entities.shrink_to_fit();
     image.starts = image.entities.iter().map(|entity| entity.addr).collect();
+    image.starts_index = AddressIndex::new(&image.starts);
 }

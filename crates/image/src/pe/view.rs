@@ -48,6 +48,7 @@ impl Image {
             sections,
             entities: Vec::new(),
             starts: Vec::new(),
+            starts_index: Default::default(),
             thread_locals: Vec::new(),
             tls_block: 0,
             edges: BTreeMap::new(),

@@ -1,6 +1,6 @@
 //! Code looked through for what it refers to, decoded no further than that takes.
 
-use iced_x86::{Decoder, DecoderOptions, Instruction};
+use iced_x86::{Decoder, DecoderOptions, Instruction, Register};
 
 use super::plain::{FIXED, MOVABLE};
 use super::{Reference, ReferenceKind, Skim, Traits, line_of, may_be_address, skim};
@@ -17,6 +17,27 @@ pub struct Step {
     pub address: Option<Reference>,
     /// What its immediate operand refers to.
     pub immediate: Option<Reference>,
+    /// Which operands are looked at as addresses, and are none in this image.
+    pub numbers: Numbers,
+}
+
+/// Operands that might be addresses in another image with the same code.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Numbers {
+    /// The displacement, of 32 bits with a sign.
+    pub displacement: bool,
+    /// The immediate operand.
+    pub immediate: bool,
+    /// Whether there are any is not known.
+    pub unknown: bool,
+}
+
+impl Numbers {
+    /// True if there are none.
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        self == Numbers::default()
+    }
 }
 
 /// Hands every instruction of `bytes`, which are linked at `at`, to `visit`: the same ones as
@@ -69,12 +90,13 @@ fn other(image: &Image, here: LinkAddr, rest: &[u8], start: usize) -> Step {
     let Some(skim) = known else {
         return decoded(image, here, rest, start);
     };
-    let (address, immediate) = references(image, here, rest, skim);
+    let (address, immediate, numbers) = references(image, here, rest, skim);
     Step {
         start,
         skim,
         address,
         immediate,
+        numbers,
     }
 }
 
@@ -94,8 +116,7 @@ fn decoded(image: &Image, here: LinkAddr, rest: &[u8], start: usize) -> Step {
         return Step {
             start,
             skim: Skim::BYTE,
-            address: None,
-            immediate: None,
+            ..Step::default()
         };
     }
     let line = line_of(image, &decoder, instruction);
@@ -104,6 +125,12 @@ fn decoded(image: &Image, here: LinkAddr, rest: &[u8], start: usize) -> Step {
         skim: Skim::of(&instruction, &decoder.get_constant_offsets(&instruction)),
         address: line.address,
         immediate: line.immediate,
+        numbers: Numbers {
+            // Where only 32 bits of an address count, they count otherwise.
+            unknown: image.link != Link::PositionIndependent
+                || instruction.memory_base() == Register::EIP,
+            ..Numbers::default()
+        },
     }
 }
 
@@ -134,11 +161,12 @@ fn references(
     here: LinkAddr,
     rest: &[u8],
     skim: Skim,
-) -> (Option<Reference>, Option<Reference>) {
+) -> (Option<Reference>, Option<Reference>, Numbers) {
+    let mut numbers = Numbers::default();
     let fixed = image.link != Link::PositionIndependent;
     let direct = skim.traits.has(Traits::BRANCH.with(Traits::RELATIVE));
     if !direct && (!fixed || skim.displacement == 0 && skim.immediate == 0) {
-        return (None, None);
+        return (None, None, numbers);
     }
     let next = here.0.wrapping_add(u64::from(skim.len));
     let distance = |offset: u8| {
@@ -153,7 +181,7 @@ fn references(
     };
     let traits = skim.traits;
     if traits.has(Traits::BRANCH) {
-        return (branch(here.0, rest, skim), None);
+        return (branch(here.0, rest, skim), None, numbers);
     }
     // An address as a number: true for `value` if the number `offset` bytes on may be one.
     let absolute = |offset: u8, value: u64| {
@@ -170,6 +198,7 @@ fn references(
             }
             let value = far.cast_unsigned();
             let leads = fixed && absolute(offset, value);
+            numbers.displacement = fixed && !leads;
             leads.then(|| refer(ReferenceKind::Absolute, offset, 4, value))
         });
     }
@@ -191,6 +220,7 @@ fn references(
         immediate = value
             .filter(|value| absolute(offset, *value))
             .map(|value| refer(ReferenceKind::Absolute, offset, width, value));
+        numbers.immediate = immediate.is_none();
     }
-    (address, immediate)
+    (address, immediate, numbers)
 }
