@@ -9,7 +9,7 @@ use invivo_image::{Image, LinkAddr};
 use crate::constants::{TableEntry, jump_table, relative_table};
 use crate::matching::is_immediate;
 use crate::meaning::{Meaning, Referred};
-use crate::{Difference, Differing, Parts, Usage};
+use crate::{Difference, Differing, Parts, Usage, doubtful};
 
 /// More differences than this say no more. It has to be many: a function is left out of the
 /// patch only when all its differences are known to be line numbers.
@@ -240,7 +240,8 @@ impl Meaning<'_, '_> {
                 (None, None) => continue,
                 // A number on one side and an address on the other.
                 _ => {
-                    found.push(Difference::Instructions);
+                    let doubt = doubtful::of_code(self.comparison(), (a, b), pair);
+                    found.push(doubt.unwrap_or(Difference::Instructions));
                     continue;
                 }
             };
@@ -286,7 +287,10 @@ impl Meaning<'_, '_> {
                             )
                         }
                     };
-                    found.extend(result.err());
+                    found.extend(result.err().map(|differ| {
+                        let doubt = doubtful::of_code(self.comparison(), (a, b), pair);
+                        doubt.unwrap_or(differ)
+                    }));
                 }
             }
         }

@@ -54,6 +54,16 @@ pub enum Difference {
         /// In the fixed image.
         fixed: u64,
     },
+    /// Nothing is known to differ, but a number that is the same in both images may be an
+    /// address, and would then be that of something else.
+    Doubt {
+        /// The number, if it stands in the code; otherwise it stands in data.
+        number: Option<u64>,
+        /// What the base has there, or what data it stands in.
+        base: String,
+        /// The same of the fixed image.
+        fixed: String,
+    },
     /// One of them cannot be decoded, and their bytes differ.
     Undecoded,
     /// One has a cold part and the other has not.
@@ -85,6 +95,9 @@ pub enum ReasonKind {
     Reference,
     /// A constant that it reads differs.
     Constant,
+    /// Nothing is known to differ, but a number may be an address: nothing tells in an image
+    /// with fixed addresses whose linker did not keep the relocations.
+    Doubt,
     /// Only numbers differ, all by the same amount, as `__LINE__` does; no debug data prove it.
     Numbers,
     /// Only line numbers differ, as the debug data show.
@@ -163,11 +176,31 @@ impl Reason {
         }
         for difference in differences {
             match &difference.what {
+                Difference::Reference { base, fixed } if base == fixed => {
+                    let text = format!("refers to {fixed}, which holds something else");
+                    say(ReasonKind::Reference, text);
+                }
                 Difference::Reference { base, fixed } => {
                     say(
                         ReasonKind::Reference,
                         format!("refers to {fixed}, was {base}"),
                     );
+                }
+                Difference::Doubt {
+                    number: Some(number),
+                    base,
+                    fixed,
+                } => {
+                    let text = format!(
+                        "{number:#x} in it may be an address, of {fixed} now, of {base} before"
+                    );
+                    say(ReasonKind::Doubt, text);
+                }
+                Difference::Doubt { fixed, .. } => {
+                    let text = format!(
+                        "refers to {fixed}, which is the same, unless a number in it is an address"
+                    );
+                    say(ReasonKind::Doubt, text);
                 }
                 Difference::Constant { base, fixed } => {
                     say(ReasonKind::Constant, format!("reads {fixed}, was {base}"));

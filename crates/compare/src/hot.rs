@@ -7,7 +7,7 @@ use invivo_image::{DebugData, EntityId, EntityKind, Image, SourceFunction, deman
 use rayon::prelude::*;
 
 use crate::meaning::Meaning;
-use crate::{Comparison, Differing, Reason, ReasonKind, line_numbers, reasons};
+use crate::{Comparison, Difference, Differing, Reason, ReasonKind, line_numbers, reasons};
 
 /// A function together with the parts that the compiler moved away from it
 /// because they seldom run (`name.cold`; with BOLT also `name.warm`).
@@ -141,7 +141,9 @@ pub(crate) fn find(
             let sides = base_debug
                 .zip(base_source.as_ref())
                 .zip(fixed_debug.zip(fixed_source.as_ref()));
+            let doubtful = |differs: &Differing| matches!(differs.what, Difference::Doubt { .. });
             let reasons = match sides {
+                _ if differences.iter().all(doubtful) => Reason::of(&differences),
                 Some((one, other)) if line_numbers::are_all(&differences, one, other) => {
                     vec![Reason::lines(&differences)]
                 }

@@ -13,6 +13,7 @@ mod copies;
 mod data;
 mod describe;
 mod difference;
+mod doubtful;
 mod hot;
 mod lengths;
 mod line_numbers;

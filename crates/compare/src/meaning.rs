@@ -150,6 +150,15 @@ impl<'c, 'a> Meaning<'c, 'a> {
                 {
                     return known;
                 }
+                if !same
+                    && x == y
+                    && c.base.entity(*a).kind == EntityKind::Object
+                    && c.fixed.entity(*b).name() == c.base.entity(*a).name()
+                    && let Some(doubt) =
+                        self.doubt((c.base.entity(*a).addr, c.fixed.entity(*b).addr), sizes)
+                {
+                    return Err(doubt);
+                }
                 same
             }
             (Place::Stub(a), Place::Stub(b)) => self.same_slot(a, b),
@@ -340,6 +349,11 @@ impl<'c, 'a> Meaning<'c, 'a> {
             if let Some(known) = known {
                 return known;
             }
+        }
+        if let Some((one, other)) = sizes
+            && let Some(doubt) = self.doubt((a, b), [one.size(), other.size()])
+        {
+            return Err(doubt);
         }
         let show = |image: &Image, at, extent: Option<Extent>| {
             extent.map_or("nothing".to_owned(), |extent| {

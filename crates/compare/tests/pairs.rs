@@ -678,3 +678,36 @@ fn a_table_is_as_long_as_its_guard_says() {
     let said = compare_with("cut-table-end", &base, &other, &flags);
     assert_eq!(said.names(), ["before", "pick"], "its last entry");
 }
+
+/// Both numbers lie in `large`, which moved: perhaps they mean something in it.
+#[test]
+fn a_number_that_may_be_an_address_is_told_as_a_doubt() {
+    let text = |room: u32| {
+        source(&format!(
+            "__attribute__((used)) char first[{room}]; __attribute__((used)) char large[0x200000];\n\
+             __attribute__((used)) char last[{room}];\n\
+             const unsigned long numbers[4] = {{0x480000, 1, 2, 3}};\n\
+             N unsigned plain(void) {{ return 0x480000; }}\n\
+             N unsigned long reads(int i) {{\n\
+               return ((const volatile unsigned long *)numbers)[i & 3]; }}\n\
+             int main(int n, char **v) {{ (void)v; return plain() + reads(n); }}\n"
+        ))
+    };
+    let (base, fixed) = (text(64), text(4096));
+    let said = compare_with("doubt", &base, &fixed, FIXED_ADDRESSES);
+    let doubtful = |name: &str| {
+        let hot = said.hot.iter().find(|hot| hot.0 == name);
+        let (_, reasons) = hot.unwrap_or_else(|| panic!("{name}: {:?}", said.hot));
+        assert!(
+            reasons.iter().all(|reason| reason.0 == ReasonKind::Doubt),
+            "{name}: {reasons:?}"
+        );
+        reasons[0].1.clone()
+    };
+    assert!(doubtful("plain").contains("0x480000"), "{:?}", said.hot);
+    assert!(doubtful("reads").contains("numbers"), "{:?}", said.hot);
+    // Where the linker kept what it knew, there is no doubt about code.
+    let kept = [FIXED_ADDRESSES, &["-Wl,--emit-relocs"]].concat();
+    let said = compare_with("doubt-kept", &base, &fixed, &kept);
+    assert!(!said.names().contains(&"plain"), "{:?}", said.hot);
+}

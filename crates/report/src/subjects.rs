@@ -70,6 +70,7 @@ impl Sort {
                 ReasonKind::Code => "code",
                 ReasonKind::Reference => "reference",
                 ReasonKind::Constant => "constant",
+                ReasonKind::Doubt => "doubt",
                 ReasonKind::Numbers => "numbers",
                 ReasonKind::Lines => "lines",
                 ReasonKind::Compiler => "compiler",

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use invivo_compare::{Comparison, Finding, Hot, Phases, Reason, Severity};
+use invivo_compare::{Comparison, Finding, Hot, Phases, Reason, ReasonKind, Severity};
 use invivo_image::{EntityKind, Image, demangle};
 use owo_colors::OwoColorize;
 use schemars::JsonSchema;
@@ -135,6 +135,18 @@ fn print(diff: &Diff) {
                 hot.reasons.len() - SHOWN
             );
         }
+    }
+    let doubtful = |hot: &&HotFunction| {
+        let mut reasons = hot.reasons.iter();
+        reasons.all(|reason| reason.kind == ReasonKind::Doubt)
+    };
+    let doubtful = diff.hot.iter().filter(doubtful).count();
+    if doubtful > 0 {
+        anstream::println!(
+            "\n  of these, {doubtful} only may differ: in programs with fixed addresses nothing \
+             tells addresses from numbers;\n  linked with -Wl,--emit-relocs or with -pie it would \
+             be known"
+        );
     }
     for (title, names) in [("added", &diff.added), ("removed", &diff.removed)] {
         for name in names {
