@@ -9,6 +9,9 @@ mod checks;
 mod fixups;
 mod holders;
 mod hooks;
+mod host;
+mod lasting;
+mod record;
 mod switch;
 
 use std::time::Duration;
@@ -20,6 +23,9 @@ use crate::pe::Journal;
 use crate::{ApplyError, Loaded, Target, TargetError, refused};
 pub use holders::holders;
 use hooks::Descriptor;
+pub use host::{Concerned, Done, apply, list, recover, revert, standing};
+use record::Witness;
+pub use record::{LegacyHookRecord, LegacyPatchRecord, LegacyRecord};
 
 /// Statuses of Windows that refusals name.
 pub mod status {
@@ -58,7 +64,7 @@ pub struct Listed {
 }
 
 /// What was done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
     /// Places of the target that were changed.
     pub hooks: usize,
@@ -74,6 +80,11 @@ impl PatchedModule {
             target,
             list: Vec::new(),
         }
+    }
+
+    /// A module with the list of patches that hang on it already.
+    fn with_list(target: Loaded, list: Vec<Listed>) -> PatchedModule {
+        PatchedModule { target, list }
     }
 
     /// The module.
@@ -107,16 +118,26 @@ impl PatchedModule {
         target: &mut dyn Target,
         patch: &Loaded,
     ) -> Result<Outcome, ApplyError> {
+        self.apply_before(target, patch, &mut |_, _| Ok(()))
+    }
+
+    /// The same where `witness` is told what is about to change in the target.
+    fn apply_before(
+        &mut self,
+        target: &mut dyn Target,
+        patch: &Loaded,
+        witness: &mut Witness<'_>,
+    ) -> Result<Outcome, ApplyError> {
         let plan = self.plan(target, patch)?;
         let mut journal = Journal::default();
         let fixed = plan
             .fixups
             .iter()
             .try_for_each(|(at, bytes)| journal.write(target, *at, bytes));
-        let done = match fixed {
-            Ok(()) => switch::install(target, &plan.hooks),
-            Err(error) => Err(error.into()),
-        };
+        let told = fixed
+            .map_err(ApplyError::from)
+            .and_then(|()| witness(target, &record::installing(&plan.hooks)));
+        let done = told.and_then(|()| switch::install(target, &plan.hooks));
         let stopped = match done {
             Ok(stopped) => stopped,
             Err(error @ ApplyError::Inconsistent(_)) => return Err(error),
@@ -152,6 +173,16 @@ impl PatchedModule {
         target: &mut dyn Target,
         patch: LiveAddr,
     ) -> Result<Outcome, ApplyError> {
+        self.remove_before(target, patch, &mut |_, _| Ok(()))
+    }
+
+    /// The same where `witness` is told what is about to change in the target.
+    fn remove_before(
+        &mut self,
+        target: &mut dyn Target,
+        patch: LiveAddr,
+        witness: &mut Witness<'_>,
+    ) -> Result<Outcome, ApplyError> {
         let found = self.list.iter().position(|listed| listed.patch.at == patch);
         let Some(place) = found.filter(|place| self.list[*place].active) else {
             return refused(format!("no active patch is at {patch}"));
@@ -174,6 +205,7 @@ impl PatchedModule {
                 return refused(format!("somebody changed the hook at {}", hook.at));
             }
         }
+        witness(target, &record::removing(hooks))?;
         let stopped = switch::remove(target, hooks)?;
         let outcome = Outcome {
             hooks: hooks.len(),
@@ -258,7 +290,7 @@ fn at_status<T>(status: u32, text: &str) -> Result<T, ApplyError> {
 }
 
 /// A thread was always where it must not be.
-fn busy() -> ApplyError {
-    let text = "a thread stays inside what is replaced".to_owned();
+fn busy(who: &str) -> ApplyError {
+    let text = format!("a thread stays inside what is replaced: {who}");
     TargetError::NotNow(text).into()
 }

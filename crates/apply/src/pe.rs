@@ -1,6 +1,7 @@
 //! A Windows image that is loaded in a target, whatever hot-patches it.
 
 mod journal;
+mod ledger;
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,7 +10,8 @@ use invivo_image::pe::{PeImage, PeMachine};
 use invivo_image::{LiveAddr, Rva};
 
 use crate::{ApplyError, Target, refused};
-pub(crate) use journal::{Journal, Word, when_nobody_is_in};
+pub(crate) use journal::{Journal, Quiet, Word, when_nobody_is_in};
+pub(crate) use ledger::Ledger;
 
 /// A Windows image in a target: the file that it was loaded from, and where it is.
 #[derive(Clone)]
@@ -93,4 +95,9 @@ pub(crate) fn bytes<const N: usize>(
     let mut found = [0; N];
     target.read(at, &mut found)?;
     Ok(found)
+}
+
+/// The file of an image.
+pub(crate) fn parse(path: &str, bytes: Vec<u8>) -> Result<PeImage, ApplyError> {
+    PeImage::parse(Arc::from(bytes)).or_else(|error| refused(format!("{path}: {error}")))
 }

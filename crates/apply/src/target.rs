@@ -117,7 +117,10 @@ pub struct Thread {
 
 impl fmt::Display for Thread {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "thread {} ({})", self.tid, self.name)
+        match self.name.as_str() {
+            "" => write!(f, "thread {}", self.tid),
+            name => write!(f, "thread {} ({name})", self.tid),
+        }
     }
 }
 

@@ -1,11 +1,15 @@
 //! The commands of the program for Windows.
 
+mod legacy;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
 use invivo_apply::TargetError;
+use invivo_apply::hotp1::LegacyRecord;
 use invivo_apply::hpat::{self, Host, HotPatchRecord, Refitted};
+use invivo_format::hotp1;
 use invivo_format::hpat::{HotPatch, read};
 use invivo_image::pe::PeImage;
 use invivo_windows::{Access, Process, processes};
@@ -49,18 +53,25 @@ struct Done {
     stopped_us: u64,
 }
 
+/// What was done, by the kind of patch.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Change {
+    Modern(Done),
+    Older(legacy::Done),
+}
+
 #[derive(Debug, Serialize)]
 struct Outcomes {
     schema: &'static str,
-    processes: Vec<Done>,
+    processes: Vec<Change>,
     /// Processes in which a tool had died while all threads stood, and how many went on.
     let_go: Vec<(u32, usize)>,
 }
 
-fn done(pid: u32, state: &'static str, refitted: Refitted, begin: Instant) -> Done {
-    let micros = |time: std::time::Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+fn done(pid: u32, state: &'static str, refitted: Refitted, begin: Instant) -> Change {
     let outcome = refitted.outcome;
-    Done {
+    Change::Modern(Done {
         pid,
         state,
         base: refitted.base,
@@ -73,14 +84,18 @@ fn done(pid: u32, state: &'static str, refitted: Refitted, begin: Instant) -> Do
         unloaded: refitted.unloaded,
         wall_us: micros(begin.elapsed()),
         stopped_us: micros(outcome.stopped),
-    }
+    })
+}
+
+fn micros(time: std::time::Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// Does `work` in each process; prints all that was done; returns the worst exit code.
 fn each(
     chosen: &Processes,
     output: &Output,
-    work: &dyn Fn(&mut Process, u32, Instant) -> Result<Vec<Done>, Failure>,
+    work: &dyn Fn(&mut Process, u32, Instant) -> Result<Vec<Change>, Failure>,
 ) -> Result<u8, Failure> {
     let (mut all, mut let_go, mut code) = (Vec::new(), Vec::new(), 0);
     for pid in &chosen.pid {
@@ -112,7 +127,12 @@ fn each(
                 "process {pid}: {threads} threads go on that a tool which died had stopped"
             );
         }
-        outcomes.processes.iter().for_each(tell);
+        for change in &outcomes.processes {
+            match change {
+                Change::Modern(done) => tell(done),
+                Change::Older(done) => legacy::tell(done),
+            }
+        }
     })?;
     Ok(code)
 }
@@ -129,11 +149,7 @@ fn tell(done: &Done) {
             parts.push(format!("{count} function{plural} {what}"));
         }
     }
-    let stood = match done.stopped_us {
-        0 => "no thread stopped".to_owned(),
-        time => format!("all threads stopped for {}", milliseconds(time)),
-    };
-    parts.push(stood);
+    parts.push(stood(done.stopped_us));
     anstream::println!(
         "process {}: {} in {}: {} ({})",
         done.pid,
@@ -142,7 +158,18 @@ fn tell(done: &Done) {
         parts.join(", "),
         milliseconds(done.wall_us)
     );
-    for (patch, kept) in &done.unloaded {
+    tell_unloaded(&done.unloaded);
+}
+
+fn stood(stopped_us: u64) -> String {
+    match stopped_us {
+        0 => "no thread stopped".to_owned(),
+        time => format!("all threads stopped for {}", milliseconds(time)),
+    }
+}
+
+fn tell_unloaded(unloaded: &[(String, Option<String>)]) {
+    for (patch, kept) in unloaded {
         match kept {
             Some(why) => anstream::println!("    {patch} stays loaded: {why}"),
             None => anstream::println!("    {patch} was unloaded"),
@@ -150,28 +177,56 @@ fn tell(done: &Done) {
     }
 }
 
+/// The name by which every process finds a file.
+fn whole_path(path: &Path) -> Result<String, Failure> {
+    let whole = std::path::absolute(path)
+        .map_err(|error| Failure::new(USAGE, format!("{}: {error}", path.display())))?;
+    Ok(whole.to_string_lossy().into_owned())
+}
+
 fn apply(apply: &Apply, output: &Output) -> Result<u8, Failure> {
-    let path = std::path::absolute(&apply.patch)
-        .map_err(|error| Failure::new(USAGE, format!("{}: {error}", apply.patch.display())))?;
-    let path = path.to_string_lossy();
+    let path = whole_path(&apply.patch)?;
+    let older = hotp1::is_legacy(&image(&apply.patch)?);
     each(&apply.processes, output, &|process, pid, begin| {
+        if older {
+            return legacy::apply(process, pid, &path, begin);
+        }
         let refitted = hpat::apply(process, &path, WE)?;
         Ok(vec![done(pid, "applied", refitted, begin)])
     })
 }
 
 fn revert(revert: &Revert, output: &Output) -> Result<u8, Failure> {
+    let which = match &revert.patch {
+        Some(path) if !hotp1::is_legacy(&image(path)?) => {
+            let text = format!("{} is no patch module of older Windows", path.display());
+            let hint = "there is one patch of a final image at most; leave the name out";
+            return Err(Failure::new(USAGE, text).hint(hint));
+        }
+        Some(path) => Some(whole_path(path)?),
+        None => None,
+    };
     each(&revert.processes, output, &|process, pid, begin| {
-        let all = hpat::revert(process, revert.unload, WE)?;
-        let all = all.into_iter();
-        Ok(all.map(|one| done(pid, "reverted", one, begin)).collect())
+        let which = which.as_deref();
+        let mut all = legacy::revert(process, pid, which, revert.unload, begin)?;
+        if which.is_none() {
+            let modern = hpat::revert(process, revert.unload, WE)?;
+            all.extend(
+                modern
+                    .into_iter()
+                    .map(|one| done(pid, "reverted", one, begin)),
+            );
+        }
+        Ok(all)
     })
 }
 
 fn recover(chosen: &Processes, output: &Output) -> Result<u8, Failure> {
     each(chosen, output, &|process, pid, begin| {
-        let all = hpat::recover(process, WE)?.into_iter();
-        Ok(all.map(|one| done(pid, "settled", one, begin)).collect())
+        let mut all = legacy::recover(process, pid, begin)?;
+        let modern = hpat::recover(process, WE)?.into_iter();
+        all.extend(modern.map(|one| done(pid, "settled", one, begin)));
+        Ok(all)
     })
 }
 
@@ -188,6 +243,8 @@ struct Listed {
     /// Threads that stand since a tool died.
     standing: usize,
     images: Vec<HotPatchRecord>,
+    /// Modules that patches of older Windows hang on.
+    modules: Vec<LegacyRecord>,
 }
 
 fn list(list: &List, output: &Output) -> Result<u8, Failure> {
@@ -198,12 +255,13 @@ fn list(list: &List, output: &Output) -> Result<u8, Failure> {
             continue;
         }
         match look(running.pid) {
-            Ok((0, images)) if all && images.is_empty() => {}
-            Ok((standing, images)) => found.push(Listed {
+            Ok((0, images, modules)) if all && images.is_empty() && modules.is_empty() => {}
+            Ok((standing, images, modules)) => found.push(Listed {
                 pid: running.pid,
                 exe: running.name,
                 standing,
                 images,
+                modules,
             }),
             // The system's processes, and those that ended meanwhile.
             Err(_) if all => {}
@@ -234,17 +292,19 @@ fn list(list: &List, output: &Output) -> Result<u8, Failure> {
                     anstream::println!("    {} loaded at {:#x}", patch.path, patch.at);
                 }
             }
+            process.modules.iter().for_each(legacy::tell_record);
         }
     })?;
     Ok(0)
 }
 
-/// How many threads stand since a tool died, and what was done with images.
-fn look(pid: u32) -> Result<(usize, Vec<HotPatchRecord>), Failure> {
+/// How many threads stand since a tool died, and what was done with images and modules.
+fn look(pid: u32) -> Result<(usize, Vec<HotPatchRecord>, Vec<LegacyRecord>), Failure> {
     let process = Process::open(pid, Access::Read)?;
     let found = hpat::list(&process)?;
-    let records = found.into_iter().map(|patched| patched.record).collect();
-    Ok((process.standing(), records))
+    let images = found.into_iter().map(|patched| patched.record).collect();
+    let modules = invivo_apply::hotp1::list(&process)?;
+    Ok((process.standing(), images, modules))
 }
 
 /// What a record tells, in words.
@@ -276,6 +336,9 @@ struct Concerned {
 }
 
 fn status(status: &Status, output: &Output) -> Result<u8, Failure> {
+    if hotp1::is_legacy(&image(&status.patch)?) {
+        return legacy::status(&whole_path(&status.patch)?, output);
+    }
     let patch = metadata(&status.patch)?;
     let [of] = &patch.bases[..] else {
         return Err(Failure::new(
@@ -328,11 +391,15 @@ fn status(status: &Status, output: &Output) -> Result<u8, Failure> {
 }
 
 fn metadata(path: &Path) -> Result<HotPatch, Failure> {
+    let parsed = read(&image(path)?)
+        .map_err(|error| Failure::new(REFUSED, format!("{}: {error}", path.display())))?;
+    Ok(parsed.patch)
+}
+
+fn image(path: &Path) -> Result<PeImage, Failure> {
     let name = path.display();
     let bytes = std::fs::read(path)
         .map_err(|error| Failure::new(USAGE, format!("cannot read {name}: {error}")))?;
-    let image = PeImage::parse(Arc::from(bytes))
-        .map_err(|error| Failure::new(USAGE, format!("{name}: {error}")))?;
-    let parsed = read(&image).map_err(|error| Failure::new(REFUSED, format!("{name}: {error}")))?;
-    Ok(parsed.patch)
+    PeImage::parse(Arc::from(bytes))
+        .map_err(|error| Failure::new(USAGE, format!("{name}: {error}")))
 }

@@ -3,11 +3,11 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
+use invivo_format::final_image::{BASE_DIGITS, BASE_MARK};
 use invivo_patch::Hex;
 
-const MARK: &[u8] = b".invivo-";
-/// How many digits of the base's SHA-256 are in the name.
-const DIGITS: usize = 16;
+const MARK: &[u8] = BASE_MARK.as_bytes();
+const DIGITS: usize = BASE_DIGITS;
 
 /// The name of the file that was called `name` and has this SHA-256: `.NAME.invivo-` and the
 /// first digits.

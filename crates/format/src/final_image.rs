@@ -63,6 +63,21 @@ impl Manifest {
     }
 }
 
+/// How many digits of the base's SHA-256 are in [`base_name`].
+pub const BASE_DIGITS: usize = 16;
+
+/// What stands before them.
+pub const BASE_MARK: &str = ".invivo-";
+
+/// What a file that was called `name` and has this SHA-256 is called while a final image has its
+/// name: `.NAME.invivo-` and the first digits.
+#[must_use]
+pub fn base_name(name: &str, sha256: &Hex) -> String {
+    let digits = sha256.to_string();
+    let digits = &digits[..BASE_DIGITS.min(digits.len())];
+    format!(".{name}{BASE_MARK}{digits}")
+}
+
 /// One exact file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

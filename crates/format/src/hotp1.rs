@@ -30,6 +30,8 @@ pub use shape::HookShape;
 pub use validate::{Finding, validate};
 pub use write::write;
 
+use invivo_image::pe::PeImage;
+
 /// The section's name.
 pub const SECTION: &str = ".hotp1";
 
@@ -38,6 +40,15 @@ pub const SECTION: &str = ".hotp1";
 #[must_use]
 pub fn is_section(name: &str) -> bool {
     name.trim_end_matches(' ') == SECTION
+}
+
+/// True for an image that says it is a patch module of older Windows.
+#[must_use]
+pub fn is_legacy(image: &PeImage) -> bool {
+    image
+        .sections
+        .iter()
+        .any(|section| is_section(&section.name))
 }
 
 /// Why there is no such patch to be had.

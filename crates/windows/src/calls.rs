@@ -8,7 +8,7 @@ use invivo_apply::TargetError;
 use invivo_image::LiveAddr;
 use windows_sys::Win32::Foundation::WAIT_OBJECT_0;
 use windows_sys::Win32::System::LibraryLoader::{
-    DONT_RESOLVE_DLL_REFERENCES, GetModuleHandleA, GetProcAddress,
+    DONT_RESOLVE_DLL_REFERENCES, GetModuleHandleA, GetProcAddress, LOAD_LIBRARY_FLAGS,
 };
 use windows_sys::Win32::System::Memory::PAGE_EXECUTE_READ;
 use windows_sys::Win32::System::Threading::{CreateRemoteThread, WaitForSingleObject};
@@ -168,6 +168,24 @@ impl Calls {
     /// Lets the loader map and relocate an image. Nothing of it runs: it has no state of its own,
     /// and what it imports is taken from its base.
     pub(crate) fn load(&mut self, process: &Handle, path: &str) -> Result<LiveAddr, TargetError> {
+        self.load_as(process, path, DONT_RESOLVE_DLL_REFERENCES)
+    }
+
+    /// Lets the loader load an image as any library.
+    pub(crate) fn load_whole(
+        &mut self,
+        process: &Handle,
+        path: &str,
+    ) -> Result<LiveAddr, TargetError> {
+        self.load_as(process, path, 0)
+    }
+
+    fn load_as(
+        &mut self,
+        process: &Handle,
+        path: &str,
+        flags: LOAD_LIBRARY_FLAGS,
+    ) -> Result<LiveAddr, TargetError> {
         let wide: Vec<u8> = path
             .encode_utf16()
             .chain([0])
@@ -180,7 +198,7 @@ impl Calls {
             )));
         }
         write(process, name, &wide)?;
-        let arguments = [name.0, 0, u64::from(DONT_RESOLVE_DLL_REFERENCES)];
+        let arguments = [name.0, 0, u64::from(flags)];
         let (at, error) = self.kernel(process, "LoadLibraryExW", arguments, "load the patch")?;
         // Where nothing runs, the lowest bits may say how it was mapped.
         match at & !0xffff {

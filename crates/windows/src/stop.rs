@@ -123,7 +123,7 @@ impl Stopped for Stand<'_> {
         let mut tops = Vec::new();
         for (tid, thread) in &self.held {
             let r = Stand::registers(thread)?;
-            tops.push(r.Rsp);
+            tops.push((r.Rsp, *tid));
             let words = [
                 r.Rip, r.Rax, r.Rbx, r.Rcx, r.Rdx, r.Rsi, r.Rdi, r.Rbp, r.R8, r.R9, r.R10, r.R11,
                 r.R12, r.R13, r.R14, r.R15,
@@ -142,8 +142,8 @@ impl Stopped for Stand<'_> {
             // Where the stacks of several threads are one piece, all but one are looked through whole.
             let tops = tops
                 .iter()
-                .filter(|top| (piece.start..piece.end).contains(top));
-            let mut at = tops.min().map_or(piece.start, |top| top & !7);
+                .filter(|(top, _)| (piece.start..piece.end).contains(top));
+            let mut at = tops.clone().min().map_or(piece.start, |(top, _)| top & !7);
             while at < piece.end {
                 let size = CHUNK.min(piece.end - at);
                 bytes.resize(size as usize, 0);
@@ -155,6 +155,12 @@ impl Stopped for Stand<'_> {
                 });
                 if let Some(found) = found {
                     let place = LiveAddr(at + 8 * found as u64);
+                    let owner = tops.filter(|(top, _)| *top <= place.0).max();
+                    if let Some((_, tid)) = owner {
+                        return Ok(Some(format!(
+                            "{place} on the stack of thread {tid} leads there"
+                        )));
+                    }
                     return Ok(Some(format!("memory at {place} leads there")));
                 }
                 at += size;

@@ -8,7 +8,10 @@ use invivo_apply::{Module, Protection, Region, Stack, Stopped, Target, TargetErr
 use invivo_image::LiveAddr;
 use windows_sys::Win32::System::Memory::{PAGE_EXECUTE_READ, PAGE_READWRITE};
 
-use crate::memory::{Piece, free, near, piece, pieces, pieces_without, read, set, write};
+use crate::error::last;
+use crate::memory::{
+    Piece, free, make, near, piece, pieces, pieces_without, read, set, write,
+};
 use crate::process::Process;
 use crate::snapshot::images;
 use crate::stop::Stand;
@@ -106,14 +109,26 @@ impl Host for Process {
         calls.load(process, path)
     }
 
+    fn load_whole(&mut self, path: &str) -> Result<LiveAddr, TargetError> {
+        let (process, calls) = self.calls()?;
+        calls.load_whole(process, path)
+    }
+
     fn unload(&mut self, at: LiveAddr) -> Result<(), TargetError> {
         let (process, calls) = self.calls()?;
         calls.unload(process, at)
     }
 
-    fn reserve(&mut self, image: &Range<LiveAddr>, size: u64) -> Result<LiveAddr, TargetError> {
+    fn reserve(
+        &mut self,
+        image: Option<&Range<LiveAddr>>,
+        size: u64,
+    ) -> Result<LiveAddr, TargetError> {
         self.reserved.replace(None);
-        near(&self.handle, image, size)
+        match image {
+            Some(image) => near(&self.handle, image, size),
+            None => make(&self.handle, None, size).ok_or_else(|| last("make memory")),
+        }
     }
 
     fn release(&mut self, at: LiveAddr) -> Result<(), TargetError> {

@@ -4,6 +4,9 @@
 //! Both need no Windows: the programs have no C runtime, and define what the
 //! linker wants of one (a load configuration, an entry point).
 
+pub mod asked;
+pub mod by_hand;
+pub mod caller;
 pub mod narrow;
 pub mod native;
 pub mod wine;

@@ -12,6 +12,7 @@ use invivo_apply::hotp1::PatchedModule;
 use invivo_compare::Comparison;
 use invivo_format::hotp1::{self, Hook, HookKind, HookShape, LegacyPatch, hook_options};
 use invivo_image::pe::PeImage;
+use windows_tests::by_hand::{self, place_of};
 use windows_tests::native::{Enlisted, Function, Here, Mapped};
 use windows_tests::{Build, Folder, Library, build};
 
@@ -186,117 +187,24 @@ fn a_patch_over_another_is_run() {
     assert!(running.base.fixed_bytes() == before, "byte for byte");
 }
 
-/// A patch module with hooks made by hand; `code` stands at the begin of its code.
-fn by_hand(base: &Library, code: &[u8], hooks: &[Hook]) -> PeImage {
-    use invivo_format::hotp1::{ModuleId, write};
-    let image = base.image().expect("a Windows image");
-    let mut file = image.file().to_vec();
-    let text = image
-        .sections
-        .iter()
-        .find(|s| s.is_executable())
-        .expect("code");
-    let start = text.file_start().expect("in the file");
-    file[start..start + code.len()].copy_from_slice(code);
-    // The last section becomes the patch's; nothing of it is needed here.
-    let model = LegacyPatch {
-        hotp_base: image.image_base,
-        target_base: image.image_base,
-        target_name: "target.dll".to_owned(),
-        id: ModuleId::checksum(image.checksum),
-        hooks: hooks.to_vec(),
-        ..LegacyPatch::default()
-    };
-    let last = image.sections.last().expect("a section");
-    let at = u32::try_from(last.range.start.0).expect("it is small");
-    let bytes = write(&model, image.machine, at).expect("it can be written");
-    let start = last.file_start().expect("in the file");
-    assert!(bytes.len() as u64 <= last.file_size(), "it has room");
-    file[start..start + bytes.len()].copy_from_slice(&bytes);
-    let places = image.header_places();
-    let header = places.section_table + 40 * (image.sections.len() - 1);
-    file[header..header + 8].copy_from_slice(b".hotp1  ");
-    let size = u32::try_from(bytes.len()).expect("it is small");
-    file[header + 8..header + 12].copy_from_slice(&size.to_le_bytes());
-    // The relocations were there.
-    let directory = places.directories + 8 * invivo_image::pe::directory::BASE_RELOCATION;
-    file[directory..directory + 8].fill(0);
-    PeImage::parse(Arc::from(file)).expect("a Windows image")
-}
-
-fn place_of(image: &PeImage, name: &str) -> u32 {
-    let mut exports = image.exports.iter();
-    let export = exports.find(|export| export.names.iter().any(|known| known == name));
-    let at = export.and_then(|export| export.at).expect("it is exported");
-    u32::try_from(at.0).expect("it is small")
-}
-
 /// A jump over one long instruction in the middle of a function, a number of two bytes in an
 /// instruction, and a pointer in data.
 #[test]
 fn hooks_in_the_middle_and_in_data_are_run() {
     let folder = Folder::new("middle");
     let base = library(&folder, "base", "places", Build::base());
-    let image = base.image().expect("a Windows image");
-    let text = image
-        .sections
-        .iter()
-        .find(|s| s.is_executable())
-        .expect("code")
-        .range
-        .start
-        .0;
-    let text = u32::try_from(text).expect("it is small");
-    // `middle` holds `imul ecx, ecx, 1000`, six bytes; the patch has `imul ecx, ecx, 2000`, and
-    // leads back behind it.
-    let whole = image
-        .bytes(invivo_image::Rva(place_of(&image, "middle").into()), 64)
-        .unwrap();
-    let long = [0x69, 0xc9, 0xe8, 0x03, 0, 0];
-    let offset = whole
-        .windows(6)
-        .position(|bytes| bytes == long)
-        .expect("it is compiled so");
-    let at = place_of(&image, "middle") + u32::try_from(offset).unwrap();
-    let hook = |kind, options, at, to| Hook {
-        kind,
-        options,
-        at,
-        to,
-        validation: None,
-    };
-    let near = hook_options::NEAR;
-    let number = at + 2;
-    let pointer = place_of(&image, "pointer");
-    let cases: [(&str, Hook, [i32; 2], [i32; 2]); 3] = [
-        (
-            "jump",
-            hook(HookKind::X86Jmp, 6 | near, at, text),
-            [5007, 35],
-            [10007, 35],
-        ),
-        (
-            "number",
-            hook(HookKind::Amd64Cnt, 2, number, 2000),
-            [5007, 35],
-            [10007, 35],
-        ),
-        (
-            "pointer",
-            hook(HookKind::Va64, 8, pointer, place_of(&image, "other")),
-            [5007, 35],
-            [5007, 40],
-        ),
-    ];
-    for (name, hook, old, new) in cases {
+    for by_hand::Case {
+        name,
+        hook,
+        old,
+        new,
+    } in by_hand::cases(&base)
+    {
         let mut running = Running::new(&base);
         let calls = ["middle", "through"].map(|name| running.base.function(name).unwrap());
         let answers = || calls.map(|function| function(5));
-        // imul ecx, ecx, 2000; jmp [rip]; where to is known once the target is.
-        let mut code = vec![0x69, 0xc9, 0xd0, 0x07, 0, 0, 0xff, 0x25, 0, 0, 0, 0];
-        let back = running.base.loaded.at.0 + u64::from(at) + 6;
-        code.extend(back.to_le_bytes());
-        let patch = running.load(by_hand(&base, &code, &[hook]));
+        let code = by_hand::code(&hook, running.base.loaded.at.0);
+        let patch = running.load(by_hand::module(&base, &code, &[hook], None));
         let before = running.base.fixed_bytes();
         assert_eq!(answers(), old, "{name}");
         while_called(calls[0], &[5007 - 80, 10007 - 80], || {

@@ -1,11 +1,9 @@
 //! Hot patches in processes of Windows, made by `invivo.exe`: programs in Rust and C whose threads
 //! call a library without a pause see old code or new, and keep their state.
 
-use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::time::Duration;
 
+use windows_tests::caller::Caller;
 use windows_tests::wine::{self, Wine, name};
 use windows_tests::{Build, Library, build, final_image};
 
@@ -13,148 +11,25 @@ fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()))
 }
 
-/// A program that runs, and the files of its library.
-struct Caller {
-    child: Child,
-    input: Option<ChildStdin>,
-    output: BufReader<ChildStdout>,
-    pid: u32,
-    invivo: PathBuf,
+/// What a revert says of the patches' memory is true. It need not be given back: Wine keeps the
+/// registers of threads that stood on stacks of its own, which any program can write, and an
+/// old one among them looks like a use of the patch.
+fn expect_told(caller: &Caller, text: &str) {
+    for (number, loaded) in [1, 2].into_iter().zip(loaded(caller)) {
+        let stays = format!("steady_hotpatch{number}.dll stays loaded: ");
+        let unloaded = format!("steady_hotpatch{number}.dll was unloaded");
+        let told = (text.contains(&stays), text.contains(&unloaded));
+        assert_eq!(told, (loaded, !loaded), "{text}");
+    }
 }
 
-/// What a caller counted.
-#[derive(Debug)]
-struct Seen {
-    calls: u64,
-    added: Vec<u64>,
-    wrong: u64,
-}
-
-fn numbers(line: &str) -> Vec<u64> {
-    let words = line.split(|c: char| !c.is_ascii_digit());
-    words.filter_map(|word| word.parse().ok()).collect()
-}
-
-impl Caller {
-    fn start(program: &Path, library: &Library) -> Caller {
-        let wine = Wine::ready().expect("Wine");
-        // Built before anything runs that would share the processor.
-        let invivo = wine::invivo().expect("invivo.exe");
-        let mut command = wine.command(program);
-        command.arg(name(&library.path));
-        command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.spawn().expect("it starts");
-        let input = child.stdin.take();
-        let output = BufReader::new(child.stdout.take().expect("its output"));
-        let mut caller = Caller {
-            child,
-            input,
-            output,
-            pid: 0,
-            invivo,
-        };
-        let line = caller.line();
-        assert!(line.starts_with("ready"), "{line}");
-        caller.pid = u32::try_from(numbers(&line)[0]).expect("a number");
+/// Which of the patches the process has mapped.
+fn loaded(caller: &Caller) -> [bool; 2] {
+    [1, 2].map(|number| {
         caller
-    }
-
-    fn line(&mut self) -> String {
-        let mut line = String::new();
-        self.output.read_line(&mut line).expect("it says something");
-        line.trim().to_owned()
-    }
-
-    fn seen(&mut self) -> Seen {
-        let input = self.input.as_mut().expect("it listens");
-        input.write_all(b"tell\n").expect("it listens");
-        input.flush().expect("it listens");
-        let line = self.line();
-        parse(&line)
-    }
-
-    /// Which answers came since the last question, after some time.
-    fn answers(&mut self) -> Vec<bool> {
-        let before = self.seen();
-        std::thread::sleep(Duration::from_millis(100));
-        let after = self.seen();
-        assert_eq!(after.wrong, 0, "an answer of nobody");
-        let pairs = before.added.iter().zip(&after.added);
-        // A call or two of each thread may have been under way.
-        pairs.map(|(before, after)| after - before > 64).collect()
-    }
-
-    /// Lets it end; gives what it saw and what its library counted.
-    fn end(mut self) -> (Seen, Vec<u64>) {
-        drop(self.input.take());
-        let seen = parse(&self.line());
-        let counted = numbers(&self.line());
-        assert!(self.child.wait().expect("it ends").success());
-        (seen, counted)
-    }
-
-    fn invivo(&self, words: &[&str]) -> (String, i32) {
-        let wine = Wine::ready().expect("Wine");
-        let mut command: Command = wine.command(&self.invivo);
-        command.args(words);
-        wine.output(&mut command).expect("invivo.exe runs")
-    }
-
-    /// Which of the patches the process has mapped, as Linux tells it.
-    fn loaded(&self) -> [bool; 2] {
-        let maps = format!("/proc/{}/maps", self.child.id());
-        let maps = std::fs::read_to_string(maps).expect("it runs");
-        [1, 2].map(|number| maps.contains(&format!("/steady_hotpatch{number}.dll")))
-    }
-
-    /// What a revert says of the patches' memory is true. It need not be given back: Wine keeps the
-    /// registers of threads that stood on stacks of its own, which any program can write, and an
-    /// old one among them looks like a use of the patch.
-    fn expect_told(&self, text: &str) {
-        for (number, loaded) in [1, 2].into_iter().zip(self.loaded()) {
-            let stays = format!("steady_hotpatch{number}.dll stays loaded: ");
-            let unloaded = format!("steady_hotpatch{number}.dll was unloaded");
-            let told = (text.contains(&stays), text.contains(&unloaded));
-            assert_eq!(told, (loaded, !loaded), "{text}");
-        }
-    }
-
-    /// Processor time that it took so far, in the clock ticks of Linux.
-    fn ticks(&self) -> u64 {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()));
-        let stat = stat.expect("it runs");
-        let behind = stat.rsplit(')').next().expect("its name");
-        let fields: Vec<&str> = behind.split_whitespace().collect();
-        // User and system time are fields 14 and 15, of which the name is the second.
-        [11, 12]
-            .map(|at| fields[at].parse::<u64>().expect("a number"))
-            .iter()
-            .sum()
-    }
-
-    fn done(&self, words: &[&str]) -> String {
-        let (text, code) = self.invivo(words);
-        assert_eq!(code, 0, "{words:?}: {text}");
-        text
-    }
-}
-
-impl Drop for Caller {
-    fn drop(&mut self) {
-        // It is ours; where it has ended nothing happens.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn parse(line: &str) -> Seen {
-    let found = numbers(line);
-    assert_eq!(found.len(), 5, "{line}");
-    Seen {
-        calls: found[0],
-        added: found[1..4].to_vec(),
-        wrong: found[4],
-    }
+            .mapped(&format!("steady_hotpatch{number}.dll"))
+            .is_some()
+    })
 }
 
 struct Files {
@@ -219,10 +94,10 @@ fn story(program: &Path, test: &str) {
     let (text, code) = caller.invivo(&["apply", &first, "--pid", &pid]);
     assert!(code == 1 && text.contains("sequence 2 is live"), "{text}");
 
-    assert_eq!(caller.loaded(), [true, true], "both patches are loaded");
+    assert_eq!(loaded(&caller), [true, true], "both patches are loaded");
     let text = caller.done(&["revert", "--pid", &pid, "--unload"]);
     assert!(text.contains("1 function restored"), "{text}");
-    caller.expect_told(&text);
+    expect_told(&caller, &text);
     assert_eq!(caller.answers(), [true, false, false], "the base again");
     assert_eq!(
         caller.done(&["recover", "--pid", &pid]),

@@ -2,10 +2,12 @@
 
 use invivo_image::LiveAddr;
 
+use super::hooks::as_loaded;
 use super::{Look, at_status, status};
-use crate::{ApplyError, Target};
+use crate::{ApplyError, Target, refused};
 
-/// What each word that is fixed up becomes.
+/// What each word that is fixed up becomes. It is made of what the loader made of the file, so that
+/// a word which was fixed up already, by a tool that died then, is not changed twice.
 pub(super) fn words(
     look: &Look<'_>,
     target: &dyn Target,
@@ -13,17 +15,23 @@ pub(super) fn words(
     let mut words = Vec::new();
     for region in &look.model.fixups {
         for fixup in &region.fixups {
-            let at = (region.page << 12) | u32::from(fixup.offset);
-            let at = look.patch.address(at)?;
-            let mut word = vec![0; fixup.kind.width() as usize];
-            if word.is_empty() {
+            let place = (region.page << 12) | u32::from(fixup.offset);
+            let at = look.patch.address(place)?;
+            let width = fixup.kind.width() as usize;
+            if width == 0 {
                 continue;
             }
-            target.read(at, &mut word)?;
+            let Some(word) = as_loaded(look.patch, place, width) else {
+                let text = format!("the word at {at} is not in the patch's file");
+                return at_status(status::BROKEN, &text);
+            };
             let Some(value) = look.model.fixed_up(fixup.kind, &word, &look.places()) else {
                 let text = format!("the word at {at} cannot hold how far the images are apart");
                 return at_status(status::FAR, &text);
             };
+            if !target.holds(at, &word)? && !target.holds(at, &value)? {
+                return refused(format!("somebody changed the word at {at} of the patch"));
+            }
             words.push((at, value));
         }
     }

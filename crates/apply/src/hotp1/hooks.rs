@@ -132,7 +132,7 @@ fn earlier<'a>(look: &Look<'a>, at: LiveAddr, code: &[u8]) -> Option<&'a Descrip
 
 /// What the loader made of the file's bytes; `None` where they are not all there, or a part of
 /// an address.
-fn as_loaded(module: &Loaded, at: u32, size: usize) -> Option<Vec<u8>> {
+pub(super) fn as_loaded(module: &Loaded, at: u32, size: usize) -> Option<Vec<u8>> {
     let start = u64::from(at);
     let mut bytes = module.image.bytes(Rva(start), size as u64)?.to_vec();
     let end = start + size as u64;

@@ -7,7 +7,7 @@ use invivo_image::LiveAddr;
 
 use super::busy;
 use super::hooks::Descriptor;
-use crate::pe::when_nobody_is_in;
+use crate::pe::{Quiet, when_nobody_is_in};
 use crate::{ApplyError, Stopped, Target, TargetError};
 
 /// Writes the hooks at a moment when no thread is between instructions that are replaced.
@@ -55,6 +55,23 @@ pub(super) fn remove(
     )
 }
 
+/// Writes back what a switch left that did not end; who stands or comes back inside what it wrote
+/// is waited for.
+pub(super) fn put_back(
+    target: &mut dyn Target,
+    back: &[(LiveAddr, Vec<u8>, Vec<u8>)],
+) -> Result<(), ApplyError> {
+    if back.is_empty() {
+        return Ok(());
+    }
+    let places = back
+        .iter()
+        .map(|(at, now, _)| LiveAddr(at.0 + 1)..LiveAddr(at.0 + now.len() as u64));
+    let writes = back.iter().map(|(at, now, old)| (*at, now, old));
+    let places = places.collect::<Vec<_>>();
+    write(target, &places, true, &writes.collect::<Vec<_>>()).map(|_| ())
+}
+
 /// Place, what is there, what is to be there.
 type Write<'a> = (LiveAddr, &'a Vec<u8>, &'a Vec<u8>);
 
@@ -71,7 +88,10 @@ fn write(
     if let Some(text) = broken {
         return Err(ApplyError::Inconsistent(text));
     }
-    stood?.ok_or_else(busy)
+    match stood? {
+        Quiet::Found(stood) => Ok(stood),
+        Quiet::Missed(who) => Err(busy(&who)),
+    }
 }
 
 /// Writes all; where one fails, those before it are put back while nobody has seen them.

@@ -4,9 +4,9 @@
 use std::ops::Range;
 
 use invivo_image::LiveAddr;
-use sha2::{Digest as _, Sha256};
 
 use super::{Host, HotPatchRecord, SLOTS};
+use crate::pe::Ledger;
 use crate::{ApplyError, Protection, Target, TargetError, refused};
 
 const MAGIC: [u8; 8] = *b"invivoW1";
@@ -16,9 +16,6 @@ const PAGE: u64 = 0x1000;
 
 /// Bytes that each of the two places for a record has.
 const PLACE: u64 = 0x8_0000;
-
-/// Number, length, digest.
-const HEAD: usize = 8 + 8 + 32;
 
 /// Pairs of pages that the table has: room for four times the functions of a large patch.
 const PAIRS: u64 = 4;
@@ -33,15 +30,15 @@ const SIZE: u64 = PAGE + 2 * PLACE + RESERVE;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Block {
     at: LiveAddr,
-    /// The number of the record that is valid.
-    number: u64,
+    ledger: Ledger,
 }
 
 impl Block {
     /// A new one near an image, with pages for its table.
     pub(super) fn new(host: &mut dyn Host, near: &Range<LiveAddr>) -> Result<Block, TargetError> {
-        let at = host.reserve(near, SIZE)?;
-        let block = Block { at, number: 0 };
+        let at = host.reserve(Some(near), SIZE)?;
+        let ledger = Ledger::new(LiveAddr(at.0 + PAGE), PLACE);
+        let block = Block { at, ledger };
         let made = host
             .write(at, &MAGIC)
             .and_then(|()| tables(host, block.table(), RESERVE));
@@ -67,16 +64,12 @@ impl Block {
         if target.read(at, &mut magic).is_err() || magic != MAGIC {
             return Ok(None);
         }
-        let records = [0, 1].map(|place| read(target, at, place));
-        let newest = records
-            .into_iter()
-            .flatten()
-            .max_by_key(|(number, _)| *number);
-        // A tool that died may have made the block and nothing else.
-        let Some((number, record)) = newest else {
+        let found = Ledger::open(target, LiveAddr(at.0 + PAGE), PLACE);
+        let Some((ledger, record)) = found else {
             return Ok(None);
         };
-        let block = Block { at, number };
+        let record: HotPatchRecord = record;
+        let block = Block { at, ledger };
         let most = PAIRS * u64::from(SLOTS);
         let fits = |index: u32| u64::from(index) < most;
         let sound = record.table == block.table().0
@@ -96,19 +89,7 @@ impl Block {
         target: &mut dyn Target,
         record: &HotPatchRecord,
     ) -> Result<(), ApplyError> {
-        let text = serde_json::to_vec(record)
-            .or_else(|error| refused(format!("the record cannot be written: {error}")))?;
-        let number = self.number + 1;
-        let mut bytes = number.to_le_bytes().to_vec();
-        bytes.extend((text.len() as u64).to_le_bytes());
-        bytes.extend(digest(number, &text));
-        bytes.extend(text);
-        if bytes.len() as u64 > PLACE {
-            return refused("the record of so many functions has no room");
-        }
-        target.write(place(self.at, number), &bytes)?;
-        self.number = number;
-        Ok(())
+        self.ledger.write(target, record)
     }
 
     /// Gives it back.
@@ -124,33 +105,4 @@ pub(super) fn tables(host: &mut dyn Host, at: LiveAddr, size: u64) -> Result<(),
         host.protect(code..LiveAddr(code.0 + PAGE), Protection::ReadExecute)?;
     }
     Ok(())
-}
-
-fn place(at: LiveAddr, number: u64) -> LiveAddr {
-    LiveAddr(at.0 + PAGE + (number % 2) * PLACE)
-}
-
-fn digest(number: u64, text: &[u8]) -> [u8; 32] {
-    let mut digest = Sha256::new();
-    digest.update(number.to_le_bytes());
-    digest.update(text);
-    digest.finalize().into()
-}
-
-fn read(target: &dyn Target, at: LiveAddr, which: u64) -> Option<(u64, HotPatchRecord)> {
-    let at = place(at, which);
-    let mut head = [0; HEAD];
-    target.read(at, &mut head).ok()?;
-    let number = u64::from_le_bytes(head[..8].try_into().ok()?);
-    let length = u64::from_le_bytes(head[8..16].try_into().ok()?);
-    if number == 0 || number % 2 != which || length > PLACE - HEAD as u64 {
-        return None;
-    }
-    let mut text = vec![0; usize::try_from(length).ok()?];
-    target.read(LiveAddr(at.0 + HEAD as u64), &mut text).ok()?;
-    if digest(number, &text)[..] != head[16..] {
-        return None;
-    }
-    let record = serde_json::from_slice(&text).ok()?;
-    Some((number, record))
 }

@@ -2,17 +2,16 @@
 //! replaced and taken back by others.
 
 use std::ops::Range;
-use std::sync::Arc;
 use std::time::Duration;
 
 use invivo_format::hpat;
 use invivo_image::LiveAddr;
-use invivo_image::pe::PeImage;
 
 use super::Outcome;
 use super::block::Block;
 use super::lasting::Lasting;
 use super::record::HotPatchRecord;
+use crate::pe::parse;
 use crate::{ApplyError, Protection, Target, TargetError, refused};
 
 /// An image that is loaded in a process of Windows.
@@ -44,18 +43,29 @@ pub trait Host: Target {
     /// When it cannot be loaded.
     fn load(&mut self, path: &str) -> Result<LiveAddr, TargetError>;
 
-    /// Takes back one [`load`](Self::load).
+    /// Lets the loader load an image as any library: what it imports is there, and its entry point,
+    /// where it has one, was run. Returns where it is.
+    ///
+    /// # Errors
+    /// When it cannot be loaded.
+    fn load_whole(&mut self, path: &str) -> Result<LiveAddr, TargetError>;
+
+    /// Takes back one [`load`](Self::load) or [`load_whole`](Self::load_whole).
     ///
     /// # Errors
     /// When the loader refuses.
     fn unload(&mut self, at: LiveAddr) -> Result<(), TargetError>;
 
-    /// Makes memory that may be read and written, so near that jumps of 32 bits lead from all of
-    /// an image to all of it.
+    /// Makes memory that may be read and written; with `near` so near to an image that jumps of 32
+    /// bits lead from all of the one to all of the other.
     ///
     /// # Errors
     /// When there is no room.
-    fn reserve(&mut self, near: &Range<LiveAddr>, size: u64) -> Result<LiveAddr, TargetError>;
+    fn reserve(
+        &mut self,
+        near: Option<&Range<LiveAddr>>,
+        size: u64,
+    ) -> Result<LiveAddr, TargetError>;
 
     /// Gives memory that [`reserve`](Self::reserve) made back.
     ///
@@ -215,10 +225,6 @@ fn image_at(host: &dyn Host, at: u64) -> Result<HostImage, ApplyError> {
         },
         Ok,
     )
-}
-
-pub(super) fn parse(path: &str, bytes: Vec<u8>) -> Result<PeImage, ApplyError> {
-    PeImage::parse(Arc::from(bytes)).or_else(|error| refused(format!("{path}: {error}")))
 }
 
 /// `TimeDateStamp` and `CheckSum` of the image in memory that begins at `at`.

@@ -7,9 +7,10 @@ use invivo_image::LiveAddr;
 use invivo_image::pe::PeImage;
 
 use super::block::{Block, RESERVE, tables};
-use super::host::{Host, HostImage, Patched, Refitted, parse};
+use super::host::{Host, HostImage, Patched, Refitted};
 use super::record::{HotPatchRecord, PatchRecord};
 use super::{Outcome, PatchedImage};
+use crate::pe::parse;
 use crate::{ApplyError, Loaded, Stopped, TargetError, refused};
 
 /// A base of a process with what stands in its memory.
@@ -159,7 +160,7 @@ impl<'h> Lasting<'h> {
             sequence,
             led: false,
         };
-        let table = self.host.reserve(&(at..end), RESERVE);
+        let table = self.host.reserve(Some(&(at..end)), RESERVE);
         let made = table.and_then(|table| {
             patch.table = table.0;
             tables(self.host, table, RESERVE)

@@ -9,7 +9,7 @@ use super::preflight::Plan;
 use super::record::{Witness, WordRecord};
 use super::table::Slot;
 use super::{Outcome, PatchedImage};
-use crate::pe::{Journal, Word, when_nobody_is_in};
+use crate::pe::{Journal, Quiet, Word, when_nobody_is_in};
 use crate::{ApplyError, Loaded, Target, TargetError};
 
 impl PatchedImage {
@@ -82,10 +82,10 @@ impl PatchedImage {
         let mut left = Some(base_side);
         let undone = match when_nobody_is_in(target, &places, false, &mut |_| Ok(())) {
             // Nothing leads there, so nobody comes there again.
-            Ok(Some(_)) => left.take().map_or(Ok(()), |journal| journal.undo(target)),
-            Ok(None) => Err(TargetError::NotNow(
-                "a thread stays on its way to the patch".to_owned(),
-            )),
+            Ok(Quiet::Found(_)) => left.take().map_or(Ok(()), |journal| journal.undo(target)),
+            Ok(Quiet::Missed(who)) => Err(TargetError::NotNow(format!(
+                "a thread stays on its way to the patch: {who}"
+            ))),
             Err(second) => Err(second),
         };
         after(error, undone)
@@ -119,8 +119,8 @@ impl PatchedImage {
             writes.push((slot.pointer, vec![0; 8]));
         }
         places.sort_by_key(|place| place.start);
-        let stopped = when_nobody_is_in(target, &places, false, &mut |_| Ok(()))?;
-        let Some(stopped) = stopped else {
+        let quiet = when_nobody_is_in(target, &places, false, &mut |_| Ok(()))?;
+        let Quiet::Found(stopped) = quiet else {
             return Ok(None);
         };
         // All threads were seen outside, and nothing leads there: none comes there again.

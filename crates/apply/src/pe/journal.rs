@@ -109,44 +109,70 @@ impl Word {
 /// How long places are waited for that a thread goes through.
 const PATIENCE: Duration = Duration::from_millis(200);
 
+/// Whether there was a moment at which all threads stood and none was in the way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Quiet {
+    /// There was one; how long they stood.
+    Found(Duration),
+    /// There was none, and nothing was done; who was in the way last, for a person.
+    Missed(String),
+}
+
 /// Runs `during` while all threads stand and none is, or comes back, inside `places`. With `calls`
-/// a call may return there, so that every stack must be known. Returns how long they stood; `None`
-/// where there was no such moment, and nothing was done.
+/// a call may return there, so that every return address must be known, or proved to be none of them.
 pub(crate) fn when_nobody_is_in(
     target: &mut dyn Target,
     places: &[Range<LiveAddr>],
     calls: bool,
     during: &mut dyn FnMut(&mut dyn Stopped) -> Result<(), TargetError>,
-) -> Result<Option<Duration>, TargetError> {
+) -> Result<Quiet, TargetError> {
     let end = Instant::now() + PATIENCE;
     let mut stood = Duration::ZERO;
     loop {
-        let mut quiet = false;
+        let mut who = None;
         stood += target.stop(&[], &mut |stopped| {
-            quiet = nobody_in(stopped, places, calls)?;
-            if quiet { during(stopped) } else { Ok(()) }
+            who = somebody_in(stopped, places, calls)?;
+            if who.is_none() {
+                during(stopped)
+            } else {
+                Ok(())
+            }
         })?;
-        if quiet {
-            return Ok(Some(stood));
+        match who {
+            None => return Ok(Quiet::Found(stood)),
+            Some(who) if Instant::now() >= end => return Ok(Quiet::Missed(who)),
+            Some(_) => sleep(Duration::from_millis(1)),
         }
-        if Instant::now() >= end {
-            return Ok(None);
-        }
-        sleep(Duration::from_millis(1));
     }
 }
 
-/// Whether it is proved that no thread goes on inside `places`. Where no call returns to one, a
-/// thread is there now, or a signal interrupted it there.
-fn nobody_in(
+/// Who may go on inside `places`, for a person; `None` where it is proved that nobody does. Where no
+/// call returns to one, a thread is there now, or a signal interrupted it there.
+///
+/// Where a way back is not known, registers and all memory that can be written are searched for
+/// each of the places: a return address is a word somewhere, in whatever form the rest is kept.
+fn somebody_in(
     stopped: &mut dyn Stopped,
     places: &[Range<LiveAddr>],
     calls: bool,
-) -> Result<bool, TargetError> {
-    let stacks = stopped.stacks()?;
-    Ok(stacks.iter().all(|stack| {
-        let whole = stack.unknown.is_none() || !(calls || stack.handlers);
-        let inside = |at: &LiveAddr| places.iter().any(|place| place.contains(at));
-        !stack.frames.is_empty() && whole && !stack.frames.iter().any(inside)
-    }))
+) -> Result<Option<String>, TargetError> {
+    let mut search = false;
+    for stack in stopped.stacks()? {
+        let inside = |at: &&LiveAddr| places.iter().any(|place| place.contains(at));
+        let thread = &stack.thread;
+        if let Some(at) = stack.frames.iter().find(inside) {
+            return Ok(Some(format!("{thread} is at {at}, which is replaced")));
+        }
+        if stack.frames.is_empty() {
+            return Ok(Some(format!("{thread} does not tell where it is")));
+        }
+        search |= stack.unknown.is_some() && (calls || stack.handlers);
+    }
+    for place in places.iter().filter(|_| search) {
+        if let Some(found) = stopped.finds(place)? {
+            let text = format!("somebody may come back to {}: {found}", place.start);
+            return Ok(Some(text));
+        }
+    }
+    Ok(None)
 }

@@ -6,8 +6,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Repairs native programs while they run: hot patches of Windows images.
 ///
-/// Makes a final image, as `invivo build` writes it on Linux, live in running processes, without
-/// the hot-patch service of the kernel, and can take it back.
+/// Makes a final image or a patch module (`.hotp1`), as `invivo build` writes them on Linux, live in
+/// running processes, without the hot-patch service of the kernel, and can take it back.
 #[derive(Debug, Parser)]
 #[command(name = "invivo", version, max_term_width = 100)]
 pub(crate) struct Arguments {
@@ -37,7 +37,8 @@ pub(crate) enum Color {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Make a final image live in running processes, in the place of the one before it.
+    /// Make a final image live in running processes, in the place of the one before it, or a patch
+    /// module of older Windows, upon those before it.
     #[command(after_help = "Example:\n  invivo apply server_hotpatch.dll --pid 1234")]
     Apply(Apply),
     /// Take patches back, byte for byte.
@@ -49,7 +50,7 @@ pub(crate) enum Command {
     /// Which patches are live where; changes nothing.
     #[command(after_help = "Example:\n  invivo list --json")]
     List(List),
-    /// Which processes run the base of a final image, and which are patched; changes nothing.
+    /// Which processes run the base of a patch, and which are patched; changes nothing.
     #[command(after_help = "Example:\n  invivo status server_hotpatch.dll")]
     Status(Status),
 }
@@ -69,7 +70,7 @@ pub(crate) struct Processes {
 
 #[derive(Debug, Args)]
 pub(crate) struct Apply {
-    /// The final image; it stays where it is for as long as it is loaded.
+    /// The final image or patch module; it stays where it is for as long as it is loaded.
     pub(crate) patch: PathBuf,
     #[command(flatten)]
     pub(crate) processes: Processes,
@@ -77,6 +78,8 @@ pub(crate) struct Apply {
 
 #[derive(Debug, Args)]
 pub(crate) struct Revert {
+    /// Only this patch module of older Windows [default: all, the last first].
+    pub(crate) patch: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) processes: Processes,
     /// Let the loader unload the patches, too, where it is proved that nobody needs them.
@@ -93,6 +96,6 @@ pub(crate) struct List {
 
 #[derive(Debug, Args)]
 pub(crate) struct Status {
-    /// The final image.
+    /// The final image or patch module.
     pub(crate) patch: PathBuf,
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use invivo_image::Rva;
-use invivo_image::pe::{PeError, PeImage, PeMachine, directory, section_flags};
+use invivo_image::pe::{BaseRelocationKind, PeError, PeImage, PeMachine, directory, section_flags};
 use invivo_patch::{FinalPlan, Link};
 
 use super::cold::tables::Tables;
@@ -41,6 +41,9 @@ pub enum BuildError {
 /// target's, which a fixup of type PC32 completes. Imports are the loader's business. Each
 /// function that changed is hooked in the way `shape`, or in the first one that it has room for.
 ///
+/// The loader loads the module as any library, and nothing of it must start a second time: it has
+/// no entry point. Its own base is behind the target's, where jumps reach.
+///
 /// # Errors
 /// When something has no room, or the images are not for x86-64.
 pub fn build(
@@ -57,6 +60,7 @@ pub fn build(
     if base.checksum == 0 {
         return refuse("the base has no checksum to be known by; link it with /release");
     }
+    let fixed = &beside(base, fixed)?;
     let mut made = Made {
         base,
         fixed,
@@ -108,6 +112,49 @@ pub fn build(
     } else {
         Err(BuildError::Rules(findings))
     }
+}
+
+/// The fixed build without an entry point, and moved to behind the base where the two would be at
+/// the same place.
+fn beside(base: &PeImage, fixed: &PeImage) -> Result<PeImage, BuildError> {
+    const GRANULARITY: u64 = 0x1_0000;
+    const PLACES: u64 = 256;
+    const REACH: u64 = 1 << 30;
+    let mut file = fixed.file().to_vec();
+    let places = fixed.header_places();
+    section::set(&mut file, places.entry_point, 0);
+    let end = |image: &PeImage| image.image_base.saturating_add(image.size.into());
+    let meet = fixed.image_base < end(base) && base.image_base < end(fixed);
+    // Several patches of one target want places of their own; which, their builds tell.
+    let size = u64::from(fixed.size).next_multiple_of(GRANULARITY);
+    let place = size * (u64::from(fixed.time_stamp) % PLACES);
+    let place = if place < REACH { place } else { 0 };
+    let behind = end(base).checked_next_multiple_of(GRANULARITY);
+    let behind = behind.and_then(|behind| behind.checked_add(place));
+    if let Some(behind) = behind.filter(|_| meet && !fixed.relocations.is_empty()) {
+        let moved = behind.wrapping_sub(fixed.image_base);
+        for relocation in &fixed.relocations {
+            let place = fixed.file_place(relocation.at);
+            let place = place
+                .filter(|_| relocation.kind == BaseRelocationKind::Address64)
+                .and_then(|place| file.get_mut(place.start..place.start + 8));
+            let Some(word) = place else {
+                let at = relocation.at;
+                return Err(BuildError::Image(format!(
+                    "the address at {at} of the fixed build cannot be moved; link it with another /base"
+                )));
+            };
+            let mut value = [0; 8];
+            value.copy_from_slice(word);
+            let value = u64::from_le_bytes(value).wrapping_add(moved);
+            word.copy_from_slice(&value.to_le_bytes());
+        }
+        let field = file.get_mut(places.image_base..places.image_base + 8);
+        if let Some(field) = field {
+            field.copy_from_slice(&behind.to_le_bytes());
+        }
+    }
+    Ok(PeImage::parse(Arc::from(file))?)
 }
 
 fn hooks(

@@ -53,6 +53,10 @@ pub struct HeaderPlaces {
     pub time_stamp: usize,
     /// `SizeOfInitializedData`.
     pub initialized_data: usize,
+    /// `AddressOfEntryPoint`.
+    pub entry_point: usize,
+    /// `ImageBase`: four bytes on x86, eight elsewhere.
+    pub image_base: usize,
     /// `SizeOfImage`.
     pub image_size: usize,
     /// `CheckSum`.
@@ -73,6 +77,13 @@ impl PeImage {
             section_count: common + 2,
             time_stamp: common + 4,
             initialized_data: optional + 8,
+            entry_point: optional + 16,
+            image_base: optional
+                + if self.machine == PeMachine::I386 {
+                    28
+                } else {
+                    24
+                },
             image_size: optional + 56,
             checksum: optional + 64,
             directories: optional

@@ -1,0 +1,271 @@
+//! Patches of older Windows that outlast the tool: applied to a process of Windows by one run of it,
+//! listed and removed by others.
+
+use invivo_format::final_image;
+use invivo_format::hotp1::{LegacyPatch, cold_mark, read, validate};
+use invivo_image::LiveAddr;
+use invivo_image::pe::PeImage;
+
+use super::lasting::{Lasting, open_block};
+use super::{LegacyRecord, Outcome, at_status, checks, status};
+use crate::hpat::{Host, HostImage, identity};
+use crate::pe::{Ledger, parse};
+use crate::{ApplyError, TargetError, refused};
+
+/// What was done with a module.
+#[derive(Clone, Debug)]
+pub struct Done {
+    /// The module's file.
+    pub target: String,
+    /// The patch module's file; empty where only a tool that died was cleaned up after.
+    pub patch: String,
+    /// What the engine did.
+    pub outcome: Outcome,
+    /// Patches of the module that are active now.
+    pub active: usize,
+    /// True if a tool that died had left something in the middle.
+    pub settled: bool,
+    /// Patches that were to be unloaded, and why they were not.
+    pub unloaded: Vec<(String, Option<String>)>,
+}
+
+/// A module that a patch is for, in a process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Concerned {
+    /// Its file.
+    pub path: String,
+    /// True if this patch's hooks are in it.
+    pub active: bool,
+    /// True if the patch was applied and removed.
+    pub removed: bool,
+    /// True if the module that runs was patched on disk to the same end.
+    pub cold: bool,
+    /// True if the file that has its name now was patched on disk to the same end.
+    pub fixed_on_disk: bool,
+}
+
+/// All modules of a process that patches of older Windows hang on.
+///
+/// # Errors
+/// When the process is gone or may not be looked at.
+pub fn list(host: &dyn Host) -> Result<Vec<LegacyRecord>, ApplyError> {
+    let found = blocks(host)?.into_iter();
+    Ok(found.map(|(_, _, record)| record).collect())
+}
+
+pub(super) type Block = (LiveAddr, Ledger, LegacyRecord);
+
+pub(super) fn blocks(host: &dyn Host) -> Result<Vec<Block>, ApplyError> {
+    let mut found = Vec::new();
+    for at in host.reserved()? {
+        if let Some((ledger, record)) = open_block(host, at)? {
+            found.push((at, ledger, record));
+        }
+    }
+    Ok(found)
+}
+
+/// Applies the patch module in `path` to a process that has its target loaded.
+///
+/// # Errors
+/// When it breaks a rule, when no module or more than one is its target, when a thread stays inside
+/// what is replaced, or when a step fails; then the process is as before.
+pub fn apply(host: &mut dyn Host, path: &str, applied_by: &str) -> Result<Done, ApplyError> {
+    let patch = parse(path, host.file(path)?)?;
+    let model = model(&patch, path)?;
+    if patch.entry_point.0 != 0
+        || patch
+            .tls
+            .as_ref()
+            .is_some_and(|tls| !tls.callbacks.is_empty())
+    {
+        return refused(format!(
+            "{path} has an entry point, or functions that are called when threads start, which the \
+             loader would run; link it with /noentry"
+        ));
+    }
+    let mut found = targets(host, &model)?;
+    let (target, None) = (found.pop(), found.pop()) else {
+        return refused(format!("{} is loaded more than once", model.target_name));
+    };
+    let Some((target, image, _)) = target else {
+        return Err(TargetError::Unsupported(format!(
+            "{} has no module {} that the patch is for",
+            host.describe(),
+            model.target_name
+        ))
+        .into());
+    };
+    let mut lasting = Lasting::open(host, &target, image, applied_by)?;
+    let result = lasting.apply(path, patch);
+    lasting.leave_if_unused();
+    result
+}
+
+/// Removes the patch whose file is `which`, or all, the last first; with `unload` the memory of
+/// patches that are not active and that nobody needs is given back, too.
+///
+/// # Errors
+/// When another patch lies over it, somebody changed its hooks, a thread stays on its way through
+/// them, or a step fails; then what was not yet removed stays as it was.
+pub fn revert(
+    host: &mut dyn Host,
+    which: Option<&str>,
+    unload: bool,
+    applied_by: &str,
+) -> Result<Vec<Done>, ApplyError> {
+    let mut all = Vec::new();
+    for (_, _, record) in blocks(host)? {
+        let is_meant = |path: &str| which.is_none_or(|which| which.eq_ignore_ascii_case(path));
+        if !record.patches.iter().any(|patch| is_meant(&patch.path)) {
+            continue;
+        }
+        let (target, image) = module_at(host, &record)?;
+        let mut lasting = Lasting::open(host, &target, image, applied_by)?;
+        for path in lasting.active().into_iter().rev() {
+            if is_meant(&path) {
+                all.push(lasting.remove(&path)?);
+            }
+        }
+        if unload {
+            let unloaded = lasting.unload(&is_meant)?;
+            if !unloaded.is_empty() {
+                let unloaded = Done {
+                    unloaded,
+                    ..lasting.nothing()
+                };
+                all.push(unloaded);
+            }
+        }
+        lasting.leave_if_unused();
+    }
+    Ok(all)
+}
+
+/// Undoes what a tool that died left in the middle; tells which modules were settled.
+///
+/// # Errors
+/// When something is not as it was left, or a step fails.
+pub fn recover(host: &mut dyn Host, applied_by: &str) -> Result<Vec<Done>, ApplyError> {
+    let mut settled = Vec::new();
+    for (_, _, record) in blocks(host)? {
+        let (target, image) = module_at(host, &record)?;
+        let lasting = Lasting::open(host, &target, image, applied_by)?;
+        if lasting.settled {
+            settled.push(lasting.nothing());
+        }
+        lasting.leave_if_unused();
+    }
+    Ok(settled)
+}
+
+/// The modules of a process that the patch in `path` is for, and how they stand.
+///
+/// # Errors
+/// When the patch is none, or the process is gone or may not be looked at.
+pub fn standing(host: &dyn Host, path: &str) -> Result<Vec<Concerned>, ApplyError> {
+    let patch = parse(path, host.file(path)?)?;
+    let model = model(&patch, path)?;
+    let records = list(host)?;
+    let mut all = Vec::new();
+    for (module, image, flags) in targets(host, &model)? {
+        let record = records.iter().find(|one| one.at == module.range.start.0);
+        let mut patches = record.iter().flat_map(|record| &record.patches);
+        let known = patches
+            .find(|one| (one.time_stamp, one.checksum) == (patch.time_stamp, patch.checksum));
+        // Of the file that has the name now only its mark is of interest.
+        let on_disk = host.file(&module.path).ok();
+        let on_disk = on_disk.and_then(|bytes| parse(&module.path, bytes).ok());
+        let before = if flags == 0 {
+            Ok(u64::from(image.checksum))
+        } else {
+            cold_mark(&image)
+        };
+        all.push(Concerned {
+            path: module.path,
+            active: known.is_some_and(|one| one.active),
+            removed: known.is_some_and(|one| !one.active),
+            cold: flags != 0,
+            fixed_on_disk: on_disk.is_some_and(|file| cold_mark(&file) == before),
+        });
+    }
+    Ok(all)
+}
+
+/// What a patch module says, if it keeps the rules of its format.
+fn model(patch: &PeImage, path: &str) -> Result<LegacyPatch, ApplyError> {
+    let model = match read(patch) {
+        Ok(Some(model)) => model,
+        Ok(None) => return at_status(status::BROKEN, &format!("{path} has no section .hotp1")),
+        Err(error) => return at_status(status::BROKEN, &format!("{path}: {error}")),
+    };
+    match validate(patch, &model, None).first() {
+        Some(first) => at_status(status::BROKEN, &format!("{path}: {first}")),
+        None => Ok(model),
+    }
+}
+
+/// Loaded modules with the name and the identity that a patch wants, what they were loaded from, and
+/// the flags of each. Where the name is there and the build is another, that is the error.
+fn targets(
+    host: &dyn Host,
+    model: &LegacyPatch,
+) -> Result<Vec<(HostImage, PeImage, u32)>, ApplyError> {
+    let name = |path: &str| {
+        let last = path.rsplit(['\\', '/']).next();
+        last.is_some_and(|last| last.eq_ignore_ascii_case(&model.target_name))
+    };
+    let (mut found, mut other) = (Vec::new(), None);
+    let images = host.images()?.into_iter();
+    for module in images.filter(|image| name(&image.path)) {
+        let image = file_of(host, &module)?;
+        match checks::identity(&image, model) {
+            Ok(flags) => found.push((module, image, flags)),
+            Err(error) => other = Some(error),
+        }
+    }
+    match other {
+        Some(error) if found.is_empty() => Err(error),
+        _ => Ok(found),
+    }
+}
+
+/// The file that a module was loaded from. Where it was patched on disk meanwhile, another file has
+/// its name, which says how the old one is known; that lies beside it.
+fn file_of(host: &dyn Host, module: &HostImage) -> Result<PeImage, ApplyError> {
+    let file = host.file(&module.path)?;
+    let image = parse(&module.path, file)?;
+    let running = identity(host, module.range.start);
+    if running == Some((image.time_stamp, image.checksum)) {
+        return Ok(image);
+    }
+    let kept = final_image::read(image.file()).ok().and_then(|file| {
+        let split = module.path.rfind(['\\', '/']).map_or(0, |at| at + 1);
+        let (folder, name) = module.path.split_at(split);
+        let base = final_image::base_name(name, &file.manifest.base.sha256);
+        let path = format!("{folder}{base}");
+        parse(&path, host.file(&path).ok()?).ok()
+    });
+    let kept = kept.filter(|kept| running == Some((kept.time_stamp, kept.checksum)));
+    kept.map_or_else(
+        || {
+            refused(format!(
+                "{} is not the file any more that the module was loaded from",
+                module.path
+            ))
+        },
+        Ok,
+    )
+}
+
+fn module_at(host: &dyn Host, record: &LegacyRecord) -> Result<(HostImage, PeImage), ApplyError> {
+    let images = host.images()?;
+    let found = images
+        .into_iter()
+        .find(|one| one.range.start.0 == record.at);
+    let Some(found) = found else {
+        return refused(format!("{} is not loaded any more", record.path));
+    };
+    let image = file_of(host, &found)?;
+    Ok((found, image))
+}

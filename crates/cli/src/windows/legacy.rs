@@ -1,0 +1,192 @@
+//! What the commands do with patch modules of older Windows.
+
+use std::time::Instant;
+
+use invivo_apply::hotp1::{self, Concerned, LegacyRecord};
+use invivo_windows::{Access, Process, processes};
+use serde::Serialize;
+
+use super::{Change, WE, micros, stood, tell_unloaded};
+use crate::failure::Failure;
+use crate::output::{Output, milliseconds};
+
+/// What was done with one module of a process.
+#[derive(Debug, Serialize)]
+pub(super) struct Done {
+    pid: u32,
+    /// `applied`, `removed` or `settled`; `unloaded` where only memory was given back.
+    state: &'static str,
+    module: String,
+    patch: String,
+    /// Places that were changed, all in one step.
+    hooks: usize,
+    /// Patches of the module that are active now.
+    active: usize,
+    /// True if a tool that died had left something in the middle.
+    settled: bool,
+    /// Patches that were to be unloaded, and why they were not.
+    unloaded: Vec<(String, Option<String>)>,
+    wall_us: u64,
+    stopped_us: u64,
+}
+
+fn change(pid: u32, state: &'static str, done: hotp1::Done, begin: Instant) -> Change {
+    Change::Older(Done {
+        pid,
+        state,
+        module: done.target,
+        patch: done.patch,
+        hooks: done.outcome.hooks,
+        active: done.active,
+        settled: done.settled,
+        unloaded: done.unloaded,
+        wall_us: micros(begin.elapsed()),
+        stopped_us: micros(done.outcome.stopped),
+    })
+}
+
+pub(super) fn apply(
+    process: &mut Process,
+    pid: u32,
+    path: &str,
+    begin: Instant,
+) -> Result<Vec<Change>, Failure> {
+    let done = hotp1::apply(process, path, WE)?;
+    Ok(vec![change(pid, "applied", done, begin)])
+}
+
+pub(super) fn revert(
+    process: &mut Process,
+    pid: u32,
+    which: Option<&str>,
+    unload: bool,
+    begin: Instant,
+) -> Result<Vec<Change>, Failure> {
+    let all = hotp1::revert(process, which, unload, WE)?.into_iter();
+    let state = |done: &hotp1::Done| match done.patch.is_empty() {
+        true => "unloaded",
+        false => "removed",
+    };
+    Ok(all
+        .map(|done| change(pid, state(&done), done, begin))
+        .collect())
+}
+
+pub(super) fn recover(
+    process: &mut Process,
+    pid: u32,
+    begin: Instant,
+) -> Result<Vec<Change>, Failure> {
+    let all = hotp1::recover(process, WE)?.into_iter();
+    Ok(all
+        .map(|done| change(pid, "settled", done, begin))
+        .collect())
+}
+
+pub(super) fn tell(done: &Done) {
+    if done.hooks > 0 || done.settled && done.unloaded.is_empty() {
+        let plural = if done.hooks == 1 { "" } else { "s" };
+        anstream::println!(
+            "process {}: {} {} in {}: {} hook{plural} in one step, {}, {} active ({})",
+            done.pid,
+            done.state,
+            done.patch,
+            done.module,
+            done.hooks,
+            stood(done.stopped_us),
+            done.active,
+            milliseconds(done.wall_us)
+        );
+    } else {
+        anstream::println!("process {}: {} is as it was", done.pid, done.module);
+    }
+    tell_unloaded(&done.unloaded);
+}
+
+/// Prints what hangs on a module.
+pub(super) fn tell_record(record: &LegacyRecord) {
+    let died = match record.words.is_empty() {
+        true => "",
+        false => ": a tool died at work; invivo recover settles it",
+    };
+    anstream::println!("  {}{died}", record.path);
+    for patch in &record.patches {
+        let state = if patch.active { "active" } else { "removed" };
+        anstream::println!(
+            "    {} {state}, {} hooks, loaded at {:#x}",
+            patch.path,
+            patch.hooks.len(),
+            patch.at
+        );
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct Overview {
+    schema: &'static str,
+    processes: Vec<Standing>,
+}
+
+#[derive(Debug, Serialize)]
+struct Standing {
+    pid: u32,
+    exe: String,
+    module: String,
+    /// `active`, `removed`, `cold` (the module that runs was patched on disk) or `not patched`.
+    state: &'static str,
+    /// True if the file that has the module's name now was patched on disk.
+    fixed_on_disk: bool,
+}
+
+fn state(one: &Concerned) -> &'static str {
+    match (one.active, one.cold, one.removed) {
+        (true, ..) => "active",
+        (_, true, _) => "cold",
+        (.., true) => "removed",
+        _ => "not patched",
+    }
+}
+
+pub(super) fn status(path: &str, output: &Output) -> Result<u8, Failure> {
+    let mut found = Vec::new();
+    for running in processes()? {
+        // The system's processes, and those that ended meanwhile.
+        let Ok(process) = Process::open(running.pid, Access::Read) else {
+            continue;
+        };
+        let Ok(all) = hotp1::standing(&process, path) else {
+            continue;
+        };
+        found.extend(all.into_iter().map(|one| Standing {
+            pid: running.pid,
+            exe: running.name.clone(),
+            state: state(&one),
+            module: one.path,
+            fixed_on_disk: one.fixed_on_disk,
+        }));
+    }
+    let overview = Overview {
+        schema: "invivo.windows-older-status/1",
+        processes: found,
+    };
+    output.data(&overview, || {
+        for one in &overview.processes {
+            let running = match one.state {
+                "active" => "patched",
+                "cold" => "patched on disk",
+                other => other,
+            };
+            let disk = if one.fixed_on_disk { "fixed" } else { "old" };
+            anstream::println!(
+                "{} {}: {}: running: {running}; on disk: {disk}",
+                one.pid,
+                one.exe,
+                one.module
+            );
+        }
+        if overview.processes.is_empty() {
+            anstream::println!("no process has the module loaded");
+        }
+    })?;
+    Ok(0)
+}

@@ -1,0 +1,67 @@
+//! Programs for Windows, run by Wine, that say what a library answers.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Stdio};
+
+use anyhow::{Context, Result};
+
+use crate::wine::{Wine, name};
+
+/// A process that has loaded the library.
+#[derive(Debug)]
+pub struct Asked {
+    child: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+}
+
+impl Asked {
+    /// Starts the program ([`asker`](crate::asker)) with the library.
+    ///
+    /// # Errors
+    /// When Wine is missing.
+    pub fn start(program: &Path, library: &Path) -> Result<Asked> {
+        let mut command = Wine::ready()?.command(program);
+        command
+            .arg(name(library))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null());
+        let mut child = command.spawn().context("wine64 is not installed")?;
+        let input = child.stdin.take().context("no input")?;
+        let output = BufReader::new(child.stdout.take().context("no output")?);
+        Ok(Asked {
+            child,
+            input,
+            output,
+        })
+    }
+
+    /// What a function answers, and whether the code that runs has unwind data.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn ask(&mut self, question: &str) -> Result<(i32, bool)> {
+        self.input.write_all(format!("{question}\n").as_bytes())?;
+        self.input.flush()?;
+        let mut line = String::new();
+        self.output.read_line(&mut line)?;
+        let (answer, unwound) = line.trim().split_once(' ').with_context(|| line.clone())?;
+        Ok((answer.parse()?, unwound == "1"))
+    }
+
+    /// The number that Linux knows it by.
+    #[must_use]
+    pub fn linux_pid(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        // It is ours; where it has ended nothing happens.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,170 @@
+//! Programs for Windows, run by Wine, whose threads call a library without a pause, and `invivo.exe`
+//! beside them. What does not work ends the test that asks for it.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::Duration;
+
+use crate::Library;
+use crate::wine::{self, Wine, name};
+
+/// A program that runs, and the files of its library.
+#[derive(Debug)]
+pub struct Caller {
+    child: Child,
+    input: Option<ChildStdin>,
+    output: BufReader<ChildStdout>,
+    /// The number that Windows knows it by.
+    pub pid: u32,
+    invivo: PathBuf,
+}
+
+/// What a caller counted.
+#[derive(Debug)]
+pub struct Seen {
+    /// Rounds of calls.
+    pub calls: u64,
+    /// Of them by what the first function had added.
+    pub added: Vec<u64>,
+    /// Answers of nobody.
+    pub wrong: u64,
+}
+
+impl Caller {
+    /// Starts `program` with its library.
+    #[must_use]
+    pub fn start(program: &Path, library: &Library) -> Caller {
+        let wine = Wine::ready().expect("Wine");
+        // Built before anything runs that would share the processor.
+        let invivo = wine::invivo().expect("invivo.exe");
+        let mut command = wine.command(program);
+        command.arg(name(&library.path));
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("it starts");
+        let input = child.stdin.take();
+        let output = BufReader::new(child.stdout.take().expect("its output"));
+        let mut caller = Caller {
+            child,
+            input,
+            output,
+            pid: 0,
+            invivo,
+        };
+        let line = caller.line();
+        assert!(line.starts_with("ready"), "{line}");
+        caller.pid = u32::try_from(numbers(&line)[0]).expect("a number");
+        caller
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.output.read_line(&mut line).expect("it says something");
+        line.trim().to_owned()
+    }
+
+    /// What it counted so far.
+    pub fn seen(&mut self) -> Seen {
+        let input = self.input.as_mut().expect("it listens");
+        input.write_all(b"tell\n").expect("it listens");
+        input.flush().expect("it listens");
+        let line = self.line();
+        parse(&line)
+    }
+
+    /// Which answers came since the last question, after some time.
+    #[must_use]
+    pub fn answers(&mut self) -> Vec<bool> {
+        let before = self.seen();
+        std::thread::sleep(Duration::from_millis(100));
+        let after = self.seen();
+        assert_eq!(after.wrong, 0, "an answer of nobody");
+        let pairs = before.added.iter().zip(&after.added);
+        // A call or two of each thread may have been under way.
+        pairs.map(|(before, after)| after - before > 64).collect()
+    }
+
+    /// Lets it end; gives what it saw and what its library counted.
+    #[must_use]
+    pub fn end(mut self) -> (Seen, Vec<u64>) {
+        drop(self.input.take());
+        let seen = parse(&self.line());
+        let counted = numbers(&self.line());
+        assert!(self.child.wait().expect("it ends").success());
+        (seen, counted)
+    }
+
+    /// What `invivo.exe` prints, and its exit code.
+    #[must_use]
+    pub fn invivo(&self, words: &[&str]) -> (String, i32) {
+        let wine = Wine::ready().expect("Wine");
+        let mut command: Command = wine.command(&self.invivo);
+        command.args(words);
+        wine.output(&mut command).expect("invivo.exe runs")
+    }
+
+    /// Where a file is mapped in it, as Linux tells it.
+    #[must_use]
+    pub fn mapped(&self, file: &str) -> Option<u64> {
+        mapped(self.child.id(), file)
+    }
+
+    /// Processor time that it took so far, in the clock ticks of Linux.
+    #[must_use]
+    pub fn ticks(&self) -> u64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()));
+        let stat = stat.expect("it runs");
+        let behind = stat.rsplit(')').next().expect("its name");
+        let fields: Vec<&str> = behind.split_whitespace().collect();
+        // User and system time are fields 14 and 15, of which the name is the second.
+        [11, 12]
+            .map(|at| fields[at].parse::<u64>().expect("a number"))
+            .iter()
+            .sum()
+    }
+
+    /// The number that Linux knows it by.
+    #[must_use]
+    pub fn linux_pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What `invivo.exe` prints, where it does what it should.
+    pub fn done(&self, words: &[&str]) -> String {
+        let (text, code) = self.invivo(words);
+        assert_eq!(code, 0, "{words:?}: {text}");
+        text
+    }
+}
+
+impl Drop for Caller {
+    fn drop(&mut self) {
+        // It is ours; where it has ended nothing happens.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Where a process of Linux has mapped a file first.
+#[must_use]
+pub fn mapped(pid: u32, file: &str) -> Option<u64> {
+    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).ok()?;
+    let end = format!("/{file}");
+    let line = maps.lines().find(|line| line.trim_end().ends_with(&end))?;
+    u64::from_str_radix(line.split('-').next()?, 16).ok()
+}
+
+fn numbers(line: &str) -> Vec<u64> {
+    let words = line.split(|c: char| !c.is_ascii_digit());
+    words.filter_map(|word| word.parse().ok()).collect()
+}
+
+fn parse(line: &str) -> Seen {
+    let found = numbers(line);
+    assert_eq!(found.len(), 5, "{line}");
+    Seen {
+        calls: found[0],
+        added: found[1..4].to_vec(),
+        wrong: found[4],
+    }
+}

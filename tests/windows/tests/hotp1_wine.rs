@@ -1,0 +1,164 @@
+//! Hot patches of older Windows in processes of Windows, made by `invivo.exe`: threads of a program in C
+//! call old code, new code, and old code again, and the library is what it was, byte for byte.
+
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use invivo_compare::Comparison;
+use invivo_format::hotp1::{self, HookShape};
+use invivo_image::pe::PeImage;
+use windows_tests::asked::Asked;
+use windows_tests::caller::{Caller, mapped};
+use windows_tests::wine::{self, Wine, name};
+use windows_tests::{Build, Folder, Library, asker, build, by_hand};
+
+/// All bytes of a library in a process that nobody writes while it runs.
+fn fixed_bytes(pid: u32, library: &Library) -> Vec<u8> {
+    let file = library.path.file_name().expect("a name").to_string_lossy();
+    let at = mapped(pid, &file).expect("it is loaded");
+    let memory = std::fs::File::open(format!("/proc/{pid}/mem")).expect("it runs");
+    let image = library.image().expect("a Windows image");
+    let mut all = Vec::new();
+    for section in image.sections.iter().filter(|s| !s.is_writable()) {
+        let size = usize::try_from(section.range.end.0 - section.range.start.0).expect("small");
+        let mut bytes = vec![0; size];
+        let place = at + section.range.start.0;
+        memory.read_exact_at(&mut bytes, place).expect("its memory");
+        all.extend(bytes);
+    }
+    all
+}
+
+fn patch(base: &Library, fixed: &Library, shape: HookShape) -> PathBuf {
+    let (old, new) = (base.view().expect("a view"), fixed.view().expect("a view"));
+    let plan = invivo_patch::plan_final(&Comparison::new(&old, &new)).expect("nothing is refused");
+    let [old, new] = [base, fixed].map(|library| library.image().expect("a Windows image"));
+    let file = hotp1::build(&old, &new, &plan, "steady.dll", Some(shape)).expect("there is room");
+    let path = base.path.with_file_name(format!("{shape}.dll"));
+    std::fs::write(&path, file).expect("it is written");
+    path
+}
+
+fn library(folder: &Path, name: &str, program: &str, how: Build) -> Library {
+    build(folder, name, program, &how.roomy()).expect("it is built")
+}
+
+#[test]
+fn threads_call_old_new_and_old_code() {
+    let folder = Folder::new("hotp1-wine");
+    let base = library(&folder, "base", "steady", Build::base());
+    let program = wine::c_program("caller").expect("the program");
+    let mut caller = Caller::start(&program, &base);
+    let pid = caller.pid.to_string();
+    let before = fixed_bytes(caller.linux_pid(), &base);
+    for (number, shape) in HookShape::ALL.into_iter().enumerate() {
+        // Patches that are loaded at once need places of their own that jumps reach.
+        let mut how = Build::fixed("count,weigh");
+        how.link.push(format!(
+            "/base:{:#x}",
+            0x1_9000_0000_u64 + 0x10_0000 * number as u64
+        ));
+        let fixed = library(&folder, &format!("fixed{number}"), "steady", how);
+        let file = patch(&base, &fixed, shape);
+        let patch = name(&file);
+        assert_eq!(caller.answers(), [true, false, false], "{shape}: old");
+        let text = caller.done(&["apply", &patch, "--pid", &pid]);
+        assert!(text.contains("in one step, all threads stopped"), "{text}");
+        assert_eq!(caller.answers(), [false, true, false], "{shape}: new");
+        if number == 0 {
+            let text = caller.done(&["status", &patch]);
+            assert!(text.contains("running: patched; on disk: old"), "{text}");
+            let text = caller.done(&["list"]);
+            assert!(text.contains("short.dll active, 4 hooks"), "{text}");
+            let (text, code) = caller.invivo(&["apply", &patch, "--pid", &pid]);
+            assert!(code == 1 && text.contains("active already"), "{text}");
+        } else {
+            // Others come after, and the first is removed; nothing lies over it.
+            let text = caller.done(&["list"]);
+            assert!(text.contains("short.dll removed"), "{text}");
+        }
+        let text = caller.done(&["revert", &patch, "--pid", &pid]);
+        assert!(text.contains("removed"), "{text}");
+        assert_eq!(caller.answers(), [true, false, false], "{shape}: old again");
+        assert!(
+            fixed_bytes(caller.linux_pid(), &base) == before,
+            "{shape}: byte for byte"
+        );
+    }
+    // One that was removed comes again, without being loaded again.
+    let patch = name(&base.path.with_file_name("short.dll"));
+    caller.done(&["apply", &patch, "--pid", &pid]);
+    assert_eq!(caller.answers(), [false, true, false], "again");
+    let text = caller.done(&["revert", "--pid", &pid, "--unload", "--json"]);
+    let told: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(told["processes"][0]["state"], "removed", "{told}");
+    let unloaded = told["processes"][1]["unloaded"].as_array();
+    let unloaded = unloaded.expect("what became of them");
+    assert_eq!(unloaded.len(), HookShape::ALL.len(), "{told}");
+    for one in unloaded {
+        let path = one[0].as_str().expect("a path");
+        let file = path.rsplit('\\').next().expect("a name");
+        assert_eq!(one[1].is_null(), caller.mapped(file).is_none(), "{told}");
+    }
+    assert_eq!(caller.answers(), [true, false, false], "the base");
+    assert!(fixed_bytes(caller.linux_pid(), &base) == before);
+    let (seen, counted) = caller.end();
+    assert_eq!(counted, [seen.calls; 3], "every call was counted once");
+}
+
+/// Hooks in the middle of a function, in an instruction's number and in data; every process with the
+/// library is found, and one whose library is another build is left alone.
+#[test]
+fn hooks_in_the_middle_and_in_data() {
+    let folder = Folder::new("hotp1-wine-middle");
+    let base = library(&folder, "base", "places", Build::base());
+    let other = library(&folder, "other", "places", Build::base().with("-O1"));
+    let program = asker(&folder).expect("the program");
+    let mut asked = Asked::start(&program, &base.path).expect("it starts");
+    let mut apart = Asked::start(&program, &other.path).expect("it starts");
+    let answers = |asked: &mut Asked| {
+        let questions = ["middle 5", "through 5"];
+        questions.map(|question| asked.ask(question).expect("an answer").0)
+    };
+    let tool = wine::invivo().expect("invivo.exe");
+    let invivo = |words: &[&str]| {
+        let wine = Wine::ready().expect("Wine");
+        let ran = wine.output(wine.command(&tool).args(words));
+        ran.expect("it runs")
+    };
+    for by_hand::Case {
+        name: case,
+        hook,
+        old,
+        new,
+    } in by_hand::cases(&base)
+    {
+        assert_eq!(answers(&mut asked), old, "{case}");
+        let pid = asked.linux_pid();
+        let at = mapped(pid, "places.dll").expect("it is loaded");
+        let before = fixed_bytes(pid, &base);
+        let code = by_hand::code(&hook, at);
+        let behind = Some(at + 0x10_0000 * (1 + u64::from(hook.kind.code())));
+        let made: PeImage = by_hand::module(&base, &code, &[hook], behind);
+        let patch = folder.join(format!("{case}.dll"));
+        std::fs::write(&patch, made.file()).expect("it is written");
+        let patch = name(&patch);
+        let (text, code) = invivo(&["status", &patch, "--json"]);
+        assert_eq!(code, 0, "{text}");
+        let told: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        let processes = told["processes"].as_array().expect("processes");
+        let [process] = &processes[..] else {
+            panic!("{case}: one has the library: {told}");
+        };
+        assert_eq!(process["state"], "not patched", "{told}");
+        let pid_there = process["pid"].to_string();
+        let (text, code) = invivo(&["apply", &patch, "--pid", &pid_there]);
+        assert_eq!(code, 0, "{case}: {text}");
+        assert_eq!(answers(&mut asked), new, "{case}");
+        assert_eq!(answers(&mut apart), old, "{case}: another build");
+        let (text, code) = invivo(&["revert", "--pid", &pid_there]);
+        assert_eq!(code, 0, "{case}: {text}");
+        assert_eq!(answers(&mut asked), old, "{case}: again");
+        assert!(fixed_bytes(pid, &base) == before, "{case}: byte for byte");
+    }
+}
