@@ -11,7 +11,9 @@ use gated::{Gate, Gated, Step};
 use images::scene::{CHECKSUM, Recipe, parse, put};
 use images::{bytes_of, load, read};
 use invivo_apply::hotp1::{COLD_PATCH_VALID, PatchedModule};
-use invivo_apply::{ApplyError, Loaded, MemoryTarget, Stack, Target, TargetError, Thread};
+use invivo_apply::{
+    ApplyError, Loaded, MemoryTarget, Protection, Stack, Target, TargetError, Thread,
+};
 use invivo_format::hotp1::{
     Fixup, FixupKind, FixupRegion, Hook, HookKind, LegacyPatch, ModuleId, Validation, hook_options,
     validation_flags, write,
@@ -415,17 +417,24 @@ fn nothing_is_written_under_a_thread() {
         "byte for byte"
     );
 
-    // A call is replaced: who is inside it comes back there, so that stacks must be known.
+    // A call is replaced: who is inside it comes back there, so that a stack must be known, or hold
+    // no such address.
     let mut model = example();
-    model.hooks = vec![hook(HookKind::X86Jmp, 8, 0x1120, 0x1000, None)];
+    model.hooks = vec![hook(HookKind::X86Jmp, 9, 0x1120, 0x1000, None)];
     let over = load(&mut target, parse(&patch_file(&model)), LATER);
+    let stack = LiveAddr(0x7000_0000);
+    target.add(stack..LiveAddr(stack.0 + 0x1000), Protection::ReadWrite);
+    let back = TARGET + 0x1128;
+    target.write(stack, &back.to_le_bytes()).expect("memory");
+    let error = module
+        .apply(&mut target, &over)
+        .expect_err("a return leads there");
+    let text = error.to_string();
+    assert!(text.contains("may come back"), "{text}");
+    target.write(stack, &[0; 8]).expect("memory");
     module
         .apply(&mut target, &over)
-        .expect_err("a return may lead there");
-    target.set_stacks(Vec::new());
-    module
-        .apply(&mut target, &over)
-        .expect("no thread, no return");
+        .expect("nobody returns there");
 }
 
 /// Lets one step fail, once.

@@ -1,5 +1,6 @@
 //! The commands of the program for Windows.
 
+mod exchange;
 mod legacy;
 
 use std::path::Path;
@@ -26,6 +27,8 @@ pub(crate) fn run(arguments: &Arguments, output: &Output) -> Result<u8, Failure>
         Command::Apply(apply) => self::apply(apply, output),
         Command::Revert(revert) => self::revert(revert, output),
         Command::Recover(processes) => recover(processes, output),
+        Command::Install(install) => exchange::install(install, output),
+        Command::Uninstall(uninstall) => exchange::uninstall(uninstall, output),
         Command::List(list) => self::list(list, output),
         Command::Status(status) => self::status(status, output),
     }

@@ -10,13 +10,16 @@
 
 mod calls;
 mod error;
+mod exchange;
 mod handle;
 mod memory;
 mod process;
+mod security;
 mod snapshot;
 mod standing;
 mod stop;
 mod target;
 
+pub use exchange::{ExchangeError, Exchanged, install, uninstall};
 pub use process::{Access, Process};
 pub use snapshot::{Running, processes};

@@ -144,7 +144,11 @@ impl Drop for Process {
 
 /// What the tool that changes a process has.
 fn lock(pid: u32) -> Result<Handle, TargetError> {
-    let name = format!("Local\\invivo-{pid}");
+    named(&format!("invivo-{pid}"))
+}
+
+fn named(name: &str) -> Result<Handle, TargetError> {
+    let name = format!("Local\\{name}");
     let name: Vec<u16> = Path::new(&name)
         .as_os_str()
         .encode_wide()
@@ -152,7 +156,31 @@ fn lock(pid: u32) -> Result<Handle, TargetError> {
         .collect();
     // SAFETY: the name ends with a zero.
     let lock = unsafe { CreateMutexW(std::ptr::null(), 0, name.as_ptr()) };
-    Handle::new(lock).ok_or_else(|| last("take the lock of the process"))
+    Handle::new(lock).ok_or_else(|| last("take the lock"))
+}
+
+/// A turn at something else that only one tool may change.
+#[derive(Debug)]
+pub(crate) struct Turn(Handle);
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        // SAFETY: this thread took it.
+        unsafe { ReleaseMutex(self.0.get()) };
+    }
+}
+
+impl Turn {
+    /// Waits until no other tool has the turn of this name; `None` where one keeps it. One that died
+    /// has left it.
+    pub(crate) fn take(name: &str, patience: u32) -> Option<Turn> {
+        let turn = named(name).ok()?;
+        // SAFETY: it only waits.
+        match unsafe { WaitForSingleObject(turn.get(), patience) } {
+            WAIT_OBJECT_0 | WAIT_ABANDONED => Some(Turn(turn)),
+            _ => None,
+        }
+    }
 }
 
 /// True if a tool changes the process at this moment.

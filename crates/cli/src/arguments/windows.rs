@@ -47,6 +47,12 @@ pub(crate) enum Command {
     /// Finish or undo what a tool that died left; every apply and revert begins with it.
     #[command(after_help = "Example:\n  invivo recover --pid 1234")]
     Recover(Processes),
+    /// Exchange a file for one that was patched on disk; what starts next is fixed.
+    #[command(after_help = "Example:\n  invivo install service.cold service.dll")]
+    Install(Install),
+    /// Give the name back to the old file, byte for byte.
+    #[command(after_help = "Example:\n  invivo uninstall service.dll")]
+    Uninstall(Uninstall),
     /// Which patches are live where; changes nothing.
     #[command(after_help = "Example:\n  invivo list --json")]
     List(List),
@@ -85,6 +91,20 @@ pub(crate) struct Revert {
     /// Let the loader unload the patches, too, where it is proved that nobody needs them.
     #[arg(long)]
     pub(crate) unload: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Install {
+    /// The new file, as `invivo build --format cold` writes it.
+    pub(crate) image: PathBuf,
+    /// The file that is exchanged: the base, exactly as the new one was built for it.
+    pub(crate) file: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Uninstall {
+    /// The file that was exchanged.
+    pub(crate) file: PathBuf,
 }
 
 #[derive(Debug, Args)]

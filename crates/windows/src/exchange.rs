@@ -1,0 +1,290 @@
+//! A file of Windows is exchanged for one that was patched on disk, and back.
+//!
+//! A library that a process has mapped can get another name, and cannot be written or replaced. So
+//! the new file waits beside the old one, and gets its name. Where nobody has the old one mapped
+//! that is one step, and the old one has its second name before. Where somebody has, it is two, and
+//! between them the name leads nowhere: the next [`install`] or [`uninstall`] begins with making up
+//! for a tool that died there.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use invivo_format::final_image::{self, FinalError, Manifest};
+use invivo_patch::Hex;
+use sha2::{Digest as _, Sha256};
+
+use crate::process::Turn;
+use crate::security;
+
+/// Milliseconds to wait for another tool at the same file.
+const PATIENCE: u32 = 10_000;
+
+/// What the name of a file has that waits: behind it the number of the run.
+const ASIDE: &str = ".invivo.";
+
+/// Why a file was not exchanged. In every case its name leads to what it led to before.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ExchangeError {
+    /// Windows refused a step.
+    #[error("cannot {doing} {}: {source}", path.display())]
+    System {
+        /// What was being done.
+        doing: &'static str,
+        /// With which file.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// It is not the file that the new one was made for.
+    #[error(
+        "{} is not the file that this was made for: its SHA-256 is {found}, that of the base {wanted}",
+        path.display()
+    )]
+    OtherFile {
+        /// The file.
+        path: PathBuf,
+        /// What it has.
+        found: Hex,
+        /// What it should have.
+        wanted: Hex,
+    },
+    /// It cannot be read as a file that was patched on disk.
+    #[error("{}: {error}", path.display())]
+    Final {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: FinalError,
+    },
+    /// The old file is not beside it, or is not what it was.
+    #[error("the old file of {} is not at {}", path.display(), base.display())]
+    NoBase {
+        /// The file.
+        path: PathBuf,
+        /// Where the old one should be.
+        base: PathBuf,
+    },
+    /// Another tool is at work with the file.
+    #[error("another tool is at work with {}", .0.display())]
+    Busy(PathBuf),
+}
+
+/// What became of a file.
+#[derive(Clone, Debug)]
+pub struct Exchanged {
+    /// The file.
+    pub path: PathBuf,
+    /// Where the old one is; `None` where that has its name again.
+    pub base: Option<PathBuf>,
+    /// False if the new file was there already.
+    pub changed: bool,
+    /// What the new file says of itself.
+    pub manifest: Manifest,
+}
+
+/// The names of a file, of its old one and of the new one while they wait.
+struct Place {
+    path: PathBuf,
+    folder: PathBuf,
+    name: String,
+}
+
+fn failed(doing: &'static str, path: &Path) -> impl Fn(io::Error) -> ExchangeError {
+    let path = path.to_owned();
+    move |source| ExchangeError::System {
+        doing,
+        path: path.clone(),
+        source,
+    }
+}
+
+impl Place {
+    fn new(path: &Path) -> Result<Place, ExchangeError> {
+        let path = std::path::absolute(path).map_err(failed("find", path))?;
+        let parts = (
+            path.parent(),
+            path.file_name().and_then(|name| name.to_str()),
+        );
+        let (Some(folder), Some(name)) = parts else {
+            return Err(failed("find", &path)(io::ErrorKind::InvalidFilename.into()));
+        };
+        Ok(Place {
+            folder: folder.to_owned(),
+            name: name.to_owned(),
+            path,
+        })
+    }
+
+    fn base(&self, sha256: &Hex) -> PathBuf {
+        self.folder.join(final_image::base_name(&self.name, sha256))
+    }
+
+    /// Where a file waits that gets the name, or had it; another place for each run.
+    fn aside(&self) -> PathBuf {
+        let (name, run) = (&self.name, std::process::id());
+        self.folder.join(format!(".{name}{ASIDE}{run}"))
+    }
+
+    /// What begins with `.NAME` and `mark` beside the file.
+    fn beside(&self, mark: &str) -> Result<Vec<PathBuf>, ExchangeError> {
+        let (start, mut found) = (format!(".{}{mark}", self.name), Vec::new());
+        for entry in fs::read_dir(&self.folder).map_err(failed("read", &self.folder))? {
+            let entry = entry.map_err(failed("read", &self.folder))?;
+            let name = entry.file_name();
+            if name.to_str().is_some_and(|name| name.starts_with(&start)) {
+                found.push(entry.path());
+            }
+        }
+        Ok(found)
+    }
+
+    /// Makes up for a tool that died: the name leads to the old file again where it led nowhere, and
+    /// what else waits is gone, as far as no process has it mapped.
+    fn settle(&self) -> Result<(), ExchangeError> {
+        if !exists(&self.path)? {
+            // Whatever died, the old one is right.
+            if let [old] = &self.beside(final_image::BASE_MARK)?[..] {
+                rename(old, &self.path)?;
+            }
+        }
+        for left in self.beside(ASIDE)? {
+            // One that is mapped stays, and the next one tries it again.
+            let _ = fs::remove_file(left);
+        }
+        Ok(())
+    }
+
+    /// `from` gets the name, and what has it is at `to` then.
+    fn exchange(&self, from: &Path, to: &Path) -> Result<(), ExchangeError> {
+        // Who may write it can replace it: nobody has it mapped.
+        let free = OpenOptions::new().write(true).open(&self.path).is_ok();
+        if free && fs::hard_link(&self.path, to).is_ok() {
+            if fs::rename(from, &self.path).is_ok() {
+                return Ok(());
+            }
+            fs::remove_file(to).map_err(failed("remove", to))?;
+        }
+        // Somebody has it mapped, or the file system knows no second names. Whoever dies after the
+        // first of these is made up for by `settle`.
+        rename(&self.path, to)?;
+        rename(from, &self.path).inspect_err(|_| {
+            // What cannot be put back here is by the next one.
+            let _ = fs::rename(to, &self.path);
+        })
+    }
+}
+
+fn exists(path: &Path) -> Result<bool, ExchangeError> {
+    path.try_exists().map_err(failed("look at", path))
+}
+
+fn rename(from: &Path, to: &Path) -> Result<(), ExchangeError> {
+    fs::rename(from, to).map_err(failed("rename", from))
+}
+
+fn sha256(bytes: &[u8]) -> Hex {
+    Hex(Sha256::digest(bytes).to_vec())
+}
+
+fn manifest(path: &Path, bytes: &[u8]) -> Result<Manifest, ExchangeError> {
+    let found = final_image::read(bytes).map_err(|error| ExchangeError::Final {
+        path: path.to_owned(),
+        error,
+    })?;
+    Ok(found.manifest)
+}
+
+/// Exchanges the file at `path` for the one at `image`, which was made of it.
+///
+/// # Errors
+/// When `path` is another file than that, or a step fails; `path` then leads to what it led to before.
+pub fn install(path: &Path, image: &Path) -> Result<Exchanged, ExchangeError> {
+    let new = fs::read(image).map_err(failed("read", image))?;
+    let manifest = manifest(image, &new)?;
+    let place = Place::new(path)?;
+    let _turn = place.turn()?;
+    place.settle()?;
+    let old = fs::read(&place.path).map_err(failed("read", &place.path))?;
+    let (found, hidden) = (sha256(&old), place.base(&manifest.base.sha256));
+    let mut done = Exchanged {
+        path: place.path.clone(),
+        base: Some(hidden.clone()),
+        changed: false,
+        manifest,
+    };
+    if old == new {
+        return Ok(done);
+    }
+    let wanted = &done.manifest.base.sha256;
+    if found != *wanted {
+        return Err(ExchangeError::OtherFile {
+            path: done.path,
+            found,
+            wanted: wanted.clone(),
+        });
+    }
+    if exists(&hidden)? {
+        // A tool died that had only given the old file its second name; or nobody needs it.
+        fs::remove_file(&hidden).map_err(failed("remove", &hidden))?;
+    }
+    let waits = place.aside();
+    let staged = stage(&place.path, &waits, &new).and_then(|()| place.exchange(&waits, &hidden));
+    if let Err(error) = staged {
+        let _ = fs::remove_file(&waits);
+        return Err(error);
+    }
+    done.changed = true;
+    Ok(done)
+}
+
+/// Writes the new file with the access list of the old one, and waits until it is on the disk.
+fn stage(path: &Path, waits: &Path, bytes: &[u8]) -> Result<(), ExchangeError> {
+    let made = OpenOptions::new().write(true).create_new(true).open(waits);
+    let mut file: File = made.map_err(failed("create", waits))?;
+    file.write_all(bytes).map_err(failed("write", waits))?;
+    file.sync_all().map_err(failed("write to disk", waits))?;
+    drop(file);
+    security::copy(path, waits).map_err(failed("give its access list to", waits))
+}
+
+/// Gives the name back to the old file.
+///
+/// # Errors
+/// When `path` is no file that was patched on disk, the old one is not beside it, or a step fails;
+/// `path` then leads to what it led to before.
+pub fn uninstall(path: &Path) -> Result<Exchanged, ExchangeError> {
+    let place = Place::new(path)?;
+    let _turn = place.turn()?;
+    place.settle()?;
+    let bytes = fs::read(&place.path).map_err(failed("read", &place.path))?;
+    let manifest = manifest(&place.path, &bytes)?;
+    let hidden = place.base(&manifest.base.sha256);
+    let old = fs::read(&hidden).ok();
+    if old.is_none_or(|old| sha256(&old) != manifest.base.sha256) {
+        return Err(ExchangeError::NoBase {
+            path: place.path,
+            base: hidden,
+        });
+    }
+    let aside = place.aside();
+    place.exchange(&hidden, &aside)?;
+    // Where a process has it mapped it stays for as long as that, and the next one takes it away.
+    let _ = fs::remove_file(&aside);
+    Ok(Exchanged {
+        path: place.path,
+        base: None,
+        changed: true,
+        manifest,
+    })
+}
+
+impl Place {
+    /// Waits until no other tool is at work with the file.
+    fn turn(&self) -> Result<Turn, ExchangeError> {
+        let name = self.path.to_string_lossy().to_lowercase();
+        let name = format!("invivo-file-{}", sha256(name.as_bytes()));
+        Turn::take(&name, PATIENCE).ok_or_else(|| ExchangeError::Busy(self.path.clone()))
+    }
+}

@@ -1,0 +1,187 @@
+//! A library that is patched on disk by `invivo.exe`, on Windows' own terms: while a process has it
+//! mapped, and while nobody has; a tool that dies at any moment; files that are not expected.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use live_tests::invivo::invivo;
+use live_tests::workdir::in_workdir;
+use windows_tests::asked::Asked;
+use windows_tests::wine::{self, Wine, name};
+use windows_tests::{Build, asker, build};
+
+const OLD: i32 = 28;
+const NEW: i32 = 1028;
+
+/// `invivo.exe`, the library, and the file that it is exchanged for.
+struct Files {
+    tool: PathBuf,
+    base: PathBuf,
+    cold: PathBuf,
+    old: Vec<u8>,
+    new: Vec<u8>,
+}
+
+impl Files {
+    fn new(dir: &Path) -> Result<Files> {
+        let imports = |how: Build| how.importing(&["GetTickCount"]).with("-DIMPORTS").roomy();
+        let base = build(dir, "base", "service", &imports(Build::base()))?.path;
+        let fixed = build(dir, "fixed", "service", &imports(Build::fixed("answer")))?.path;
+        let cold = dir.join("service.cold");
+        let [b, f, c] = [&base, &fixed, &cold].map(|path| path.display().to_string());
+        invivo(&["build", &b, &f, "-o", &c, "--format", "cold"])?.expect_code(0)?;
+        Ok(Files {
+            tool: wine::invivo()?,
+            old: fs::read(&base)?,
+            new: fs::read(&cold)?,
+            base,
+            cold,
+        })
+    }
+
+    fn words(&self, verb: &str) -> Vec<String> {
+        let base = name(&self.base);
+        match verb {
+            "install" => vec![verb.to_owned(), name(&self.cold), base],
+            _ => vec![verb.to_owned(), base],
+        }
+    }
+
+    fn run(&self, words: &[String]) -> Result<(String, i32)> {
+        let wine = Wine::ready()?;
+        wine.output(wine.command(&self.tool).args(words))
+    }
+
+    fn done(&self, verb: &str) -> Result<String> {
+        let (text, code) = self.run(&self.words(verb))?;
+        ensure!(code == 0, "{verb}: {text}");
+        Ok(text)
+    }
+
+    fn expect(&self, wanted: &[u8]) -> Result<()> {
+        ensure!(fs::read(&self.base)? == wanted, "it is another file");
+        Ok(())
+    }
+
+    /// What lies beside the library.
+    fn hidden(&self) -> Result<Vec<PathBuf>> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(self.base.parent().expect("a folder"))? {
+            let path = entry?.path();
+            if path.to_string_lossy().contains("/.service.dll.") {
+                found.push(path);
+            }
+        }
+        Ok(found)
+    }
+}
+
+#[test]
+fn a_mapped_library_and_one_that_nobody_has() -> Result<()> {
+    in_workdir("install-wine", |dir| {
+        let files = Files::new(dir)?;
+        let program = asker(dir)?;
+        // Nobody has it.
+        let text = files.done("install")?;
+        ensure!(text.contains("what starts next is fixed"), "{text}");
+        files.expect(&files.new)?;
+        ensure!(files.done("install")?.contains("already"), "nothing to do");
+        files.done("uninstall")?;
+        files.expect(&files.old)?;
+        ensure!(files.hidden()?.is_empty(), "{:?}", files.hidden()?);
+        // A process has it, and later another one the new one.
+        let mut running = Asked::start(&program, &files.base)?;
+        ensure!(running.ask("answer 5")?.0 == OLD);
+        files.done("install")?;
+        files.expect(&files.new)?;
+        let mut fixed = Asked::start(&program, &files.base)?;
+        ensure!(fixed.ask("answer 5")?.0 == NEW && running.ask("answer 5")?.0 == OLD);
+        files.done("uninstall")?;
+        files.expect(&files.old)?;
+        ensure!(fixed.ask("answer 5")?.0 == NEW && running.ask("answer 5")?.0 == OLD);
+        ensure!(Asked::start(&program, &files.base)?.ask("answer 5")?.0 == OLD);
+        drop(fixed);
+        // Files that are not expected.
+        let (text, code) = files.run(&files.words("uninstall"))?;
+        ensure!(code == 1, "{text}");
+        let mut other = files.old.clone();
+        other[0x60] ^= 1;
+        drop(running);
+        fs::write(&files.base, &other)?;
+        let (text, code) = files.run(&files.words("install"))?;
+        ensure!(code == 1 && text.contains("is not the file"), "{text}");
+        files.expect(&other)?;
+        fs::write(&files.base, &files.old)?;
+        let mut damaged = files.new.clone();
+        damaged[0x60] ^= 1;
+        fs::write(&files.cold, &damaged)?;
+        let (text, code) = files.run(&files.words("install"))?;
+        ensure!(code == 1 && text.contains("damaged"), "{text}");
+        files.expect(&files.old)
+    })
+}
+
+/// Ends a tool that was started here.
+fn killed_after(mut child: Child, time: Duration) -> Result<()> {
+    std::thread::sleep(time);
+    let _ = child.kill();
+    child.wait()?;
+    Ok(())
+}
+
+/// Each state between two steps is made up for by the next command; so is what a tool leaves that
+/// is killed at some moment.
+#[test]
+fn a_tool_that_dies() -> Result<()> {
+    in_workdir("install-wine-dies", |dir| {
+        let files = Files::new(dir)?;
+        files.done("install")?;
+        let hidden = files.hidden()?;
+        let [hidden] = &hidden[..] else {
+            anyhow::bail!("the old file alone lies beside it: {hidden:?}");
+        };
+        files.done("uninstall")?;
+        let folder = files.base.parent().expect("a folder");
+        let waits = folder.join(".service.dll.invivo.7");
+        let half = &files.new[..files.new.len() / 2];
+        for verb in ["install", "uninstall"] {
+            for state in ["half", "linked", "nowhere"] {
+                fs::write(&waits, if state == "half" { half } else { &files.new })?;
+                match state {
+                    "half" => {}
+                    "linked" => fs::hard_link(&files.base, hidden)?,
+                    _ => fs::rename(&files.base, hidden)?,
+                }
+                let (text, code) = files.run(&files.words(verb))?;
+                // Nothing is installed, so that there is nothing to take back.
+                let wanted = i32::from(verb == "uninstall");
+                ensure!(code == wanted, "{verb} {state}: {text}");
+                if verb == "install" {
+                    files.expect(&files.new)?;
+                    files.done("uninstall")?;
+                }
+                files.expect(&files.old)?;
+                ensure!(!waits.exists(), "{verb} {state}: it is cleared away");
+                let _ = fs::remove_file(hidden);
+            }
+        }
+        for round in 0..6 {
+            let wine = Wine::ready()?;
+            let mut command = wine.command(&files.tool);
+            command.args(files.words("install")).stdout(Stdio::null());
+            let child = command.stderr(Stdio::null()).spawn()?;
+            killed_after(child, Duration::from_millis(120 * round))?;
+            let found = fs::read(&files.base).ok();
+            let whole = found.is_none_or(|found| found == files.old || found == files.new);
+            ensure!(whole, "round {round}: a mixture");
+            files.done("install")?;
+            files.expect(&files.new)?;
+            files.done("uninstall")?;
+            files.expect(&files.old)?;
+        }
+        Ok(())
+    })
+}
