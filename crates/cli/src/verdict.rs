@@ -4,7 +4,7 @@
 use invivo_apply::x86_64::{Form, choose};
 use invivo_compare::{Comparison, Finding, Judgement, NotJudged, Rule, Severity};
 use invivo_image::{Image, LinkAddr, LiveAddr, demangle};
-use invivo_patch::{FinalPlan, Options, Patch, Refused, bind_to_program, plan, plan_final};
+use invivo_patch::{FinalPlan, Options, Patch, Refused, bind_to_program, plan, plan_cold, plan_final};
 use owo_colors::OwoColorize;
 
 use crate::arguments::Judged;
@@ -24,8 +24,16 @@ pub(crate) struct FinalVerdict {
 
 impl FinalVerdict {
     pub(crate) fn of(c: &Comparison<'_>) -> FinalVerdict {
+        FinalVerdict::with(c, plan_final(c))
+    }
+
+    /// For a file that is patched on disk.
+    pub(crate) fn of_file(c: &Comparison<'_>) -> FinalVerdict {
+        FinalVerdict::with(c, plan_cold(c))
+    }
+
+    fn with(c: &Comparison<'_>, plan: Result<FinalPlan, Refused>) -> FinalVerdict {
         let mut findings = c.findings.clone();
-        let plan = plan_final(c);
         if let Err(Refused::Findings(planned)) = &plan
             && !c.is_refused()
         {

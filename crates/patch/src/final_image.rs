@@ -43,6 +43,17 @@ pub struct FinalPlan {
     /// Code of the fixed image that runs: functions that are replaced or new, and copies of
     /// others that cannot be led to the base and need nothing of it.
     pub code: Vec<Range<Rva>>,
+    /// What the fixed image exports by a name that the base has not, and the base has under another
+    /// one. What is only in the fixed image is not here. Planned for files alone.
+    pub exports: Vec<Link>,
+}
+
+/// Plans a file that is patched on disk: what else is exported then is part of it.
+///
+/// # Errors
+/// As [`plan_final`].
+pub fn plan_cold(c: &Comparison<'_>) -> Result<FinalPlan, Refused> {
+    plan(c, true)
 }
 
 /// Plans a final image.
@@ -51,6 +62,10 @@ pub struct FinalPlan {
 /// When there is nothing to patch, or when something is not proved safe; every reason is in
 /// the error.
 pub fn plan_final(c: &Comparison<'_>) -> Result<FinalPlan, Refused> {
+    plan(c, false)
+}
+
+fn plan(c: &Comparison<'_>, with_exports: bool) -> Result<FinalPlan, Refused> {
     let refused = c.findings.iter().filter(|f| f.severity == Severity::Refuse);
     let refused: Vec<Finding> = refused.cloned().collect();
     if !refused.is_empty() {
@@ -64,8 +79,19 @@ pub fn plan_final(c: &Comparison<'_>) -> Result<FinalPlan, Refused> {
     for hot in &c.hot {
         walk.visit(hot.fixed.main, &hot.name);
     }
+    let exports = if with_exports {
+        walk.exports()
+    } else {
+        Vec::new()
+    };
     walk.finish();
     let (base, fixed) = (c.base, c.fixed);
+    let exports = exports.into_iter().map(|(old, new)| {
+        let name = demangle(fixed.entity(new).name());
+        let (old, new) = (base.entity(old).addr, fixed.entity(new).addr);
+        link(base, old, fixed, new, &name)
+    });
+    let exports: Vec<Option<Link>> = exports.collect();
     let mut replaced = Vec::new();
     for hot in &c.hot {
         let (old, new) = (hot.base.main, hot.fixed.main);
@@ -124,6 +150,7 @@ pub fn plan_final(c: &Comparison<'_>) -> Result<FinalPlan, Refused> {
         unchanged: whole(unchanged)?,
         variables: whole(variables)?,
         imports: whole(imports)?,
+        exports: whole(exports)?,
     })
 }
 

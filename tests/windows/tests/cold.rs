@@ -22,7 +22,7 @@ fn library(folder: &Path, name: &str, program: &str, how: Build) -> Library {
 
 fn plan(base: &Library, fixed: &Library) -> FinalPlan {
     let (old, new) = (base.view().expect("a view"), fixed.view().expect("a view"));
-    invivo_patch::plan_final(&Comparison::new(&old, &new)).expect("nothing is refused")
+    invivo_patch::plan_cold(&Comparison::new(&old, &new)).expect("nothing is refused")
 }
 
 fn module(base: &Library, fixed: &Library, plan: &FinalPlan, shape: HookShape) -> PeImage {
@@ -36,7 +36,7 @@ fn patched(base: &Library, fixed: &Library, shape: HookShape) -> PeImage {
     let module = module(base, fixed, &plan, shape);
     let base = base.image().expect("a Windows image");
     let made = || {
-        cold(&base, &module, Some(&plan.code))
+        cold(&base, &module, Some(&plan))
             .expect("there is room")
             .file
     };
@@ -62,6 +62,44 @@ fn a_file_that_was_patched_runs_fixed() {
         let state = ["get_counted", "get_weighed", "get_helped"].map(call);
         assert_eq!(state, [1, 1, 1], "{shape}");
     }
+}
+
+/// What only the fixed build exports is found by its name, and what both do where it was.
+#[test]
+fn what_is_newly_exported_is_found() {
+    let folder = Folder::new("cold-exports");
+    let base = library(&folder, "base", "service", Build::base());
+    let more = Build::fixed("answer").with("-DEXPORTS");
+    let fixed = library(&folder, "fixed", "service", more);
+    let image = patched(&base, &fixed, HookShape::Short);
+    let path = folder.join("patched.dll");
+    std::fs::write(&path, image.file()).expect("it is written");
+    let told = readobj(&["--coff-exports"], &path).expect("llvm-readobj reads it");
+    assert!(told.contains("Name: get_limit"), "{told}");
+    let file = PeFile64::parse(image.file()).expect("another reader");
+    let others = file.exports().expect("its exports");
+    let old = base.image().expect("a Windows image");
+    let end = u64::from(old.size);
+    for export in &others {
+        let name = String::from_utf8_lossy(export.name());
+        let mut known = old.exports.iter();
+        let known = known.find(|one| one.names.iter().any(|known| *known == name));
+        let at = export.address() - image.image_base;
+        match known {
+            Some(known) => assert_eq!(known.at.map(|at| at.0), Some(at), "{name}"),
+            None => assert!(name == "get_limit" && at >= end, "{name} at {at:#x}"),
+        }
+    }
+    assert_eq!(others.len(), old.exports.len() + 1);
+    let here = Here::new().expect("a target");
+    let mapped = Mapped::new(&here, image).expect("it can be mapped");
+    assert_eq!(mapped.call("get_limit", 0).expect("it is exported"), 9);
+    // Its code was not looked at by a plan that knows of no exports.
+    let (view, new) = (base.view().expect("a view"), fixed.view().expect("a view"));
+    let plan = invivo_patch::plan_final(&Comparison::new(&view, &new)).expect("it is sound");
+    let module = module(&base, &fixed, &plan, HookShape::Short);
+    let error = cold(&old, &module, Some(&plan)).expect_err("it is not known");
+    assert!(error.to_string().contains("get_limit"), "{error}");
 }
 
 #[test]
@@ -272,7 +310,7 @@ fn what_is_something_else_is_refused() {
     );
 
     let module = module(&base, &fixed, &plan, HookShape::Short);
-    let again = cold(&image, &module, Some(&plan.code)).expect_err("it was patched already");
+    let again = cold(&image, &module, Some(&plan)).expect_err("it was patched already");
     assert!(
         again.to_string().contains("patched on disk already"),
         "{again}"
@@ -310,8 +348,8 @@ fn any_word_of_a_module_may_be_anything() {
             let Ok(forged) = PeImage::parse(Arc::from(file)) else {
                 continue;
             };
-            for code in [None, Some(&plan.code[..])] {
-                match cold(&base, &forged, code) {
+            for plan in [None, Some(&plan)] {
+                match cold(&base, &forged, plan) {
                     Ok(_) => made += 1,
                     // A file that nobody can read, or that is not what it should be.
                     Err(error @ (ColdError::Unreadable(_) | ColdError::Result(_))) => {

@@ -24,7 +24,8 @@ fn a_library_is_fixed_for_what_starts_next() -> Result<()> {
     in_workdir("cold-wine", |dir| {
         let imports = |how: Build| how.importing(&["GetTickCount"]).with("-DIMPORTS").roomy();
         let base = build(dir, "base", "service", &imports(Build::base()))?.path;
-        let fixed = build(dir, "fixed", "service", &imports(Build::fixed("answer")))?.path;
+        let more = Build::fixed("answer").with("-DEXPORTS");
+        let fixed = build(dir, "fixed", "service", &imports(more))?.path;
         let program = asker(dir)?;
         let image = dir.join("service.cold");
         let [old, new, out] = [&base, &fixed, &image].map(|path| path.display().to_string());
@@ -36,7 +37,10 @@ fn a_library_is_fixed_for_what_starts_next() -> Result<()> {
             let mut running = Asked::start(&program, &base)?;
             expect(&mut running, OLD)?;
             invivo(&["install", &out, &old])?.expect_code(0)?;
-            expect(&mut Asked::start(&program, &base)?, NEW)?;
+            let mut started = Asked::start(&program, &base)?;
+            expect(&mut started, NEW)?;
+            // By `GetProcAddress`; only the fixed build exports it.
+            ensure!(started.ask("get_limit 0")?.0 == 9);
             expect(&mut running, OLD)?;
             invivo(&["uninstall", &old])?.expect_code(0)?;
             expect(&mut Asked::start(&program, &base)?, OLD)?;

@@ -1,13 +1,11 @@
 //! `invivo build --format cold` for Windows images: the base's own file with the fixed functions
 //! behind it, for the disk.
 
-use std::ops::Range;
 use std::path::Path;
 
 use invivo_compare::Finding;
 use invivo_format::final_image::{FileIdentity, Manifest, write_windows};
 use invivo_format::hotp1::{self, HookShape};
-use invivo_image::Rva;
 use invivo_image::pe::{PeError, PeImage};
 use invivo_patch::{FinalPlan, Hex, Identity};
 use sha2::{Digest as _, Sha256};
@@ -42,7 +40,7 @@ pub(crate) fn of_builds(
     let made = Made {
         base,
         module: &module,
-        code: Some(&plan.code),
+        plan: Some(plan),
         functions: names.collect(),
         findings,
     };
@@ -70,7 +68,7 @@ pub(crate) fn of_module(
         let made = Made {
             base: &base,
             module: &module,
-            code: None,
+            plan: None,
             functions: Vec::new(),
             findings: Vec::new(),
         };
@@ -81,13 +79,13 @@ pub(crate) fn of_module(
 struct Made<'a> {
     base: &'a PeImage,
     module: &'a PeImage,
-    code: Option<&'a [Range<Rva>]>,
+    plan: Option<&'a FinalPlan>,
     functions: Vec<String>,
     findings: Vec<Finding>,
 }
 
 fn write((build, pair): (&Build, &Pair), made: Made<'_>, output: &Output) -> Result<u8, Failure> {
-    let cold = hotp1::cold(made.base, made.module, made.code).map_err(refused)?;
+    let cold = hotp1::cold(made.base, made.module, made.plan).map_err(refused)?;
     let read = |error: PeError| Failure::new(USAGE, error.to_string());
     let image = PeImage::parse(cold.file).map_err(read)?;
     let stem = build.output.file_stem().unwrap_or_default();

@@ -42,7 +42,11 @@ pub(crate) fn run(
     if let Some(path) = &build.emit_functions_file {
         store(path, functions(c).as_bytes())?;
     }
-    let verdict = FinalVerdict::of(c);
+    let verdict = if is_cold {
+        FinalVerdict::of_file(c)
+    } else {
+        FinalVerdict::of(c)
+    };
     hold_against_marks(build, c)?;
     let plan = match verdict.plan {
         Ok(plan) => plan,

@@ -9,7 +9,8 @@
 //! Every byte of the base stays where it is but for headers and hooks. The module's words are fixed
 //! up once, for the one place where it is now; the loader moves both together. Directories that
 //! grow are moved: imports, unwind data, base relocations, and the debug directory, in which an
-//! entry says that the file was patched and which checksum it had before. Exports stay: whoever
+//! entry says that the file was patched and which checksum it had before. So are the exports where
+//! the module has some that the base has not; those of the base lead where they did: whoever
 //! enters by them meets the hooks, and so does a hot patch that comes later.
 //!
 //! The names of the sections and the mark are those of the description of 2007. That the mark's
@@ -17,11 +18,11 @@
 //! whose algorithm is not public, and is left zero.
 
 mod check;
+mod exports;
 mod parts;
 pub(super) mod tables;
 
 use std::fmt;
-use std::ops::Range;
 use std::sync::Arc;
 
 use invivo_image::Rva;
@@ -31,6 +32,7 @@ use invivo_image::pe::{
 
 use super::{CodeError, Finding, HookKind, Hotp1Error, LegacyPatch, Places, read, validate};
 use crate::section::{self, Section};
+use invivo_patch::FinalPlan;
 use parts::Parts;
 
 pub use check::{cold_mark, is_cold, validate_cold};
@@ -99,18 +101,15 @@ impl fmt::Debug for Cold {
 /// Makes the patch module `module` part of `base`, the file that it is for. The same input gives
 /// the same bytes.
 ///
-/// `code` are the places of the module whose code runs, where that is known: only their unwind data
-/// are carried, and only they are held against what a moved module cannot have. Without it all of
-/// the module's code is taken to run.
+/// `plan` is what the module was made by ([`plan_cold`](invivo_patch::plan_cold)), where that is known:
+/// only the code that runs by it has its unwind data carried and is held against what a moved module
+/// cannot have. Without it all of the module's code is taken to run.
 ///
 /// # Errors
 /// When the module breaks a rule, is for another file, or needs what a part of another file cannot
 /// have; and when the base has no room, or is such that what is added would not work.
-pub fn cold(
-    base: &PeImage,
-    module: &PeImage,
-    code: Option<&[Range<Rva>]>,
-) -> Result<Cold, ColdError> {
+pub fn cold(base: &PeImage, module: &PeImage, plan: Option<&FinalPlan>) -> Result<Cold, ColdError> {
+    let code = plan.map(|plan| &plan.code[..]);
     let Some(model) = read(module)? else {
         return refuse("the patch module has no section .hotp1");
     };
@@ -141,6 +140,7 @@ pub fn cold(
     let mut tables = tables::Tables::new(start, Vec::new());
     tables.debug(base, &mark(base))?;
     tables.imports(base, module, distance)?;
+    tables.exports(|at| exports::directory(base, module, &parts, plan, at))?;
     if let Some(unwind) = unwind {
         tables.put(directory::EXCEPTION, &unwind)?;
     }

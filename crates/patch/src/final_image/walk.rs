@@ -66,6 +66,32 @@ impl<'c, 'a> Walk<'c, 'a> {
         }
     }
 
+    /// What the fixed image alone exports, with what the base has in its place; where that is
+    /// nothing, the fixed image's own is reached from now on.
+    pub(super) fn exports(&mut self) -> Vec<(EntityId, EntityId)> {
+        let c = self.c;
+        let names = c.base.entities.iter().flat_map(|entity| &entity.names);
+        let known: BTreeSet<&str> = names
+            .filter(|symbol| symbol.exported)
+            .map(|symbol| &*symbol.name)
+            .collect();
+        let mut found = Vec::new();
+        for (id, entity) in c.fixed.entity_ids() {
+            let mut names = entity.names.iter().filter(|symbol| symbol.exported);
+            let Some(name) = names.find(|symbol| !known.contains(&*symbol.name)) else {
+                continue;
+            };
+            match (c.pairs.base_of(id), entity.kind) {
+                (Some(base), _) => found.push((base, id)),
+                (None, EntityKind::Object) => {
+                    self.pointers_in(entity.addr, entity.end(), &name.name);
+                }
+                (None, _) => self.visit(id, &name.name),
+            }
+        }
+        found
+    }
+
     /// The code of this function runs in the fixed image.
     pub(super) fn visit(&mut self, id: EntityId, by: &str) {
         if self.seen.insert(id) {

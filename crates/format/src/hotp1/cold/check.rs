@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use invivo_image::pe::{BaseRelocation, PeImage, checksum, directory};
+use invivo_image::pe::{BaseRelocation, PeExport, PeImage, checksum, directory};
 
 use super::{CODE, COLD, MARK, MARK_SIZE, TABLES};
 use crate::hotp1::{Finding, Rule};
 
 /// Directories that a cold patch may move.
-const MOVED: [usize; 6] = [
+const MOVED: [usize; 7] = [
+    directory::EXPORT,
     directory::IMPORT,
     directory::EXCEPTION,
     directory::SECURITY,
@@ -132,8 +133,14 @@ fn headers(image: &PeImage, base: &PeImage) -> Option<String> {
 }
 
 fn tables(image: &PeImage, base: &PeImage) -> Option<String> {
-    if image.exports != base.exports {
-        return Some("it exports something else than the base".to_owned());
+    let has = |one: &PeExport| image.exports.contains(one);
+    if !base.exports.iter().all(has) {
+        return Some("it does not export all that the base does".to_owned());
+    }
+    let names = |image: &PeImage| -> usize { image.exports.iter().map(|e| e.names.len()).sum() };
+    let told: BTreeSet<&String> = image.exports.iter().flat_map(|one| &one.names).collect();
+    if told.len() != names(image) {
+        return Some("it exports two things by one name".to_owned());
     }
     if !image.imports.starts_with(&base.imports) && !base.imports.is_empty() {
         return Some("the base's imports are not the first ones".to_owned());

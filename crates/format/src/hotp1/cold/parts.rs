@@ -98,6 +98,12 @@ impl Parts {
         })
     }
 
+    /// True if a place of the module comes into the new file.
+    pub(super) fn holds(&self, at: Rva) -> bool {
+        let mut parts = self.parts.iter();
+        parts.any(|part| part.at <= at.0 && at.0 < part.at + part.size)
+    }
+
     /// Adds the distance to a place that is written as one of the module.
     pub(super) fn shift(&mut self, at: Rva) -> Result<(), ColdError> {
         let distance = self.distance;
@@ -128,11 +134,7 @@ impl Parts {
                     ));
                 }
             };
-            let carried = self
-                .parts
-                .iter()
-                .any(|part| part.at <= relocation.at.0 && relocation.at.0 < part.at + part.size);
-            if !carried {
+            if !self.holds(relocation.at) {
                 continue;
             }
             let word = self.place(relocation.at, width)?;

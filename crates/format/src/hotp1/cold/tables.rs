@@ -117,6 +117,18 @@ impl Tables {
         Ok(())
     }
 
+    /// The export directory that `made` gives for its place, if any.
+    pub(super) fn exports(
+        &mut self,
+        made: impl FnOnce(u32) -> Result<Option<Vec<u8>>, ColdError>,
+    ) -> Result<(), ColdError> {
+        let at = self.add(&[])?;
+        match made(at)? {
+            Some(bytes) => self.put(directory::EXPORT, &bytes),
+            None => Ok(()),
+        }
+    }
+
     /// The base's relocations, then these.
     pub(super) fn relocations(
         &mut self,
