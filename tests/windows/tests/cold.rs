@@ -12,6 +12,7 @@ use invivo_format::hotp1::{self, ColdError, HookShape, cold, validate_cold};
 use invivo_image::pe::{PeImage, checksum};
 use invivo_patch::FinalPlan;
 use object::read::pe::PeFile64;
+use object::read::{ExportTarget, NameOrOrdinal};
 use object::{Object, ObjectSection};
 use windows_tests::native::{Here, Mapped};
 use windows_tests::{Build, Folder, Library, build, readobj};
@@ -78,13 +79,19 @@ fn what_is_newly_exported_is_found() {
     assert!(told.contains("Name: get_limit"), "{told}");
     let file = PeFile64::parse(image.file()).expect("another reader");
     let others = file.exports().expect("its exports");
+    let others: Vec<_> = others.collect::<Result<_, _>>().expect("its exports");
     let old = base.image().expect("a Windows image");
     let end = u64::from(old.size);
     for export in &others {
-        let name = String::from_utf8_lossy(export.name());
+        let (NameOrOrdinal::Name(name), ExportTarget::Address { address }) =
+            (export.name(), export.target())
+        else {
+            panic!("{export:?}")
+        };
+        let name = String::from_utf8_lossy(name);
         let mut known = old.exports.iter();
         let known = known.find(|one| one.names.iter().any(|known| *known == name));
-        let at = export.address() - image.image_base;
+        let at = address - image.image_base;
         match known {
             Some(known) => assert_eq!(known.at.map(|at| at.0), Some(at), "{name}"),
             None => assert!(name == "get_limit" && at >= end, "{name} at {at:#x}"),

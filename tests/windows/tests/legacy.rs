@@ -3,16 +3,15 @@
 //! through them.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use invivo_apply::ApplyError;
 use invivo_apply::hotp1::PatchedModule;
 use invivo_compare::Comparison;
-use invivo_format::hotp1::{self, Hook, HookKind, HookShape, LegacyPatch, hook_options};
+use invivo_format::hotp1::{self, HookShape};
 use invivo_image::pe::PeImage;
-use windows_tests::by_hand::{self, place_of};
+use windows_tests::by_hand;
 use windows_tests::native::{Enlisted, Function, Here, Mapped};
 use windows_tests::{Build, Folder, Library, build};
 
