@@ -9,9 +9,7 @@ use invivo_image::LiveAddr;
 use windows_sys::Win32::System::Memory::{PAGE_EXECUTE_READ, PAGE_READWRITE};
 
 use crate::error::last;
-use crate::memory::{
-    Piece, free, make, near, piece, pieces, pieces_without, read, set, write,
-};
+use crate::memory::{Piece, free, make, near, piece, pieces, pieces_without, read, set, write};
 use crate::process::Process;
 use crate::snapshot::images;
 use crate::stop::Stand;
