@@ -154,7 +154,9 @@ pub fn mapped(pid: u32, file: &str) -> Option<u64> {
     u64::from_str_radix(line.split('-').next()?, 16).ok()
 }
 
-fn numbers(line: &str) -> Vec<u64> {
+/// The numbers in a line.
+#[must_use]
+pub fn numbers(line: &str) -> Vec<u64> {
     let words = line.split(|c: char| !c.is_ascii_digit());
     words.filter_map(|word| word.parse().ok()).collect()
 }

@@ -2,8 +2,9 @@
 //! call a library without a pause see old code or new, and keep their state.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use windows_tests::caller::Caller;
+use windows_tests::caller::{Caller, numbers};
 use windows_tests::wine::{self, Wine, name};
 use windows_tests::{Build, Library, build, final_image};
 
