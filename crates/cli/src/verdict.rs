@@ -4,7 +4,9 @@
 use invivo_apply::x86_64::{Form, choose};
 use invivo_compare::{Comparison, Finding, Judgement, NotJudged, Rule, Severity};
 use invivo_image::{Image, LinkAddr, LiveAddr, demangle};
-use invivo_patch::{FinalPlan, Options, Patch, Refused, bind_to_program, plan, plan_cold, plan_final};
+use invivo_patch::{
+    FinalPlan, Options, Patch, Refused, bind_to_program, plan, plan_cold, plan_final,
+};
 use owo_colors::OwoColorize;
 
 use crate::arguments::Judged;
