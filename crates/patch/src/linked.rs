@@ -49,13 +49,16 @@ pub fn bind_to_program(
         usage: Usage::of(program),
         names,
         known: BTreeMap::new(),
+        fresh: Vec::new(),
         findings: Vec::new(),
     };
     let mut patch = patch;
     binder.limits(&patch);
+    binder.learn_all();
     for hot in &c.hot {
         for id in hot.base.ids() {
-            if let Err(text) = binder.hold(id) {
+            let there = binder.candidate(id).and_then(|at| binder.function_at(at));
+            if let Err(text) = there.and_then(|there| binder.hold(id, there)) {
                 binder.refuse(Rule::Build, c.base.entity(id).name(), text);
             }
         }
@@ -84,6 +87,8 @@ struct Binder<'b> {
     names: HashMap<&'b str, Vec<(EntityId, &'b Name)>>,
     /// Where things of the base are in the program, as its code says.
     known: BTreeMap<EntityId, LinkAddr>,
+    /// What became known by the function that is held now.
+    fresh: Vec<EntityId>,
     findings: Vec<Finding>,
 }
 
@@ -122,13 +127,67 @@ impl Binder<'_> {
         }
     }
 
-    /// Where a thing of the base is in the program: by its code, else by its name.
+    /// Learns from all code of the base that is the program's where things are: from functions that
+    /// all files call by one name, and from those that such code leads to.
+    fn learn_all(&mut self) {
+        let base = self.c.base;
+        let mut waiting: Vec<EntityId> = base
+            .entity_ids()
+            .filter(|(id, entity)| {
+                entity.kind == EntityKind::Function && entity.size > 0 && !base.is_external(*id)
+            })
+            .map(|(id, _)| id)
+            .collect();
+        loop {
+            let before = (waiting.len(), self.known.len());
+            waiting.retain(|id| {
+                let Ok(Found::At(at)) = self.find(*id) else {
+                    return true;
+                };
+                self.fresh.clear();
+                let there = self.function_at(at);
+                if there.and_then(|there| self.hold(*id, there)).is_err() {
+                    // What differs tells nothing.
+                    for id in self.fresh.drain(..) {
+                        self.known.remove(&id);
+                    }
+                }
+                false
+            });
+            if before == (waiting.len(), self.known.len()) {
+                break;
+            }
+        }
+    }
+
+    /// Where a thing of the base is in the program, if there is one: by its code, else by its name.
+    fn candidate(&self, id: EntityId) -> Result<LinkAddr, String> {
+        if let Some(at) = self.known.get(&id) {
+            return Ok(*at);
+        }
+        let named = self.named(self.c.base.entity(id))?;
+        named.ok_or_else(|| "has no name in this program that tells it from others".to_owned())
+    }
+
+    /// The same where it is known. A name of one file is not enough: two files may be called alike,
+    /// and the linker may have left out the one thing of that name, and kept the other.
     fn find(&self, id: EntityId) -> Result<Found, String> {
         let entity = self.c.base.entity(id);
         if let Some(at) = self.known.get(&id) {
             return Ok(Found::At(*at));
         }
         if let Some(at) = self.named(entity)? {
+            if entity
+                .names
+                .iter()
+                .all(|name| name.binding == Binding::Local)
+            {
+                return Err(
+                    "has a name of one file, and no code of the program that is the \
+                            base's leads to it, so it may be another file's"
+                        .to_owned(),
+                );
+            }
             return Ok(Found::At(at));
         }
         if !self.c.base.is_external(id) {
@@ -168,9 +227,10 @@ impl Binder<'_> {
                 Binding::Local => is_local(own) && own.file == name.file,
             });
             let mut same: Vec<EntityId> = same.map(|(id, _)| *id).collect();
-            // What is hidden is local in a linked program.
+            // What is hidden is local in a linked program, and of no file.
             if same.is_empty() && name.binding == Binding::Global {
-                same = all.iter().map(|(id, _)| *id).collect();
+                let hidden = all.iter().filter(|(_, own)| own.file.is_none());
+                same = hidden.map(|(id, _)| *id).collect();
             }
             same.dedup();
             match same[..] {
@@ -320,6 +380,10 @@ impl Binder<'_> {
         let Found::At(at) = self.find(id)? else {
             return Err("is no function of this program".to_owned());
         };
+        self.function_at(at)
+    }
+
+    fn function_at(&self, at: LinkAddr) -> Result<EntityId, String> {
         let found = self.program.entity_at(at).filter(|id| {
             let entity = self.program.entity(*id);
             entity.addr == at && entity.kind == EntityKind::Function

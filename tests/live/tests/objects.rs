@@ -2,6 +2,7 @@
 //! was linked of the base's. Nothing is linked a second time.
 
 use std::path::Path;
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use live_tests::compile::{Build, Version, compile_objects};
@@ -116,6 +117,73 @@ fn what_object_files_do_not_tell() -> Result<()> {
         nothing,
         &["is a variable of each thread", "link both builds"],
     )
+}
+
+/// Two files are called alike, and each has its own `count`. Where the linker left out the one of
+/// the file that is fixed, for nothing used it, the other's must not be taken for it.
+#[test]
+fn another_file_of_the_same_name() -> Result<()> {
+    const OWN: &str = "static volatile int count;
+        int tick(void) { return ++count; }
+        int answer(int a) { return a * 3 + OWN_COUNT; }\n";
+    const OTHER: &str = "static volatile int count = 7; int other(void) { return count; }\n";
+    for (main, is_used) in [("answer(1)", false), ("answer(1) + tick()", true)] {
+        in_workdir("same-name", |dir| {
+            let write = |path: &str, text: &str| std::fs::write(dir.join(path), text);
+            let cc = |words: &[&str]| {
+                let mut cc = Command::new("cc");
+                let done = cc.current_dir(dir).args(words).status()?;
+                ensure!(done.success(), "cc {words:?}");
+                anyhow::Ok(())
+            };
+            let object = |folder: &str, name: &str, define: &str| {
+                let mut cc = Command::new("cc");
+                cc.args(["-O2", "-g", "-ffunction-sections", "-fdata-sections"]);
+                cc.args(["-c", name, define]).current_dir(dir.join(folder));
+                ensure!(cc.status()?.success(), "cc in {folder}");
+                anyhow::Ok(())
+            };
+            for folder in ["own", "other"] {
+                std::fs::create_dir(dir.join(folder))?;
+            }
+            write("own/state.c", OWN)?;
+            write("other/state.c", OTHER)?;
+            let main = format!(
+                "int answer(int); int tick(void); int other(void);
+                int main(void) {{ return {main} + other(); }}\n"
+            );
+            write("main.c", &main)?;
+            object("own", "state.c", "-DOWN_COUNT=0")?;
+            object("other", "state.c", "-DNONE")?;
+            std::fs::rename(dir.join("own/state.o"), dir.join("base.o"))?;
+            object("own", "state.c", "-DOWN_COUNT=count")?;
+            std::fs::rename(dir.join("own/state.o"), dir.join("fixed.o"))?;
+            cc(&[
+                "-O2",
+                "-g",
+                "-Wl,--gc-sections",
+                "-Wl,--build-id",
+                "main.c",
+                "base.o",
+                "other/state.o",
+                "-o",
+                "program",
+            ])?;
+            let paths = ["base.o", "fixed.o", "program", "fix.patch"];
+            let paths = paths.map(|path| dir.join(path).display().to_string());
+            let [base, fixed, program, patch] = &paths;
+            let ran = invivo(&words(base, fixed, program, patch))?;
+            if is_used {
+                ran.expect_code(0)?;
+            } else {
+                ran.expect_failure(1, &["count", "another file's"])?;
+            }
+            ensure!(Path::new(patch).exists() == is_used);
+            Ok(())
+        })
+        .with_context(|| main)?;
+    }
+    Ok(())
 }
 
 /// The program was linked of something else than the base's object files.

@@ -13,11 +13,11 @@ const LEA: u8 = 0x8d;
 
 impl Binder<'_> {
     /// Holds a function of the base, or a cold part, against the program's, and learns from it where
-    /// what it refers to is.
-    pub(super) fn hold(&mut self, id: EntityId) -> Result<(), String> {
+    /// it is, and what it refers to.
+    pub(super) fn hold(&mut self, id: EntityId, there: EntityId) -> Result<(), String> {
         let base = self.c.base;
         let entity = base.entity(id);
-        let there = self.program.entity(self.function(id)?);
+        let there = self.program.entity(there);
         if there.size != entity.size {
             return Err(format!(
                 "has {} bytes in this program, and {} in the base's object file: that is not what \
@@ -62,7 +62,7 @@ impl Binder<'_> {
             .zip(code)
             .position(|(one, other)| one != other);
         match differs {
-            None => Ok(()),
+            None => self.learn(id, there.addr),
             Some(at) => Err(format!(
                 "differs from the program's at +{at:#x}: it was compiled from other source, by another \
                  compiler or with other flags"
@@ -137,18 +137,24 @@ impl Binder<'_> {
             // The stub of the linker stands for it, wherever it is.
             Some(_) => {}
             None => {
-                if let Some(named) = self.named(entity)?
+                // Of several that are called so, code tells which.
+                if let Ok(Some(named)) = self.named(entity)
                     && named != start
                 {
                     return Err(format!("{name} is at {named}, and it refers to {start}"));
                 }
             }
         }
-        match self.known.insert(id, start) {
-            Some(before) if before != start => {
+        match self.known.get(&id) {
+            Some(before) if *before != start => {
                 Err(format!("{name} would be at {before} and at {start}"))
             }
-            _ => Ok(()),
+            Some(_) => Ok(()),
+            None => {
+                self.known.insert(id, start);
+                self.fresh.push(id);
+                Ok(())
+            }
         }
     }
 }
