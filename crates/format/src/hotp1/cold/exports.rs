@@ -16,7 +16,8 @@ const HEADER: usize = 40;
 /// The longest name of a library that is copied.
 const LONGEST: u64 = 260;
 
-/// The export directory for `at`, with the names that only `module` has; `None` where there are none.
+/// The export directory for `at`, with the names that only `module` has; `None` where there are none,
+/// and where the module is not the fixed build, but was given: its exports are about itself.
 /// Whoever enters by a name of the base goes on to its own place, and meets the hooks there.
 pub(super) fn directory(
     base: &PeImage,
@@ -25,6 +26,9 @@ pub(super) fn directory(
     plan: Option<&FinalPlan>,
     at: u32,
 ) -> Result<Option<Vec<u8>>, ColdError> {
+    let Some(plan) = plan else {
+        return Ok(None);
+    };
     let known: BTreeSet<&str> = names(&base.exports).collect();
     let mut all: Vec<(u16, Entry, Vec<&str>)> = Vec::new();
     for export in &base.exports {
@@ -111,19 +115,15 @@ fn forwarded_alike(base: &PeImage, export: &PeExport) -> Result<(), ColdError> {
 fn where_it_is(
     module: &PeImage,
     parts: &Parts,
-    plan: Option<&FinalPlan>,
+    plan: &FinalPlan,
     place: Rva,
     name: &str,
 ) -> Result<u64, ColdError> {
-    let own = place.0.saturating_add(parts.distance.into());
     if !parts.holds(place) {
         return refuse(format!(
             "the new export {name} is not in the patch module's sections"
         ));
     }
-    let Some(plan) = plan else {
-        return Ok(own);
-    };
     if let Some(link) = plan.exports.iter().find(|link| link.fixed == place) {
         return Ok(link.base.0);
     }
@@ -136,7 +136,7 @@ fn where_it_is(
             "the code of the new export {name} was not looked at"
         ));
     }
-    Ok(own)
+    Ok(place.0.saturating_add(parts.distance.into()))
 }
 
 fn write(
