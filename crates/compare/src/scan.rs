@@ -76,6 +76,8 @@ const BEFORE: usize = 8;
 /// More than that, and a power of two.
 const RECENT: usize = 16;
 
+const HLT: u8 = 0xf4;
+
 /// What is looked at of an instruction that refers to nothing.
 const RARE: Traits = Traits::MOVSXD.with(Traits::THROUGH).with(Traits::DATA);
 
@@ -101,16 +103,18 @@ impl Scan {
         let size = code.end.0.saturating_sub(code.start.0);
         let bytes = image.bytes(code.start, size).unwrap_or_default();
         (self.odd, self.jumps_through) = (bytes.is_empty(), false);
-        let mut last = Traits::default();
+        let (mut last, mut halts) = (Traits::default(), false);
         x86_64::walk(image, code.start, bytes, |step| {
             if !step.skim.traits.has(Traits::PADDING) {
                 last = step.skim.traits;
+                halts = step.skim.len == 1 && bytes.get(step.start) == Some(&HLT);
             }
             self.add(step, bytes);
         });
-        // A call at the end of a function does not return.
         self.odd |= self.lines == 0;
-        self.runs_on = !last.has(Traits::ENDS.with(Traits::CALL));
+        // A call at the end of a function does not return, and no program gets past the `hlt` behind
+        // the call of `main` in `_start`, which is for the kernel alone.
+        self.runs_on = !halts && !last.has(Traits::ENDS.with(Traits::CALL));
         self.loads.retain(|load| load.used);
         self.look_all(image, code.start, bytes);
     }

@@ -207,6 +207,15 @@ fn is_filler(image: &Image, usage: &Usage, piece: &Piece) -> bool {
     !referred && !usage.runs_on.contains(&before) && image.unwind.fdes_in(&piece.range).is_empty()
 }
 
+/// True for code that is something on its own: it has a name, or the function before it runs into it.
+fn counts(usage: &Usage, anchor: Anchor) -> bool {
+    match anchor {
+        Anchor::At(_) => true,
+        Anchor::Behind(before) => usage.runs_on.contains(&before),
+        Anchor::Start => false,
+    }
+}
+
 fn code(c: &Comparison<'_>, meaning: &Meaning<'_, '_>, findings: &mut Vec<Finding>) {
     let of_base = code_pieces(c.base, &c.base_usage);
     let of_fixed = code_pieces(c.fixed, &c.fixed_usage);
@@ -223,14 +232,14 @@ fn code(c: &Comparison<'_>, meaning: &Meaning<'_, '_>, findings: &mut Vec<Findin
                 pairs.push((piece, &of_fixed[index].1));
             }
             // Whoever refers to code without a name and a counterpart is not equal.
-            None if !matches!(piece.anchor, Anchor::At(_)) => {}
+            None if !counts(&c.base_usage, piece.anchor) => {}
             None => findings.push(refuse(c.base, piece, "is missing in the fixed image")),
         }
     }
     for (_, piece) in of_fixed
         .iter()
         .zip(left)
-        .filter(|((_, piece), left)| *left && matches!(piece.anchor, Anchor::At(_)))
+        .filter(|((_, piece), left)| *left && counts(&c.fixed_usage, piece.anchor))
         .map(|(piece, _)| piece)
     {
         findings.push(refuse(c.fixed, piece, "is new in the fixed image"));

@@ -6,7 +6,7 @@ use gimli::{
     BaseAddresses, CallFrameInstruction, CieOrFde, EhFrame, LittleEndian, UnwindContext,
     UnwindSection as _,
 };
-use iced_x86::{Code, Decoder, DecoderOptions, FlowControl, Instruction, OpKind};
+use iced_x86::{Code, Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind};
 use invivo_image::{Image, Link, LinkAddr, SectionKind, Slot};
 use object::elf;
 use object::read::{Object as _, ObjectSection as _};
@@ -93,12 +93,14 @@ impl Facts {
                     | FlowControl::IndirectBranch
                     | FlowControl::Exception
             );
-            // The compiler knows that a call at the very end of a function does not return.
-            let call = matches!(
-                instruction.flow_control(),
-                FlowControl::Call | FlowControl::IndirectCall
-            );
-            let last = call
+            // The compiler knows that a call at the very end of a function does not return; nor does a
+            // program get past a `hlt`, which only the kernel may use.
+            let stays = instruction.mnemonic() == Mnemonic::Hlt
+                || matches!(
+                    instruction.flow_control(),
+                    FlowControl::Call | FlowControl::IndirectCall
+                );
+            let last = stays
                 && image
                     .entities
                     .iter()
