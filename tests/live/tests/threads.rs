@@ -201,9 +201,9 @@ fn the_tool_makes_so_many_calls() -> Result<()> {
         let alone = Pair::build(dir, "reserved.c", Build::default())?;
         let crowd = Pair::build(dir, "crowd.c", Build::default())?;
         let (one, many) = (alone.start()?, Target::start(&crowd.base, &["64"])?);
-        // 199 to 234, 162, and 399 to 409 were counted. A few more are made where a machine is so busy that what was looked at is
-        // too old already, and has to be looked at again. Of the crowd each thread has one short file read: another one for each
-        // would be 192 more.
+        // 199 to 234, 162, and 399 to 409 were counted. More are made where a machine is so busy that what was looked at is too
+        // old already, and has to be looked at again, so the least of a few times counts. Of the crowd each thread has one
+        // short file read: another one for each would be 192 more.
         let most = [(&alone, &one, &[300, 240][..]), (&crowd, &many, &[480])];
         for (pair, target, most) in most {
             let (patch, pid) = (
@@ -214,12 +214,20 @@ fn the_tool_makes_so_many_calls() -> Result<()> {
             // The first apply makes the memory.
             work(words[0])?;
             work(words[1])?;
-            for (words, most) in words.into_iter().zip(most) {
-                let done = work(words)?;
-                println!("{} {}: {done:?}", words[0], pair.fixture.source);
+            let mut all = [Vec::new(), Vec::new()];
+            for _ in 0..5 {
+                for (words, all) in words.into_iter().zip(&mut all) {
+                    all.push(work(words)?);
+                }
+            }
+            for ((words, most), all) in words.into_iter().zip(most).zip(&all) {
+                println!("{} {}: {all:?}", words[0], pair.fixture.source);
+                let few = all
+                    .iter()
+                    .any(|done| done.deputies == 1 && done.calls <= *most);
                 ensure!(
-                    done.deputies == 1 && done.calls <= *most,
-                    "{}: {done:?}, and no more than {most} calls should be made",
+                    few,
+                    "{}: no more than {most} calls should be made: {all:?}",
                     words[0]
                 );
             }
