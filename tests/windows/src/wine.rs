@@ -39,6 +39,9 @@ fn sources() -> PathBuf {
 /// When a tool is missing or fails.
 fn runtime() -> Result<&'static Path> {
     static MADE: OnceLock<PathBuf> = OnceLock::new();
+    // Tests run side by side, and one must not read what another is writing.
+    static MAKING: Mutex<()> = Mutex::new(());
+    let _making = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(made) = MADE.get() {
         return Ok(made);
     }
