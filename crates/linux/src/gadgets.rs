@@ -135,13 +135,23 @@ impl Process {
             MMapPath::Path(path) if path.to_string_lossy().contains("libc") => 1,
             _ => 2,
         });
-        for map in texts {
+        for map in &texts {
             found = found.or(self.search(map));
             if found.syscall.is_some() && found.restorer.is_some() {
                 break;
             }
         }
-        Ok(found.gadgets())
+        let gadgets = found.gadgets();
+        // Of a process that ended since, or became another program, nothing can be read any more.
+        let is_there = |map: &&MemoryMap| !self.read_any(map.address.0, 1).is_empty();
+        if gadgets.is_none() && !texts.iter().any(is_there) {
+            return Err(TargetError::Gone(self.pid));
+        }
+        Ok(gadgets)
+    }
+
+    fn read_any(&self, at: u64, size: usize) -> Vec<u8> {
+        self.memory.read_some(LiveAddr(at), size)
     }
 
     /// What is in a mapping. Processes have most of their files in common, so that a place
@@ -158,15 +168,17 @@ impl Process {
         {
             return known;
         }
-        let mut found = Found::default();
+        let (mut found, mut whole) = (Found::default(), true);
         for (start, size) in pieces(map.address) {
-            let bytes = self.memory.read_some(LiveAddr(start), size);
+            let bytes = self.read_any(start, size);
+            whole &= bytes.len() == size;
             found = found.or(within(&bytes).map(|at| start + at));
             if found.syscall.is_some() && found.restorer.is_some() {
                 break;
             }
         }
-        if let Ok(mut known) = KNOWN.lock() {
+        // Other processes may have what this one could not show any more.
+        if whole && let Ok(mut known) = KNOWN.lock() {
             known.insert(file, found.map(|at| at.wrapping_sub(start)));
         }
         found
@@ -176,7 +188,7 @@ impl Process {
     fn still_has(&self, found: &Found) -> bool {
         let has = |place: Option<u64>, codes: &[&[u8]]| {
             place.is_none_or(|at| {
-                let bytes = self.memory.read_some(LiveAddr(at), LONGEST);
+                let bytes = self.read_any(at, LONGEST);
                 codes.iter().any(|code| bytes.starts_with(code))
             })
         };
