@@ -2,6 +2,7 @@
 //!
 //! The test traces it as a debugger would and counts the system calls with which it touches another process.
 
+use std::fs;
 use std::io::Write;
 use std::process::{Child, Command, Stdio};
 
@@ -178,13 +179,16 @@ fn each_call(
     ptrace::interrupt(tool)?;
     // Other threads of the test have children of their own.
     let own = WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD;
+    let program = binary::invivo()?.canonicalize()?;
     let mut executed = false;
     loop {
         let (mut signal, status) = (None, waitpid(None, Some(own))?);
         let pid = status.pid().context("a wait for nobody")?;
         match status {
             WaitStatus::PtraceEvent(_, _, event) => {
-                executed |= event == ptrace::Event::PTRACE_EVENT_EXEC as i32;
+                // Sometimes it is early enough to see the shell begin, too.
+                executed |= event == ptrace::Event::PTRACE_EVENT_EXEC as i32
+                    && fs::read_link(format!("/proc/{pid}/exe"))? == program;
             }
             WaitStatus::PtraceSyscall(_) => {
                 let registers = ptrace::getregs(pid)?;
