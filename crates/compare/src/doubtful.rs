@@ -14,6 +14,9 @@ use crate::matching::is_immediate;
 use crate::meaning::{Meaning, Referred};
 use crate::{Comparison, Difference};
 
+/// Words that are compared at once.
+const PIECE: usize = 512;
+
 /// True if numbers of both images may be addresses.
 fn in_doubt(c: &Comparison<'_>) -> bool {
     let doubt = |image: &Image| image.link == Link::Fixed && !image.relocations_kept;
@@ -69,18 +72,21 @@ impl Meaning<'_, '_> {
         }
         let (one, other) = (c.base.bytes(a, size)?, c.fixed.bytes(b, size)?);
         let lead = usize::try_from(a.0.wrapping_neg() & 7).ok()?.min(one.len());
-        let words = |bytes: &[u8]| -> Vec<u64> {
-            let words = bytes[lead..].as_chunks::<8>().0;
-            words.iter().map(|word| u64::from_le_bytes(*word)).collect()
-        };
+        let (words, its) = (
+            one[lead..].as_chunks::<8>().0,
+            other[lead..].as_chunks::<8>().0,
+        );
         let tail = lead + (one.len() - lead) / 8 * 8;
-        let as_address = |(x, y): (&u64, &u64)| {
-            let place = |at: &u64| Referred::pointer(LinkAddr(*at));
+        let as_address = |(x, y): (&[u8; 8], &[u8; 8])| {
+            let place = |at: &[u8; 8]| Referred::pointer(LinkAddr(u64::from_le_bytes(*at)));
             x == y || self.same(place(x), place(y)).is_ok()
         };
+        // Tables of tens of megabytes are the same in nearly all pieces.
+        let pieces = words.chunks(PIECE).zip(its.chunks(PIECE));
+        let mut differing = pieces.filter(|(x, y)| x != y);
         let same = one[..lead] == other[..lead]
             && one[tail..] == other[tail..]
-            && words(one).iter().zip(&words(other)).all(as_address);
+            && differing.all(|(x, y)| x.iter().zip(y).all(as_address));
         same.then(|| Difference::Doubt {
             number: None,
             base: describe(c.base, a),
