@@ -51,7 +51,9 @@ impl Case for Dropbear {
     }
 
     fn start(&self, programs: &Path, run: &Path) -> Result<Server> {
+        // One of a run before would not be written over.
         let key = run.join("key");
+        let _ = std::fs::remove_file(&key);
         let mut make = Command::new(programs.join("dropbearkey"));
         make.args(["-t", "ed25519", "-f"]).arg(&key);
         let made = process::capture(&mut make, LIMIT)?;
