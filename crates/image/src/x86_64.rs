@@ -44,6 +44,27 @@ pub struct Reference {
     pub target: LinkAddr,
 }
 
+impl Reference {
+    /// The place that the same instruction refers to where it ends at `next` and has `operand`,
+    /// the bytes of one, four or eight, in the place of this one's.
+    #[must_use]
+    pub fn target_of(&self, operand: &[u8], next: u64) -> u64 {
+        let signed = match *operand {
+            [byte] => i64::from(byte.cast_signed()),
+            [a, b, c, d] => i64::from(i32::from_le_bytes([a, b, c, d])),
+            _ => operand
+                .try_into()
+                .map_or(0, |bytes| u64::from_le_bytes(bytes).cast_signed()),
+        };
+        match self.kind {
+            ReferenceKind::Absolute => signed.cast_unsigned(),
+            ReferenceKind::Jump | ReferenceKind::Call | ReferenceKind::Relative => {
+                next.wrapping_add_signed(signed)
+            }
+        }
+    }
+}
+
 /// A decoded instruction with its references: at most one in its address
 /// operand and one in its immediate.
 #[derive(Clone, Copy, Debug)]

@@ -51,7 +51,7 @@ impl Binder<'_> {
                 if relaxed {
                     expected[place - 2] = LEA;
                 }
-                let target = LinkAddr(target(&reference, operand, next));
+                let target = LinkAddr(reference.target_of(operand, next));
                 expected[range].copy_from_slice(operand);
                 self.meant(line, &reference, target, relaxed)
                     .map_err(|what| format!("differs from the program's at +{start:#x}: {what}"))?;
@@ -161,21 +161,4 @@ impl Binder<'_> {
 
 fn has_name(entity: &Entity, name: &str) -> bool {
     entity.names.iter().any(|own| *own.name == *name)
-}
-
-/// What the operand of an instruction that ends at `next` refers to.
-fn target(reference: &Reference, operand: &[u8], next: u64) -> u64 {
-    let signed = match *operand {
-        [byte] => i64::from(byte.cast_signed()),
-        [a, b, c, d] => i64::from(i32::from_le_bytes([a, b, c, d])),
-        _ => operand
-            .try_into()
-            .map_or(0, |bytes| u64::from_le_bytes(bytes).cast_signed()),
-    };
-    match reference.kind {
-        ReferenceKind::Absolute => signed.cast_unsigned(),
-        ReferenceKind::Jump | ReferenceKind::Call | ReferenceKind::Relative => {
-            next.wrapping_add_signed(signed)
-        }
-    }
 }

@@ -94,7 +94,7 @@ impl Holder<'_, '_> {
                 let range = place..place + usize::from(reference.width);
                 let operand = code.get(range.clone()).ok_or("is cut off")?;
                 let next = known.address + start as u64 + line.instruction.len() as u64;
-                let target = target(&reference, operand, next);
+                let target = reference.target_of(operand, next);
                 expected[range].copy_from_slice(operand);
                 self.reference(line, &reference, target).map_err(|what| {
                     format!("differs from this hypervisor's at +{start:#x}: {what}")
@@ -160,23 +160,6 @@ impl Holder<'_, '_> {
                     .to_owned(),
             ),
             Place::Unnamed(_) | Place::Outside(_) => Ok(()),
-        }
-    }
-}
-
-/// What the operand of an instruction that ends at `next` refers to.
-fn target(reference: &Reference, operand: &[u8], next: u64) -> u64 {
-    let signed = match *operand {
-        [byte] => i64::from(byte.cast_signed()),
-        [a, b, c, d] => i64::from(i32::from_le_bytes([a, b, c, d])),
-        _ => operand
-            .try_into()
-            .map_or(0, |bytes| u64::from_le_bytes(bytes).cast_signed()),
-    };
-    match reference.kind {
-        ReferenceKind::Absolute => signed.cast_unsigned(),
-        ReferenceKind::Jump | ReferenceKind::Call | ReferenceKind::Relative => {
-            next.wrapping_add_signed(signed)
         }
     }
 }
