@@ -81,7 +81,7 @@ fn load_windows(search: &Search<'_>, bytes: Arc<[u8]>) -> Result<Image, Failure>
     pdb.check(&image).map_err(fail)?;
     Image::from_pe(&image, &pdb).map_err(|error| {
         Failure::new(REFUSED, format!("{}: {error}", program.display()))
-            .hint("images for x86-64 can be compared; others can be looked at with: invivo inspect")
+            .hint("linked images for x86-64 and x86 can be compared; others can be looked at with: invivo inspect")
     })
 }
 

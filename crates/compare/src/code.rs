@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 use iced_x86::{Code, FlowControl, Instruction, Mnemonic, OpKind, Register};
-use invivo_image::x86_64::{Line, decode_all};
-use invivo_image::{Image, LinkAddr};
+use invivo_image::x86_64::{Line, ReferenceKind, decode_all};
+use invivo_image::{Image, Link, LinkAddr};
 
 use crate::constants::{TableEntry, jump_table, relative_table};
 use crate::matching::is_immediate;
@@ -25,6 +25,8 @@ pub(crate) struct Body<'a> {
     starts: Vec<Vec<(LinkAddr, usize)>>,
     /// Where each part begins and its number, in order of address.
     firsts: Vec<(LinkAddr, usize)>,
+    /// For each part: whether each address in it that has a relocation is an operand of it.
+    explained: Vec<bool>,
 }
 
 impl<'a> Body<'a> {
@@ -36,9 +38,11 @@ impl<'a> Body<'a> {
     ) -> Option<Self> {
         let mut lines = Vec::new();
         let mut starts = Vec::new();
+        let mut explained = Vec::new();
         for piece in pieces {
             let bytes = image.bytes(piece.start, piece.end.checked_sub(piece.start)?)?;
             let mut part = decode_all(image, piece.start, bytes);
+            explained.push(is_explained(image, &piece, &part));
             let (mut kept, mut flows) = (0, true);
             let mut at = Vec::with_capacity(part.len());
             part.retain(|line| {
@@ -65,6 +69,7 @@ impl<'a> Body<'a> {
             lines,
             starts,
             firsts,
+            explained,
         })
     }
 
@@ -111,6 +116,17 @@ impl<'a> Body<'a> {
     fn relative_table(&self, part: usize, line: usize, at: LinkAddr) -> Option<Vec<LinkAddr>> {
         relative_table(self.image, self.usage, &self.lines[part], line, at)
     }
+}
+
+/// True if every address in a piece of code whose addresses are all known is an operand of it: what
+/// is none is in no instruction that is compared.
+fn is_explained(image: &Image, piece: &Range<LinkAddr>, lines: &[Line]) -> bool {
+    if image.link != Link::Rebased {
+        return true;
+    }
+    let operands = lines.iter().flat_map(Line::references);
+    let operands = operands.filter(|to| to.kind == ReferenceKind::Absolute);
+    operands.count() == image.code_relocations.range(piece.clone()).count()
 }
 
 impl Meaning<'_, '_> {
@@ -181,6 +197,9 @@ impl Meaning<'_, '_> {
         let (lines, others) = (&one.lines[part], &other.lines[part]);
         if lines.len() != others.len() {
             found.push(whole(Difference::Instructions));
+        }
+        if !one.explained[part] || !other.explained[part] {
+            found.push(whole(Difference::Undecoded));
         }
         let mut here = Vec::new();
         for (index, (a, b)) in lines.iter().zip(others).enumerate() {

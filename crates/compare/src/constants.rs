@@ -4,7 +4,7 @@
 //! they are linked, so a length has to come from the use or the next reference.
 
 use invivo_image::x86_64::Line;
-use invivo_image::{Image, LinkAddr};
+use invivo_image::{Image, Link, LinkAddr};
 
 use iced_x86::{InstructionInfoFactory, InstructionInfoOptions, Mnemonic, OpAccess, Register};
 
@@ -114,7 +114,7 @@ fn holds_odd(bytes: &[u8]) -> bool {
 pub struct TableEntry {
     /// Where the entry is.
     pub at: LinkAddr,
-    /// Its size in bytes: 4 relative to the table's start, 8 absolute.
+    /// Its size in bytes: 4 relative to the table's start, that of an address absolute.
     pub width: u8,
     /// Where it leads.
     pub target: LinkAddr,
@@ -135,8 +135,13 @@ pub fn jump_table(
     at: LinkAddr,
     is_inside: &dyn Fn(LinkAddr) -> bool,
 ) -> Option<Vec<TableEntry>> {
-    let line = lines.get(index).filter(|line| may_be_jump_table(line))?;
-    let width: u8 = if names_table(line) { 4 } else { 8 };
+    let pointer = u8::try_from(image.pointer_size()).unwrap_or(8);
+    let line = lines
+        .get(index)
+        .filter(|line| may_be_jump_table(line, pointer))?;
+    // Code for x86 has no use for distances.
+    let distances = names_table(line) && image.link != Link::Rebased;
+    let width: u8 = if distances { 4 } else { pointer };
     let room = image.section_at(at)?.range.end.0 - at.0;
     let next = usage
         .next_boundary(at)
@@ -145,12 +150,13 @@ pub fn jump_table(
     let target_of = |entry: u64| {
         let place = at.checked_add(entry * u64::from(width))?;
         let raw = image.bytes(place, u64::from(width))?;
-        let target = if width == 4 {
+        let target = if distances {
             at.checked_offset(i64::from(i32::from_le_bytes(raw.try_into().ok()?)))?
         } else {
             match image.slots.get(&place) {
                 Some(invivo_image::Slot::Pointer(target)) => *target,
                 Some(_) => return None,
+                None if image.link == Link::Rebased => return None,
                 None => LinkAddr(u64::from_le_bytes(raw.try_into().ok()?)),
             }
         };
@@ -177,10 +183,10 @@ pub fn jump_table(
 }
 
 /// True for an instruction that may load the address of a jump table or an entry of one.
-fn may_be_jump_table(line: &Line) -> bool {
+fn may_be_jump_table(line: &Line, pointer: u8) -> bool {
     let instruction = &line.instruction;
-    let scaled =
-        instruction.memory_index() != Register::None && instruction.memory_index_scale() == 8;
+    let scaled = instruction.memory_index() != Register::None
+        && instruction.memory_index_scale() == u32::from(pointer);
     scaled || names_table(line)
 }
 

@@ -26,7 +26,7 @@ impl Meaning<'_, '_> {
             let tables = slots.get(index + 1).zip(others.get(index + 1));
             let reads_nothing = || {
                 tables.is_some_and(|((next, table), (there, other))| {
-                    *next == at + 8
+                    *next == at + c.base.pointer_size()
                         && next == there
                         && is_table_of_empty(c.base, table)
                         && is_table_of_empty(c.fixed, other)
@@ -49,11 +49,12 @@ impl Meaning<'_, '_> {
         if c.base.link == Link::Fixed || c.fixed.link == Link::Fixed {
             return self.same_words(base, one, fixed, other);
         }
+        let pointer = if c.base.pointer_size() == 4 { 4 } else { 8 };
         let mut expected = one.to_vec();
         for (at, _) in &slots {
             // What the file holds below a relocation is replaced when the image is loaded.
             let at = usize::try_from(*at).expect("an offset inside a slice");
-            let end = (at + 8).min(expected.len());
+            let end = (at + pointer).min(expected.len());
             expected[at..end].copy_from_slice(&other[at..end]);
         }
         expected == other
@@ -125,13 +126,12 @@ fn is_table_of_empty(image: &Image, slot: &Slot) -> bool {
     let Slot::Pointer(table) = slot else {
         return false;
     };
-    let word = |offset: i64| -> Option<u64> {
-        let at = table.checked_offset(offset)?;
-        let filled = image.slots.contains_key(&at);
-        let bytes = image.bytes(at, 8)?.try_into().ok()?;
-        (!filled).then(|| u64::from_le_bytes(bytes))
+    let word = |index: u64| -> Option<u64> {
+        let at = table.checked_add(index * image.pointer_size())?;
+        let word = image.word(at)?;
+        (!image.slots.contains_key(&at)).then_some(word)
     };
-    word(8) == Some(0) && word(16).is_some_and(u64::is_power_of_two)
+    word(1) == Some(0) && word(2).is_some_and(u64::is_power_of_two)
 }
 
 /// True if the object at `at` is one of Rust; `None` if it has no symbol.
@@ -154,9 +154,10 @@ fn length(
         if of_rust == Some(false) {
             return None;
         }
-        let behind = object.checked_add(offset)?.checked_add(8)?;
-        let word = image.bytes(behind, 8)?.try_into().ok()?;
-        let number = (!image.slots.contains_key(&behind)).then(|| u64::from_le_bytes(word))?;
+        let behind = object.checked_add(offset)?;
+        let behind = behind.checked_add(image.pointer_size())?;
+        let word = image.word(behind)?;
+        let number = (!image.slots.contains_key(&behind)).then_some(word)?;
         // What has no symbol may be a constant of C, unless it names a file of Rust.
         let names_file = || text(image, *to, number).is_some_and(|text| text.ends_with(".rs"));
         of_rust.unwrap_or_else(names_file).then_some(number)
@@ -215,16 +216,18 @@ fn gets_at(image: &Image, usage: &Usage, function: EntityId, table: EntityId) ->
 /// Relocated words of a range, by offset; `None` if one reaches over its start or end.
 fn slots(image: &Image, at: LinkAddr, size: u64) -> Option<Vec<(u64, Slot)>> {
     let end = at.checked_add(size)?;
-    // A copied variable has any size; all else that the loader writes has eight bytes.
+    // A copied variable has any size; all else that the loader writes is as large as an address.
     let word = |slot: &Slot| !matches!(slot, Slot::Copy(_));
-    let mut before = image.slots.range(LinkAddr(at.0.saturating_sub(7))..at);
+    let pointer = image.pointer_size();
+    let reach = LinkAddr(at.0.saturating_sub(pointer - 1));
+    let mut before = image.slots.range(reach..at);
     if size > 0 && before.any(|(_, slot)| word(slot)) {
         return None;
     }
     let inside = image.slots.range(at..end);
     inside
         .map(|(place, slot)| {
-            let whole = !word(slot) || end.0 - place.0 >= 8;
+            let whole = !word(slot) || end.0 - place.0 >= pointer;
             whole.then(|| (place.0 - at.0, slot.clone()))
         })
         .collect()

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 
 use invivo_image::x86_64::Line;
-use invivo_image::{EntityId, EntityKind, Image, LinkAddr, Place, SectionKind, Slot};
+use invivo_image::{EntityId, EntityKind, Image, Link, LinkAddr, Place, SectionKind, Slot};
 
 use crate::describe::{describe, show_constant};
 use crate::lengths::is_padding;
@@ -164,6 +164,7 @@ impl<'c, 'a> Meaning<'c, 'a> {
             (Place::Stub(a), Place::Stub(b)) => self.same_slot(a, b),
             // A slot is made for a symbol; what else begins there has none.
             (Place::Slot(a), Place::Slot(b)) => self.same_empty(a, b) || self.same_slot(a, b),
+            (Place::Constant(a), Place::Constant(b)) if self.other_neighbours(*a, *b) => false,
             (Place::Constant(a), Place::Constant(b)) => {
                 return self.same_constant(*a, *b, base, fixed);
             }
@@ -179,6 +180,34 @@ impl<'c, 'a> Meaning<'c, 'a> {
             _ => false,
         };
         if same { Ok(()) } else { differ() }
+    }
+
+    /// True for places in variables' own section without a name of their own, in images in which
+    /// code has whole addresses, where the next variables are no pair or are at other distances:
+    /// `table[i - 1]` is an address just before the table, and where that is not the same table
+    /// equal bytes say nothing.
+    pub(crate) fn other_neighbours(&self, base: LinkAddr, fixed: LinkAddr) -> bool {
+        let c = self.comparison;
+        let rebased = c.base.link == Link::Rebased || c.fixed.link == Link::Rebased;
+        let variable = |image: &Image, at| {
+            let section = image.section_at(at);
+            section.is_some_and(|section| section.kind == SectionKind::Data)
+        };
+        if !rebased || !variable(c.base, base) && !variable(c.fixed, fixed) {
+            return false;
+        }
+        let next = |image: &Image, at: LinkAddr| {
+            let next = image.entities.partition_point(|entity| entity.addr <= at);
+            let distance = image.entities.get(next)?.addr.0 - at.0;
+            Some((EntityId(u32::try_from(next).ok()?), distance))
+        };
+        match (next(c.base, base), next(c.fixed, fixed)) {
+            (Some((one, distance)), Some((other, its))) => {
+                distance != its || c.pairs.fixed_of(one) != Some(other)
+            }
+            (None, None) => false,
+            _ => true,
+        }
     }
 
     /// True if the two are a pair, or constants with the same contents.

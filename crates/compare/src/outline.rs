@@ -218,7 +218,10 @@ impl Meaning<'_, '_> {
                 || x.may_be_table()
                     && (leads_into(c.base, base, from) || leads_into(c.fixed, fixed, to));
             let entries = one.get(index + 1).filter(|next| next.is_length());
-            let width = if x.has_distances() { 4 } else { 8 };
+            let width = match x.has_distances() {
+                true => 4,
+                false => c.base.pointer_size(),
+            };
             let same_table = tabled
                 && entries.is_some_and(|entries| {
                     self.same_table((base, from), (fixed, to), width, entries.target.into())
@@ -271,6 +274,7 @@ impl Meaning<'_, '_> {
             }
             (Place::Constant(a), Place::Constant(b)) => {
                 !tabled
+                    && !self.other_neighbours(a, b)
                     && (self.same_bytes(a, b) == Some(true)
                         || outward.is_address_only() && self.same_filled(a, b))
             }

@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use iced_x86::{Mnemonic, OpKind, Register};
+use iced_x86::{Instruction, Mnemonic, OpKind, Register};
 use invivo_image::x86_64::{Line, decode};
 use invivo_image::{EntityId, Image, LinkAddr, Place, SectionKind, SourcePlace, stem};
 
@@ -151,9 +151,9 @@ fn add(
 /// Copies, stack slots, saved registers and padding.
 fn is_noise(line: &Line) -> bool {
     let i = &line.instruction;
-    let on_stack = [Register::RSP, Register::RBP].contains(&i.memory_base());
+    let on_stack = is_on_stack(i);
     let registers = (0..i.op_count()).all(|op| i.op_kind(op) == OpKind::Register);
-    let stack_pointer = i.op_count() > 0 && i.op0_register() == Register::RSP;
+    let stack_pointer = i.op_count() > 0 && i.op0_register().full_register() == Register::RSP;
     line.is_padding()
         || matches!(
             i.mnemonic(),
@@ -163,6 +163,10 @@ fn is_noise(line: &Line) -> bool {
         || (i.mnemonic() == Mnemonic::Lea && on_stack)
         || (i.mnemonic() == Mnemonic::Xor && registers)
         || stack_pointer
+}
+
+fn is_on_stack(i: &Instruction) -> bool {
+    [Register::RSP, Register::RBP].contains(&i.memory_base().full_register())
 }
 
 /// An instruction without its registers: what it does, with which numbers, to what.
@@ -177,7 +181,7 @@ fn token(image: &Image, usage: &crate::Usage, function: EntityId, line: &Line) -
     }
     let index = (i.memory_index() != Register::None).then(|| i.memory_index_scale());
     (index, i.memory_size()).hash(&mut hash);
-    let on_stack = [Register::RSP, Register::RBP].contains(&i.memory_base());
+    let on_stack = is_on_stack(i);
     if line.address.is_none() && i.memory_base() != Register::RIP && !on_stack {
         i.memory_displacement64().hash(&mut hash);
     }

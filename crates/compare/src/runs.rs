@@ -131,7 +131,7 @@ impl Meaning<'_, '_> {
 }
 
 fn holds_no_pointer(image: &Image, at: LinkAddr, bytes: &[u8]) -> bool {
-    let start = LinkAddr(at.0.saturating_sub(7));
+    let start = LinkAddr(at.0.saturating_sub(image.pointer_size() - 1));
     let end = LinkAddr(at.0.saturating_add(bytes.len() as u64));
     if image.slots.range(start..end).next().is_some() {
         return false;

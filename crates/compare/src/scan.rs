@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use invivo_image::x86_64::{self, Line, Reference, ReferenceKind, Step, Traits};
-use invivo_image::{Entity, Image, LinkAddr};
+use invivo_image::{Entity, Image, Link, LinkAddr};
 
 mod repeat;
 
@@ -111,12 +111,20 @@ impl Scan {
             }
             self.add(step, bytes);
         });
-        self.odd |= self.lines == 0;
+        self.odd |=
+            self.lines == 0 || image.link == Link::Rebased && !self.is_explained(image, code);
         // A call at the end of a function does not return, and no program gets past the `hlt` behind
         // the call of `main` in `_start`, which is for the kernel alone.
         self.runs_on = !halts && !last.has(Traits::ENDS.with(Traits::CALL));
         self.loads.retain(|load| load.used);
         self.look_all(image, code.start, bytes);
+    }
+
+    /// True if every address in code whose addresses are all known is an operand of it.
+    fn is_explained(&self, image: &Image, code: &Range<LinkAddr>) -> bool {
+        let operands = self.references.iter().map(|one| one.reference.kind);
+        let operands = operands.filter(|kind| *kind == ReferenceKind::Absolute);
+        operands.count() == image.code_relocations.range(code.clone()).count()
     }
 
     /// Looks at what is loaded by code that is read or repeated.

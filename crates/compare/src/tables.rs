@@ -1,7 +1,7 @@
 //! Tables of places in a function that its code jumps through, seen to be the same without
 //! decoding it.
 
-use invivo_image::{Image, LinkAddr, Slot};
+use invivo_image::{Image, Link, LinkAddr, Slot};
 
 use crate::Parts;
 use crate::meaning::Meaning;
@@ -48,12 +48,13 @@ pub(crate) fn own(image: &Image, parts: &Parts, at: LinkAddr) -> Option<(usize, 
 fn entry(image: &Image, table: LinkAddr, width: u64, number: u64) -> Option<LinkAddr> {
     let place = table.checked_add(number.checked_mul(width)?)?;
     let raw = image.bytes(place, width)?;
-    if width == 4 {
+    if width == 4 && image.link != Link::Rebased {
         return table.checked_offset(i32::from_le_bytes(raw.try_into().ok()?).into());
     }
     match image.slots.get(&place) {
         Some(Slot::Pointer(target)) => Some(*target),
         Some(_) => None,
+        None if image.link == Link::Rebased => None,
         None => Some(LinkAddr(u64::from_le_bytes(raw.try_into().ok()?))),
     }
 }
@@ -71,6 +72,7 @@ pub(crate) fn leads_into(image: &Image, parts: &Parts, at: LinkAddr) -> bool {
     let far = || match image.slots.get(&at) {
         Some(Slot::Pointer(to)) => Some(*to),
         Some(_) => None,
+        None if image.link == Link::Rebased => None,
         None => {
             let word = image.bytes(at, 8).and_then(<[u8]>::first_chunk);
             word.map(|bytes| LinkAddr(u64::from_le_bytes(*bytes)))

@@ -38,7 +38,7 @@ fn uses(image: &Image, parts: impl Iterator<Item = EntityId>) -> HashMap<Use, us
         for line in decode(image, image.entity(part)).into_iter().flatten() {
             let i = &line.instruction;
             let base = i.memory_base();
-            let on_stack = base == Register::RSP;
+            let on_stack = base.full_register() == Register::RSP;
             if base == Register::None || base == Register::RIP || on_stack {
                 continue;
             }

@@ -346,7 +346,9 @@ fn unsized_range(
         .rposition(|byte| *byte != 0)
         .map_or(0, |last| last as u64 + 1);
     let slot = image.slots.range(at..end).next_back();
-    let filled = slot.map_or(0, |(place, _)| (place.0 + 8).min(end.0) - at.0);
+    let filled = slot.map_or(0, |(place, _)| {
+        (place.0 + image.pointer_size()).min(end.0) - at.0
+    });
     Some(at..LinkAddr(at.0 + used.max(filled)))
 }
 

@@ -17,6 +17,19 @@ use crate::{AddressIndex, Annex, LinkAddr, Rva, SourceFunction, UnwindTable};
 pub enum Machine {
     /// AMD64, Intel 64.
     X86_64,
+    /// i386, 32-bit; Windows images only.
+    X86,
+}
+
+impl Machine {
+    /// How many bits an address has, 32 or 64.
+    #[must_use]
+    pub fn bits(self) -> u32 {
+        match self {
+            Machine::X86_64 => 64,
+            Machine::X86 => 32,
+        }
+    }
 }
 
 /// `NT_GNU_BUILD_ID`: the name that the linker gave to one exact build.
@@ -42,6 +55,10 @@ pub enum Link {
     Fixed,
     /// `ET_DYN`: a program or library that runs at any address.
     PositionIndependent,
+    /// A Windows image for x86: addresses are absolute, and the loader adds to each of them how far
+    /// the image is from its own base. So each is known from its base relocation, in code and in
+    /// data, and what has none is a number.
+    Rebased,
     /// `ET_REL`, not linked at all: every reference is known from its relocation, and addresses
     /// are made up.
     Relocatable,
@@ -290,10 +307,10 @@ pub struct Image {
     pub stubs: BTreeMap<LinkAddr, LinkAddr>,
     /// How slots are filled at the first call.
     pub(crate) lazy: LazyBinding,
-    /// Absolute operands in code, by the place of the operand, with what they mean:
-    /// from `--emit-relocs`, otherwise empty.
+    /// Absolute operands in code, by the place of the operand, with what they mean: from
+    /// `--emit-relocs`, or the base relocations of a Windows image for x86; otherwise empty.
     pub code_relocations: BTreeMap<LinkAddr, i64>,
-    /// True if the linker kept its relocations (`--emit-relocs`).
+    /// True if all absolute operands in code are known.
     pub relocations_kept: bool,
     /// `DT_NEEDED`.
     pub needed: Vec<String>,
@@ -396,6 +413,21 @@ impl Image {
     #[must_use]
     pub fn rva(&self, at: LinkAddr) -> Option<Rva> {
         at.checked_sub(self.base).map(Rva)
+    }
+
+    /// Bytes of an address in data.
+    #[must_use]
+    pub fn pointer_size(&self) -> u64 {
+        u64::from(self.machine.bits() / 8)
+    }
+
+    /// The address in the pointer-sized word at `at`, as the file has it.
+    #[must_use]
+    pub fn word(&self, at: LinkAddr) -> Option<u64> {
+        let bytes = self.bytes(at, self.pointer_size())?;
+        let mut word = [0; 8];
+        word.get_mut(..bytes.len())?.copy_from_slice(bytes);
+        Some(u64::from_le_bytes(word))
     }
 
     /// True for object files that are not linked: addresses are made up.

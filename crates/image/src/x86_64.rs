@@ -1,4 +1,4 @@
-//! x86-64 code: instructions, and what each one refers to.
+//! x86-64 and x86 code: instructions, and what each one refers to.
 
 use iced_x86::{
     Code, ConstantOffsets, Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind,
@@ -27,7 +27,7 @@ pub enum ReferenceKind {
     Call,
     /// A memory operand or `lea` relative to the instruction.
     Relative,
-    /// An absolute operand; only images with fixed addresses have them.
+    /// An absolute operand; images with fixed addresses have them, and those for x86.
     Absolute,
 }
 
@@ -159,18 +159,40 @@ pub fn decode_bytes(image: &Image, at: LinkAddr, bytes: &[u8]) -> Vec<Line> {
 
 /// The same, and no more than `most` instructions.
 fn decode_up_to(image: &Image, at: LinkAddr, bytes: &[u8], most: usize) -> Vec<Line> {
-    let mut decoder = Decoder::with_ip(64, bytes, at.0, DecoderOptions::NONE);
+    let mut decoder = decoder(image, at, bytes);
     let mut lines = Vec::with_capacity(most.min(bytes.len() / 4));
     let mut instruction = Instruction::default();
     while decoder.can_decode() && lines.len() < most {
         decoder.decode_out(&mut instruction);
-        if instruction.is_invalid() {
+        if !is_known(image, &instruction) {
             break;
         }
         let line = line_of(image, &decoder, instruction);
         lines.push(line);
     }
     lines
+}
+
+/// One for code of `image`, which is linked at `at`.
+fn decoder<'b>(image: &Image, at: LinkAddr, bytes: &'b [u8]) -> Decoder<'b> {
+    Decoder::with_ip(image.machine.bits(), bytes, at.0, DecoderOptions::NONE)
+}
+
+/// False for bytes that are no instruction, and for the few of x86 that no compiler writes and
+/// whose operands are not looked at: jumps that cut the address to 16 bits, or go to another segment.
+fn is_known(image: &Image, instruction: &Instruction) -> bool {
+    use OpKind::{FarBranch16, FarBranch32, NearBranch16};
+    let odd = || {
+        let kinds = [FarBranch16, FarBranch32, NearBranch16];
+        instruction.op_count() > 0 && kinds.contains(&instruction.op0_kind())
+    };
+    !instruction.is_invalid() && (image.machine.bits() == 64 || !odd())
+}
+
+/// True for a branch to a place that the instruction tells.
+fn is_direct(instruction: &Instruction) -> bool {
+    let kinds = [OpKind::NearBranch64, OpKind::NearBranch32];
+    instruction.op_count() > 0 && kinds.contains(&instruction.op0_kind())
 }
 
 /// What is told of an instruction without its image.
@@ -276,7 +298,7 @@ fn byte(value: usize) -> u8 {
 
 /// False for the many instructions of which no operand can be a place.
 fn may_refer(image: &Image, instruction: &Instruction) -> bool {
-    instruction.op0_kind() == OpKind::NearBranch64
+    is_direct(instruction)
         || instruction.is_ip_rel_memory_operand()
         || image.link != Link::PositionIndependent
             && (instruction.memory_displ_size() >= 4
@@ -285,7 +307,7 @@ fn may_refer(image: &Image, instruction: &Instruction) -> bool {
 }
 
 fn branch(instruction: &Instruction, offsets: &ConstantOffsets) -> Option<Reference> {
-    if instruction.op_count() == 0 || instruction.op0_kind() != OpKind::NearBranch64 {
+    if !is_direct(instruction) {
         return None;
     }
     let call = instruction.flow_control() == FlowControl::Call;
@@ -297,7 +319,7 @@ fn branch(instruction: &Instruction, offsets: &ConstantOffsets) -> Option<Refere
         },
         offset: byte(offsets.immediate_offset()),
         width: byte(offsets.immediate_size()),
-        target: LinkAddr(instruction.near_branch64()),
+        target: LinkAddr(instruction.near_branch_target()),
     })
 }
 

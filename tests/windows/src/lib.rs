@@ -33,6 +33,8 @@ pub struct Build {
     pub link: Vec<String>,
     /// Functions of kernel32.dll that it may import.
     pub imports: Vec<&'static str>,
+    /// For x86, not x86-64.
+    pub narrow: bool,
 }
 
 impl Build {
@@ -43,6 +45,7 @@ impl Build {
             compile: words("-fms-hotpatch"),
             link: words("/functionpadmin:6 /hotpatchcompatible"),
             imports: Vec::new(),
+            narrow: false,
         }
     }
 
@@ -74,12 +77,29 @@ impl Build {
         self
     }
 
+    /// The same for x86: with five bytes before functions, the usual number there.
+    #[must_use]
+    pub fn narrow(mut self) -> Build {
+        self.narrow = true;
+        self.link.retain(|word| !word.contains("functionpadmin"));
+        self.link
+            .extend(words("/functionpadmin:5 /machine:x86 /safeseh:no"));
+        self
+    }
+
     /// The same with calls through pointers checked (Control Flow Guard).
     #[must_use]
     pub fn guarded(mut self) -> Build {
         self.compile.extend(words("-Xclang -cfguard"));
         self.link.push("/guard:cf".to_owned());
         self
+    }
+
+    fn target(&self) -> &'static str {
+        match self.narrow {
+            true => "--target=i686-windows-msvc",
+            false => "--target=x86_64-windows-msvc",
+        }
     }
 
     /// The same with further words for the compiler.
@@ -177,7 +197,7 @@ pub fn build(folder: &Path, name: &str, program: &str, how: &Build) -> Result<Li
         let name = if plus { "clang++" } else { "clang" };
         let mut clang = Command::new(format!("{name}-{LLVM}"));
         clang
-            .args(["--target=x86_64-windows-msvc", "-c", "-O2", "-g"])
+            .args(["-c", "-O2", "-g", how.target()])
             .args(["-gcodeview", "-ffunction-sections", "-fdata-sections"])
             .arg("-fno-stack-protector")
             .args(&how.compile);
@@ -189,7 +209,7 @@ pub fn build(folder: &Path, name: &str, program: &str, how: &Build) -> Result<Li
         objects.push(object);
     }
     if !how.imports.is_empty() {
-        objects.push(import_library(&place, &how.imports)?);
+        objects.push(import_library(&place, &how.imports, how.narrow)?);
     }
     let (path, pdb) = (
         place.join(format!("{program}.dll")),
@@ -220,7 +240,7 @@ pub fn build(folder: &Path, name: &str, program: &str, how: &Build) -> Result<Li
 }
 
 /// A library from which the linker takes imports of kernel32.dll.
-fn import_library(place: &Path, names: &[&str]) -> Result<PathBuf> {
+fn import_library(place: &Path, names: &[&str], narrow: bool) -> Result<PathBuf> {
     let (list, library) = (place.join("kernel32.def"), place.join("kernel32.lib"));
     std::fs::write(
         &list,
@@ -228,7 +248,7 @@ fn import_library(place: &Path, names: &[&str]) -> Result<PathBuf> {
     )?;
     let mut dlltool = Command::new(format!("llvm-dlltool-{LLVM}"));
     dlltool
-        .args(["-m", "i386:x86-64", "-d"])
+        .args(["-m", if narrow { "i386" } else { "i386:x86-64" }, "-d"])
         .arg(list)
         .arg("-l")
         .arg(&library);
@@ -290,7 +310,7 @@ pub fn asker(folder: &Path) -> Result<PathBuf> {
         "RtlLookupFunctionEntry",
         "ExitProcess",
     ];
-    let imports = import_library(folder, &imports)?;
+    let imports = import_library(folder, &imports, false)?;
     let mut lld = Command::new(linker()?);
     lld.args(["-flavor", "link", "/nologo", "/nodefaultlib"])
         .args(["/entry:start", "/subsystem:console"])

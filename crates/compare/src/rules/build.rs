@@ -8,6 +8,17 @@ use crate::Comparison;
 use crate::rules::{Finding, Rule};
 
 pub(super) fn find(c: &Comparison<'_>, findings: &mut Vec<Finding>) {
+    if c.base.machine != c.fixed.machine {
+        let bits = [c.base, c.fixed].map(|image| image.machine.bits());
+        findings.push(Finding::refuse(
+            Rule::Build,
+            "the machine",
+            format!(
+                "the base is for {} bits, the fixed build for {}",
+                bits[0], bits[1]
+            ),
+        ));
+    }
     scale(c, findings);
     let (Ok(base), Ok(fixed)) = (&c.base_source, &c.fixed_source) else {
         return;

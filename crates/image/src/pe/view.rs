@@ -25,23 +25,29 @@ impl Image {
     /// of another image.
     ///
     /// # Errors
-    /// When it is for another machine than x86-64, when the PDB file belongs to another build, or
+    /// When it is for another machine than x86-64 and x86, when the PDB file belongs to another build, or
     /// when they contradict each other.
     pub fn from_pe(pe: &PeImage, pdb: &Pdb) -> Result<Image, PeError> {
-        if pe.machine != PeMachine::Amd64 {
-            let text = format!("a comparison of images for {}", pe.machine.name());
-            return Err(PeError::Unsupported(text));
-        }
+        let (machine, link) = match pe.machine {
+            PeMachine::Amd64 => (Machine::X86_64, Link::PositionIndependent),
+            PeMachine::I386 => (Machine::X86, Link::Rebased),
+            PeMachine::Arm64 => {
+                let text = format!("a comparison of images for {}", pe.machine.name());
+                return Err(PeError::Unsupported(text));
+            }
+        };
         pdb.check(pe)?;
         let sections = sections(pe)?;
+        let rebased = link == Link::Rebased;
+        let (slots, code_relocations) = slots(pe, rebased)?;
         let identity = [pe.time_stamp.to_be_bytes(), pe.checksum.to_be_bytes()].concat();
         let mut image = Image {
             file: Arc::clone(&pe.file),
             debug_file: None,
             supplementary_file: None,
             split_files: Vec::new(),
-            machine: Machine::X86_64,
-            link: Link::PositionIndependent,
+            machine,
+            link,
             build_id: Some(BuildId(identity)),
             base: LinkAddr(pe.image_base),
             segments: segments(pe, &sections),
@@ -52,11 +58,11 @@ impl Image {
             thread_locals: Vec::new(),
             tls_block: 0,
             edges: BTreeMap::new(),
-            slots: slots(pe)?,
+            slots,
             stubs: BTreeMap::new(),
             lazy: Default::default(),
-            code_relocations: BTreeMap::new(),
-            relocations_kept: false,
+            code_relocations,
+            relocations_kept: rebased,
             soname: None,
             needed: pe
                 .imports
@@ -121,7 +127,10 @@ fn templates(pe: &PeImage) -> Vec<Range<u64>> {
 /// Slots that the loader fills with imported addresses.
 fn import_slots(pe: &PeImage) -> Vec<Range<u64>> {
     let thunks = pe.imports.iter().flat_map(|library| &library.thunks);
-    thunks.map(|thunk| thunk.slot.0..thunk.slot.0 + 8).collect()
+    let size = u64::from(pe.machine.pointer_size());
+    thunks
+        .map(|thunk| thunk.slot.0..thunk.slot.0 + size)
+        .collect()
 }
 
 /// The sections, cut where something in them has another owner.
@@ -218,9 +227,26 @@ fn imported(library: &str, symbol: &ImportedSymbol) -> Arc<str> {
     }
 }
 
-fn slots(pe: &PeImage) -> Result<BTreeMap<LinkAddr, Slot>, PeError> {
-    let mut slots = BTreeMap::new();
+/// Addresses in data, and those in code.
+type Addresses = (BTreeMap<LinkAddr, Slot>, BTreeMap<LinkAddr, i64>);
+
+/// What the loader writes. Where addresses in code are absolute (`rebased`), they are told from
+/// those in data: code is read for what it refers to.
+fn slots(pe: &PeImage, rebased: bool) -> Result<Addresses, PeError> {
+    let (mut slots, mut code) = (BTreeMap::new(), BTreeMap::new());
+    if rebased {
+        check_rebased(pe)?;
+    }
     for relocation in &pe.relocations {
+        let word = || {
+            let value = pe.array(relocation.at).map(u32::from_le_bytes);
+            value.ok_or_else(|| super::error::outside("an address", relocation.at))
+        };
+        let section = pe.section_at(relocation.at);
+        if rebased && section.is_some_and(|section| section.is_executable()) {
+            code.insert(address(pe, relocation.at), word()?.into());
+            continue;
+        }
         let slot = match relocation.kind {
             BaseRelocationKind::Address64 => {
                 let value = pe.array(relocation.at).map(u64::from_le_bytes);
@@ -228,6 +254,7 @@ fn slots(pe: &PeImage) -> Result<BTreeMap<LinkAddr, Slot>, PeError> {
                     value.ok_or_else(|| super::error::outside("a pointer", relocation.at))?;
                 Slot::Pointer(LinkAddr(value))
             }
+            BaseRelocationKind::Address32 if rebased => Slot::Pointer(LinkAddr(word()?.into())),
             BaseRelocationKind::Address32 => Slot::Unknown(3),
             BaseRelocationKind::Other(kind) => Slot::Unknown(kind.into()),
         };
@@ -239,7 +266,29 @@ fn slots(pe: &PeImage) -> Result<BTreeMap<LinkAddr, Slot>, PeError> {
             slots.insert(address(pe, thunk.slot), slot);
         }
     }
-    Ok(slots)
+    Ok((slots, code))
+}
+
+/// Checks that every address of an image for x86 is known by its relocation.
+fn check_rebased(pe: &PeImage) -> Result<(), PeError> {
+    if pe.relocations.is_empty() {
+        let text = "an image for x86 without base relocations: nothing tells which of its numbers \
+                    are addresses; link it without /fixed";
+        return Err(PeError::Unsupported(text.to_owned()));
+    }
+    let mut relocations = pe.relocations.iter();
+    if let Some(odd) = relocations.find(|one| one.kind != BaseRelocationKind::Address32) {
+        return Err(PeError::Unsupported(format!(
+            "the base relocation at {}, which is not HIGHLOW",
+            odd.at
+        )));
+    }
+    let end = pe.image_base.checked_add(pe.size.into());
+    if end.is_none_or(|end| end > 1 << 32) {
+        let text = "an image that ends behind the last 32-bit address";
+        return Err(PeError::Inconsistent(text.to_owned()));
+    }
+    Ok(())
 }
 
 fn imports(pe: &PeImage) -> BTreeSet<Import> {
@@ -327,7 +376,7 @@ impl<'p> Symbols<'p> {
             let mut public = public.clone();
             public.size = match functions.get(&at) {
                 Some(size) => *size,
-                None if public.name.starts_with(REFERENCE) => 8,
+                None if public.name.starts_with(REFERENCE) => self.pe.machine.pointer_size().into(),
                 None => 0,
             };
             self.add(at, &public.name, &public, true, exported.contains(&at));

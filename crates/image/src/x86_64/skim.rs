@@ -1,6 +1,6 @@
 //! The little that a search for references needs of an instruction.
 
-use iced_x86::{ConstantOffsets, Instruction, Mnemonic, OpKind, Register};
+use iced_x86::{CodeSize, ConstantOffsets, Instruction, Mnemonic, OpKind, Register};
 
 use super::{is_padding, jumps_through, takes_address};
 
@@ -78,10 +78,10 @@ impl Skim {
     /// What a decoded instruction is.
     #[must_use]
     pub fn of(instruction: &Instruction, offsets: &ConstantOffsets) -> Skim {
-        use super::{byte, ends_flow, is_call};
+        use super::{byte, ends_flow, is_call, is_direct};
         let relative = instruction.is_ip_rel_memory_operand();
         let plain = instruction.segment_prefix() == Register::None;
-        let branch = instruction.op_count() > 0 && instruction.op0_kind() == OpKind::NearBranch64;
+        let branch = is_direct(instruction);
         let width = offsets.immediate_size();
         let operand = (0..instruction.op_count())
             .map(|op| instruction.op_kind(op))
@@ -96,8 +96,13 @@ impl Skim {
         let mnemonic = instruction.mnemonic();
         let base = instruction.memory_base();
         let movsxd = mnemonic == Mnemonic::Movsxd && (base.is_gpr64() || base.is_gpr32());
+        // By as much as an address has.
+        let by = match instruction.code_size() {
+            CodeSize::Code32 => 4,
+            _ => 8,
+        };
         let scaled =
-            instruction.memory_index() != Register::None && instruction.memory_index_scale() == 8;
+            instruction.memory_index() != Register::None && instruction.memory_index_scale() == by;
         let mut traits = Traits::default();
         for (is, what) in [
             (relative, Traits::RELATIVE),

@@ -1,9 +1,11 @@
 //! Code looked through for what it refers to, decoded no further than that takes.
 
-use iced_x86::{Decoder, DecoderOptions, Instruction, Register};
+use iced_x86::{Instruction, Register};
 
 use super::plain::{FIXED, MOVABLE};
-use super::{Reference, ReferenceKind, Skim, Traits, line_of, may_be_address, skim};
+use super::{
+    Reference, ReferenceKind, Skim, Traits, decoder, is_known, line_of, may_be_address, skim,
+};
 use crate::{Image, Link, LinkAddr};
 
 /// One instruction, or one byte that is none.
@@ -109,10 +111,10 @@ fn last(rest: &[u8]) -> Option<Skim> {
 
 #[cold]
 fn decoded(image: &Image, here: LinkAddr, rest: &[u8], start: usize) -> Step {
-    let mut decoder = Decoder::with_ip(64, rest, here.0, DecoderOptions::NONE);
+    let mut decoder = decoder(image, here, rest);
     let mut instruction = Instruction::default();
     decoder.decode_out(&mut instruction);
-    if instruction.is_invalid() {
+    if !is_known(image, &instruction) {
         return Step {
             start,
             skim: Skim::BYTE,

@@ -248,12 +248,17 @@ impl Types {
             Some(TypeData::Bitfield(of)) => inner(of.underlying_type.get()),
             Some(TypeData::Proc(of)) => {
                 let arguments = self.arguments(of.arg_list.get(), depth + 1);
-                format!("{} ({arguments})", inner(of.return_value.get()))
+                let how = convention(of.call);
+                format!("{} {how}({arguments})", inner(of.return_value.get()))
             }
             Some(TypeData::MemberFunc(of)) => {
                 let arguments = self.arguments(of.arg_list.get(), depth + 1);
                 let class = inner(of.class.get());
-                format!("{} {class}::({arguments})", inner(of.return_value.get()))
+                let how = convention(of.call);
+                format!(
+                    "{} {how}{class}::({arguments})",
+                    inner(of.return_value.get())
+                )
             }
             _ => format!("type {:#x}", at.0),
         };
@@ -275,6 +280,21 @@ impl Types {
     /// How a function of this type is called.
     pub(super) fn prototype(&self, at: TypeIndex) -> String {
         self.text(at, 0)
+    }
+}
+
+/// How a function is called, where that is not the usual way: on x86 callers and callees must agree
+/// on who takes the arguments from the stack, and which are in registers.
+fn convention(number: u8) -> String {
+    match number {
+        0x00 => String::new(),
+        0x02 => "__pascal ".to_owned(),
+        0x04 => "__fastcall ".to_owned(),
+        0x07 => "__stdcall ".to_owned(),
+        0x0b => "__thiscall ".to_owned(),
+        0x16 => "__clrcall ".to_owned(),
+        0x18 => "__vectorcall ".to_owned(),
+        other => format!("(calling convention {other:#x}) "),
     }
 }
 
