@@ -3,9 +3,9 @@
 
 use invivo_apply::x86_64::{Form, choose};
 use invivo_compare::{Comparison, Finding, Judgement, NotJudged, Rule, Severity};
-use invivo_image::{Image, LinkAddr, LiveAddr, demangle};
+use invivo_image::{Image, LinkAddr, LiveAddr, Machine, demangle};
 use invivo_patch::{
-    FinalPlan, Options, Patch, Refused, bind_to_program, plan, plan_cold, plan_final,
+    FinalPlan, Options, Patch, Refused, bind_to_program, plan, plan_cold, plan_final, plan_module,
 };
 use owo_colors::OwoColorize;
 
@@ -29,6 +29,11 @@ impl FinalVerdict {
         FinalVerdict::with(c, plan_final(c))
     }
 
+    /// For a patch module of older Windows.
+    pub(crate) fn of_module(c: &Comparison<'_>) -> FinalVerdict {
+        FinalVerdict::with(c, plan_module(c))
+    }
+
     /// For a file that is patched on disk.
     pub(crate) fn of_file(c: &Comparison<'_>) -> FinalVerdict {
         FinalVerdict::with(c, plan_cold(c))
@@ -48,7 +53,10 @@ impl FinalVerdict {
 
 /// All that is found against a patch, whatever kind of images they are.
 pub(crate) fn findings(c: &Comparison<'_>) -> Vec<Finding> {
-    if c.base.is_windows() {
+    if c.base.machine == Machine::X86 {
+        // Most patches of such images are modules.
+        FinalVerdict::of_module(c).findings
+    } else if c.base.is_windows() {
         FinalVerdict::of(c).findings
     } else {
         Verdict::of(c, &Options::default()).findings

@@ -3,7 +3,9 @@
 //! is led back to the base: unchanged functions by redirects, variables through
 //! the pointers that the compiler made for it (`__ref_…`), imports by their slots.
 
+mod direct;
 mod marked;
+mod room;
 mod walk;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,11 +13,12 @@ use std::ops::Range;
 
 use invivo_compare::{Comparison, Finding, Rule, Severity};
 use invivo_image::x86_64::decode;
-use invivo_image::{EntityId, Image, LinkAddr, Rva, demangle};
+use invivo_image::{EntityId, Image, Link as Linked, LinkAddr, Rva, demangle};
 
 use crate::Refused;
 pub use marked::{HotPatchMarks, Unmatched};
-use walk::Walk;
+pub use room::HookRoom;
+use walk::{Walk, Ways};
 
 /// Two places that belong together, one in each image, and what they are called.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,6 +49,15 @@ pub struct FinalPlan {
     /// What the fixed image exports by a name that the base has not, and the base has under another
     /// one. What is only in the fixed image is not here. Planned for files alone.
     pub exports: Vec<Link>,
+    /// Words of a fixed image for x86 (`fixed`), in code and in data, that must hold the address of a
+    /// place of the base (`base`).
+    pub addresses: Vec<Link>,
+    /// Distances in calls and jumps of a fixed image for x86 (`fixed`), four bytes each, that must
+    /// lead to a function of the base (`base`).
+    pub calls: Vec<Link>,
+    /// What is around the begin of each function that is replaced, by its place in the base.
+    /// Planned where its code need not be compiled for hooks.
+    pub rooms: BTreeMap<Rva, HookRoom>,
 }
 
 /// Plans a file that is patched on disk: what else is exported then is part of it.
@@ -53,7 +65,25 @@ pub struct FinalPlan {
 /// # Errors
 /// As [`plan_final`].
 pub fn plan_cold(c: &Comparison<'_>) -> Result<FinalPlan, Refused> {
-    plan(c, true)
+    plan(c, ways(c), true)
+}
+
+/// Plans a patch module of older Windows (`.hotp1`).
+///
+/// Code for x86 is led to the base place by place, as its base relocations tell all of them, and its
+/// functions need no room for hooks that the entry itself does not have.
+///
+/// # Errors
+/// As [`plan_final`].
+pub fn plan_module(c: &Comparison<'_>) -> Result<FinalPlan, Refused> {
+    plan(c, ways(c), false)
+}
+
+fn ways(c: &Comparison<'_>) -> Ways {
+    match c.fixed.link {
+        Linked::Rebased => Ways::Direct,
+        _ => Ways::Pointers,
+    }
 }
 
 /// Plans a final image.
@@ -62,10 +92,10 @@ pub fn plan_cold(c: &Comparison<'_>) -> Result<FinalPlan, Refused> {
 /// When there is nothing to patch, or when something is not proved safe; every reason is in
 /// the error.
 pub fn plan_final(c: &Comparison<'_>) -> Result<FinalPlan, Refused> {
-    plan(c, false)
+    plan(c, Ways::Pointers, false)
 }
 
-fn plan(c: &Comparison<'_>, with_exports: bool) -> Result<FinalPlan, Refused> {
+fn plan(c: &Comparison<'_>, ways: Ways, with_exports: bool) -> Result<FinalPlan, Refused> {
     let refused = c.findings.iter().filter(|f| f.severity == Severity::Refuse);
     let refused: Vec<Finding> = refused.cloned().collect();
     if !refused.is_empty() {
@@ -74,7 +104,7 @@ fn plan(c: &Comparison<'_>, with_exports: bool) -> Result<FinalPlan, Refused> {
     if c.hot.is_empty() {
         return Err(Refused::Unchanged);
     }
-    let mut walk = Walk::new(c);
+    let mut walk = Walk::new(c, ways);
     walk.imports();
     for hot in &c.hot {
         walk.visit(hot.fixed.main, &hot.name);
@@ -92,10 +122,17 @@ fn plan(c: &Comparison<'_>, with_exports: bool) -> Result<FinalPlan, Refused> {
         link(base, old, fixed, new, &name)
     });
     let exports: Vec<Option<Link>> = exports.collect();
-    let mut replaced = Vec::new();
+    let (mut replaced, mut rooms) = (Vec::new(), BTreeMap::new());
     for hot in &c.hot {
         let (old, new) = (hot.base.main, hot.fixed.main);
-        if let Err(text) = hookable(base, old) {
+        let known = match ways {
+            Ways::Pointers => hookable(base, old),
+            Ways::Direct => HookRoom::of(c, old).map(|room| {
+                let at = base.rva(base.entity(old).addr);
+                rooms.extend(at.map(|at| (at, room)));
+            }),
+        };
+        if let Err(text) = known {
             walk.refuse(Rule::Hook, &hot.name, text);
         }
         replaced.push(link(
@@ -125,6 +162,7 @@ fn plan(c: &Comparison<'_>, with_exports: bool) -> Result<FinalPlan, Refused> {
             .collect()
     };
     let (variables, imports) = (places(&walk.variables), places(&walk.slots));
+    let (addresses, calls) = (places(&walk.addresses), places(&walk.calls));
     if !walk.refused.is_empty() {
         return Err(Refused::Findings(walk.refused));
     }
@@ -151,6 +189,9 @@ fn plan(c: &Comparison<'_>, with_exports: bool) -> Result<FinalPlan, Refused> {
         variables: whole(variables)?,
         imports: whole(imports)?,
         exports: whole(exports)?,
+        addresses: whole(addresses)?,
+        calls: whole(calls)?,
+        rooms,
     })
 }
 

@@ -21,7 +21,9 @@ mod references;
 mod validate;
 
 pub use entry::Entry;
-pub use final_image::{FinalPlan, HotPatchMarks, Link, Unmatched, plan_cold, plan_final};
+pub use final_image::{
+    FinalPlan, HookRoom, HotPatchMarks, Link, Unmatched, plan_cold, plan_final, plan_module,
+};
 pub use invivo_compare::{Judgement, Rule};
 pub use linked::bind_to_program;
 pub use model::{

@@ -77,13 +77,11 @@ impl Build {
         self
     }
 
-    /// The same for x86: with five bytes before functions, the usual number there.
+    /// The same for x86.
     #[must_use]
     pub fn narrow(mut self) -> Build {
         self.narrow = true;
-        self.link.retain(|word| !word.contains("functionpadmin"));
-        self.link
-            .extend(words("/functionpadmin:5 /machine:x86 /safeseh:no"));
+        self.link.extend(words("/machine:x86 /safeseh:no"));
         self
     }
 

@@ -42,10 +42,10 @@ pub(crate) fn run(
     if let Some(path) = &build.emit_functions_file {
         store(path, functions(c).as_bytes())?;
     }
-    let verdict = if is_cold {
-        FinalVerdict::of_file(c)
-    } else {
-        FinalVerdict::of(c)
+    let verdict = match build.format {
+        Format::Cold => FinalVerdict::of_file(c),
+        Format::Hotp1 => FinalVerdict::of_module(c),
+        _ => FinalVerdict::of(c),
     };
     hold_against_marks(build, c)?;
     let plan = match verdict.plan {

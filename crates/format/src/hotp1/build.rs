@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use invivo_image::Rva;
 use invivo_image::pe::{BaseRelocationKind, PeError, PeImage, PeMachine, directory, section_flags};
-use invivo_patch::{FinalPlan, Link};
+use invivo_patch::{FinalPlan, HookRoom, Link};
 
 use super::cold::tables::Tables;
 use super::model::{Fixup, FixupKind, FixupRegion, LegacyPatch, ModuleId};
@@ -38,14 +38,15 @@ pub enum BuildError {
 ///
 /// Variables are reached through the pointers that the compiler made (`__ref_…`), which a fixup
 /// of type VA64 leads to the target. Functions that did not change begin with a jump to the
-/// target's, which a fixup of type PC32 completes. Imports are the loader's business. Each
-/// function that changed is hooked in the way `shape`, or in the first one that it has room for.
+/// target's, which a fixup of type PC32 completes. In code for x86 each operand is led to the target
+/// itself, an address by a fixup of type VA32, a distance by one of type PC32
+/// ([`plan_module`](invivo_patch::plan_module)). Imports are the loader's business. Each function that changed is hooked in the way `shape`, or in the first one that it has room for.
 ///
 /// The loader loads the module as any library, and nothing of it must start a second time: it has
 /// no entry point. Its own base is behind the target's, where jumps reach.
 ///
 /// # Errors
-/// When something has no room, or the images are not for x86-64.
+/// When something has no room, or the images are not for x86-64 or x86.
 pub fn build(
     base: &PeImage,
     fixed: &PeImage,
@@ -54,8 +55,8 @@ pub fn build(
     shape: Option<HookShape>,
 ) -> Result<Arc<[u8]>, BuildError> {
     let refuse = |text: &str| Err(BuildError::Image(text.to_owned()));
-    if base.machine != PeMachine::Amd64 || fixed.machine != PeMachine::Amd64 {
-        return refuse("patch modules are made of x86-64 images only");
+    if base.machine == PeMachine::Arm64 || fixed.machine != base.machine {
+        return refuse("patch modules are made of two images for x86-64, or two for x86");
     }
     if base.checksum == 0 {
         return refuse("the base has no checksum to be known by; link it with /release");
@@ -73,6 +74,12 @@ pub fn build(
     for link in &plan.unchanged {
         made.lead_function(link)?;
     }
+    for link in &plan.addresses {
+        made.lead_variable(link)?;
+    }
+    for link in &plan.calls {
+        made.lead_call(link)?;
+    }
     let mut patch = LegacyPatch {
         hotp_base: fixed.image_base,
         target_base: base.image_base,
@@ -83,7 +90,8 @@ pub fn build(
     };
     for link in &plan.replaced {
         let (at, to) = (word(link.base, link)?, word(link.fixed, link)?);
-        for (mut hook, validation) in hooks(base, link, at, to, shape)? {
+        let room = plan.rooms.get(&link.base);
+        for (mut hook, validation) in hooks(base, link, (at, to), room, shape)? {
             hook.validation = Some(patch.validations.len());
             patch.validations.push(validation);
             patch.hooks.push(hook);
@@ -130,14 +138,25 @@ fn beside(base: &PeImage, fixed: &PeImage) -> Result<PeImage, BuildError> {
     let place = size * (u64::from(fixed.time_stamp) % PLACES);
     let place = if place < REACH { place } else { 0 };
     let behind = end(base).checked_next_multiple_of(GRANULARITY);
-    let behind = behind.and_then(|behind| behind.checked_add(place));
+    // Processes of 32 bits have less than the first two gibibytes.
+    let last = match fixed.machine {
+        PeMachine::I386 => 0x7fff_0000 - size.min(0x7fff_0000),
+        _ => u64::MAX,
+    };
+    let far = |place| behind?.checked_add(place).filter(|at| *at <= last);
+    let behind = far(place).or_else(|| far(0));
     if let Some(behind) = behind.filter(|_| meet && !fixed.relocations.is_empty()) {
         let moved = behind.wrapping_sub(fixed.image_base);
         for relocation in &fixed.relocations {
             let place = fixed.file_place(relocation.at);
+            let width = match relocation.kind {
+                BaseRelocationKind::Address32 => 4,
+                BaseRelocationKind::Address64 => 8,
+                BaseRelocationKind::Other(_) => 0,
+            };
             let place = place
-                .filter(|_| relocation.kind == BaseRelocationKind::Address64)
-                .and_then(|place| file.get_mut(place.start..place.start + 8));
+                .filter(|_| width > 0)
+                .and_then(|place| file.get_mut(place.start..place.start + width));
             let Some(word) = place else {
                 let at = relocation.at;
                 return Err(BuildError::Image(format!(
@@ -145,13 +164,14 @@ fn beside(base: &PeImage, fixed: &PeImage) -> Result<PeImage, BuildError> {
                 )));
             };
             let mut value = [0; 8];
-            value.copy_from_slice(word);
+            value[..width].copy_from_slice(word);
             let value = u64::from_le_bytes(value).wrapping_add(moved);
-            word.copy_from_slice(&value.to_le_bytes());
+            word.copy_from_slice(&value.to_le_bytes()[..width]);
         }
-        let field = file.get_mut(places.image_base..places.image_base + 8);
+        let width = fixed.machine.pointer_size() as usize;
+        let field = file.get_mut(places.image_base..places.image_base + width);
         if let Some(field) = field {
-            field.copy_from_slice(&behind.to_le_bytes());
+            field.copy_from_slice(&behind.to_le_bytes()[..width]);
         }
     }
     Ok(PeImage::parse(Arc::from(file))?)
@@ -160,22 +180,27 @@ fn beside(base: &PeImage, fixed: &PeImage) -> Result<PeImage, BuildError> {
 fn hooks(
     base: &PeImage,
     link: &Link,
-    at: u32,
-    to: u32,
+    (at, to): (u32, u32),
+    room: Option<&HookRoom>,
     shape: Option<HookShape>,
 ) -> Result<Vec<(super::Hook, super::Validation)>, BuildError> {
     let given = shape.map(|shape| vec![shape]);
     let tried = given.unwrap_or_else(|| HookShape::ALL.to_vec());
     let mut reasons = Vec::new();
     for shape in tried {
-        match shape.hooks(base, at, to) {
+        match shape.hooks(base, at, to, room) {
             Ok(hooks) => return Ok(hooks),
             Err(text) => reasons.push(text),
         }
     }
     let (name, reasons) = (&link.name, reasons.join("; "));
+    let padding = match base.machine {
+        PeMachine::I386 => 5,
+        _ => 16,
+    };
     Err(BuildError::Image(format!(
-        "{name} cannot be hooked: {reasons}; build the base with -fms-hotpatch and /functionpadmin:16"
+        "{name} cannot be hooked: {reasons}; build the base with -fms-hotpatch and \
+         /functionpadmin:{padding}"
     )))
 }
 
@@ -193,12 +218,28 @@ struct Made<'a> {
 }
 
 impl Made<'_> {
-    /// The pointer holds the address of the target's variable.
+    /// The pointer or operand holds the address of the target's variable.
     fn lead_variable(&mut self, link: &Link) -> Result<(), BuildError> {
         let address = self.base.image_base.wrapping_add(link.base.0);
-        self.put(link, link.fixed, &address.to_le_bytes())?;
+        let (width, kind) = match self.fixed.machine {
+            PeMachine::I386 => (4, FixupKind::Va32),
+            _ => (8, FixupKind::Va64),
+        };
+        self.put(link, link.fixed, &address.to_le_bytes()[..width])?;
         self.drop_relocation(link)?;
-        self.fixups.insert(word(link.fixed, link)?, FixupKind::Va64);
+        self.fixups.insert(word(link.fixed, link)?, kind);
+        Ok(())
+    }
+
+    /// The call or jump leads to the target's function.
+    fn lead_call(&mut self, link: &Link) -> Result<(), BuildError> {
+        let at = word(link.fixed, link)?;
+        let there = self.base.image_base.wrapping_add(link.base.0);
+        let next = self.fixed.image_base.wrapping_add(link.fixed.0 + 4);
+        // Code of 32 bits reaches all addresses, round their end if need be.
+        let distance = there.wrapping_sub(next).to_le_bytes();
+        self.put(link, link.fixed, &distance[..4])?;
+        self.fixups.insert(at, FixupKind::Pc32);
         Ok(())
     }
 
@@ -206,9 +247,11 @@ impl Made<'_> {
     /// padding before it, and leads to the target's function.
     fn lead_function(&mut self, link: &Link) -> Result<(), BuildError> {
         let at = word(link.fixed, link)?;
-        HookShape::Short.hooks(self.fixed, at, 0).map_err(|text| {
-            BuildError::Image(format!("the fixed build's {}: {text}", link.name))
-        })?;
+        HookShape::Short
+            .hooks(self.fixed, at, 0, None)
+            .map_err(|text| {
+                BuildError::Image(format!("the fixed build's {}: {text}", link.name))
+            })?;
         let there = i128::from(self.base.image_base) + i128::from(link.base.0);
         let here = i128::from(self.fixed.image_base) + i128::from(link.fixed.0);
         let far = |_| BuildError::Image("link both builds with the same /base".to_owned());

@@ -5,20 +5,21 @@ use std::fmt;
 use invivo_image::Rva;
 use invivo_image::pe::{PeImage, PeMachine};
 use invivo_image::x86_64::instructions;
+use invivo_patch::HookRoom;
 
 use super::model::{Hook, HookKind, Validation, hook_options, validation_flags};
 
 /// The usual combinations of hooks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HookShape {
-    /// `X86_JMP2B` at the function to an `X86_JMP` five bytes before it.
+    /// `X86_JMP2B` over the first instructions of the function to an `X86_JMP` five bytes before it.
     Short,
     /// `X86_JMP2B` at the function to an `AMD64_IND` six bytes before it, which goes through a
     /// `VA64` of eight bytes before that.
     Triple,
     /// `AMD64_IND` over the first instruction, through a `VA64` eight bytes before the function.
     Indirect,
-    /// `X86_JMP` over the first instruction.
+    /// `X86_JMP` over the first instructions.
     Jump,
 }
 
@@ -53,11 +54,11 @@ impl HookShape {
         }
     }
 
-    /// Why the function at `at` of `image` cannot be hooked so, for a person.
+    /// Bytes of the first instructions of the function at `at` of `image` that give way to the hook.
     ///
     /// # Errors
-    /// When it cannot.
-    fn check(self, image: &PeImage, at: u32) -> Result<usize, String> {
+    /// When the function cannot be hooked so; the text is for a person.
+    fn check(self, image: &PeImage, at: u32, room: Option<&HookRoom>) -> Result<usize, String> {
         let indirect = matches!(self, HookShape::Triple | HookShape::Indirect);
         if indirect && image.machine != PeMachine::Amd64 {
             return Err(format!("{self} is for x86-64 only"));
@@ -66,12 +67,36 @@ impl HookShape {
         let code: [u8; 15] = image
             .array(Rva(at.into()))
             .ok_or("it is not in the image")?;
-        let first = instructions(&code, bits).first().map(|one| one.length);
+        let lengths = instructions(&code, bits);
+        let first = lengths.first().map(|one| one.length);
         let first = first.ok_or("its first instruction is not known")?;
         let (pad, least) = self.needs();
-        if first < least {
+        let mut ends = lengths.iter().scan(0, |end, one| {
+            *end += one.length;
+            Some(*end)
+        });
+        let whole = match room {
+            _ if first >= least => first,
+            None => {
+                return Err(format!(
+                    "{self} needs a first instruction of {least} bytes, it has {first}"
+                ));
+            }
+            Some(room) => {
+                let whole = ends.find(|end| *end >= least);
+                let free = |end: &usize| *end as u64 <= room.free;
+                whole.filter(free).ok_or_else(|| {
+                    let free = room.free;
+                    format!(
+                        "{self} needs {least} bytes of instructions at its begin to which nothing \
+                         leads, it has {free}"
+                    )
+                })?
+            }
+        };
+        if room.is_some_and(|room| room.before < pad.into()) {
             return Err(format!(
-                "{self} needs a first instruction of {least} bytes, it has {first}"
+                "{self} needs {pad} bytes before it that belong to nothing else"
             ));
         }
         let start = at.checked_sub(pad).ok_or("it begins with the image")?;
@@ -82,16 +107,21 @@ impl HookShape {
         if room.len() < pad as usize || !room.iter().all(free) {
             return Err(format!("{self} needs {pad} bytes of padding before it"));
         }
-        let (from, to) = (u64::from(start), u64::from(at) + first as u64);
+        let (from, to) = (u64::from(start), u64::from(at) + whole as u64);
         let mut relocations = image.relocations.iter();
         if relocations.any(|one| one.at.0 < to && one.at.0 + one.kind.width() > from) {
-            return Err("the loader changes its first bytes".to_owned());
+            return Err(format!(
+                "the loader changes the bytes that {self} is written over"
+            ));
         }
-        Ok(first)
+        Ok(whole)
     }
 
     /// The hooks that lead the function at `at` of `target` to `to` of the patch, what is written
     /// first coming first, each with the bytes that it replaces.
+    ///
+    /// `room` is what is known around the begin of the function; without it only the first
+    /// instruction gives way.
     ///
     /// # Errors
     /// When the function has no room for them; the text is for a person.
@@ -100,13 +130,14 @@ impl HookShape {
         target: &PeImage,
         at: u32,
         to: u32,
+        room: Option<&HookRoom>,
     ) -> Result<Vec<(Hook, Validation)>, String> {
-        let first = self.check(target, at)?;
+        let whole = self.check(target, at, room)?;
         let near = match target.machine {
             PeMachine::I386 => 0,
             _ => hook_options::NEAR,
         };
-        let whole = u16::try_from(first).map_err(|_| "its first instruction is too long")?;
+        let whole = u16::try_from(whole).map_err(|_| "its first instruction is too long")?;
         let short = |distance: i8| u32::from_le_bytes(i32::from(distance).to_le_bytes());
         let parts: Vec<(HookKind, u16, u32, u32)> = match self {
             HookShape::Short => vec![

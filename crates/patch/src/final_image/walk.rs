@@ -5,17 +5,29 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use iced_x86::Register;
 use invivo_compare::{Comparison, Finding, Rule};
 use invivo_image::pe::REFERENCE;
-use invivo_image::x86_64::{Line, Reference, decode};
+use invivo_image::x86_64::{Line, decode};
 use invivo_image::{
-    Entity, EntityId, EntityKind, LinkAddr, Place, SectionKind, Slot, demangle, source_name, stem,
+    Entity, EntityId, EntityKind, LinkAddr, Machine, Place, SectionKind, Slot, demangle,
+    source_name, stem,
 };
 
+use super::direct::From;
 use super::{beyond, hookable};
+
+/// How new code is led to the base.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ways {
+    /// Through pointers that the compiler made, and jumps at the begin of functions.
+    Pointers,
+    /// Each operand and each pointer itself: all of them are known.
+    Direct,
+}
 
 /// The way through the fixed image.
 pub(super) struct Walk<'c, 'a> {
-    c: &'c Comparison<'a>,
-    hot: HashSet<EntityId>,
+    pub(super) c: &'c Comparison<'a>,
+    pub(super) ways: Ways,
+    pub(super) hot: HashSet<EntityId>,
     /// Functions whose code in the fixed image runs, and those that are still to be looked at with
     /// the function from which they are reached.
     pub(super) seen: HashSet<EntityId>,
@@ -28,13 +40,18 @@ pub(super) struct Walk<'c, 'a> {
     pub(super) variables: BTreeMap<LinkAddr, (LinkAddr, String)>,
     /// Import slots of the fixed image → those of the base.
     pub(super) slots: BTreeMap<LinkAddr, (LinkAddr, String)>,
+    /// Words of the fixed image → places of the base whose address they must hold.
+    pub(super) addresses: BTreeMap<LinkAddr, (LinkAddr, String)>,
+    /// Distances of calls and jumps of the fixed image → functions of the base.
+    pub(super) calls: BTreeMap<LinkAddr, (LinkAddr, String)>,
     pub(super) refused: Vec<Finding>,
 }
 
 impl<'c, 'a> Walk<'c, 'a> {
-    pub(super) fn new(c: &'c Comparison<'a>) -> Walk<'c, 'a> {
+    pub(super) fn new(c: &'c Comparison<'a>, ways: Ways) -> Walk<'c, 'a> {
         Walk {
             c,
+            ways,
             hot: c.hot.iter().map(|hot| hot.fixed.main).collect(),
             seen: HashSet::new(),
             waiting: Vec::new(),
@@ -42,6 +59,8 @@ impl<'c, 'a> Walk<'c, 'a> {
             unchanged: BTreeMap::new(),
             variables: BTreeMap::new(),
             slots: BTreeMap::new(),
+            addresses: BTreeMap::new(),
+            calls: BTreeMap::new(),
             refused: Vec::new(),
         }
     }
@@ -119,28 +138,37 @@ impl<'c, 'a> Walk<'c, 'a> {
             return;
         };
         for line in &lines {
-            if line.instruction.memory_segment() == Register::GS && reads_thread_block(line) {
+            if image.machine == Machine::X86 {
+                self.x86_line(line, by);
+            } else if line.instruction.memory_segment() == Register::GS && reads_thread_block(line)
+            {
                 let text = "uses thread-local storage: the fixed image has blocks of its own, in \
                             which the base's variables are not; take them out of the function";
                 self.refuse(Rule::ThreadLocals, by, text);
             }
             for reference in line.references() {
-                self.reference(entity, &reference, by);
+                self.reference(entity, &From::of(line, &reference), by);
             }
         }
     }
 
-    fn reference(&mut self, within: &Entity, reference: &Reference, by: &str) {
-        let at = reference.target;
-        if within.addr <= at && at < within.end() {
+    fn reference(&mut self, within: &Entity, from: &From, by: &str) {
+        let at = from.target;
+        // Who gets its address from it may keep it, and so gets the base's.
+        let told = at == within.addr && self.ways == Ways::Direct && !from.is_branch();
+        if within.addr <= at && at < within.end() && !told {
             // Its own labels, and calls of itself: the new code is the right one.
             return;
         }
-        self.place(at, by);
+        self.place(from, by);
     }
 
     /// Something that new code reads, calls or points to.
-    fn place(&mut self, at: LinkAddr, by: &str) {
+    pub(super) fn place(&mut self, from: &From, by: &str) {
+        let at = from.target;
+        if self.ways == Ways::Direct && self.directly(from, by) {
+            return;
+        }
         match self.c.fixed.place(at) {
             Place::In(id, offset) => match self.c.fixed.entity(id).kind {
                 EntityKind::Object => self.object(id, offset, by),
@@ -217,7 +245,7 @@ impl<'c, 'a> Walk<'c, 'a> {
 
     /// A pointer that the compiler made for the patch: it must hold the address of the
     /// base's variable of that name.
-    fn pointer(&mut self, at: LinkAddr, of: &str, by: &str) {
+    pub(super) fn pointer(&mut self, at: LinkAddr, of: &str, by: &str) {
         let c = self.c;
         let Some(Slot::Pointer(to)) = c.fixed.slots.get(&at) else {
             let text = format!("the pointer to {of} holds no address of the image");
@@ -314,7 +342,7 @@ impl<'c, 'a> Walk<'c, 'a> {
     }
 
     /// True if the base has a variable of that name of which it is not known what became of it.
-    fn may_be_old(&self, id: EntityId) -> bool {
+    pub(super) fn may_be_old(&self, id: EntityId) -> bool {
         let c = self.c;
         let name = last_part(c.fixed.entity(id).name());
         let mut base = c.base.entity_ids();
@@ -327,7 +355,7 @@ impl<'c, 'a> Walk<'c, 'a> {
     }
 
     /// A constant without a name: it goes on to the next thing that has one, at most.
-    fn constant(&mut self, at: LinkAddr, by: &str) {
+    pub(super) fn constant(&mut self, at: LinkAddr, by: &str) {
         let image = self.c.fixed;
         let next = image.entities.partition_point(|entity| entity.addr <= at);
         let next = image.entities.get(next).map(|entity| entity.addr);
@@ -337,7 +365,7 @@ impl<'c, 'a> Walk<'c, 'a> {
     }
 
     /// Pointers in constants and new variables are followed as code's own references are.
-    fn pointers_in(&mut self, start: LinkAddr, end: LinkAddr, by: &str) {
+    pub(super) fn pointers_in(&mut self, start: LinkAddr, end: LinkAddr, by: &str) {
         if start >= end || !self.constants.insert(start) {
             return;
         }
@@ -345,7 +373,7 @@ impl<'c, 'a> Walk<'c, 'a> {
         let slots: Vec<(LinkAddr, Slot)> = slots.map(|(at, slot)| (*at, slot.clone())).collect();
         for (at, slot) in slots {
             match slot {
-                Slot::Pointer(to) => self.place(to, by),
+                Slot::Pointer(to) => self.place(&From::word(at, to), by),
                 other => self.slot(at, &other, by),
             }
         }

@@ -1,0 +1,342 @@
+//! Two builds for x86 become patches, which are run in a process of 32 bits; what is not proved is
+//! refused.
+
+use std::path::Path;
+
+use invivo_apply::hotp1::PatchedModule;
+use invivo_apply::{ApplyError, Loaded};
+use invivo_compare::Comparison;
+use invivo_format::hotp1::{self, FixupKind, HookKind, HookShape, cold, read, validate_cold};
+use invivo_image::pe::{PeImage, directory};
+use invivo_image::{LiveAddr, Rva};
+use invivo_patch::{Refused, plan_cold, plan_module};
+use windows_tests::narrow::Narrow;
+use windows_tests::{Build, Folder, Library, build};
+
+/// Where both are: not where they were linked.
+const TARGET: u64 = 0x2300_0000;
+const PATCH: u64 = 0x3400_0000;
+
+/// As such code was when these patches were made.
+const PLAIN: &str = "-mno-sse";
+
+fn base() -> Build {
+    Build::base().narrow()
+}
+
+fn fixed() -> Build {
+    base().with("-DFIXED")
+}
+
+/// As code is that nobody thought of patching.
+fn unprepared() -> Build {
+    Build::default().narrow().with("-fno-omit-frame-pointer")
+}
+
+fn elder(folder: &Path, name: &str, how: &Build) -> Library {
+    build(folder, name, "elder", how).expect("it is built")
+}
+
+/// Names of what is to be replaced, and of what is new.
+fn hot(base: &Library, fixed: &Library) -> (Vec<String>, Vec<String>) {
+    let (base, fixed) = (base.view().expect("read"), fixed.view().expect("read"));
+    let c = Comparison::new(&base, &fixed);
+    assert!(!c.is_refused(), "{:#?}", c.findings);
+    let hot = c.hot.iter().map(|hot| hot.name.clone()).collect();
+    let added = c.added.iter().map(|id| fixed.entity(*id).name().to_owned());
+    (hot, added.collect())
+}
+
+/// Why there is no patch.
+fn refused(base: &Library, fixed: &Library) -> String {
+    let (base, fixed) = (base.view().expect("read"), fixed.view().expect("read"));
+    match plan_module(&Comparison::new(&base, &fixed)) {
+        Err(Refused::Findings(findings)) => format!("{findings:#?}"),
+        other => format!("{other:#?}"),
+    }
+}
+
+fn patch_module(base: &Library, fixed: &Library, shape: Option<HookShape>) -> PeImage {
+    let (old, new) = (base.view().expect("read"), fixed.view().expect("read"));
+    let plan = plan_module(&Comparison::new(&old, &new)).expect("nothing is refused");
+    let [base, fixed] = [base, fixed].map(|library| library.image().expect("a Windows image"));
+    let file = hotp1::build(&base, &fixed, &plan, "elder.dll", shape).expect("there is room");
+    PeImage::parse(file).expect("a Windows image")
+}
+
+fn place(image: &PeImage, name: &str) -> u64 {
+    let mut exports = image.exports.iter();
+    let export = exports.find(|export| export.names.iter().any(|known| known == name));
+    export
+        .and_then(|export| export.at)
+        .expect("it is exported")
+        .0
+}
+
+fn until_quiet<T>(mut done: impl FnMut() -> Result<T, ApplyError>) -> T {
+    loop {
+        match done() {
+            Err(ApplyError::Target(_)) => {}
+            result => break result.expect("it is done"),
+        }
+    }
+}
+
+/// A process of 32 bits with images in it.
+struct Running {
+    narrow: Narrow,
+    loaded: Vec<Loaded>,
+}
+
+impl Running {
+    fn new(folder: &Path, images: &[(PeImage, u64)]) -> Running {
+        let helper = windows_tests::helper(folder).expect("it is built");
+        let (narrow, loaded) = Narrow::start(&helper, images).expect("it starts");
+        Running { narrow, loaded }
+    }
+
+    fn at(&self, image: usize, name: &str) -> LiveAddr {
+        let of = &self.loaded[image];
+        LiveAddr(of.at.0 + place(&of.image, name))
+    }
+
+    fn call(&self, name: &str, argument: u32) -> i32 {
+        let answer = self.narrow.call(self.at(0, name), argument);
+        answer.expect("it answers").cast_signed()
+    }
+}
+
+/// What `answer(5)`, `choose(2)`, `keep(1)` and `choose(3)` say.
+fn answers(running: &Running) -> [i32; 4] {
+    let choose = running.call("choose", 2);
+    [
+        running.call("answer", 5),
+        choose,
+        running.call("keep", 1),
+        running.call("choose", 3),
+    ]
+}
+
+// 5 * 16, 5 - 3, 5 + 4, table[1], before[1]; keep asks answer(1).
+const OLD: [i32; 4] = [80 + 2 + 9 + 20 + 2, 36, 16 - 2 + 5 + 20 + 2, 2];
+const NEW: [i32; 4] = [OLD[0] + 1, OLD[1] + 1, OLD[2] + 2, OLD[3]];
+
+#[test]
+fn only_what_changed_is_hot() {
+    let folder = Folder::new("x86-hot");
+    let old = elder(&folder, "base", &base());
+    let new = elder(&folder, "fixed", &fixed());
+    let (hot, added) = hot(&old, &new);
+    assert_eq!(hot, ["_answer", "_choose", "_keep"]);
+    assert_eq!(added, [""; 0]);
+    let (old, new) = (old.view().expect("read"), new.view().expect("read"));
+    assert!(Comparison::new(&old, &old).is_unchanged());
+    // A new variable is in front of others, which have other addresses now.
+    let place = |image: &invivo_image::Image, name: &str| {
+        let mut entities = image.entities.iter();
+        let found = entities.find(|entity| entity.name() == name);
+        found.expect("it has a name").addr
+    };
+    assert!(new.entities.iter().any(|entity| entity.name() == "repairs"));
+    assert_ne!(
+        place(&old, "helped"),
+        place(&new, "helped"),
+        "it did not move"
+    );
+}
+
+/// Both kinds of base, and each hook that the functions have room for.
+#[test]
+fn patches_of_two_builds_are_run() {
+    let folder = Folder::new("x86-hotp1");
+    let cases = [
+        ("prepared", base(), vec![HookShape::Short]),
+        ("unprepared", unprepared(), vec![HookShape::Jump]),
+    ];
+    for (name, how, shapes) in cases {
+        let old = elder(&folder, name, &how.clone().with(PLAIN));
+        let new = elder(&folder, "fixed", &how.with(PLAIN).with("-DFIXED"));
+        for shape in shapes.into_iter().map(Some).chain([None]) {
+            let patch = patch_module(&old, &new, shape);
+            let target = old.image().expect("a Windows image");
+            let images = [(target, TARGET), (patch, PATCH)];
+            let mut running = Running::new(&folder, &images);
+            let before = running.narrow.fixed_bytes(0);
+            let mut module = PatchedModule::new(running.loaded[0].clone());
+            let patch = running.loaded[1].clone();
+            assert_eq!(answers(&running), OLD, "{name} {shape:?}: old");
+            until_quiet(|| module.apply(&mut running.narrow, &patch));
+            assert_eq!(answers(&running), NEW, "{name} {shape:?}: new");
+            // The state is the base's, and what new code gives away is the base's function.
+            assert_eq!(running.call("get_calls", 0), 2 * 2 + 2 * 3, "{name}");
+            assert_eq!(running.call("get_pair", 0), 7 + 2 * 4, "{name}");
+            assert_eq!(running.call("get_last", 0), i32::from(b'a'), "{name}");
+            assert_eq!(running.call("get_helped", 0), 2 * (3 + 1 + 3), "{name}");
+            let kept = running.call("call_kept", 1);
+            assert_eq!(kept, OLD[2] + 1, "{name}: the new one");
+            assert_eq!(running.call("answer", 2000), -1, "{name}");
+            until_quiet(|| module.remove(&mut running.narrow, patch.at));
+            assert_eq!(answers(&running), OLD, "{name} {shape:?}: removed");
+            assert!(
+                running.narrow.fixed_bytes(0) == before,
+                "{name} {shape:?}: byte for byte"
+            );
+            while_called(&mut running, &mut module, &patch);
+            assert!(
+                running.narrow.fixed_bytes(0) == before,
+                "{name} {shape:?}: byte for byte"
+            );
+        }
+    }
+}
+
+/// Threads call what is patched and put back.
+fn while_called(running: &mut Running, module: &mut PatchedModule, patch: &Loaded) {
+    let known = [OLD[0], NEW[0]].map(i32::cast_unsigned);
+    let answer = running.at(0, "answer");
+    running.narrow.begin(answer, 5, known).expect("it answers");
+    for _ in 0..30 {
+        until_quiet(|| module.apply(&mut running.narrow, patch));
+        std::thread::sleep(std::time::Duration::from_micros(300));
+        until_quiet(|| module.remove(&mut running.narrow, patch.at));
+    }
+    let (calls, wrong) = running.narrow.end();
+    assert_eq!(wrong, 0, "an answer of nobody");
+    assert!(calls > 1000, "{calls} calls");
+}
+
+/// What the module is made of: each operand that leads to the base has a fixup of its own.
+#[test]
+fn each_operand_is_led_to_the_base() {
+    let folder = Folder::new("x86-fixups");
+    let old = elder(&folder, "base", &base());
+    let new = elder(&folder, "fixed", &fixed());
+    let patch = patch_module(&old, &new, None);
+    let model = read(&patch).expect("it can be read").expect("it has one");
+    let kinds: Vec<FixupKind> = model
+        .fixups
+        .iter()
+        .flat_map(|region| region.fixups.iter().map(|fixup| fixup.kind))
+        .filter(|kind| *kind != FixupKind::None)
+        .collect();
+    let count = |kind| kinds.iter().filter(|known| **known == kind).count();
+    assert!(count(FixupKind::Va32) > 10, "{kinds:?}");
+    assert!(count(FixupKind::Pc32) >= 6, "{kinds:?}");
+    assert_eq!(count(FixupKind::Va32) + count(FixupKind::Pc32), kinds.len());
+    let hooks: Vec<HookKind> = model.hooks.iter().map(|hook| hook.kind).collect();
+    assert_eq!(hooks, [HookKind::X86Jmp, HookKind::Jmp2B].repeat(3));
+    // The loader adds nothing to a word that is an address of the target.
+    for region in &model.fixups {
+        for fixup in region.fixups.iter().filter(|f| f.kind == FixupKind::Va32) {
+            let at = Rva(u64::from(region.page << 12 | u32::from(fixup.offset)));
+            assert!(patch.relocations.iter().all(|one| one.at != at), "{at}");
+        }
+    }
+}
+
+#[test]
+fn files_of_two_builds_are_run() {
+    let folder = Folder::new("x86-cold");
+    for (name, how) in [("prepared", base()), ("unprepared", unprepared())] {
+        let old = elder(&folder, name, &how.clone().with(PLAIN));
+        let new = elder(&folder, "fixed", &how.with(PLAIN).with("-DFIXED"));
+        let (view, other) = (old.view().expect("read"), new.view().expect("read"));
+        let plan = plan_cold(&Comparison::new(&view, &other)).expect("nothing is refused");
+        let [target, fixed] = [&old, &new].map(|library| library.image().expect("an image"));
+        let module = hotp1::build(&target, &fixed, &plan, "elder.dll", None);
+        let module = PeImage::parse(module.expect("there is room")).expect("an image");
+        let made = || {
+            cold(&target, &module, Some(&plan))
+                .expect("there is room")
+                .file
+        };
+        assert_eq!(
+            made(),
+            made(),
+            "{name}: the same input gives the same bytes"
+        );
+        let on_disk = PeImage::parse(made()).expect("a Windows image");
+        assert_eq!(validate_cold(&on_disk, Some(&target)), [], "{name}");
+        let running = Running::new(&folder, &[(on_disk, TARGET)]);
+        assert_eq!(answers(&running), NEW, "{name}");
+        assert_eq!(running.call("get_calls", 0), 2 + 3, "{name}");
+        assert_eq!(running.call("get_helped", 0), 3 + 1 + 3, "{name}");
+        assert_eq!(running.call("call_kept", 1), OLD[2] + 1, "{name}");
+    }
+}
+
+#[test]
+fn what_is_not_proved_is_refused() {
+    let folder = Folder::new("x86-refused");
+    let cases = [
+        ("-DTHREADS", "", "thread-local storage"),
+        ("-DHANDLERS", "", "handles exceptions"),
+        ("-DKEPT", "-DCONVENTION -DKEPT", "_changed"),
+        ("-DCOUNTED", "-DBETWEEN", "do not lie in the base"),
+    ];
+    for (words, only_fixed, wanted) in cases {
+        let old = elder(&folder, "base", &base().with(words));
+        let new = elder(&folder, "fixed", &fixed().with(words).with(only_fixed));
+        let why = refused(&old, &new);
+        assert!(why.contains(wanted), "{words}: {why}");
+    }
+    // Callers of what is called in another way are replaced, where all of them are known.
+    let old = elder(&folder, "base", &base());
+    let new = elder(&folder, "fixed", &base().with("-DCONVENTION"));
+    let (hot, added) = hot(&old, &new);
+    assert_eq!(
+        (hot, added),
+        (vec!["_through".to_owned()], vec!["_changed@4".to_owned()])
+    );
+}
+
+/// A number is an address where the loader says so, and nowhere else.
+#[test]
+fn an_address_without_a_relocation() {
+    let folder = Folder::new("x86-relocations");
+    let old = elder(&folder, "base", &base());
+    let new = elder(&folder, "fixed", &fixed());
+    let image = new.image().expect("a Windows image");
+    let (at, end) = (place(&image, "answer"), place(&image, "answer") + 40);
+    let mut inside = image.relocations.iter();
+    let first = inside.find(|one| at < one.at.0 && one.at.0 < end);
+    drop_relocation(&new, first.expect("it has operands").at);
+    let why = refused(&old, &new);
+    assert!(why.contains("no relocation says"), "{why}");
+    // An image of which nothing is known.
+    let mut file = image.file().to_vec();
+    let places = image.header_places();
+    let directory = places.directories + 8 * directory::BASE_RELOCATION;
+    file[directory..directory + 8].fill(0);
+    std::fs::write(&new.path, file).expect("it is written");
+    let error = new.view().expect_err("nothing tells what is an address");
+    assert!(error.to_string().contains("/fixed"), "{error}");
+}
+
+/// Takes the relocation of a word away.
+fn drop_relocation(library: &Library, word: Rva) {
+    let image = library.image().expect("a Windows image");
+    let mut file = image.file().to_vec();
+    let table = image
+        .directory(directory::BASE_RELOCATION)
+        .expect("it has some");
+    let start = image.file_place(table.at).expect("in the file").start;
+    let get = |file: &[u8], at: usize| {
+        u32::from_le_bytes([file[at], file[at + 1], file[at + 2], file[at + 3]])
+    };
+    let (mut at, end) = (start, start + table.size as usize);
+    let mut dropped = 0;
+    while at < end {
+        let (page, size) = (get(&file, at), get(&file, at + 4) as usize);
+        for entry in (at + 8..at + size).step_by(2) {
+            let value = u16::from_le_bytes([file[entry], file[entry + 1]]);
+            if value >> 12 == 3 && u64::from(page) + u64::from(value & 0xfff) == word.0 {
+                file[entry..entry + 2].fill(0);
+                dropped += 1;
+            }
+        }
+        at += size;
+    }
+    assert_eq!(dropped, 1, "{word}");
+    std::fs::write(&library.path, file).expect("it is written");
+}
