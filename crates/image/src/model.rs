@@ -409,6 +409,20 @@ impl Image {
         Some(SourceFunction::of_pdb(name, prototype))
     }
 
+    /// What the compiler calls a symbol. Linkers of Windows know names of C for x86 with an underscore
+    /// before them; those of functions that are not called as usual have more in them, and stay.
+    #[must_use]
+    pub fn compiled_name<'s>(&self, symbol: &'s Symbol) -> &'s str {
+        let name: &str = &symbol.name;
+        let plain = self.machine == Machine::X86
+            && symbol.binding == Binding::Global
+            && !name.contains(['@', '?']);
+        match name.strip_prefix('_') {
+            Some(rest) if plain => rest,
+            _ => name,
+        }
+    }
+
     /// `at` relative to the image base.
     #[must_use]
     pub fn rva(&self, at: LinkAddr) -> Option<Rva> {

@@ -35,7 +35,7 @@ pub use object_file::{HotPatchObject, WeakReference};
 pub use pdb::{InlinedFunction, Pdb, PdbFacts, PdbSymbol};
 pub use relocations::{BaseRelocation, BaseRelocationKind};
 pub use tls::TlsDirectory;
-pub use view::REFERENCE;
+pub use view::referenced;
 
 use crate::Rva;
 

@@ -90,6 +90,45 @@ fn a_patch_module_is_built_shown_and_checked() -> Result<()> {
     })
 }
 
+/// The same for x86, whose fixed build needs no list of functions.
+#[test]
+fn patches_for_x86_are_built_shown_and_checked() -> Result<()> {
+    in_workdir("hotp1-x86", |dir| {
+        let base = build(dir, "base", "service", &Build::base().narrow())?;
+        let fixed = build(dir, "fixed", "service", &Build::fixed("").narrow())?;
+        let (base, fixed) = (base.path, fixed.path);
+        let pair = Pair { base, fixed };
+        let [base, fixed] = [&pair.base, &pair.fixed].map(text);
+        let told = invivo(&["diff", &base, &fixed, "--json"])?;
+        let told = told.expect_code(0)?.json("invivo.diff/1")?;
+        ensure!(told["hot"][0]["name"] == "_answer", "{told}");
+        let out = dir.join("fix.dll");
+        pair.build(&out, &["--format", "hotp1"])?.expect_code(0)?;
+        let module = text(&out);
+        let told = invivo(&["inspect", &module, "--json"])?;
+        let told = told.expect_code(0)?.json("invivo.image/1")?;
+        ensure!(told["machine"] == "x86", "{told}");
+        let kinds = told["hotp1"]["hooks"].as_array().context("hooks")?;
+        let kinds: Vec<_> = kinds.iter().map(|hook| hook["kind"].clone()).collect();
+        ensure!(kinds == ["X86_JMP", "X86_JMP2B"], "{kinds:?}");
+        let checked = invivo(&["check", &module, "--base", &base])?;
+        checked.expect_code(0)?;
+        let cold = dir.join("service.cold");
+        pair.build(&cold, &["--format", "cold"])?.expect_code(0)?;
+        let checked = invivo(&["check", &text(&cold), "--base", &base])?;
+        checked.expect_code(0)?;
+        // For modern Windows it does need one.
+        let ran = pair.build(&out, &[])?;
+        ran.expect_code(1)?;
+        ensure!(
+            ran.told().contains("-fms-secure-hotpatch-functions-list"),
+            "{}",
+            ran.told()
+        );
+        Ok(())
+    })
+}
+
 #[test]
 fn a_file_is_patched_on_disk_and_comes_back() -> Result<()> {
     in_workdir("cold", |dir| {

@@ -2,16 +2,18 @@
 //! refused.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use invivo_apply::hotp1::PatchedModule;
 use invivo_apply::{ApplyError, Loaded};
 use invivo_compare::Comparison;
 use invivo_format::hotp1::{self, FixupKind, HookKind, HookShape, cold, read, validate_cold};
-use invivo_image::pe::{PeImage, directory};
-use invivo_image::{LiveAddr, Rva};
-use invivo_patch::{Refused, plan_cold, plan_module};
+use invivo_format::hpat::{self, ChunkKind};
+use invivo_image::pe::{Pdb, PeImage, directory};
+use invivo_image::{EntityKind, Image, LiveAddr, Rva};
+use invivo_patch::{Refused, plan_cold, plan_final, plan_module};
 use windows_tests::narrow::Narrow;
-use windows_tests::{Build, Folder, Library, build};
+use windows_tests::{Build, Folder, Library, build, final_image};
 
 /// Where both are: not where they were linked.
 const TARGET: u64 = 0x2300_0000;
@@ -149,13 +151,17 @@ fn only_what_changed_is_hot() {
 #[test]
 fn patches_of_two_builds_are_run() {
     let folder = Folder::new("x86-hotp1");
+    // Some are compiled for the metadata of modern Windows, which does no harm.
+    let list = "-fms-secure-hotpatch-functions-list=answer,choose,keep";
     let cases = [
-        ("prepared", base(), vec![HookShape::Short]),
-        ("unprepared", unprepared(), vec![HookShape::Jump]),
+        ("prepared", base(), "", vec![]),
+        ("listed", base(), list, vec![HookShape::Short]),
+        ("unprepared", unprepared(), "", vec![HookShape::Jump]),
     ];
-    for (name, how, shapes) in cases {
+    for (name, how, more, shapes) in cases {
         let old = elder(&folder, name, &how.clone().with(PLAIN));
-        let new = elder(&folder, "fixed", &how.with(PLAIN).with("-DFIXED"));
+        let how = how.with(PLAIN).with("-DFIXED").with(more);
+        let new = elder(&folder, "fixed", &how);
         for shape in shapes.into_iter().map(Some).chain([None]) {
             let patch = patch_module(&old, &new, shape);
             let target = old.image().expect("a Windows image");
@@ -339,4 +345,82 @@ fn drop_relocation(library: &Library, word: Rva) {
     }
     assert_eq!(dropped, 1, "{word}");
     std::fs::write(&library.path, file).expect("it is written");
+}
+
+/// Each byte of each function, variable and constant is changed, and each change is seen.
+#[test]
+fn no_changed_byte_is_missed() {
+    let folder = Folder::new("x86-bytes");
+    let library = elder(&folder, "base", &base().with("-DCOUNTED"));
+    let pe = library.image().expect("a Windows image");
+    let pdb = Pdb::parse(&std::fs::read(&library.pdb).expect("its PDB file")).expect("sound");
+    let base = Image::from_pe(&pe, &pdb).expect("read");
+    let mut places: Vec<(String, u64)> = Vec::new();
+    for entity in &base.entities {
+        let start = entity.addr.0 - pe.image_base;
+        // What the loader and debuggers alone read is no part of the view.
+        let own = entity.kind == EntityKind::Object && entity.name().contains("load_config");
+        let bytes = base.bytes(entity.addr, entity.size).map_or(0, <[u8]>::len) as u64;
+        if !own {
+            places.extend((start..start + bytes).map(|at| (entity.name().to_owned(), at)));
+        }
+    }
+    let file = pe.file();
+    for text in ["answer\0", "choose\0", "nobody\0"] {
+        let mut found = file.windows(text.len()).enumerate();
+        let found = found
+            .find(|(_, bytes)| *bytes == text.as_bytes())
+            .expect("it has the text");
+        let section = pe.sections.iter().find(|section| {
+            let start = section.file_start().unwrap_or(usize::MAX);
+            (start..start + section.file_size() as usize).contains(&found.0)
+        });
+        let section = section.expect("it is in a section");
+        let start = section.file_start().expect("in the file");
+        let at = section.range.start.0 + (found.0 - start) as u64;
+        places.extend((at..at + text.len() as u64 - 1).map(|at| (text.to_owned(), at)));
+    }
+    let mut missed = Vec::new();
+    for (name, at) in &places {
+        let place = pe.file_place(Rva(*at)).expect("in the file").start;
+        for bit in 0..8 {
+            let mut changed = file.to_vec();
+            changed[place] ^= 1 << bit;
+            let changed = PeImage::parse(Arc::from(changed)).expect("still a Windows image");
+            let changed = Image::from_pe(&changed, &pdb).expect("read");
+            // Another prefix before the `nop` that hooks replace: it does nothing, either.
+            let prefix = matches!(file[place] ^ 1 << bit, 0x26 | 0x64 | 0x67);
+            let nothing = prefix && file[place..].starts_with(&[0x66, 0x90]);
+            if !nothing && Comparison::new(&base, &changed).is_unchanged() {
+                missed.push(format!("{name} {at:#x} ^ {:#x}", 1 << bit));
+            }
+        }
+    }
+    assert!(places.len() > 500, "{}", places.len());
+    assert_eq!(missed, [""; 0], "of {}", places.len());
+}
+
+/// The metadata of modern Windows are written for x86, too, and keep its rules.
+#[test]
+fn metadata_of_modern_windows_is_written() {
+    let folder = Folder::new("x86-hpat");
+    let old = build(&folder, "base", "service", &base()).expect("it is built");
+    let listed = Build::fixed("answer").narrow();
+    let new = build(&folder, "fixed", "service", &listed).expect("it is built");
+    let (one, other) = (old.view().expect("read"), new.view().expect("read"));
+    let plan = plan_final(&Comparison::new(&one, &other)).expect("nothing is refused");
+    let mut names: Vec<&str> = plan.variables.iter().map(|link| &*link.name).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["callback", "service_state", "sum", "total"]);
+    assert!(plan.unchanged.iter().any(|link| link.name == "_twice"));
+    let made = final_image(&old, &new, 1).expect("it keeps all rules");
+    let patch = hpat::read(&made).expect("it has some").patch;
+    let kinds = patch.bases.iter().flat_map(|base| &base.chunks);
+    let kinds: Vec<ChunkKind> = kinds.map(|chunk| chunk.kind).collect();
+    assert!(kinds.contains(&ChunkKind::Function), "{kinds:?}");
+    // Without the list nothing leads the operands back.
+    let plain = build(&folder, "plain", "service", &fixed()).expect("it is built");
+    let why = final_image(&old, &plain, 1).expect_err("it is refused");
+    let why = format!("{why:#}");
+    assert!(why.contains("-fms-secure-hotpatch-functions-list"), "{why}");
 }

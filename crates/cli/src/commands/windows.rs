@@ -219,7 +219,7 @@ fn functions(c: &Comparison<'_>) -> String {
     let hot = c.hot.iter().map(|hot| hot.fixed.main);
     let mut names: Vec<&str> = hot
         .chain(c.added.iter().copied())
-        .map(|id| c.fixed.entity(id).name())
+        .map(|id| c.fixed.compiled_name(c.fixed.entity(id).symbol()))
         .collect();
     names.sort_unstable();
     names.dedup();

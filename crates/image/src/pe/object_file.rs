@@ -3,15 +3,16 @@
 
 use ms_codeview::syms::{SymData, SymIter};
 use object::read::coff::{CoffFile, Symbol as _};
-use object::{Object as _, ObjectSection as _, pe};
+use object::{LittleEndian, Object as _, ObjectSection as _, pe};
 
-use super::{PeError, REFERENCE};
+use super::{PeError, referenced};
+use crate::model::Machine;
 
 /// A pointer to a variable that a hot-patch compiler made: the linker takes the default, unless
 /// another object file has the pointer, too.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WeakReference {
-    /// `__ref_` and the variable.
+    /// `__ref_` (`___ref_` for x86) and the variable.
     pub name: String,
     /// The symbol that is taken by default.
     pub default: String,
@@ -43,6 +44,10 @@ impl HotPatchObject {
                 found.symbols(section.data().map_err(broken)?);
             }
         }
+        let machine = match coff.coff_header().machine.get(LittleEndian) {
+            pe::IMAGE_FILE_MACHINE_I386 => Machine::X86,
+            _ => Machine::X86_64,
+        };
         let table = coff.coff_symbol_table();
         for (index, symbol) in table.iter() {
             if symbol.storage_class() != pe::IMAGE_SYM_CLASS_WEAK_EXTERNAL {
@@ -50,7 +55,7 @@ impl HotPatchObject {
             }
             let name = symbol.name(table.strings()).map_err(broken)?;
             let name = String::from_utf8_lossy(name).into_owned();
-            if !name.starts_with(REFERENCE) {
+            if referenced(machine, &name).is_none() {
                 continue;
             }
             let default = table.aux_weak_external(index).map_err(broken)?;

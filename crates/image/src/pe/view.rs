@@ -14,8 +14,20 @@ use crate::model::{
 };
 use crate::{LinkAddr, Rva, UnwindTable};
 
-/// What the compiler calls the pointer through which a patch reaches a variable.
-pub const REFERENCE: &str = "__ref_";
+/// What the compiler calls the pointer through which a patch reaches a variable, on x86-64.
+const REFERENCE: &str = "__ref_";
+/// The same on x86, where linkers know all names of C with an underscore before them.
+const REFERENCE_X86: &str = "___ref_";
+
+/// The name of the variable to which a pointer leads that the compiler made for patches; `None` for
+/// any other name. Both are names of the compiler, without what linkers add.
+#[must_use]
+pub fn referenced(machine: Machine, pointer: &str) -> Option<&str> {
+    pointer.strip_prefix(match machine {
+        Machine::X86_64 => REFERENCE,
+        Machine::X86 => REFERENCE_X86,
+    })
+}
 
 impl Image {
     /// The view on a Windows image: what its PDB file names, what the loader writes.
@@ -376,10 +388,19 @@ impl<'p> Symbols<'p> {
             let mut public = public.clone();
             public.size = match functions.get(&at) {
                 Some(size) => *size,
-                None if public.name.starts_with(REFERENCE) => self.pe.machine.pointer_size().into(),
+                None if referenced(self.machine(), &public.name).is_some() => {
+                    self.pe.machine.pointer_size().into()
+                }
                 None => 0,
             };
             self.add(at, &public.name, &public, true, exported.contains(&at));
+        }
+    }
+
+    fn machine(&self) -> Machine {
+        match self.pe.machine {
+            PeMachine::I386 => Machine::X86,
+            PeMachine::Amd64 | PeMachine::Arm64 => Machine::X86_64,
         }
     }
 

@@ -3,7 +3,7 @@
 
 use iced_x86::{Mnemonic, OpKind, Register};
 use invivo_compare::Rule;
-use invivo_image::pe::REFERENCE;
+use invivo_image::pe::referenced;
 use invivo_image::x86_64::{Line, Reference, ReferenceKind};
 use invivo_image::{EntityId, EntityKind, LinkAddr, Place, SectionKind, demangle};
 
@@ -146,7 +146,7 @@ impl Walk<'_, '_> {
     fn variable_directly(&mut self, id: EntityId, offset: u64, from: &From, by: &str) -> bool {
         let c = self.c;
         let entity = c.fixed.entity(id);
-        if entity.name().starts_with(REFERENCE) {
+        if referenced(c.fixed.machine, entity.name()).is_some() {
             return false;
         }
         let kind = c.fixed.section_at(entity.addr).map(|section| section.kind);

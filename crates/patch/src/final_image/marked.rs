@@ -35,13 +35,19 @@ impl HotPatchMarks {
         let running: BTreeSet<EntityId> = hot.chain(c.added.iter().copied()).collect();
         let is_marked = |id: EntityId| {
             let mut names = c.fixed.entity(id).names.iter();
-            names.any(|symbol| marked.contains(&*symbol.name))
+            names.any(|symbol| {
+                let name = c.fixed.compiled_name(symbol);
+                marked.contains(name) || marked.contains(&*symbol.name)
+            })
         };
         // What is new and uses none of the base's variables may be compiled in any way; what uses
         // one is refused when it is bound.
         let missing = c.hot.iter().filter(|hot| !is_marked(hot.fixed.main));
         let missing = missing.map(|hot| Unmatched {
-            name: c.fixed.entity(hot.fixed.main).name().to_owned(),
+            name: c
+                .fixed
+                .compiled_name(c.fixed.entity(hot.fixed.main).symbol())
+                .to_owned(),
             why: why_missing(c, hot, marked),
         });
         let mut missing: Vec<Unmatched> = missing.collect();
@@ -49,7 +55,9 @@ impl HotPatchMarks {
         let surplus = marked.iter().filter_map(|name| {
             let found = ids(c).find(|id| {
                 let mut names = c.fixed.entity(*id).names.iter();
-                names.any(|symbol| *symbol.name == **name)
+                names.any(|symbol| {
+                    *symbol.name == **name || c.fixed.compiled_name(symbol) == name.as_str()
+                })
             });
             let why = match found {
                 Some(id) if running.contains(&id) => return None,

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use iced_x86::Register;
 use invivo_compare::{Comparison, Finding, Rule};
-use invivo_image::pe::REFERENCE;
+use invivo_image::pe::referenced;
 use invivo_image::x86_64::{Line, decode};
 use invivo_image::{
     Entity, EntityId, EntityKind, LinkAddr, Machine, Place, SectionKind, Slot, demangle,
@@ -215,7 +215,7 @@ impl<'c, 'a> Walk<'c, 'a> {
         let c = self.c;
         let entity = c.fixed.entity(id);
         let name = entity.name();
-        if let Some(of) = name.strip_prefix(REFERENCE) {
+        if let Some(of) = referenced(c.fixed.machine, name) {
             if offset == 0 {
                 self.pointer(entity.addr, of, by);
             } else {
@@ -225,7 +225,10 @@ impl<'c, 'a> Walk<'c, 'a> {
         }
         let section = c.fixed.section_at(entity.addr).map(|section| section.kind);
         if section == Some(SectionKind::ReadOnly) {
-            self.pointers_in(entity.addr, entity.end(), by);
+            match entity.size {
+                0 => self.constant(entity.addr, by),
+                _ => self.pointers_in(entity.addr, entity.end(), by),
+            }
             return;
         }
         let name = demangle(name);
@@ -255,7 +258,8 @@ impl<'c, 'a> Walk<'c, 'a> {
         match c.fixed.place(*to) {
             Place::In(id, 0) if c.fixed.entity(id).kind == EntityKind::Object => {
                 let entity = c.fixed.entity(id);
-                if !entity.names.iter().any(|symbol| bears(&symbol.name, of)) {
+                let mut names = entity.names.iter();
+                if !names.any(|symbol| bears(c.fixed.compiled_name(symbol), of)) {
                     let other = demangle(entity.name());
                     let text = format!("the pointer to {of} leads to {other}");
                     self.refuse(Rule::Binding, by, text);
@@ -324,7 +328,8 @@ impl<'c, 'a> Walk<'c, 'a> {
         if let Some((function, _)) = in_function(of) {
             let functions = image.entities.iter().filter(|entity| {
                 let mut names = entity.names.iter();
-                entity.kind == EntityKind::Function && names.any(|one| *one.name == *function)
+                entity.kind == EntityKind::Function
+                    && names.any(|one| image.compiled_name(one) == function)
             });
             return functions.count().saturating_sub(1);
         }
@@ -335,7 +340,8 @@ impl<'c, 'a> Walk<'c, 'a> {
                 && entity.kind == EntityKind::Object
                 // Names are long, and few have the word.
                 && names.any(|symbol| {
-                    symbol.name.contains(&*word) && scoped(&symbol.name) == wanted
+                    symbol.name.contains(&*word)
+                        && scoped(image.compiled_name(symbol)) == wanted
                 })
         });
         others.count()
@@ -344,13 +350,13 @@ impl<'c, 'a> Walk<'c, 'a> {
     /// True if the base has a variable of that name of which it is not known what became of it.
     pub(super) fn may_be_old(&self, id: EntityId) -> bool {
         let c = self.c;
-        let name = last_part(c.fixed.entity(id).name());
+        let name = last_part(c.fixed.compiled_name(c.fixed.entity(id).symbol()));
         let mut base = c.base.entity_ids();
         base.any(|(old, entity)| {
             entity.kind == EntityKind::Object
                 && c.pairs.fixed_of(old).is_none()
                 && entity.name().contains(&*name)
-                && last_part(entity.name()) == name
+                && last_part(c.base.compiled_name(entity.symbol())) == name
         })
     }
 
