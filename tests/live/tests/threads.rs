@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use live_tests::compile::Build;
-use live_tests::invivo::{apply, invivo, revert};
+use live_tests::invivo::{self, apply, invivo, revert};
 use live_tests::killed::{Held, held, work};
 use live_tests::pair::Pair;
 use live_tests::round_trip::{CONSISTENCIES, round_trip, there_and_back};
@@ -460,26 +460,58 @@ fn coroutines_and_alternate_stacks() -> Result<()> {
     })
 }
 
-/// Two hundred applies while threads are always inside the allocator and the loader: none hangs, and neither do they.
+/// Two hundred applies while all threads hammer the locks of the allocator, the loader and the unwinder. Each has functions called
+/// in the target: callouts, which take all of these locks, and where the memory is new the one that registers unwind data. None
+/// hangs, and neither do the threads.
 #[test]
-fn allocator_and_loader_under_load() -> Result<()> {
+fn allocator_loader_and_unwinder_under_load() -> Result<()> {
+    const PROCESSES: usize = 10;
+    const AGAIN: usize = 5;
     in_workdir("hammer", |dir| {
-        let pair = Pair::build(dir, "hammer.c", Build::default())?;
-        let mut target = pair.start()?;
-        let patch = pair.patch()?;
-        for round in 0..200 {
-            apply(&patch, target.pid(), &[])?
-                .expect_state("applied")
-                .with_context(|| format!("round {round}"))?;
-            target.expect("price", "12")?;
-            revert(Some("fix"), target.pid())?
-                .expect_state("reverted")
-                .with_context(|| format!("round {round}"))?;
+        let pair = Pair::build(dir, "hammer.cpp", Build::default())?;
+        let callouts = [
+            ("before-apply", "is_ready"),
+            ("after-apply", "began"),
+            ("before-revert", "may_go"),
+            ("after-revert", "went"),
+        ];
+        let callouts = callouts.map(|(moment, name)| format!("--callout={moment}={name}"));
+        // Another name is another patch, with memory of its own.
+        let patches = ["one", "two", "three", "four"].map(|name| {
+            let patch = dir.join(name);
+            let mut more = vec!["--name", name];
+            more.extend(callouts.iter().map(String::as_str));
+            invivo::build(&pair.base, &pair.fixed, &patch, &more).map(|()| patch)
+        });
+        let patches = patches.into_iter().collect::<Result<Vec<_>>>()?;
+        for process in 0..PROCESSES {
+            let mut target = pair.start()?;
+            let all = (0..AGAIN).flat_map(|_| &patches);
+            for (round, patch) in all.enumerate() {
+                let told = || format!("process {process}, round {round}");
+                let consistency = CONSISTENCIES[(process + round + round / patches.len()) % 2];
+                let more = ["--consistency", consistency, "--timeout", "20"];
+                apply(patch, target.pid(), &more)
+                    .and_then(|ran| ran.expect_state("applied"))
+                    .with_context(told)?;
+                target
+                    .expect_all(&pair.fixture.asks, Side::New)
+                    .with_context(told)?;
+                revert(None, target.pid())
+                    .and_then(|ran| ran.expect_state("reverted"))
+                    .with_context(told)?;
+                target
+                    .expect_all(&pair.fixture.asks, Side::Old)
+                    .with_context(told)?;
+            }
+            let times = AGAIN * patches.len();
+            target.expect("called", &format!("{times} {times} {times} {times}"))?;
+            let before: u64 = target.ask("rounds")?.parse()?;
+            wait_for("the threads go on", || {
+                Ok(target.ask("rounds")?.parse::<u64>()? > before + 10)
+            })?;
         }
-        let before: u64 = target.ask("rounds")?.parse()?;
-        wait_for("the threads go on", || {
-            Ok(target.ask("rounds")?.parse::<u64>()? > before)
-        })
+        Ok(())
     })
 }
 
