@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::io::Write;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -16,8 +17,8 @@ use nix::unistd::Pid;
 use crate::binary;
 
 const PTRACE: u64 = 101;
-/// `pwrite64` and `ptrace`: everything that changes a process goes through them.
-const TOUCHING: [u64; 2] = [18, PTRACE];
+/// `pwrite64`, `ptrace` and `process_vm_writev`: everything that changes a process goes through them.
+const TOUCHING: [u64; 3] = [18, PTRACE, 311];
 /// `PTRACE_INTERRUPT`, `PTRACE_DETACH`, and `PTRACE_CONT` and `PTRACE_SYSCALL`, which lead to the next stop.
 const INTERRUPT: u64 = 0x4207;
 const DETACH: u64 = 17;
@@ -37,6 +38,19 @@ pub enum Whom {
     Everything,
 }
 
+/// How many waits may end with EINTR in so many kills: none, but where the deputy was killed, too.
+///
+/// Those are waits that the kernel does not resume by itself, of threads that stand at that instant. Their registers say so until
+/// the tracer has seen to it, with its next call for each thread; so one kill in some tens meets one, and one that meets
+/// a stop of all threads may end the wait of each.
+#[must_use]
+pub fn most_interrupted(whom: Whom, kills: usize) -> usize {
+    match whom {
+        Whom::Tool => 0,
+        Whom::Everything => 4 + kills / 8,
+    }
+}
+
 /// Which system calls are steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Steps {
@@ -51,7 +65,25 @@ enum Steps {
 ///
 /// When it cannot be run or traced.
 pub fn killed_before(args: &[&str], last: usize, whom: Whom) -> Result<bool> {
-    traced(args, |child| step(child, last, whom, Steps::Touching))
+    traced(None, args, |child| {
+        step(child, last, whom, Steps::Touching)
+    })
+}
+
+/// The same where the program `through` becomes `invivo`, as one that restricts it does.
+///
+/// # Errors
+///
+/// As [`killed_before`].
+pub fn killed_before_through(
+    through: &Path,
+    args: &[&str],
+    last: usize,
+    whom: Whom,
+) -> Result<bool> {
+    traced(Some(through), args, |child| {
+        step(child, last, whom, Steps::Touching)
+    })
 }
 
 /// The same before its system call number `last` of all that its first thread makes.
@@ -60,7 +92,9 @@ pub fn killed_before(args: &[&str], last: usize, whom: Whom) -> Result<bool> {
 ///
 /// As [`killed_before`].
 pub fn killed_before_call(args: &[&str], last: usize) -> Result<bool> {
-    traced(args, |child| step(child, last, Whom::Tool, Steps::Every))
+    traced(None, args, |child| {
+        step(child, last, Whom::Tool, Steps::Every)
+    })
 }
 
 /// What threads were held for.
@@ -70,7 +104,7 @@ pub struct Held {
     pub threads: usize,
     /// How often one of them came to a stop: each is a turn between it and the tool.
     pub stops: usize,
-    /// `ptrace` and `pwrite64` of the tool from such a request until the thread was let go.
+    /// Calls of the tool that touch a process, from such a request until the thread was let go.
     pub calls: usize,
 }
 
@@ -82,7 +116,7 @@ pub struct Held {
 pub fn held(args: &[&str]) -> Result<Held> {
     let mut all = Held::default();
     let mut holds = false;
-    let ended = traced(args, |child| {
+    let ended = traced(None, args, |child| {
         each_call(child, |_, _, registers| {
             let request = (registers.orig_rax == PTRACE).then_some(registers.rdi);
             if request == Some(INTERRUPT) && !holds {
@@ -94,6 +128,25 @@ pub fn held(args: &[&str]) -> Result<Held> {
             }
             all.calls += usize::from(holds && TOUCHING.contains(&registers.orig_rax));
             holds &= request != Some(DETACH);
+            Ok(false)
+        })
+    })?;
+    ensure!(!ended, "it was to run to its end");
+    Ok(all)
+}
+
+/// Runs `invivo` with `args` to its end and tells which threads it asked to stand, each as often as it did.
+///
+/// # Errors
+///
+/// When it cannot be run or traced.
+pub fn asked_to_stand(args: &[&str]) -> Result<Vec<u32>> {
+    let mut all = Vec::new();
+    let ended = traced(None, args, |child| {
+        each_call(child, |_, _, registers| {
+            if (registers.orig_rax, registers.rdi) == (PTRACE, INTERRUPT) {
+                all.push(registers.rsi.try_into()?);
+            }
             Ok(false)
         })
     })?;
@@ -117,7 +170,7 @@ pub struct Work {
 /// When it cannot be run or traced.
 pub fn work(args: &[&str]) -> Result<Work> {
     let mut all = Work::default();
-    let ended = traced(args, |child| {
+    let ended = traced(None, args, |child| {
         each_call(child, |_, _, registers| {
             all.calls += 1;
             let flags = (registers.orig_rax == CLONE).then_some(registers.rdi);
@@ -129,10 +182,15 @@ pub fn work(args: &[&str]) -> Result<Work> {
     Ok(all)
 }
 
-fn traced(args: &[&str], follow: impl FnOnce(&mut Child) -> Result<bool>) -> Result<bool> {
+fn traced(
+    through: Option<&Path>,
+    args: &[&str],
+    follow: impl FnOnce(&mut Child) -> Result<bool>,
+) -> Result<bool> {
     // It waits for a line, so that it can be traced before it is what it becomes.
     let mut child = Command::new("sh")
         .args(["-c", "read go; exec \"$0\" \"$@\""])
+        .args(through)
         .arg(binary::invivo()?)
         .args(args)
         .stdin(Stdio::piped())

@@ -13,7 +13,7 @@ use crate::binary;
 use crate::clients::Clients;
 use crate::compile::{Build, Version, compile};
 use crate::invivo::{self, apply, listed, recover, revert};
-use crate::killed::Whom;
+use crate::killed::{Whom, most_interrupted};
 use crate::memory::{Snapshot, expect_no_writable_code, mappings, resident_kb};
 use crate::pair::Pair;
 use crate::target::Target;
@@ -170,8 +170,9 @@ pub fn kill(source: &str, count: usize) -> Result<()> {
         let commands = scene.commands()?;
         let usual = scene.usual(&commands)?;
         let mut chance = Chance(u64::from(std::process::id()));
-        let (mut resident, mut maps) = (0, 0);
+        let mut first_third = None;
         let (mut early, mut in_time, mut interrupted) = (0, 0, [0, 0]);
+        let mut of_everything = 0;
         let mut pace = 1.0;
         for number in 0.. {
             if in_time == count {
@@ -197,6 +198,7 @@ pub fn kill(source: &str, count: usize) -> Result<()> {
             // What else the machine does makes the tool slower or faster than it was at first.
             if was_alive {
                 in_time += 1;
+                of_everything += usize::from(whom == Whom::Everything);
                 pace *= 1.01;
             } else {
                 early += 1;
@@ -224,17 +226,20 @@ pub fn kill(source: &str, count: usize) -> Result<()> {
             if number % COMPARED == COMPARED - 1 {
                 scene.back_to_base().with_context(told)?;
             }
-            if resident == 0 && in_time >= count / 3 {
-                (resident, maps) = (resident_kb(scene.pid())?, mappings(scene.pid())?.len());
+            if first_third.is_none() && in_time >= count / 3 {
+                recover(scene.pid())?.expect_code(0).with_context(told)?;
+                scene.back_to_base().with_context(told)?;
+                first_third = Some((resident_kb(scene.pid())?, mappings(scene.pid())?.len()));
             }
         }
         recover(scene.pid())?.expect_code(0)?;
         scene.is_settled()?;
         scene.back_to_base()?;
+        let (resident, maps) = first_third.context("no kill met the tool alive")?;
         let (last, last_maps) = (resident_kb(scene.pid())?, mappings(scene.pid())?.len());
         println!("    {count} kills while the tool ran; {early} more came after its end");
         println!(
-            "    interrupted calls: {} where the tool was killed, {} where its deputy was, too",
+            "    interrupted calls: {} where the tool was killed, {} in {of_everything} kills of its deputy, too",
             interrupted[0], interrupted[1]
         );
         println!(
@@ -245,10 +250,20 @@ pub fn kill(source: &str, count: usize) -> Result<()> {
             "memory grew from {resident} to {last} kB"
         );
         ensure!(
-            interrupted[0] == 0,
-            "{} calls were interrupted",
-            interrupted[0]
+            last_maps == maps,
+            "{maps} mappings became {last_maps}: {:x?}",
+            mappings(scene.pid())?
         );
+        let kills = [
+            (Whom::Tool, in_time - of_everything),
+            (Whom::Everything, of_everything),
+        ];
+        for ((whom, kills), calls) in kills.into_iter().zip(interrupted) {
+            ensure!(
+                calls <= most_interrupted(whom, kills),
+                "{calls} calls were interrupted in {kills} kills of {whom:?}"
+            );
+        }
         Ok(())
     })
 }

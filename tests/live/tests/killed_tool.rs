@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use live_tests::binary;
 use live_tests::compile::{Build, Version, compile};
 use live_tests::invivo::{self, apply, listed, recover, revert};
-use live_tests::killed::{Whom, killed_before};
+use live_tests::killed::{Whom, killed_before, most_interrupted};
 use live_tests::memory::{Snapshot, resident_kb};
 use live_tests::pair::Pair;
 use live_tests::target::Target;
@@ -53,8 +53,8 @@ fn scene(body: impl FnOnce(&mut Scene) -> Result<()>) -> Result<()> {
 }
 
 impl Scene {
-    /// The deputy sees to it that epoll_wait goes on where its thread was stopped, whenever the tool is killed. Only
-    /// where somebody kills the deputy, too, one wait in a few of such moments ends early.
+    /// The deputy sees to it that epoll_wait goes on where its thread was stopped, whenever the tool is killed, unless
+    /// somebody kills the deputy, too.
     fn few_interrupted(&mut self, kills: usize, most: usize) -> Result<()> {
         let interrupted: usize = self.target.ask("interrupted")?.parse()?;
         println!("{interrupted} calls of epoll_wait were interrupted in {kills} kills");
@@ -160,7 +160,7 @@ fn each_step(
             .with_context(|| format!("after step {step}"))?;
         if !killed {
             ensure!(step > 20, "only {step} steps: they are not counted");
-            let most = if whom == Whom::Tool { 0 } else { step / 8 };
+            let most = most_interrupted(whom, step);
             return scene.few_interrupted(step, most);
         }
     }
@@ -197,6 +197,26 @@ fn replace_killed_at_every_step() -> Result<()> {
     at_every_step(&[], "apply", with_the_first, |scene| {
         Some(scene.second.clone())
     })
+}
+
+/// The same in a quiet moment.
+#[test]
+fn quiescent_replace_killed_at_every_step() -> Result<()> {
+    let quiescent = ["--consistency", "quiescent"];
+    at_every_step(&quiescent, "apply", with_the_first, |scene| {
+        Some(scene.second.clone())
+    })
+}
+
+/// What went live in a quiet moment is taken back in one.
+#[test]
+fn quiescent_revert_killed_at_every_step() -> Result<()> {
+    let prepare = |scene: &Scene| -> Result<()> {
+        let quiescent = ["--consistency", "quiescent", "--timeout", "20"];
+        apply(&scene.first, scene.pid(), &quiescent)?.expect_state("applied")?;
+        Ok(())
+    };
+    at_every_step(&[], "revert", prepare, |_| None)
 }
 
 /// A revert that stops nobody.

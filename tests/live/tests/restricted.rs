@@ -3,10 +3,11 @@
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use live_tests::binary;
 use live_tests::compile::{Build, compile_program};
-use live_tests::invivo::invivo_through;
+use live_tests::invivo::{invivo_through, listed, recover, revert};
+use live_tests::killed::{Whom, killed_before_through};
 use live_tests::memory::{Snapshot, expect_no_writable_code, mappings};
 use live_tests::pair::Pair;
 use live_tests::target::Side;
@@ -76,6 +77,43 @@ fn kernel_that_does_not_override_protections_for_all_kinds() -> Result<()> {
         there_and_back("unwritable", fixture, unwritable)?;
     }
     Ok(())
+}
+
+/// Where memory is written word by word, and by another call, each of these writes is a step at which the tool is killed.
+#[test]
+fn killed_at_every_step_where_protections_are_not_overridden() -> Result<()> {
+    in_workdir("unwritable-killed", |dir| {
+        let pair = Pair::build(dir, "greeting.c", Build::default())?;
+        let patch = pair.patch()?.display().to_string();
+        let through = compile_program(dir, "unwritable")?;
+        // Most words of the first apply fill new memory; the stride is prime to whatever repeats there.
+        for (consistency, stride) in [("entry", 7), ("quiescent", 11)] {
+            let mut target = pair.start()?;
+            let before = Snapshot::of(target.pid())?;
+            let pid = target.pid().to_string();
+            let words = ["apply", &patch, "-p", &pid, "--consistency", consistency];
+            let mut step = 0;
+            loop {
+                let killed = killed_before_through(&through, &words, step, Whom::Everything)?;
+                recover(target.pid())?.expect_code(0)?;
+                let live = !listed(target.pid())?.is_empty();
+                let side = if live { Side::New } else { Side::Old };
+                target.expect_all(&pair.fixture.asks, side)?;
+                revert(None, target.pid())?.expect_code(0)?;
+                target.expect_all(&pair.fixture.asks, Side::Old)?;
+                before
+                    .expect_same()
+                    .with_context(|| format!("killed before step {step}"))?;
+                if !killed {
+                    break;
+                }
+                step += stride;
+            }
+            println!("{consistency}: about {step} steps");
+            ensure!(step > 40, "only {step} steps: they are not counted");
+        }
+        Ok(())
+    })
 }
 
 // The file of the process's memory can be opened for reading alone: it is mounted so.
