@@ -8,6 +8,7 @@ use procfs::process::MemoryMap;
 
 use crate::Process;
 use crate::carrier::Carrier;
+use crate::cost::{PATIENT, RUNNING, cost_of};
 use crate::gadgets::Gadgets;
 use crate::priority::First;
 use crate::proc_file::Status;
@@ -18,10 +19,6 @@ use crate::ticks::Ticks;
 
 /// How long a thread may take to stop before another one is asked.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// What it costs to hold a thread whose call the kernel resumes by itself.
-const PATIENT: u8 = 0;
-/// The same for one that runs.
-const RUNNING: u8 = 2;
 /// How often threads that run are looked at once more, and for how many that is quick.
 const LOOKS: usize = 5;
 const FEW: usize = 8;
@@ -44,24 +41,8 @@ impl Process {
     fn cost(&self, tid: i32) -> u8 {
         let waits = self.waits_at(tid).unwrap_or_default();
         let mut words = waits.split(' ');
-        match words.next().and_then(|call| call.trim().parse().ok()) {
-            Some(libc::SYS_read) if !self.is_socket(words.next()) => PATIENT,
-            Some(
-                libc::SYS_futex
-                | libc::SYS_poll
-                | libc::SYS_ppoll
-                | libc::SYS_select
-                | libc::SYS_pselect6
-                | libc::SYS_nanosleep
-                | libc::SYS_clock_nanosleep
-                | libc::SYS_wait4
-                | libc::SYS_waitid
-                | libc::SYS_pause,
-            ) => PATIENT,
-            Some(libc::SYS_vfork | libc::SYS_clone | libc::SYS_clone3) => 3,
-            Some(_) => 1,
-            None => RUNNING,
-        }
+        let call = words.next().and_then(|call| call.trim().parse().ok());
+        cost_of(call, || self.is_socket(words.next()))
     }
 
     /// A socket may have a time-out, and then the kernel does not resume a call that reads

@@ -6,6 +6,7 @@
 
 mod bpf;
 mod carrier;
+mod cost;
 mod deputy;
 mod error;
 mod exports;

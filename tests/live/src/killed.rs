@@ -65,9 +65,7 @@ enum Steps {
 ///
 /// When it cannot be run or traced.
 pub fn killed_before(args: &[&str], last: usize, whom: Whom) -> Result<bool> {
-    traced(None, args, |child| {
-        step(child, last, whom, Steps::Touching)
-    })
+    traced(None, args, |child| step(child, last, whom, Steps::Touching))
 }
 
 /// The same where the program `through` becomes `invivo`, as one that restricts it does.
