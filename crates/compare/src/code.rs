@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 use iced_x86::{Code, FlowControl, Instruction, Mnemonic, OpKind, Register};
-use invivo_image::x86_64::{Line, ReferenceKind, decode_all};
-use invivo_image::{Image, Link, LinkAddr};
+use invivo_image::x86_64::{Line, decode_all, is_explained};
+use invivo_image::{Image, LinkAddr};
 
 use crate::constants::{TableEntry, jump_table, relative_table};
 use crate::matching::is_immediate;
@@ -116,17 +116,6 @@ impl<'a> Body<'a> {
     fn relative_table(&self, part: usize, line: usize, at: LinkAddr) -> Option<Vec<LinkAddr>> {
         relative_table(self.image, self.usage, &self.lines[part], line, at)
     }
-}
-
-/// True if every address in a piece of code whose addresses are all known is an operand of it: what
-/// is none is in no instruction that is compared.
-fn is_explained(image: &Image, piece: &Range<LinkAddr>, lines: &[Line]) -> bool {
-    if image.link != Link::Rebased {
-        return true;
-    }
-    let operands = lines.iter().flat_map(Line::references);
-    let operands = operands.filter(|to| to.kind == ReferenceKind::Absolute);
-    operands.count() == image.code_relocations.range(piece.clone()).count()
 }
 
 impl Meaning<'_, '_> {

@@ -228,7 +228,8 @@ impl Outgoing {
     pub(crate) fn leaves(&self, entity: &Entity) -> bool {
         let to = &self.reference;
         // A function that takes its own address tells it to somebody.
-        let told = to.kind == ReferenceKind::Relative && to.target == entity.addr;
+        let takes = [ReferenceKind::Relative, ReferenceKind::Absolute].contains(&to.kind);
+        let told = takes && to.target == entity.addr;
         told || !(entity.addr..entity.end()).contains(&to.target)
     }
 

@@ -1,5 +1,7 @@
 //! x86-64 and x86 code: instructions, and what each one refers to.
 
+use std::ops::Range;
+
 use iced_x86::{
     Code, ConstantOffsets, Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind,
     Register,
@@ -141,14 +143,15 @@ pub fn jumps_through(instruction: &Instruction) -> bool {
         && matches!(instruction.op0_kind(), OpKind::Register | OpKind::Memory)
 }
 
-/// Decodes the whole of `entity`; `None` where its bytes are not in the file
-/// or are not all instructions.
+/// Decodes the whole of `entity`; `None` where its bytes are not in the file or are not all
+/// instructions, or where an address whose relocation is known is no operand of them.
 #[must_use]
 pub fn decode(image: &Image, entity: &Entity) -> Option<Vec<Line>> {
     let bytes = image.bytes(entity.addr, entity.size)?;
     let lines = decode_bytes(image, entity.addr, bytes);
     let whole = lines.last().is_some_and(|last| last.end() == entity.end());
-    (whole && lines.iter().all(|line| !line.instruction.is_invalid())).then_some(lines)
+    let valid = lines.iter().all(|line| !line.instruction.is_invalid());
+    (whole && valid && is_explained(image, &(entity.addr..entity.end()), &lines)).then_some(lines)
 }
 
 /// Decodes `bytes`, which are linked at `at`; stops at the first byte that is no instruction.
@@ -162,7 +165,18 @@ fn decode_up_to(image: &Image, at: LinkAddr, bytes: &[u8], most: usize) -> Vec<L
     let mut decoder = decoder(image, at, bytes);
     let mut lines = Vec::with_capacity(most.min(bytes.len() / 4));
     let mut instruction = Instruction::default();
+    let rebased = image.link == Link::Rebased;
     while decoder.can_decode() && lines.len() < most {
+        if rebased {
+            let (here, place) = (LinkAddr(decoder.ip()), decoder.position());
+            if let Some(line) = table_word(image, here, &bytes[place..])
+                && decoder.set_position(place + 4).is_ok()
+            {
+                decoder.set_ip(here.0 + 4);
+                lines.push(line);
+                continue;
+            }
+        }
         decoder.decode_out(&mut instruction);
         if !is_known(image, &instruction) {
             break;
@@ -176,6 +190,32 @@ fn decode_up_to(image: &Image, at: LinkAddr, bytes: &[u8], most: usize) -> Vec<L
 /// One for code of `image`, which is linked at `at`.
 fn decoder<'b>(image: &Image, at: LinkAddr, bytes: &'b [u8]) -> Decoder<'b> {
     Decoder::with_ip(image.machine.bits(), bytes, at.0, DecoderOptions::NONE)
+}
+
+/// An address that stands between instructions, where each is known: compilers for x86 keep the tables
+/// that `switch` jumps through there. No instruction begins with an address.
+fn table_word(image: &Image, at: LinkAddr, rest: &[u8]) -> Option<Line> {
+    let target = image.code_relocations.get(&at)?;
+    if image.link != Link::Rebased || rest.len() < 4 {
+        return None;
+    }
+    // What it holds is told by the reference, so that two of them are the same line.
+    let mut instruction = Instruction::default();
+    instruction.set_code(Code::DeclareDword);
+    instruction.set_declare_data_len(1);
+    instruction.set_declare_dword_value(0, 0);
+    instruction.set_len(4);
+    instruction.set_ip(at.0);
+    Some(Line {
+        instruction,
+        address: Some(Reference {
+            kind: ReferenceKind::Absolute,
+            offset: 0,
+            width: 4,
+            target: LinkAddr(target.cast_unsigned()),
+        }),
+        immediate: None,
+    })
 }
 
 /// False for bytes that are no instruction, and for the few of x86 that no compiler writes and
@@ -193,6 +233,18 @@ fn is_known(image: &Image, instruction: &Instruction) -> bool {
 fn is_direct(instruction: &Instruction) -> bool {
     let kinds = [OpKind::NearBranch64, OpKind::NearBranch32];
     instruction.op_count() > 0 && kinds.contains(&instruction.op0_kind())
+}
+
+/// True if every address in a piece of code for x86, of which these are the lines, is an operand of
+/// one or stands alone: what is none of them is in no instruction that is looked at.
+#[must_use]
+pub fn is_explained(image: &Image, piece: &Range<LinkAddr>, lines: &[Line]) -> bool {
+    if image.link != Link::Rebased {
+        return true;
+    }
+    let operands = lines.iter().flat_map(Line::references);
+    let operands = operands.filter(|to| to.kind == ReferenceKind::Absolute);
+    operands.count() == image.code_relocations.range(piece.clone()).count()
 }
 
 /// What is told of an instruction without its image.

@@ -108,20 +108,21 @@ impl Running {
     }
 }
 
-/// What `answer(5)`, `choose(2)`, `keep(1)` and `choose(3)` say.
-fn answers(running: &Running) -> [i32; 4] {
+/// What `answer(5)`, `choose(2)`, `keep(1)`, `choose(3)` and `leap(2)` say.
+fn answers(running: &Running) -> [i32; 5] {
     let choose = running.call("choose", 2);
     [
         running.call("answer", 5),
         choose,
         running.call("keep", 1),
         running.call("choose", 3),
+        running.call("leap", 2),
     ]
 }
 
 // 5 * 16, 5 - 3, 5 + 4, table[1], before[1]; keep asks answer(1).
-const OLD: [i32; 4] = [80 + 2 + 9 + 20 + 2, 36, 16 - 2 + 5 + 20 + 2, 2];
-const NEW: [i32; 4] = [OLD[0] + 1, OLD[1] + 1, OLD[2] + 2, OLD[3]];
+const OLD: [i32; 5] = [80 + 2 + 9 + 20 + 2, 36, 16 - 2 + 5 + 20 + 2, 2, 30];
+const NEW: [i32; 5] = [OLD[0] + 1, OLD[1] + 1, OLD[2] + 2, OLD[3], OLD[4] + 1];
 
 #[test]
 fn only_what_changed_is_hot() {
@@ -129,7 +130,7 @@ fn only_what_changed_is_hot() {
     let old = elder(&folder, "base", &base());
     let new = elder(&folder, "fixed", &fixed());
     let (hot, added) = hot(&old, &new);
-    assert_eq!(hot, ["_answer", "_choose", "_keep"]);
+    assert_eq!(hot, ["_answer", "_choose", "_keep", "_leap"]);
     assert_eq!(added, [""; 0]);
     let (old, new) = (old.view().expect("read"), new.view().expect("read"));
     assert!(Comparison::new(&old, &old).is_unchanged());
@@ -152,7 +153,7 @@ fn only_what_changed_is_hot() {
 fn patches_of_two_builds_are_run() {
     let folder = Folder::new("x86-hotp1");
     // Some are compiled for the metadata of modern Windows, which does no harm.
-    let list = "-fms-secure-hotpatch-functions-list=answer,choose,keep";
+    let list = "-fms-secure-hotpatch-functions-list=answer,choose,keep,leap";
     let cases = [
         ("prepared", base(), "", vec![]),
         ("listed", base(), list, vec![HookShape::Short]),
@@ -201,7 +202,7 @@ fn while_called(running: &mut Running, module: &mut PatchedModule, patch: &Loade
     let known = [OLD[0], NEW[0]].map(i32::cast_unsigned);
     let answer = running.at(0, "answer");
     running.narrow.begin(answer, 5, known).expect("it answers");
-    for _ in 0..30 {
+    for _ in 0..20 {
         until_quiet(|| module.apply(&mut running.narrow, patch));
         std::thread::sleep(std::time::Duration::from_micros(300));
         until_quiet(|| module.remove(&mut running.narrow, patch.at));
@@ -230,7 +231,7 @@ fn each_operand_is_led_to_the_base() {
     assert!(count(FixupKind::Pc32) >= 6, "{kinds:?}");
     assert_eq!(count(FixupKind::Va32) + count(FixupKind::Pc32), kinds.len());
     let hooks: Vec<HookKind> = model.hooks.iter().map(|hook| hook.kind).collect();
-    assert_eq!(hooks, [HookKind::X86Jmp, HookKind::Jmp2B].repeat(3));
+    assert_eq!(hooks, [HookKind::X86Jmp, HookKind::Jmp2B].repeat(4));
     // The loader adds nothing to a word that is an address of the target.
     for region in &model.fixups {
         for fixup in region.fixups.iter().filter(|f| f.kind == FixupKind::Va32) {
@@ -423,4 +424,82 @@ fn metadata_of_modern_windows_is_written() {
     let why = final_image(&old, &plain, 1).expect_err("it is refused");
     let why = format!("{why:#}");
     assert!(why.contains("-fms-secure-hotpatch-functions-list"), "{why}");
+}
+
+/// A relocation that no instruction has in an operand of its own: nothing is known of that code.
+#[test]
+fn a_relocation_that_is_no_operand() {
+    let folder = Folder::new("x86-shifted");
+    let library = elder(&folder, "base", &base());
+    let pe = library.image().expect("a Windows image");
+    let pdb = Pdb::parse(&std::fs::read(&library.pdb).expect("its PDB file")).expect("sound");
+    let old = Image::from_pe(&pe, &pdb).expect("read");
+    let table = pe
+        .directory(directory::BASE_RELOCATION)
+        .expect("it has some");
+    let start = pe.file_place(table.at).expect("in the file").start;
+    let of_code = |one: &&invivo_image::pe::BaseRelocation| {
+        let section = pe.section_at(one.at);
+        section.is_some_and(|section| section.is_executable())
+    };
+    let count = pe.relocations.iter().filter(of_code).count();
+    let mut seen = 0;
+    // The first page is that of the code.
+    for entry in 0..count {
+        let at = start + 8 + 2 * entry;
+        for value in [1_u16.wrapping_neg(), 1] {
+            let mut file = pe.file().to_vec();
+            let word = u16::from_le_bytes([file[at], file[at + 1]]).wrapping_add(value);
+            file[at..at + 2].copy_from_slice(&word.to_le_bytes());
+            let changed = PeImage::parse(Arc::from(file)).expect("still a Windows image");
+            let changed = Image::from_pe(&changed, &pdb).expect("read");
+            seen += usize::from(!Comparison::new(&old, &changed).is_unchanged());
+        }
+    }
+    assert!(count > 20, "{count}");
+    assert_eq!(seen, 2 * count);
+}
+
+/// Whatever stands in the files, there is a patch or a reason.
+#[test]
+fn any_word_of_either_build_may_be_anything() {
+    let folder = Folder::new("x86-hostile");
+    let (old, new) = (
+        elder(&folder, "base", &base()),
+        elder(&folder, "fixed", &fixed()),
+    );
+    let pdb = |library: &Library| {
+        let bytes = std::fs::read(&library.pdb).expect("its PDB file");
+        Pdb::parse(&bytes).expect("it is sound")
+    };
+    let pdbs = [pdb(&old), pdb(&new)];
+    let images = [&old, &new].map(|library| library.image().expect("a Windows image"));
+    let attempt = |files: [&PeImage; 2]| {
+        let view = |number: usize| Image::from_pe(files[number], &pdbs[number]).ok();
+        let (Some(base), Some(fixed)) = (view(0), view(1)) else {
+            return;
+        };
+        let Ok(plan) = plan_cold(&Comparison::new(&base, &fixed)) else {
+            return;
+        };
+        let made = hotp1::build(files[0], files[1], &plan, "elder.dll", None);
+        if let Ok(module) = made.map(|module| PeImage::parse(module).expect("it can be read")) {
+            let _ = cold(files[0], &module, Some(&plan));
+        }
+    };
+    for which in 0..2 {
+        let good = images[which].file();
+        for at in (0..good.len() - 4).step_by(22) {
+            let mut file = good.to_vec();
+            let value = [0, 0xffff_ffff_u32, 0x8000_0000, 0x1000_1000][at / 22 % 4];
+            file[at..at + 4].copy_from_slice(&value.to_le_bytes());
+            let Ok(odd) = PeImage::parse(Arc::from(file)) else {
+                continue;
+            };
+            match which {
+                0 => attempt([&odd, &images[1]]),
+                _ => attempt([&images[0], &odd]),
+            }
+        }
+    }
 }

@@ -5,6 +5,7 @@ use iced_x86::{Instruction, Register};
 use super::plain::{FIXED, MOVABLE};
 use super::{
     Reference, ReferenceKind, Skim, Traits, decoder, is_known, line_of, may_be_address, skim,
+    table_word,
 };
 use crate::{Image, Link, LinkAddr};
 
@@ -111,6 +112,19 @@ fn last(rest: &[u8]) -> Option<Skim> {
 
 #[cold]
 fn decoded(image: &Image, here: LinkAddr, rest: &[u8], start: usize) -> Step {
+    if let Some(word) = table_word(image, here, rest) {
+        return Step {
+            start,
+            // Control never gets there, nor past it.
+            skim: Skim {
+                len: 4,
+                traits: Traits::PADDING,
+                ..Skim::default()
+            },
+            address: word.address,
+            ..Step::default()
+        };
+    }
     let mut decoder = decoder(image, here, rest);
     let mut instruction = Instruction::default();
     decoder.decode_out(&mut instruction);

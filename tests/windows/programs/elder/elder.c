@@ -105,6 +105,21 @@ EXPORT ALONE int keep(int value) {
 }
 EXPORT ALONE int call_kept(int value) { return current(value); }
 
+/* Their tables are between the instructions, as other compilers of then wrote them. */
+#define LEAP(value)                                                                                \
+    __asm__ volatile("andl $3, %0\n\tjmp *1f(,%0,4)\n\t.p2align 2, 0x90\n1:\t.long 2f, 3f, 4f, 5f\n"  \
+                     "2:\tmovl $10, %0\n\tjmp 6f\n3:\tmovl $20, %0\n\tjmp 6f\n"                    \
+                     "4:\tmovl $30, %0\n\tjmp 6f\n5:\tmovl $40, %0\n6:"                            \
+                     : "+r"(value))
+EXPORT ALONE int leap(int value) {
+    LEAP(value);
+    return value + ADD;
+}
+EXPORT ALONE int leap_as_before(int value) {
+    LEAP(value);
+    return value;
+}
+
 #ifdef COUNTED
 /* Counts from one: the address in the code is one before the table. */
 EXPORT ALONE int count_from_one(int value) { return table[value - 1] * 3 + ADD; }
