@@ -19,7 +19,7 @@ const LIMIT: Duration = Duration::from_secs(180);
 pub struct Build<'a> {
     /// The compiler instead of the usual one.
     pub compiler: Option<&'a str>,
-    /// More flags, after those of the fixture.
+    /// More flags, after those of the fixture; for its library, too.
     pub flags: &'a [&'a str],
 }
 
@@ -107,6 +107,7 @@ pub fn compile(
         let mut command = start(compiler);
         command
             .args(["-shared", "-fPIC"])
+            .args(build.flags)
             .arg(format!("parts/{}.c", library.name));
         make(command, &out.join(format!("lib{}.so", library.name)))?;
     }

@@ -2,14 +2,14 @@
 //! harmed.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use live_tests::binary;
 use live_tests::compile::{Build, compile_program, tool};
 use live_tests::invivo::{apply, invivo_through};
-use live_tests::memory::Snapshot;
+use live_tests::memory::{Snapshot, mappings};
 use live_tests::pair::Pair;
 use live_tests::target::{Side, Target};
 use live_tests::unharmed::{am_root, unharmed};
@@ -144,6 +144,39 @@ fn wrong_build_id() -> Result<()> {
         apply(patch, target.pid(), &[])?.expect_failure(1, &["build id"])?;
         before.expect_same()?;
         target.expect_all(&other.fixture.asks, Side::Old)
+    })
+}
+
+/// The right build, but a byte of what is to be replaced is another one, as a debugger's breakpoint leaves it.
+#[test]
+fn wrong_expected_bytes() -> Result<()> {
+    unharmed("bytes", |_, pair, patch, pid| {
+        let mut nm = Command::new("nm");
+        nm.arg(&pair.base);
+        let symbols = tool(nm)?.stdout;
+        let line = symbols.lines().find(|line| line.ends_with(" T greet"));
+        let at = line.and_then(|line| line.split(' ').next());
+        let at = u64::from_str_radix(at.context("there is no greet")?, 16)?;
+        let path = pair.base.display().to_string();
+        let maps = mappings(pid)?;
+        let first = maps.iter().find(|map| map.path == path);
+        let at = at + first.context("the program is not mapped")?.start;
+        let memory = fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(format!("/proc/{pid}/mem"))?;
+        let mut right = [0];
+        memory.read_exact_at(&mut right, at)?;
+        memory.write_all_at(&[0xcc], at)?;
+        let (before, all) = (Snapshot::of(pid)?, mappings(pid)?);
+        for consistency in ["entry", "quiescent"] {
+            apply(patch, pid, &["--consistency", consistency])?
+                .expect_failure(1, &["greet", "not what"])?;
+            before.expect_same()?;
+            ensure!(all == mappings(pid)?, "a mapping was left behind");
+        }
+        memory.write_all_at(&right, at)?;
+        Ok(())
     })
 }
 

@@ -3,12 +3,12 @@
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use live_tests::compile::{Build, tool};
-use live_tests::invivo::{apply, revert};
-use live_tests::memory::Snapshot;
+use live_tests::invivo::{self, apply, revert};
+use live_tests::memory::{Snapshot, mappings};
 use live_tests::pair::Pair;
-use live_tests::round_trip::{refused, round_trip, round_trip_as};
+use live_tests::round_trip::{CONSISTENCIES, refused, round_trip, round_trip_as};
 use live_tests::target::{Side, Target};
 use live_tests::workdir::in_workdir;
 
@@ -45,8 +45,38 @@ fn pointers_compare_equal() -> Result<()> {
 /// Three threads each have their own variables, initialised ones too, and new code must find the right ones.
 #[test]
 fn thread_locals_each_their_own() -> Result<()> {
+    each_thread_its_own("thread_local.c", &[], None)
+}
+
+/// Those of a library that was there at the start, at a fixed distance from each thread's block (initial-exec).
+#[test]
+fn thread_locals_of_a_library_initial_exec() -> Result<()> {
+    let flags = ["-ftls-model=initial-exec"];
+    each_thread_its_own("counted.c", &flags, Some("R_X86_64_TPOFF64"))
+}
+
+/// Those of a library that asks the loader where they are (general-dynamic).
+#[test]
+fn thread_locals_of_a_library_general_dynamic() -> Result<()> {
+    let flags = ["-ftls-model=global-dynamic", "-mtls-dialect=gnu"];
+    each_thread_its_own("counted.c", &flags, Some("R_X86_64_DTPMOD64"))
+}
+
+// `relocation` is what the image must have, for which the compiler took the model that it was told.
+fn each_thread_its_own(source: &str, flags: &[&str], relocation: Option<&str>) -> Result<()> {
     in_workdir("thread_local", |dir| {
-        let pair = Pair::build(dir, "thread_local.c", Build::default())?;
+        let build = Build {
+            flags,
+            ..Build::default()
+        };
+        let pair = Pair::build(dir, source, build)?;
+        let mut readelf = Command::new("readelf");
+        readelf.arg("-rW").arg(pair.images().0);
+        let relocations = tool(readelf)?.stdout;
+        ensure!(
+            relocation.is_none_or(|kind| relocations.contains(kind)),
+            "{relocations}"
+        );
         let mut target = pair.start()?;
         let patch = pair.patch()?;
         target.expect("0", "old 0: 1 101")?;
@@ -158,10 +188,79 @@ fn interposed(change: impl Fn(&Path) -> Result<()>, why: &str) -> Result<()> {
     })
 }
 
+/// The running library is an older one, which lacks the function that new code calls: refused before anything is changed.
+#[test]
+fn missing_function_is_refused() -> Result<()> {
+    in_workdir("missing", |dir| {
+        let (full, lean) = (dir.join("full"), dir.join("lean"));
+        let library = "int usual(int n) { return n; }\n#ifdef FULL\nint extra(int n) { return n + 2; }\n#endif\n";
+        let program = "#include \"serve.h\"\nint usual(int n);\nint extra(int n);\n\
+            KEEP int price(int n) {\n#ifdef FIXED\n    return extra(n) + 0 * usual(n);\n#else\n    return usual(n);\n#endif\n}\n\
+            void answer(const char *question, char *reply, size_t size) {\n    (void)question;\n    snprintf(reply, size, \"%d\", price(10));\n}\n";
+        std::fs::write(dir.join("stock.c"), library)?;
+        std::fs::write(dir.join("needs.c"), program)?;
+        for (folder, flags) in [(&full, &["-DFULL"][..]), (&lean, &[])] {
+            std::fs::create_dir(folder)?;
+            let mut compiler = Command::new("cc");
+            compiler.args(["-O2", "-shared", "-fPIC"]).args(flags);
+            compiler.arg(dir.join("stock.c"));
+            tool({
+                compiler.arg("-o").arg(folder.join("libstock.so"));
+                compiler
+            })?;
+        }
+        let programs = [("base", &[][..]), ("fixed", &["-DFIXED"])].map(|(name, flags)| {
+            let mut compiler = Command::new("cc");
+            compiler
+                .args(["-O2", "-g", "-fPIE", "-pie", "-mno-direct-extern-access"])
+                .args(["-Iparts", "-Wl,--build-id=sha1"])
+                .args(flags)
+                .arg(dir.join("needs.c"))
+                .arg("parts/serve.c")
+                .arg("-L")
+                .arg(&full)
+                .args(["-lstock", "-o"])
+                .arg(dir.join(name));
+            tool(compiler).map(|_| dir.join(name))
+        });
+        let [base, fixed] = programs;
+        let (base, fixed, patch) = (base?, fixed?, dir.join("fix.patch"));
+        invivo::build(&base, &fixed, &patch, &[])?;
+        let start = |libraries: &Path| {
+            let mut command = Command::new(&base);
+            command.env("LD_LIBRARY_PATH", libraries);
+            Target::start_command(command, &base)
+        };
+        // With the library that it was linked with there is no objection.
+        let mut target = start(&full)?;
+        apply(&patch, target.pid(), &[])?.expect_state("applied")?;
+        target.expect("price", "12")?;
+        let mut target = start(&lean)?;
+        let (before, all) = (Snapshot::of(target.pid())?, mappings(target.pid())?);
+        apply(&patch, target.pid(), &[])?.expect_failure(1, &["new code needs", "extra"])?;
+        before.expect_same()?;
+        ensure!(all == mappings(target.pid())?, "a mapping was left behind");
+        target.expect("price", "10")
+    })
+}
+
 /// errno is a thread-local of libc, which the patch has to reach through the program's own import.
 #[test]
 fn errno_is_one() -> Result<()> {
-    round_trip("errno.c")
+    round_trip("errno.c")?;
+    in_workdir("errno", |dir| {
+        let pair = Pair::build(dir, "errno.c", Build::default())?;
+        let (patch, mut target) = (pair.patch()?, pair.start()?);
+        target.expect("set", "75")?;
+        for consistency in CONSISTENCIES {
+            apply(&patch, target.pid(), &["--consistency", consistency])?
+                .expect_state("applied")?;
+            target.expect("kept", "75").context("after the apply")?;
+            revert(None, target.pid())?.expect_state("reverted")?;
+            target.expect("kept", "75").context("after the revert")?;
+        }
+        Ok(())
+    })
 }
 
 /// New code alone would not change what the variable holds by now.

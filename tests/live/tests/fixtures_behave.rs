@@ -91,6 +91,8 @@ fn arguments_behave() -> Result<()> {
         "accept",
         "sigtimedwait",
         "recv",
+        "waitpid",
+        "select",
     ];
     let crowds = ["1", "8", "64"];
     for (source, arguments) in [("waits.c", &waits[..]), ("crowd.c", &crowds)] {

@@ -21,6 +21,10 @@ const MUSL: Build<'static> = Build {
     compiler: Some("musl-gcc"),
     flags: &["-static"],
 };
+const MUSL_DYNAMIC: Build<'static> = Build {
+    compiler: Some("musl-gcc"),
+    flags: &[],
+};
 const HARDENED: Build<'static> = form(&[
     "-fPIE",
     "-pie",
@@ -39,7 +43,15 @@ const fn form(flags: &'static [&'static str]) -> Build<'static> {
 /// Without the tool: each form compiles, and both versions answer as they should.
 #[test]
 fn forms_behave() -> Result<()> {
-    for build in [PIE, NO_PIE, STATIC, STATIC_PIE, MUSL, HARDENED] {
+    for build in [
+        PIE,
+        NO_PIE,
+        STATIC,
+        STATIC_PIE,
+        MUSL,
+        MUSL_DYNAMIC,
+        HARDENED,
+    ] {
         in_workdir("forms", |dir| {
             let pair = Pair::build(dir, "greeting.c", build)?;
             pair.start()?.expect_all(&pair.fixture.asks, Side::Old)?;
@@ -80,6 +92,12 @@ fn statically_linked_position_independent() -> Result<()> {
 #[test]
 fn musl() -> Result<()> {
     round_trip_with("greeting.c", MUSL, &["entry"])
+}
+
+/// Its loader and its libc are one file.
+#[test]
+fn musl_dynamic() -> Result<()> {
+    round_trip_with("greeting.c", MUSL_DYNAMIC, &["entry"])
 }
 
 /// A static musl program has no unwind data: whether a thread is inside the old code

@@ -1,12 +1,15 @@
 //! Every process of a program at once, wherever it runs.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use live_tests::invivo::{invivo, listed, revert};
+use live_tests::binary;
+use live_tests::compile::compile_program;
+use live_tests::invivo::{invivo, invivo_through, listed, revert};
 use live_tests::killed::{Whom, killed_before, work};
 use live_tests::marked::{Marked, marked};
 use live_tests::memory::Snapshot;
@@ -28,6 +31,58 @@ fn count(ran: &Ran, state: &str) -> Result<usize> {
         .iter()
         .filter(|outcome| outcome["state"] == state)
         .count())
+}
+
+/// One is patched, one has a debugger (3), one may not be traced (5): each is told, and the worst of it is the exit code.
+#[test]
+fn exit_code_by_the_worst() -> Result<()> {
+    in_workdir("worst", |dir| {
+        let marked = marked(dir, "greeting.c", &[])?;
+        let mut targets = Vec::new();
+        for _ in 0..3 {
+            targets.push(marked.pair.start()?);
+        }
+        let [free, traced, forbidden] = [0, 1, 2].map(|index: usize| targets[index].pid());
+        let tracer = compile_program(dir, "tracer")?;
+        let _tracer = Target::start(&tracer, &[traced.to_string()])?;
+        let before = [traced, forbidden].map(Snapshot::of);
+        let forbid = compile_program(dir, "forbid")?;
+        let patch = marked.patch.display().to_string();
+        let apply_all = |without: u32| {
+            let mut command = Command::new(&forbid);
+            command.arg(without.to_string()).arg(binary::invivo()?);
+            command.args(["apply", &patch, "--all", "--json"]);
+            invivo_through(command)
+        };
+        let ran = apply_all(forbidden)?;
+        ran.expect_failure(
+            5,
+            &[
+                "not permitted",
+                "traced",
+                &traced.to_string(),
+                &forbidden.to_string(),
+                "2 of 3 processes: not done",
+            ],
+        )?;
+        let states: BTreeMap<u64, Value> = outcomes(&ran)?
+            .into_iter()
+            .filter_map(|outcome| Some((outcome["pid"].as_u64()?, outcome["state"].clone())))
+            .collect();
+        ensure!(
+            states[&free.into()] == "applied" && states.len() == 3,
+            "{states:?}"
+        );
+        for before in before {
+            before?.expect_same()?;
+        }
+        // Without the one that may not be traced, the debugger's is the worst.
+        let ran = apply_all(1)?;
+        ran.expect_failure(3, &["traced", "1 of 3 processes: not done"])?;
+        targets[0].expect_all(&marked.pair.fixture.asks, Side::New)?;
+        targets[1].expect_all(&marked.pair.fixture.asks, Side::Old)?;
+        targets[2].expect_all(&marked.pair.fixture.asks, Side::New)
+    })
 }
 
 /// Two hundred processes of one program; none is left out, and each is restored byte for byte.

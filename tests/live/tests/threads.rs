@@ -73,6 +73,18 @@ fn blocked_in_recv_with_a_timeout() -> Result<()> {
     waits_in("recv")
 }
 
+/// What is waited for is the end of a child.
+#[test]
+fn blocked_in_waitpid() -> Result<()> {
+    waits_in("waitpid")
+}
+
+/// The oldest way to wait for several descriptors.
+#[test]
+fn blocked_in_select() -> Result<()> {
+    waits_in("select")
+}
+
 fn crowd_of(threads: &str) -> Result<()> {
     in_workdir("crowd", |dir| {
         let pair = Pair::build(dir, "crowd.c", Build::default())?;
