@@ -73,7 +73,7 @@ pub(crate) fn run(workspace: &Workspace, quick: bool) -> Result<bool> {
     };
     redis::run(subject, switches, &mut promises);
     let spin = Spin::build(workspace, &invivo)?;
-    let gaps = spin.gaps(&invivo, switches, &mut promises);
+    let gaps = spin.gaps(&invivo, switches, &[1], &mut promises);
     promises.part("gaps", gaps);
     let stops = spin.stops(&invivo, switches, &mut promises);
     promises.part("stops", stops);

@@ -41,29 +41,64 @@ impl Spin {
         Ok(Self { base, patch })
     }
 
-    /// The longest gap of threads that spin, in windows with and without an apply.
+    /// The longest gap of threads that spin, in windows with and without an apply, in programs
+    /// with so many threads, all others of which sleep; in windows with nothing it is the noise.
     pub(crate) fn gaps(
         &self,
         invivo: &Invivo,
         rounds: usize,
+        crowds: &[usize],
         promises: &mut Promises,
     ) -> Result<()> {
         // One processor is left to the tool: what is measured is what the apply
         // does to threads, not how the machine is shared.
-        let spinners = thread::available_parallelism()?
-            .get()
-            .saturating_sub(1)
-            .max(1);
-        println!(
-            "\n{}",
-            paint::bold(format!(
-                "{} that only looks at the clock",
-                paint::of(spinners as u64, "thread")
-            ))
-        );
-        let mut running = Running::start(&self.base, spinners, 0)?;
-        let (mut own, mut all) = (Waits::default(), Waits::default());
+        let processors = thread::available_parallelism()?.get();
+        let spinners = processors.saturating_sub(1).max(1);
         let mut stops = Vec::new();
+        for threads in crowds {
+            let spinners = spinners.min(*threads);
+            let sleepers = threads - spinners;
+            println!(
+                "\n{}",
+                paint::bold(format!(
+                    "{} that only looks at the clock, {} that sleep",
+                    paint::of(spinners as u64, "thread"),
+                    sleepers,
+                ))
+            );
+            let mut running = Running::start(&self.base, spinners, sleepers)?;
+            for quiescent in [false, true] {
+                let beyond = self.gaps_of(invivo, &mut running, rounds, quiescent, &mut stops)?;
+                if !quiescent {
+                    promises.measured(
+                        format!(
+                            "longest gap of a thread not borrowed, of {threads}, beyond no apply"
+                        ),
+                        Amount::Micros(500.0),
+                        Amount::Micros(beyond),
+                    );
+                }
+            }
+        }
+        promises.measured(
+            "time that all its threads stood still for an apply, longest",
+            Amount::Micros(0.0),
+            Amount::Micros(stops.iter().copied().max().unwrap_or(0) as f64),
+        );
+        Ok(())
+    }
+
+    /// The median longest gap in windows with an apply, less that in windows with nothing, in
+    /// microseconds. `stops` gets how long all threads stood, where none should.
+    fn gaps_of(
+        &self,
+        invivo: &Invivo,
+        running: &mut Running,
+        rounds: usize,
+        quiescent: bool,
+        stops: &mut Vec<u64>,
+    ) -> Result<f64> {
+        let (mut own, mut all) = (Waits::default(), Waits::default());
         for _ in 0..rounds {
             let mut applied = false;
             for window in Window::ROUND {
@@ -71,6 +106,10 @@ impl Spin {
                 match window {
                     Window::Quiet => (),
                     Window::Plan => invivo.plan(&self.patch, running.pid())?,
+                    Window::Apply if quiescent => {
+                        invivo.apply_quiescent(&self.patch, running.pid())?;
+                        applied = true;
+                    }
                     Window::Apply => {
                         let outcome = invivo.apply(&self.patch, running.pid())?;
                         stops.push(outcome.stopped_us);
@@ -93,22 +132,13 @@ impl Spin {
                 all.add(window, single(seen.gap));
             }
         }
-        println!("      all gaps:");
+        let how = if quiescent { "quiescent" } else { "entry" };
+        println!("      {how}, all gaps:");
         all.print();
-        println!("      gaps in which the processor was not given to somebody else:");
+        println!("      {how}, gaps in which the processor was not given to somebody else:");
         own.print();
         let (with, without) = (own.summary(Window::Apply), own.summary(Window::Quiet));
-        promises.measured(
-            "longest gap of a thread not borrowed, beyond no apply",
-            Amount::Micros(500.0),
-            Amount::Micros(with.typical - without.typical),
-        );
-        promises.measured(
-            "time that all its threads stood still for an apply, longest",
-            Amount::Micros(0.0),
-            Amount::Micros(stops.iter().copied().max().unwrap_or(0) as f64),
-        );
-        Ok(())
+        Ok(with.typical - without.typical)
     }
 
     /// How long all threads stand when the stack of each is looked at.

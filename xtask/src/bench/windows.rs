@@ -5,7 +5,7 @@
 //! in which the tool only makes its plan (which costs processor time but touches
 //! nothing), and windows in which it applies or reverts.
 
-use super::promise::median;
+use super::promise::{median, p99};
 use crate::load::Histogram;
 
 /// What happens in a window.
@@ -52,6 +52,8 @@ pub(crate) struct Waits {
 pub(crate) struct Summary {
     /// The median of the windows' longest waits.
     pub(crate) typical: f64,
+    /// What 99 of 100 of the windows' longest waits did not exceed.
+    pub(crate) unusual: f64,
     /// What 999 of 1000 waits stayed below.
     pub(crate) p999: f64,
     /// The longest wait of all.
@@ -72,6 +74,7 @@ impl Waits {
         of_kind().for_each(|(_, waits)| all.add(waits));
         Summary {
             typical: median(&longest),
+            unusual: p99(&longest),
             p999: all.quantile_us(0.999) as f64,
             longest: all.longest_us() as f64,
         }
@@ -82,11 +85,12 @@ impl Waits {
         for window in [Window::Quiet, Window::Plan, Window::Apply, Window::Revert] {
             let Summary {
                 typical,
+                unusual,
                 p999,
                 longest,
             } = self.summary(window);
             println!(
-                "      longest wait in a window with {:10} median {typical:>8.0} µs, of all {longest:>8.0} µs, p99.9 {p999:>8.0} µs",
+                "      longest wait in a window with {:10} median {typical:>8.0} µs, p99 {unusual:>8.0} µs, of all {longest:>8.0} µs, p99.9 {p999:>8.0} µs",
                 format!("{}:", window.name())
             );
         }
