@@ -91,6 +91,7 @@ pub(crate) const WINDOWS: &[&str] = &["clang-22", "llvm-22", "rustc-web", "rust-
 /// with the compiler that Debian built it with.
 pub(crate) const XEN: &[&str] = &[
     "qemu-system-x86",
+    "ovmf",
     "build-essential",
     "binutils",
     "openssl",

@@ -9,6 +9,7 @@ use invivo_format::livepatch::{
     Access, Contents, Effect, Errno, Hypervisor, Loaded, Options, Prediction, Reference,
     Relocation, RelocationKind, Rule, Section, XenVersion, efi_build_id, predict, read,
 };
+use object::{File, Object as _, ObjectSection as _};
 use payload::example;
 use payload::kept::{keep, write};
 use proptest::prelude::*;
@@ -191,6 +192,83 @@ fn call_sites_are_looked_at_by_the_versions_that_know_them() {
             let prediction = ask(&file, &version.to_string(), Some(&xen), &[]);
             assert_eq!(prediction.upload(), expected, "{version} {to:?} {length}");
         }
+    }
+}
+
+/// A branch is known and not its point release: 4.17.2 and 4.18.0 write to the functions' structures and
+/// read them, 4.17.7 and 4.18.1 do not. What one of a branch fails with is refused for all of it.
+#[test]
+fn the_stricter_of_a_branchs_answers_is_told() {
+    let file = write(&example()).expect("sound").file;
+    let object = File::parse(&*file).expect("ELF");
+    let functions = object.section_by_name(".livepatch.funcs");
+    let functions = functions.expect("it replaces something");
+    let (number, (at, _)) = (
+        functions.index().0,
+        functions.file_range().expect("bytes are in the file"),
+    );
+    let mut applied = file.clone();
+    applied[at as usize + 64] = 1;
+    let table = usize::from_le_bytes(file[0x28..0x30].try_into().expect("eight bytes"));
+    let mut read_only = file.clone();
+    // Its flags: allocated, and not to be written.
+    read_only[table + number * 0x40 + 8] = 2;
+    for (file, rule) in [(applied, Rule::X67), (read_only, Rule::X60)] {
+        keep(&file);
+        for version in [
+            "4.16", "4.17", "4.17.2", "4.17.7", "4.18", "4.18.0", "4.18.4",
+        ] {
+            let found = ask(&file, version, None, &[]);
+            assert!(
+                found.findings.iter().any(|one| one.rule == rule),
+                "{version}"
+            );
+            assert!(!found.is_sound(), "{version}");
+        }
+        for version in ["4.19", "4.20.0", "4.23"] {
+            let found = ask(&file, version, None, &[]);
+            assert!(found.is_sound(), "{version}: {:?}", found.findings);
+        }
+    }
+}
+
+/// Xen holds what is expected against memory only when it has taken all others back.
+#[test]
+fn a_replace_that_would_leave_nothing_live_is_known() {
+    let on_xen = example();
+    let id = on_xen.xen_depends.clone().expect("it is for a hypervisor");
+    let mut on_another = example();
+    on_another.depends = invivo_image::BuildId(vec![1; 20]);
+    let unpatched = |file: &[u8]| {
+        let options = Options {
+            version: "4.20".parse().expect("a version"),
+            xen: None,
+            running: Some(&id),
+            loaded: &[],
+        };
+        predict(file, &options).unpatched
+    };
+    for (payload, is_asked) in [(on_xen, true), (on_another, false)] {
+        let mut file = write(&payload).expect("sound").file;
+        assert_eq!(unpatched(&file), None);
+        let at = {
+            let object = File::parse(&*file).expect("ELF");
+            let functions = object.section_by_name(".livepatch.funcs");
+            let range = functions.and_then(|section| section.file_range());
+            usize::try_from(range.expect("it is in the file").0).expect("a place")
+        };
+        // More bytes are expected than the function has; then the reserved bits are not zero, too. What is
+        // not built on Xen itself is refused before.
+        file[at + 72] = 31 << 1 | 1;
+        keep(&file);
+        assert_eq!(unpatched(&file), is_asked.then_some(Rule::X46));
+        file[at + 72] |= 0x80;
+        keep(&file);
+        assert_eq!(unpatched(&file), is_asked.then_some(Rule::X45));
+        // This one is not even uploaded.
+        file[at + 32] = 3;
+        keep(&file);
+        assert_eq!(unpatched(&file), None);
     }
 }
 

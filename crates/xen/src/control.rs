@@ -2,6 +2,7 @@
 
 use core::time::Duration;
 
+use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 
@@ -112,14 +113,14 @@ impl<H: Hypercall> Control<H> {
     /// # Errors
     ///
     /// The hypervisor's answer, if it does not tell.
-    pub fn extra_version(&mut self) -> Result<alloc::string::String, Errno> {
+    pub fn extra_version(&mut self) -> Result<String, Errno> {
         let mut answer = [0; 16];
         Errno::check(
             self.hypercall
                 .version(XENVER_EXTRAVERSION, Some(&mut answer)),
         )?;
         let text = answer.split(|&byte| byte == 0).next().unwrap_or_default();
-        Ok(alloc::string::String::from_utf8_lossy(text).into_owned())
+        Ok(String::from_utf8_lossy(text).into_owned())
     }
 
     /// The build id of the hypervisor that runs.
@@ -197,17 +198,35 @@ impl<H: Hypercall> Control<H> {
     ///
     /// # Errors
     ///
-    /// As for [`Control::apply`]; [`Error::ReplaceApplied`] where Xen would do nothing.
+    /// As for [`Control::apply`]; [`Error::ReplaceApplied`] where Xen would do nothing, and
+    /// [`Error::Unpatched`] where it took everything back and the payload does not fit.
     pub fn replace(&mut self, name: &Name, patience: Patience) -> Result<Done, Error> {
-        if self.get(name)?.state == State::Applied {
-            let listing = self.list()?;
-            let is_live = |state| state == State::Applied;
-            let live = listing.payloads.iter();
-            if live.filter(|one| is_live(one.status.state)).count() > 1 {
-                return Err(Error::ReplaceApplied);
-            }
+        let own = self.get(name)?.state;
+        let before = self.live()?;
+        if own == State::Applied && before.len() > 1 {
+            return Err(Error::ReplaceApplied);
         }
-        self.act(Operation::Replace, Action::Replace, name, false, patience)
+        let error = match self.act(Operation::Replace, Action::Replace, name, false, patience) {
+            Err(error @ Error::Failed { .. }) => error,
+            other => return other,
+        };
+        // Xen tells of its own payload alone.
+        match (error.errno(), self.live()) {
+            (Some(errno), Ok(live)) if live.is_empty() && !before.is_empty() => {
+                Err(Error::Unpatched {
+                    errno,
+                    reverted: before,
+                })
+            }
+            _ => Err(error),
+        }
+    }
+
+    /// The names of those that are live.
+    fn live(&mut self) -> Result<Vec<String>, Error> {
+        let payloads = self.list()?.payloads.into_iter();
+        let live = payloads.filter(|one| one.status.state == State::Applied);
+        Ok(live.map(|one| one.name).collect())
     }
 
     /// Forgets a payload that is not live.

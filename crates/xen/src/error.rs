@@ -4,6 +4,7 @@ use core::fmt;
 use core::time::Duration;
 
 use alloc::string::String;
+use alloc::vec::Vec;
 
 use crate::{Errno, State};
 
@@ -77,6 +78,13 @@ pub enum Error {
         /// Where the payload is now.
         state: State,
     },
+    /// A replace took all that was live back, and failed only then: the hypervisor goes on without any.
+    Unpatched {
+        /// The result that the payload has now.
+        errno: Errno,
+        /// The payloads that were taken back.
+        reverted: Vec<String>,
+    },
     /// Tried as often as allowed, and the hypervisor was busy each time.
     Busy {
         /// What was asked for.
@@ -112,7 +120,9 @@ impl Error {
     #[must_use]
     pub fn errno(&self) -> Option<Errno> {
         match self {
-            Error::Refused { errno, .. } | Error::Failed { errno, .. } => Some(*errno),
+            Error::Refused { errno, .. }
+            | Error::Failed { errno, .. }
+            | Error::Unpatched { errno, .. } => Some(*errno),
             Error::Busy { .. } => Some(Errno::EBUSY),
             Error::NotPrivileged => Some(Errno::EPERM),
             Error::NoLivepatch => Some(Errno::ENOSYS),
@@ -160,6 +170,12 @@ impl fmt::Display for Error {
                 "the {} failed: {errno}{}",
                 operation.word(),
                 failure(*errno)
+            ),
+            Error::Unpatched { errno, reverted } => write!(
+                to,
+                "the replace failed: {errno}, the code to replace is not what the payload expects; Xen had \
+                 taken back what was live ({}), and goes on without any payload",
+                reverted.join(", ")
             ),
             Error::Busy {
                 operation,

@@ -10,6 +10,32 @@ use anyhow::{Context, Result};
 /// The longest line of a console that is kept whole.
 const LONGEST_LINE: u64 = 16 << 10;
 
+/// Debian's package `ovmf` has it.
+const FIRMWARE: &str = "/usr/share/ovmf/OVMF.fd";
+/// Where such firmware looks on a disk for what it boots.
+pub(crate) const UEFI: &str = "disk/EFI/BOOT";
+
+/// A machine without anything to boot.
+fn machine(folder: &Path, processors: u32, memory: u32) -> Command {
+    let mut machine = Command::new("qemu-system-x86_64");
+    machine
+        .current_dir(folder)
+        // Kernels find fault with SMAP as it is emulated below Xen.
+        .args(["-accel", "tcg", "-cpu", "max,-smap"])
+        .args(["-m", &format!("{memory}M"), "-smp", &processors.to_string()])
+        .args(["-nodefaults", "-display", "none", "-no-reboot"])
+        .args(["-serial", "stdio"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null());
+    machine
+}
+
+/// The hypervisor's command line.
+fn words(options: &str) -> String {
+    format!("console=com1 com1=115200,8n1 loglvl=all guest_loglvl=all {options}")
+}
+
 /// An emulator that runs, and ends when this is dropped.
 pub(crate) struct Emulator {
     child: Child,
@@ -27,18 +53,31 @@ impl Emulator {
         options: &str,
         files: &str,
     ) -> Result<Emulator> {
-        let options = format!("console=com1 com1=115200,8n1 loglvl=all guest_loglvl=all {options}");
-        let mut child = Command::new("qemu-system-x86_64")
-            .current_dir(folder)
-            // Kernels find fault with SMAP as it is emulated below Xen.
-            .args(["-accel", "tcg", "-cpu", "max,-smap"])
-            .args(["-m", &format!("{memory}M"), "-smp", &processors.to_string()])
-            .args(["-nodefaults", "-display", "none", "-no-reboot"])
-            .args(["-serial", "stdio", "-kernel", "xen"])
-            .args(["-append", &options, "-initrd", files])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+        let mut machine = machine(folder, processors, memory);
+        machine.args(["-kernel", "xen", "-append", &words(options)]);
+        Emulator::listen(machine.args(["-initrd", files]))
+    }
+
+    /// Boots what firmware of UEFI finds on a disk, which is the folder `disk` of this one: `xen.efi`,
+    /// and by its settings the kernel `dom0` with the RAM disk `script`.
+    pub(crate) fn start_by_uefi(
+        folder: &Path,
+        processors: u32,
+        memory: u32,
+        options: &str,
+    ) -> Result<Emulator> {
+        let settings = format!(
+            "[global]\ndefault=test\n[test]\noptions={}\nkernel=dom0\nramdisk=script\n",
+            words(options)
+        );
+        std::fs::write(folder.join(UEFI).join("BOOTX64.CFG"), settings)?;
+        let mut machine = machine(folder, processors, memory);
+        machine.args(["-bios", FIRMWARE]);
+        Emulator::listen(machine.args(["-drive", "format=raw,file=fat:rw:disk"]))
+    }
+
+    fn listen(machine: &mut Command) -> Result<Emulator> {
+        let mut child = machine
             .spawn()
             .context("cannot start qemu-system-x86_64; install it with: cargo xtask install")?;
         let console = child.stdout.take();

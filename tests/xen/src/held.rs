@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use invivo_format::livepatch::{Effect, Prediction, Rule};
+use invivo_format::livepatch::{Effect, Errno, Prediction, Rule};
 
 use crate::{Answer, End, Hypervisor, Machine, Run, Script, Step};
 
@@ -63,32 +63,45 @@ impl Held {
 #[derive(Debug)]
 struct Steps {
     upload: Step,
-    replace: Option<Step>,
+    /// And the rule for which it fails.
+    replace: Option<(Rule, Step)>,
     apply: Step,
+    revert: Step,
     again: Option<Step>,
+    unload: Step,
+    /// Of the payloads below it: upload and apply, and when all is over revert and unload.
+    below: Vec<Step>,
 }
 
 fn ask(script: &mut Script, number: usize, held: &Held) -> Steps {
     let name = format!("case{number}");
-    for (below, file) in held.before.iter().enumerate() {
-        script.upload(&format!("below{below}"), file);
-        script.apply(&format!("below{below}"));
+    let mut below = Vec::new();
+    for (number, file) in held.before.iter().enumerate() {
+        below.push(script.upload(&format!("below{number}"), file));
+        below.push(script.apply(&format!("below{number}")));
     }
     let upload = upload(script, &name, &held.file);
-    let replace = held.breaks(Rule::X48).then(|| script.replace(&name));
+    // What is below would be taken back.
+    let is_alone = held.before.is_empty();
+    let unpatched = held.prediction.unpatched.filter(|_| is_alone);
+    let replace = unpatched.or(held.breaks(Rule::X48).then_some(Rule::X48));
+    let replace = replace.map(|rule| (rule, script.replace(&name)));
     let apply = script.apply(&name);
-    script.revert(&name);
+    let revert = script.revert(&name);
     let again = held.breaks(Rule::X43).then(|| script.apply(&name));
-    script.unload(&name);
-    for below in 0..held.before.len() {
-        script.revert(&format!("below{below}"));
-        script.unload(&format!("below{below}"));
+    let unload = script.unload(&name);
+    for number in (0..held.before.len()).rev() {
+        below.push(script.revert(&format!("below{number}")));
+        below.push(script.unload(&format!("below{number}")));
     }
     Steps {
         upload,
         replace,
         apply,
+        revert,
         again,
+        unload,
+        below,
     }
 }
 
@@ -124,17 +137,24 @@ fn compare(held: &Held, run: &Run, steps: &Steps) -> Vec<String> {
     let prediction = &held.prediction;
     let of = |rule: Rule| Some(rule.effect(prediction.version));
     let same = |what, step, expected| held.differs(what, run.get(step), expected);
+    // What was not taken is not there to be taken back. What was not applied is as it is taken back: that is
+    // nothing to do, and no failure.
+    let gone = prediction.upload().map(|_| Effect::Upload(Errno::ENOENT));
     let mut wrong: Vec<_> = held.uploaded(run.get(steps.upload)).into_iter().collect();
     if prediction.upload().is_none() {
         let apply = prediction.apply().map(|(_, effect)| effect);
         wrong.extend(same("apply", steps.apply, apply));
-        if let Some(replace) = steps.replace {
-            wrong.extend(same("replace", replace, of(Rule::X48)));
+        if let Some((rule, replace)) = steps.replace {
+            wrong.extend(same("replace", replace, of(rule)));
         }
         if let Some(again) = steps.again.filter(|_| prediction.apply().is_none()) {
             wrong.extend(same("apply again", again, of(Rule::X43)));
         }
     }
+    wrong.extend(same("revert", steps.revert, gone));
+    wrong.extend(same("unload", steps.unload, gone));
+    let below = steps.below.iter();
+    wrong.extend(below.filter_map(|step| same("a step of one below", *step, None)));
     wrong
 }
 

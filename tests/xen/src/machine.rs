@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use crate::emulator::Emulator;
+use crate::emulator::{Emulator, UEFI};
 use crate::hypervisor::dom0;
 use crate::{Answer, Hypervisor, Script, Step};
 
@@ -17,6 +17,9 @@ const LONGEST_LOG: usize = 1 << 20;
 const LAST_WORDS: Duration = Duration::from_millis(300);
 /// What it says when it crashes.
 const CRASHES: [&str; 3] = ["Panic on CPU", "DOUBLE FAULT", "FATAL PAGE FAULT"];
+
+/// What it says last then.
+const LAST_LINES: [&str; 2] = ["Reboot in ", "Manual reset required"];
 
 /// How a machine ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,6 +80,7 @@ pub struct Machine {
     processors: u32,
     limit: Duration,
     options: String,
+    is_uefi: bool,
 }
 
 impl Machine {
@@ -88,7 +92,15 @@ impl Machine {
             processors: 1,
             limit: Duration::from_secs(60),
             options: String::new(),
+            is_uefi: false,
         }
+    }
+
+    /// The same with firmware of UEFI, which boots the hypervisor's `xen.efi`: that takes some seconds.
+    #[must_use]
+    pub fn by_uefi(mut self) -> Machine {
+        self.is_uefi = true;
+        self
     }
 
     /// The same with that many processors.
@@ -121,14 +133,24 @@ impl Machine {
     pub fn run(&self, script: &Script) -> Result<Run> {
         let begun = Instant::now();
         let folder = tempfile::tempdir()?;
-        // The emulator takes a comma or a space in a path for something else.
-        std::os::unix::fs::symlink(self.hypervisor.image(), folder.path().join("xen"))?;
-        std::os::unix::fs::symlink(dom0()?, folder.path().join("dom0"))?;
-        let text = [&script.text[..], b"end\n"].concat();
-        std::fs::write(folder.path().join("script"), text)?;
+        let folder = folder.path();
+        let alone = if self.processors == 1 { "alone\n" } else { "" };
+        let text = [alone.as_bytes(), &script.text, b"end\n"].concat();
         let options = format!("dom0_mem=64M dom0_max_vcpus=1{}", self.options);
-        let emulator =
-            Emulator::start(folder.path(), self.processors, 256, &options, "dom0,script")?;
+        let emulator = if self.is_uefi {
+            let disk = folder.join(UEFI);
+            std::fs::create_dir_all(&disk)?;
+            std::fs::copy(self.hypervisor.efi(), disk.join("BOOTX64.EFI"))?;
+            std::fs::copy(dom0()?, disk.join("dom0"))?;
+            std::fs::write(disk.join("script"), text)?;
+            Emulator::start_by_uefi(folder, self.processors, 512, &options)?
+        } else {
+            // The emulator takes a comma or a space in a path for something else.
+            std::os::unix::fs::symlink(self.hypervisor.image(), folder.join("xen"))?;
+            std::os::unix::fs::symlink(dom0()?, folder.join("dom0"))?;
+            std::fs::write(folder.join("script"), text)?;
+            Emulator::start(folder, self.processors, 256, &options, "dom0,script")?
+        };
         listen(&emulator, begun, begun + self.limit)
     }
 }
@@ -153,6 +175,9 @@ fn listen(emulator: &Emulator, begun: Instant, mut end: Instant) -> Result<Run> 
         }
         if let Some(answer) = line.strip_prefix("R ") {
             answers.extend(Answer::read(answer, &mut entries).with_context(|| line.clone())?);
+        }
+        if crash.is_some() && LAST_LINES.iter().any(|words| line.contains(words)) {
+            break crash.map_or(End::Stopped, End::Crashed);
         }
         if crash.is_some() || CRASHES.iter().any(|words| line.contains(words)) {
             let words = crash.get_or_insert_with(|| {

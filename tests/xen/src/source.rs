@@ -14,6 +14,30 @@ use crate::hypervisor::run;
 use crate::kept::keep;
 use crate::linux::built;
 
+/// How a payload is to be made.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Asked<'a> {
+    /// The payload that it goes on top of.
+    pub after: Option<&'a Path>,
+    /// What is led to the new code: `callers` or `tables`.
+    pub splice: Option<&'a str>,
+    /// True if the hypervisor's `.map` file is all that is known of it.
+    pub by_map: bool,
+    /// True if it is for the `xen.efi` of the same build.
+    pub efi: bool,
+}
+
+/// A payload that `invivo` made and finds sound.
+#[derive(Clone, Debug)]
+pub struct Built {
+    /// The file.
+    pub file: PathBuf,
+    /// What `invivo build` said.
+    pub said: String,
+    /// What `invivo check` said.
+    pub checked: String,
+}
+
 /// A copy of the source that a hypervisor was made of.
 #[derive(Debug)]
 pub struct Source {
@@ -99,31 +123,49 @@ impl Source {
         })
     }
 
-    /// What `invivo build` writes from both folders, with more words; and what `invivo check` says
-    /// to it: it is sound.
+    /// What `invivo build` writes from both folders as it is asked to, and what `invivo check` says
+    /// to it, with the same knowledge of the hypervisor: it is sound.
     ///
     /// # Errors
     ///
     /// If the program refuses either.
-    pub fn payload(&self, folders: (&Path, &Path), after: Option<&Path>) -> Result<PathBuf> {
+    pub fn payload(&self, folders: (&Path, &Path), asked: Asked<'_>) -> Result<Built> {
         let (base, fixed) = folders;
-        let payload = fixed.with_file_name("payload.livepatch");
-        let mut build = self.build(base, fixed);
+        let file = fixed.with_file_name(format!(
+            "payload-{}{}{}.livepatch",
+            asked.splice.unwrap_or("jump"),
+            if asked.by_map { "-map" } else { "" },
+            if asked.efi { "-efi" } else { "" }
+        ));
+        let (map, symbols) = (self.xen.map(), self.xen.symbols());
+        let known = if asked.by_map { &map } else { &symbols };
+        let mut build = self.build(base, fixed, known, &file);
         let mut check = Command::new(&self.invivo);
-        check
-            .arg("check")
-            .arg(&payload)
-            .arg("--xen")
-            .arg(self.xen.symbols());
+        check.arg("check").arg(&file).arg("--xen").arg(known);
         check.args(["--xen-version", &self.xen.version]);
-        if let Some(below) = after {
+        if let Some(below) = asked.after {
             build.arg("--depends").arg(below);
             check.arg("--after").arg(below);
         }
-        run(&mut build)?;
-        run(&mut check)?;
-        keep(&fs::read(&payload)?);
-        Ok(payload)
+        if let Some(what) = asked.splice {
+            build.args(["--splice", what]);
+        }
+        if asked.by_map {
+            // The list of names does not tell the build id.
+            build.arg("--xen-id").arg(&symbols);
+        }
+        if asked.efi {
+            build.arg("--xen-id").arg(self.xen.efi());
+            check.arg("--efi").arg(self.xen.efi());
+        }
+        let said = [said(&mut build)?, said(&mut check)?];
+        keep(&fs::read(&file)?);
+        let [said, checked] = said;
+        Ok(Built {
+            file,
+            said,
+            checked,
+        })
     }
 
     /// What `invivo build` takes for that: the median time of some runs, and the most memory in MiB.
@@ -135,7 +177,9 @@ impl Source {
         let (mut times, mut memory) = (Vec::new(), 0);
         for _ in 0..5 {
             let begun = Instant::now();
-            let said = self.build(base, fixed).arg("--time").output()?;
+            let file = fixed.with_file_name("cost.livepatch");
+            let mut build = self.build(base, fixed, &self.xen.symbols(), &file);
+            let said = build.arg("--time").output()?;
             times.push(begun.elapsed());
             let said = String::from_utf8_lossy(&said.stderr).into_owned();
             let most = said.lines().find_map(|line| {
@@ -148,12 +192,11 @@ impl Source {
         Ok((times[times.len() / 2], memory))
     }
 
-    fn build(&self, base: &Path, fixed: &Path) -> Command {
+    fn build(&self, base: &Path, fixed: &Path, known: &Path, file: &Path) -> Command {
         let mut build = Command::new(&self.invivo);
         build.arg("build").arg(base).arg(fixed);
-        build.args(["--format", "livepatch", "--xen"]);
-        build.arg(self.xen.symbols()).arg("-o");
-        build.arg(fixed.with_file_name("payload.livepatch"));
+        build.args(["--format", "livepatch", "--xen"]).arg(known);
+        build.arg("-o").arg(file);
         build
     }
 
@@ -163,12 +206,23 @@ impl Source {
     ///
     /// If it makes one.
     pub fn refusal(&self, base: &Path, fixed: &Path) -> Result<String> {
-        let output = self.build(base, fixed).output()?;
+        let file = fixed.with_file_name("refused.livepatch");
+        let mut build = self.build(base, fixed, &self.xen.symbols(), &file);
+        let output = build.output()?;
         if output.status.success() {
             bail!("it was built");
         }
         Ok(String::from_utf8_lossy(&output.stderr).into_owned())
     }
+}
+
+/// What a program prints that succeeds.
+fn said(command: &mut Command) -> Result<String> {
+    let output = command.output()?;
+    if !output.status.success() {
+        bail!("{command:?} failed: {output:?}");
+    }
+    Ok(String::from_utf8(output.stdout)?)
 }
 
 fn copy(from: &Path, to: &Path, file: &str) -> Result<()> {

@@ -3,10 +3,11 @@
 mod verbs;
 
 use anyhow::{Context, Result};
+use invivo_format::livepatch::{Expectation, read};
 use object::{Object, ObjectSection};
 use verbs::{COMMON, common_verbs_say, counting, is_error, says};
 use xen_tests::Hypervisor;
-use xen_tests::kept::keep;
+use xen_tests::kept::{keep, write};
 use xen_tests::linux::Linux;
 use xen_tests::payload::tagged;
 
@@ -34,6 +35,9 @@ fn people_drive_xen_with_invivo() -> Result<()> {
     keep(&other);
     keep(&harmful);
     let next = tagged(&xen, "next", None, &[])?;
+    let mut misfit = read(&tagged(&xen, "misfit", None, &[])?)?.payload;
+    misfit.functions[0].expectation = Expectation::new(vec![0xcc; 4]);
+    let misfit = write(&misfit)?.file;
     let foreign = tagged(&Hypervisor::get("4.17")?, "foreign", None, &[])?;
     let steps = [
         // The driver is loaded only after the first command.
@@ -50,6 +54,14 @@ fn people_drive_xen_with_invivo() -> Result<()> {
         "xen upload other.livepatch",
         "xen upload program",
         "xen upload harmful",
+        "xen upload next.livepatch",
+        "xen replace next --rendezvous 500 --json",
+        "xen list",
+        "xen upload misfit.livepatch",
+        "xen replace misfit --rendezvous 500",
+        "xen list",
+        "xen unload misfit",
+        "xen unload next",
         "xen revert fix --rendezvous 500",
         "xen unload fix",
         "xen get fix",
@@ -63,6 +75,7 @@ fn people_drive_xen_with_invivo() -> Result<()> {
         .with("harmful", &harmful)
         .with("count.livepatch", &counting(&xen)?)
         .with("next.livepatch", &next)
+        .with("misfit.livepatch", &misfit)
         .with("foreign.livepatch", &foreign)
         .run(2, &steps)?;
     for (step, ran) in steps.iter().zip(&ran) {
@@ -88,6 +101,14 @@ fn people_drive_xen_with_invivo() -> Result<()> {
         same_id,
         program,
         harmful,
+        _,
+        replaced,
+        swapped,
+        _,
+        unpatched,
+        nothing,
+        misfit_gone,
+        next_gone,
         reverted,
         unloaded,
         gone,
@@ -120,7 +141,20 @@ fn people_drive_xen_with_invivo() -> Result<()> {
     is_error(same_id, 1, &["EEXIST"]);
     is_error(program, 1, &["EINVAL", "another build of Xen", "xl dmesg"]);
     is_error(harmful, 1, &["X54", "would fail", "invivo explain X54"]);
-    says(reverted, &["fix: reverted"]);
+    says(replaced, &["\"action\": \"replace\"", "\"changed\": true"]);
+    says(swapped, &["Xen 4.20next,", "next: applied", "fix: checked"]);
+    // Xen takes back what is live before it looks whether the other fits.
+    let words = [
+        "EINVAL",
+        "(next)",
+        "without any payload",
+        "invivo xen apply",
+    ];
+    is_error(unpatched, 1, &words);
+    says(nothing, &["Xen 4.20.", "next: checked", "misfit: checked"]);
+    says(misfit_gone, &["misfit: unloaded"]);
+    says(next_gone, &["next: unloaded"]);
+    says(reverted, &["nothing to do"]);
     says(unloaded, &["fix: unloaded"]);
     is_error(gone, 1, &["ENOENT", "invivo xen list"]);
     assert_eq!(last, empty);

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use invivo_format::livepatch::{Expectation, Hypervisor as Symbols, Options, Rule, predict, read};
 use xen_tests::hypervisor::build_id;
+use xen_tests::kept::write;
 use xen_tests::payload::tagged;
 use xen_tests::{Answer, End, Errno, Hypervisor, Machine, Patience, Script, State, Status};
 
@@ -88,12 +90,31 @@ fn a_payload_is_applied_seen_and_taken_back() -> Result<()> {
     })
 }
 
+/// A payload that expects other code than is there, which is known before, and what a replace makes of it.
+fn misfit(xen: &Hypervisor) -> Result<Vec<u8>> {
+    let mut payload = read(&tagged(xen, "misfit", None, &[])?)?.payload;
+    payload.functions[0].expectation = Expectation::new(vec![0xcc; 4]);
+    let file = write(&payload)?.file;
+    let symbols = std::fs::read(xen.symbols())?;
+    let symbols = Symbols::parse(&symbols).map_err(anyhow::Error::msg)?;
+    let options = Options {
+        version: xen.version.parse().map_err(anyhow::Error::msg)?,
+        xen: Some(&symbols),
+        running: None,
+        loaded: &[],
+    };
+    let prediction = predict(&file, &options);
+    assert_eq!(prediction.unpatched, Some(Rule::X47), "{prediction:?}");
+    Ok(file)
+}
+
 #[test]
 fn payloads_stack_and_a_successor_replaces_them() -> Result<()> {
     everywhere(|xen, machine| {
         let first = tagged(xen, "first", None, &[])?;
         let second = tagged(xen, "second", Some(&build_id(&first)?), &[])?;
         let whole = tagged(xen, "whole", None, &[])?;
+        let misfit = misfit(xen)?;
         let mut script = Script::new();
         for (name, payload) in [("first", &first), ("second", &second), ("whole", &whole)] {
             script.upload(name, payload);
@@ -108,9 +129,13 @@ fn payloads_stack_and_a_successor_replaces_them() -> Result<()> {
         let (back, before) = (script.revert("whole"), script.extra_version());
         let nodeps = script.apply_nodeps("second");
         let alone = script.extra_version();
+        // What the next one expects is not what is there: all of it is taken back before Xen looks.
+        script.upload("misfit", &misfit);
+        let (failed, unpatched) = (script.replace("misfit"), script.extra_version());
+        let (mended, at_last) = (script.apply("first"), script.extra_version());
         let run = machine.run(&script)?;
         assert_eq!(run.end, End::Finished, "{}", run.log);
-        for step in [one, two, replaced, back, nodeps] {
+        for step in [one, two, replaced, back, nodeps, mended] {
             assert!(run[step].is_done(), "{:?}", run[step]);
         }
         assert_eq!(run[too_early], Answer::Refused(Errno::EINVAL));
@@ -120,6 +145,15 @@ fn payloads_stack_and_a_successor_replaces_them() -> Result<()> {
         assert_eq!(text(&run[successor]), "whole");
         assert_eq!(text(&run[alone]), "second");
         assert!(text(&run[before]).starts_with('.'), "{:?}", run[before]);
+        let Answer::Error(why) = &run[failed] else {
+            unreachable!("{:?}", run[failed])
+        };
+        for word in ["EINVAL", "(second)", "without any payload"] {
+            assert!(why.contains(word), "{why}");
+        }
+        assert!(run.log.contains("SYSTEM MIGHT BE INSECURE"), "{}", run.log);
+        assert_eq!(run[unpatched], run[before]);
+        assert_eq!(text(&run[at_last]), "first");
         let Answer::Listed(list) = &run[list] else {
             unreachable!("{:?}", run[list])
         };

@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use object::{Object, ObjectSection};
 use xen_tests::kept::keep;
 use xen_tests::linux::built;
 use xen_tests::payload::tagged;
@@ -25,6 +26,18 @@ fn owner(folder: &Path, name: &str) -> Result<()> {
     let made = run("openssl", folder, &words)?;
     ensure!(made.status.success(), "{made:?}");
     Ok(())
+}
+
+/// The payload with a structure of a version that there is none of.
+fn broken(payload: &[u8]) -> Result<Vec<u8>> {
+    let file = object::File::parse(payload)?;
+    let functions = file.section_by_name(".livepatch.funcs");
+    let range = functions.and_then(|section| section.file_range());
+    let at = usize::try_from(range.context("it replaces something")?.0)?;
+    let mut broken = payload.to_vec();
+    broken[at + 32] = 9;
+    keep(&broken);
+    Ok(broken)
 }
 
 #[test]
@@ -69,6 +82,14 @@ fn a_signed_payload_is_known_and_taken() -> Result<()> {
             "signed by somebody else",
         )?;
         told("verify fix --cert vendor.pem", 4, "it is not signed")?;
+        // Who made it is asked before anybody reads what is in it: of what is broken, too.
+        std::fs::write(folder.join("broken"), broken(&payload)?)?;
+        std::fs::write(folder.join("cut"), &payload[..200])?;
+        told("apply broken", 1, "X28")?;
+        for verb in ["apply broken", "replace broken", "xen upload cut"] {
+            let words = format!("{verb} --cert vendor.pem");
+            told(&words, 4, "it is not signed")?;
+        }
         told(
             "verify signed --cert vendor.key",
             2,

@@ -1,12 +1,13 @@
 //! Changes of the source of a real hypervisor, as its maintainer makes them: Debian's source of the Xen
 //! that is booted, compiled without and with them, becomes payloads that it takes.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use invivo_format::livepatch::read;
 use xen_tests::hypervisor::SOURCE;
-use xen_tests::source::Source;
+use xen_tests::source::{Asked, Built, Source};
 use xen_tests::{Answer, End, Errno, Hypervisor, Machine, Run, Script, State, Step};
 
 const KEYS: &str = "common/keyhandler.o";
@@ -17,23 +18,83 @@ struct Payloads {
     keys: Vec<u8>,
     version: Vec<u8>,
     all: Vec<u8>,
+    /// Without a jump: the calls lead to the new code. With a list of names alone. With a pointer
+    /// that leads to the new code beside the jump.
+    others: [(&'static str, Vec<u8>); 3],
+    /// For keys, in the `xen.efi` of the same build.
+    efi: Vec<u8>,
+    /// Of the changes for keys and for both: the folders without and with them.
+    folders: [(PathBuf, PathBuf); 2],
 }
 
 impl Payloads {
-    fn of(source: &Source) -> Result<Payloads> {
-        let make = |name: &str, files: &[&str], below: Option<&Path>| {
-            let (base, fixed) = source.compiled(name, files)?;
-            source.payload((&base, &fixed), below)
+    fn of(xen: &Hypervisor, source: &Source) -> Result<Payloads> {
+        let make = |folders: &(PathBuf, PathBuf), asked: Asked| {
+            source.payload((&folders.0, &folders.1), asked)
         };
-        let keys = make("keys", &[KEYS], None)?;
-        let version = make("version", &[VERSION], Some(&keys))?;
-        let all = make("all", &[KEYS, VERSION], None)?;
+        let plain = Asked::default();
+        let spliced = |what| Asked {
+            splice: Some(what),
+            ..plain
+        };
+        let change = source.compiled("keys", &[KEYS])?;
+        let keys = make(&change, plain)?;
+        let on_top = Asked {
+            after: Some(&keys.file),
+            ..plain
+        };
+        let version = make(&source.compiled("version", &[VERSION])?, on_top)?;
+        let whole = source.compiled("all", &[KEYS, VERSION])?;
+        let all = make(&whole, plain)?;
+        let callers = make(&change, spliced("callers"))?;
+        for words in ["5 calls and 0 pointers lead to", "it has no jump"] {
+            assert!(callers.said.contains(words), "{callers:?}");
+        }
+        let tables = make(&source.compiled("handlers", &[KEYS])?, spliced("tables"))?;
+        for words in ["0 calls and 1 pointers lead to", "the jump stays"] {
+            assert!(tables.said.contains(words), "{tables:?}");
+        }
+        let by_map = Asked {
+            by_map: true,
+            ..plain
+        };
+        let by_map = make(&change, by_map)?;
+        // It tells neither the build id nor the code, and so it is said.
+        for words in ["sound as far as", "X14, X44 could not be looked at"] {
+            assert!(by_map.checked.contains(words), "{by_map:?}");
+        }
+        let efi = make(&change, Asked { efi: true, ..plain })?;
+        for_efi(xen, &efi)?;
+        let bytes = |built: Built| std::fs::read(built.file);
         Ok(Payloads {
-            keys: std::fs::read(keys)?,
-            version: std::fs::read(version)?,
-            all: std::fs::read(all)?,
+            keys: bytes(keys)?,
+            version: bytes(version)?,
+            all: bytes(all)?,
+            others: [
+                ("callers", bytes(callers)?),
+                ("by-map", bytes(by_map)?),
+                ("tables", bytes(tables)?),
+            ],
+            efi: bytes(efi)?,
+            folders: [change, whole],
         })
     }
+}
+
+/// It names the 16 bytes by which the real `xen.efi` knows itself, and expects no code: that has other
+/// operands there.
+fn for_efi(xen: &Hypervisor, built: &Built) -> Result<()> {
+    let efi = std::fs::read(xen.efi())?;
+    let mark = efi.windows(4).position(|bytes| bytes == b"RSDS");
+    let own = mark.and_then(|at| efi.get(at + 4..at + 20));
+    let payload = read(&std::fs::read(&built.file)?)?.payload;
+    assert_eq!(payload.xen_depends.as_ref().map(|id| &*id.0), own);
+    assert_eq!(Some(&*payload.depends.0), own);
+    let mut functions = payload.functions.iter();
+    assert!(functions.all(|function| function.expectation.is_none()));
+    let words = "Xen does not hold its code";
+    assert!(built.said.contains(words), "{}", built.said);
+    Ok(())
 }
 
 /// What was asked for at one moment: the hypercall for the version, and before it two keys.
@@ -87,6 +148,13 @@ fn life(xen: &Hypervisor, processors: u32, payloads: &Payloads) -> Result<()> {
     done.push(script.revert("all"));
     seen.push(look(&mut script));
     done.push(script.unload("all"));
+    for (name, payload) in &payloads.others {
+        done.extend([script.upload(name, payload), script.apply(name)]);
+        seen.push(look(&mut script));
+        done.push(script.revert(name));
+        seen.push(look(&mut script));
+        done.push(script.unload(name));
+    }
     let listed = script.list();
     let run = Machine::of(xen).processors(processors).run(&script)?;
     assert_eq!(run.end, End::Finished, "{}", run.log);
@@ -110,11 +178,16 @@ fn life(xen: &Hypervisor, processors: u32, payloads: &Payloads) -> Result<()> {
     let own = text(&run, &seen[0]);
     let fixed = format!("{own}+fix");
     let versions: Vec<String> = seen.iter().map(|seen| text(&run, seen)).collect();
+    let later = vec![&own; 2 * payloads.others.len()];
     assert_eq!(
-        versions,
-        [&own, &own, &fixed, &fixed, &own].map(String::clone)
+        versions.iter().collect::<Vec<_>>(),
+        [vec![&own, &own, &fixed, &fixed, &own], later].concat()
     );
-    let words = ["Nothing is bound to key 0x5c", "but to"];
+    let words = [
+        "Nothing is bound to key 0x5c",
+        "but to",
+        "There is room for 128",
+    ];
     let keys: Vec<_> = consoles(&run)
         .into_iter()
         .map(|part| {
@@ -123,8 +196,41 @@ fn life(xen: &Hypervisor, processors: u32, payloads: &Payloads) -> Result<()> {
             words.map(|words| part.contains(words))
         })
         .collect();
-    let (none, one, other) = ([false, false], [true, false], [true, true]);
-    assert_eq!(keys, [none, one, one, other, none], "{}", run.log);
+    let none = [false, false, false];
+    let (one, other) = ([true, false, false], [true, true, false]);
+    let table = [false, false, true];
+    let first = [none, one, one, other, none];
+    let later = [one, none, one, none, table, none];
+    assert_eq!(keys, [&first[..], &later].concat(), "{}", run.log);
+    Ok(())
+}
+
+/// The same hypervisor as firmware of UEFI boots it, which has the same names and variables elsewhere.
+fn life_by_uefi(xen: &Hypervisor, payloads: &Payloads) -> Result<()> {
+    let mut script = Script::new();
+    let id = script.build_id();
+    look(&mut script);
+    let other = script.upload("other", &payloads.keys);
+    let mut done = vec![script.upload("keys", &payloads.efi), script.apply("keys")];
+    look(&mut script);
+    done.push(script.revert("keys"));
+    look(&mut script);
+    done.push(script.unload("keys"));
+    let machine = Machine::of(xen).by_uefi();
+    let run = machine.limit(Duration::from_secs(180)).run(&script)?;
+    assert_eq!(run.end, End::Finished, "{}", run.log);
+    for step in done {
+        assert!(run[step].is_done(), "{:?}\n{}", run[step], run.log);
+    }
+    // It is another hypervisor.
+    assert_eq!(run[other].errno(), Some(Errno::EINVAL));
+    let own = read(&payloads.efi)?.payload.xen_depends;
+    let own = own.context("it is for a hypervisor")?.to_string();
+    assert_eq!(run[id], Answer::Text(own));
+    let keys = consoles(&run);
+    let keys = keys.iter().map(|part| part.contains("Nothing is bound"));
+    let keys: Vec<bool> = keys.collect();
+    assert_eq!(keys, [false, true, false], "{}", run.log);
     Ok(())
 }
 
@@ -132,14 +238,16 @@ fn life(xen: &Hypervisor, processors: u32, payloads: &Payloads) -> Result<()> {
 fn changes_of_its_source_go_live_and_back_in_a_stock_hypervisor() -> Result<()> {
     let xen = Hypervisor::get(SOURCE)?;
     let source = Source::of(&xen, &[KEYS, VERSION])?;
-    let payloads = Payloads::of(&source)?;
+    let payloads = Payloads::of(&xen, &source)?;
     std::thread::scope(|scope| {
         let one = scope.spawn(|| life(&xen, 1, &payloads));
+        let uefi = scope.spawn(|| life_by_uefi(&xen, &payloads));
         let two = life(&xen, 2, &payloads);
-        one.join().expect("it does not panic").and(two)
+        let ended = [one, uefi].map(|run| run.join().expect("it does not panic"));
+        ended.into_iter().chain([two]).collect::<Result<()>>()
     })?;
-    let (base, fixed) = source.compiled("keys", &[KEYS])?;
-    let (time, memory) = source.cost(&base, &fixed)?;
+    let [(base, fixed), (whole, all)] = &payloads.folders;
+    let (time, memory) = source.cost(base, fixed)?;
     // `cargo xtask bench xen` reads this line.
     println!(
         "payload of keyhandler.o: {} µs, {memory} MiB",
@@ -148,8 +256,7 @@ fn changes_of_its_source_go_live_and_back_in_a_stock_hypervisor() -> Result<()> 
     assert!(time < Duration::from_secs(1), "{time:?}");
     assert!(memory < 200, "{memory} MiB");
     // The base of another fix is not this hypervisor, and is found out by its code.
-    let (base, all) = source.compiled("all", &[KEYS, VERSION])?;
-    let why = source.refusal(&all, &base)?;
+    let why = source.refusal(all, whole)?;
     assert!(why.contains("handle_keypress"), "{why}");
     Ok(())
 }

@@ -65,6 +65,19 @@ pub(super) fn run(
             Err(finding) => return refused(&Refused::Findings(vec![finding]), output),
         }
     }
+    if let Some(xen) = other_layout(hypervisor.as_ref(), &bound.xen_depends) {
+        match binding.payload.by_names_alone(xen) {
+            Ok(()) => binding.findings.extend(replaced.iter().map(|name| {
+                let text = "Xen does not hold its code against what was there: --xen is another file \
+                            than what runs, with other operands";
+                Finding::note(Rule::Build, name, text)
+            })),
+            Err(name) => {
+                let finding = Finding::refuse(Rule::Binding, name, ELSEWHERE);
+                return refused(&Refused::Findings(vec![finding]), output);
+            }
+        }
+    }
     let written = write_listed(&binding.payload)
         .map_err(|error| Failure::new(REFUSED, format!("no payload can be made: {error}")))?;
     foresee(&written.file, &bound, ids.bypassed)?;
@@ -91,6 +104,18 @@ pub(super) fn run(
         super::diff::print_findings(&built.findings);
     })?;
     Ok(0)
+}
+
+/// Why a distance in the hypervisor of `--xen` tells nothing of the one that runs.
+pub(super) const ELSEWHERE: &str = "is what something without a name would be found by, as so many bytes away; \
+     --xen tells that, and the hypervisor of --xen-id has it elsewhere";
+
+/// The hypervisor of `--xen`, if it is another file than what runs: names are the same, places are not.
+pub(super) fn other_layout<'h, 'f>(
+    hypervisor: Option<&'h Hypervisor<'f>>,
+    running: &BuildId,
+) -> Option<&'h Hypervisor<'f>> {
+    hypervisor.filter(|xen| xen.build_id().is_some_and(|own| own != running))
 }
 
 /// Leads what leads to replaced functions to their new code: a note of each, or what is in the way.

@@ -13,6 +13,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::arguments::Check;
+use crate::commands::apply::Replaces;
 use crate::commands::xen::Below;
 use crate::failure::{Failure, REFUSED, USAGE};
 use crate::images::read_file;
@@ -37,6 +38,9 @@ pub(crate) struct CheckedPayload {
     upload: String,
     /// The same of the first apply, if the upload is done.
     apply: Option<String>,
+    /// True if Xen, told to put the payload in the place of all others, takes those back, finds then
+    /// that this one does not fit, and goes on without any.
+    replace_unpatches: bool,
     /// In the order in which Xen looks; what it does not look at comes last.
     findings: Vec<PayloadFinding>,
     /// True if there are more, which are not told.
@@ -99,8 +103,14 @@ pub(crate) fn check(check: &Check, bytes: &[u8], output: &Output) -> Result<u8, 
 }
 
 /// Refuses a payload that a hypervisor of the release 4.`minor` would take and fail with, as far as
-/// that can be told from the payload alone.
-pub(crate) fn harmless(name: &str, payload: &[u8], minor: u32) -> Result<(), Failure> {
+/// that can be told from the payload alone; to replace others also one with which it would go on
+/// without any.
+pub(crate) fn harmless(
+    name: &str,
+    payload: &[u8],
+    minor: u32,
+    replaces: Replaces,
+) -> Result<(), Failure> {
     let known = u8::try_from(minor).ok().and_then(XenVersion::new);
     let options = Options {
         version: known.unwrap_or(XenVersion::LAST),
@@ -110,14 +120,22 @@ pub(crate) fn harmless(name: &str, payload: &[u8], minor: u32) -> Result<(), Fai
     };
     let prediction = predict(payload, &options);
     let harms = |rule: Rule| rule.effect(prediction.version).errno().is_none();
-    let found = prediction
-        .findings
-        .iter()
-        .find(|finding| harms(finding.rule));
-    found.map_or(Ok(()), |finding| {
+    let mut findings = prediction.findings.iter();
+    if let Some(finding) = findings.clone().find(|finding| harms(finding.rule)) {
         let text = format!("{name}: {finding}: the hypervisor would fail with it");
         let hint = format!("see what it means with: invivo explain {}", finding.rule);
-        Err(Failure::new(REFUSED, text).hint(hint))
+        return Err(Failure::new(REFUSED, text).hint(hint));
+    }
+    let unpatched = prediction
+        .unpatched
+        .filter(|_| replaces == Replaces::Any)
+        .and_then(|rule| findings.find(|finding| finding.rule == rule));
+    unpatched.map_or(Ok(()), |finding| {
+        let text = format!(
+            "{name}: {finding}: Xen would find that out when it has taken all other payloads back, and \
+             go on without any"
+        );
+        Err(Failure::new(REFUSED, text).hint("build the payload for this hypervisor"))
     })
 }
 
@@ -220,6 +238,7 @@ fn checked(file: &Path, prediction: &Prediction) -> CheckedPayload {
         sound: prediction.is_sound(),
         upload: answer(prediction.upload()),
         apply: applied(prediction),
+        replace_unpatches: prediction.unpatched.is_some(),
         findings: findings.collect(),
         more: prediction.more,
         without_xen: prediction

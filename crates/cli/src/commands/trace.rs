@@ -7,7 +7,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::arguments::Build;
 use crate::commands::build::Built;
-use crate::commands::livepatch::{Ids, hypervisor};
+use crate::commands::livepatch::{ELSEWHERE, Ids, hypervisor, other_layout};
 use crate::failure::{Failure, REFUSED, USAGE};
 use crate::images::read_file;
 use crate::output::Output;
@@ -26,6 +26,12 @@ pub(super) fn run(build: &Build, output: &Output) -> Result<u8, Failure> {
         Failure::new(REFUSED, error.to_string())
             .hint("trace one of its callers or of the functions that it calls instead")
     })?;
+    if let Some(xen) = other_layout(Some(&xen), &ids.xen) {
+        payload.by_names_alone(xen).map_err(|name| {
+            Failure::new(REFUSED, format!("{name} cannot be traced: it {ELSEWHERE}"))
+                .hint("trace one of its callers or of the functions that it calls instead")
+        })?;
+    }
     payload.xen_depends = Some(ids.xen);
     let written =
         write_listed(&payload).map_err(|error| Failure::new(REFUSED, error.to_string()))?;

@@ -12,6 +12,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::arguments::{Xen, XenCommand};
+use crate::commands::apply::Replaces;
 use crate::commands::payload as check;
 use crate::commands::trust;
 use crate::failure::{Failure, USAGE};
@@ -66,7 +67,7 @@ pub(crate) fn run(xen: &Xen, output: &Output) -> Result<u8, Failure> {
             let (name, bytes) = upload.ok_or_else(|| Failure::new(70, "no payload was read"))?;
             // What Xen refuses it refuses by itself; what it would fail with never gets there.
             let (_, minor) = control.version();
-            check::harmless(&name.to_string(), &bytes, minor)?;
+            check::harmless(&name.to_string(), &bytes, minor, Replaces::Earlier)?;
             let start = std::time::Instant::now();
             let (attempts, uploaded) = (1, control.upload(&name, &bytes));
             let took = start.elapsed();

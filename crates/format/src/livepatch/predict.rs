@@ -69,6 +69,10 @@ pub struct Prediction {
     pub more: bool,
     /// Rules that could not be looked at in full without the hypervisor's names and code.
     pub without_xen: Vec<Rule>,
+    /// The rule for which a replace leaves nothing live at all: Xen takes all other payloads back, and
+    /// only then holds what this one expects against memory. `None` too where it refuses the replace
+    /// before that.
+    pub unpatched: Option<Rule>,
     /// What the hypervisor then has, if it takes the payload.
     pub loaded: Option<Loaded>,
 }
@@ -233,6 +237,7 @@ struct Findings {
     findings: Vec<Finding>,
     more: bool,
     without_xen: Vec<Rule>,
+    unpatched: Option<Rule>,
 }
 
 impl Findings {
@@ -242,6 +247,7 @@ impl Findings {
             findings: Vec::new(),
             more: false,
             without_xen: Vec::new(),
+            unpatched: None,
         }
     }
 
@@ -265,9 +271,11 @@ impl Findings {
             findings: self.findings,
             more: self.more,
             without_xen: self.without_xen,
+            unpatched: self.unpatched,
             loaded,
         };
         if prediction.upload().is_some() {
+            prediction.unpatched = None;
             prediction.loaded = None;
         }
         prediction

@@ -116,7 +116,7 @@ with_effects! {
     X44 Apply(EINVAL) "What the payload depends on is what was applied last.", "it was built on other code", "apply what it was built on first, or build it for what is applied", "`.livepatch.depends` with the build id of a payload that is not there";
     X45 Apply(EINVAL) "The reserved bits of an expectation are zero.", "they may get a meaning", "write the byte as length times two plus one", "the byte 0xc1";
     X46 Apply(ERANGE) "An expectation is no longer than the old function.", "it would be about the next one", "shorten it", "16 bytes of a function of 12";
-    X47 Apply(EINVAL) "The old function begins as expected.", "the payload was built for other code", "build the payload for this hypervisor; leave out what Xen changes when it boots", "an expectation from a debug build";
+    X47 Apply(EINVAL) "The old function begins as expected.", "the payload was built for other code; a replace finds it out only when it has taken all others back, and leaves nothing live", "build the payload for this hypervisor; leave out what Xen changes when it boots; until then do not replace with it", "an expectation from a debug build";
     X48 Replace(EOPNOTSUPP) "There are no hooks before or after apply and revert.", "Xen cannot say what they would undo, and replaces no payload that has them, nor any with it", "revert and apply instead of replace", "a pre-apply hook";
     X49 Harm("upload") "`.modinfo` is not empty.", "Xen reads the byte before its first one: a page fault in the hypervisor", "leave the section out", "`.modinfo` of 0 bytes";
     X50 Harm("upload") "Relocations are for a section, not for number 0.", "Xen follows a pointer that nobody has set: a page fault in the hypervisor", "drop such sections", "`.rela.dyn`, whose `sh_info` is 0";
@@ -129,14 +129,14 @@ with_effects! {
     X57 Harm("run") "New code and hooks are in executable sections of the payload.", "the first call faults, and again in the handler", "lead to code", "`new_addr` in `.rodata`";
     X58 Harm("apply") "Nothing replaces what Xen does to apply and revert, where there are functions.", "Xen panics unless the hook keeps state that payloads cannot reach", "use the hooks before and after", "`.livepatch.hooks.apply` beside `.livepatch.funcs`";
     X59 Harm("revert") "No old function is named twice, and no two entries write over each other.", "a revert puts back what the first one wrote: a jump leads to memory that is freed then", "replace it once", "two entries for `printk`; NOPs that reach into the next function, and an entry for that";
-    X60 Harm("apply") "`.livepatch.funcs` is writable.", "Xen 4.16.4 to 4.17.2 write to it, and fault", "write it with the flags `WA`", "`.livepatch.funcs` in a section of constants";
+    X60 Harm("apply") "`.livepatch.funcs` is writable.", "Xen 4.16.4 to 4.17.2 and 4.18.0 write to it, and fault", "write it with the flags `WA`", "`.livepatch.funcs` in a section of constants";
     X61 Harm("run") "NOPs do not reach the function's last instruction.", "the function would run on into the next one", "replace the function by one that only returns", "all bytes of a function that ends with `jmp __x86_return_thunk`";
     X62 Harm("upload") "What Xen reads of a payload is loaded with it.", "Xen keeps pointers into memory that it frees after the upload, or that nobody has set", "give the section the flag `A`", "`.livepatch.funcs` without `A`";
     X63 Harm("upload") "Sizes and places do not wrap, and a payload's strings are not section 0.", "Xen computes with them without looking: it reads or writes outside", "build the payload again", "`sh_size` 0xffffffffffffff00";
     X64 Harm("run") "Alignments are at most a page.", "Xen places a payload at a page, not at more", "align less", "`sh_addralign` 8192";
     X65 Upload(ENOSPC) "A replacement is no longer than what it is for, with its padding.", "what follows would be changed; Xen up to 4.19 stops the machine", "carry the records as the compiler made them", "6 bytes for an instruction of 5";
     X66 Upload(ERANGE) "An alternative is for a feature that processors have.", "nobody could say whether to take it; Xen up to 4.19 stops the machine", "carry the records as the compiler made them", "feature 0x4000";
-    X67 Harm("apply") "The bytes 64 and 65 of a function's structure are zero.", "Xen up to 4.17.2 keeps its own state there, and would skip the function", "leave them zero", "`applied` 1";
+    X67 Harm("apply") "The bytes 64 and 65 of a function's structure are zero.", "Xen up to 4.17.2, and 4.18.0, keeps its own state there, and would skip the function", "leave them zero", "`applied` 1";
     X68 Harm("run") "No name is that of a function whose calls an earlier payload redirects, and which has no jump.", "the name leads to the old function: what calls it runs what was fixed, and a jump at its entry is never met", "revert the earlier payload first, or build that one without `--splice`", "a second fix of a function after one with `--splice callers`";
 }
 

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// A release of Xen, as the last one of its branch.
+/// A release of Xen, of which the branch is known and not the point release: where these differ what is
+/// told is the stricter of their answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct XenVersion(u8);
 
@@ -15,8 +16,12 @@ impl XenVersion {
     /// From here on the hypervisor's build id is looked at before anything of the payload is,
     /// and alternatives that are wrong are refused.
     pub(super) const EARLY_ID: XenVersion = XenVersion(20);
-    /// Up to here Xen keeps state of its own in `.livepatch.funcs` (4.17.3 does not any more).
-    pub(super) const LAST_WITH_STATE: XenVersion = XenVersion(17);
+    /// Up to here Xen keeps state of its own in `.livepatch.funcs`: 4.17.3 and 4.18.1 do not any more,
+    /// 4.17.2 and 4.18.0 do.
+    pub(super) const LAST_WITH_STATE: XenVersion = XenVersion(18);
+    /// From here on each release leaves an `ENDBR64` where it is; of the branches before only later
+    /// ones do.
+    pub(super) const KEEPS_ENDBR: XenVersion = XenVersion(17);
     /// From here on `.alt_call_sites` is known.
     pub(super) const CALL_SITES: XenVersion = XenVersion(21);
 

@@ -1,6 +1,7 @@
 //! The calls to the hypervisor.
 
 use core::arch::asm;
+use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
 
 use invivo_xen::block::{Block, HYPERVISOR_SYSCTL, HYPERVISOR_XEN_VERSION};
@@ -67,6 +68,30 @@ pub fn debug_key(interface: u32, key: u8) -> i64 {
     Direct.sysctl(&mut Block::raw(bytes), &mut [keys])
 }
 
+/// True if the machine has one processor: nobody has to be waited for.
+static IS_ALONE: AtomicBool = AtomicBool::new(false);
+
+/// Has the short pauses between actions left out, which are there for other processors.
+pub fn be_alone() {
+    IS_ALONE.store(true, Ordering::Relaxed);
+}
+
+/// Lets the hypervisor and its tasks run for that time.
+pub fn wait(time: Duration) {
+    let end = Direct.now() + time;
+    while Direct.now() < end {
+        let_run();
+    }
+}
+
+fn let_run() {
+    // SAFETY: the call has no argument.
+    unsafe { call(SCHED_OP, [SCHED_YIELD, 0, 0]) };
+}
+
+/// The longest pause that is made for other processors.
+const FOR_OTHERS: Duration = Duration::from_millis(5);
+
 /// The hypervisor reads and writes this kernel's memory where it is.
 pub struct Direct;
 
@@ -101,10 +126,9 @@ impl Hypercall for Direct {
     }
 
     fn pause(&mut self, time: Duration) {
-        let end = self.now() + time;
-        while self.now() < end {
-            // SAFETY: the call has no argument.
-            unsafe { call(SCHED_OP, [SCHED_YIELD, 0, 0]) };
+        if time <= FOR_OTHERS && IS_ALONE.load(Ordering::Relaxed) {
+            return let_run();
         }
+        wait(time);
     }
 }

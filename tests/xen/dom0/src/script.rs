@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 use invivo_xen::block::{Block, SIZE};
 use invivo_xen::{Buffer, Control, Done, Error, Hypercall, Name, Patience};
 
-use crate::calls::{Direct, debug_key};
+use crate::calls::{Direct, be_alone, debug_key, wait};
 use crate::console::say;
 
 /// Does all that a script says.
@@ -59,11 +59,11 @@ fn operation(control: &mut Control<Direct>, words: &[&str], rest: &mut &[u8]) ->
         ["key", key] => {
             let returned = debug_key(control.interface(), key.as_bytes()[0]);
             // The hypervisor does what the key says in its own time.
-            Direct.pause(Duration::from_millis(20));
+            wait(Duration::from_millis(20));
             say!("R number {returned}");
         }
         ["pause", milliseconds] => {
-            Direct.pause(Duration::from_millis(number(milliseconds)));
+            wait(Duration::from_millis(number(milliseconds)));
             say!("R number 0");
         }
         ["raw", name, payload] => {
@@ -81,6 +81,7 @@ fn operation(control: &mut Control<Direct>, words: &[&str], rest: &mut &[u8]) ->
                 Direct.sysctl(&mut Block::raw(block), &mut buffers)
             );
         }
+        ["alone"] => be_alone(),
         ["end"] => return false,
         [action, name, whole, rendezvous, attempts, nodeps] => {
             let patience = Patience {

@@ -18,6 +18,12 @@ pub(super) fn print(checked: &CheckedPayload) {
         let expected = answers(&other.upload, &other.apply);
         anstream::println!("  Xen {}: {expected}", other.xen_version);
     }
+    if checked.replace_unpatches {
+        anstream::println!(
+            "do not replace with it: Xen takes all other payloads back before it finds that out, and goes on \
+             without any"
+        );
+    }
     let limits = |finding: &&PayloadFinding| LIMITS.contains(&finding.action);
     match checked.findings.iter().find(|finding| !limits(finding)) {
         // Where it was to replace others a limit forbids it, too.

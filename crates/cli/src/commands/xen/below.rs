@@ -173,6 +173,9 @@ pub(super) fn failure(error: Error) -> Failure {
         }
         Error::ReplaceApplied => Failure::new(REFUSED, text)
             .hint("take back those above it with: invivo xen revert NAME"),
+        Error::Unpatched { .. } => Failure::new(REFUSED, text).hint(
+            "make what was live so again, in the order in which it was: invivo xen apply NAME",
+        ),
         Error::Refused {
             operation: Operation::Upload | Operation::List,
             ..

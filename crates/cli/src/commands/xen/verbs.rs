@@ -36,7 +36,7 @@ pub(crate) fn apply(
     if loaded.is_none() {
         // What Xen refuses it refuses by itself; what it would fail with never gets there.
         let (_, minor) = control.version();
-        check::harmless(name.as_str(), &file.bytes, minor)?;
+        check::harmless(name.as_str(), &file.bytes, minor, replaces)?;
         control.upload(&name, &file.bytes).map_err(failure)?;
     }
     let uploaded = start.elapsed();

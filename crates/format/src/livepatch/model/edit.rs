@@ -3,7 +3,11 @@
 use invivo_image::BuildId;
 
 use super::super::function::{New, Old};
+use super::super::hypervisor::Hypervisor;
 use super::{Payload, Reference, SymbolPlace};
+
+/// The longest way from an operand that tells a distance to the end of its instruction.
+const FARTHEST: i64 = 16;
 
 impl Payload {
     /// Symbols that are the new code of a function. They may have the name of the old one.
@@ -40,9 +44,39 @@ impl Payload {
         }
     }
 
-    /// The same payload for another hypervisor. A release has two: `xen.gz` and `xen.efi`
-    /// have build ids of their own, and a payload names one. Where the payload depends on the
-    /// hypervisor itself, that follows.
+    /// Makes a payload that was made of the file `xen` fit a hypervisor that has the same names at other
+    /// places, as `xen.efi` has its variables: what names do not tell is taken out, which is the code that
+    /// it expects, since operands are part of it.
+    ///
+    /// # Errors
+    ///
+    /// The name of something of Xen that the payload leads to by its distance from something else, which
+    /// is another one there. The payload is as it was then.
+    pub fn by_names_alone(&mut self, xen: &Hypervisor<'_>) -> Result<(), String> {
+        let by_distance = |to: &Reference| {
+            let symbol = self.symbols.get(to.symbol as usize)?;
+            let known = match symbol.place {
+                SymbolPlace::Xen => xen.find(symbol.name.as_bytes())?,
+                SymbolPlace::Section { .. } => return None,
+            };
+            let inside = -FARTHEST..=known.size.cast_signed();
+            (!inside.contains(&to.addend)).then(|| symbol.name.clone())
+        };
+        let relocations = self.sections.iter();
+        let relocations = relocations.flat_map(|section| &section.relocations);
+        let mut references = relocations.map(|relocation| &relocation.to);
+        if let Some(name) = references.find_map(by_distance) {
+            return Err(name);
+        }
+        for function in &mut self.functions {
+            function.expectation = None;
+        }
+        Ok(())
+    }
+
+    /// The same payload for another hypervisor, of which it is known to fit the code. A release has
+    /// two: `xen.gz` and `xen.efi` have build ids of their own, and a payload names one. Where the
+    /// payload depends on the hypervisor itself, that follows.
     #[must_use]
     pub fn for_hypervisor(&self, id: &BuildId) -> Payload {
         let mut payload = self.clone();

@@ -1,7 +1,7 @@
 //! What Xen looks at when it applies (X44–X47), and what it will not do later (X43, X48).
 
 use super::super::model::Moment;
-use super::super::{FUNCTIONS, Rule};
+use super::super::{FUNCTIONS, Hypervisor, Rule};
 use super::Loader;
 use super::functions::Seen;
 use super::memory::Word;
@@ -10,11 +10,27 @@ impl Loader<'_> {
     pub(super) fn apply(&mut self) {
         self.order();
         let functions = std::mem::take(&mut self.functions);
+        let before = self.found.findings.len();
         for seen in &functions {
             self.expectation(seen);
         }
+        let unexpected = self.found.findings.get(before).map(|found| found.rule);
         self.functions = functions;
+        let before = self.found.findings.len();
         self.limits();
+        let mut limits = self.found.findings[before..].iter();
+        let is_refused = limits.any(|found| found.rule == Rule::X48) || !self.is_on_xen();
+        self.found.unpatched = unexpected.filter(|_| !is_refused);
+    }
+
+    /// Whether the payload is built on Xen itself, as far as that is known: Xen asks for it before a
+    /// replace.
+    fn is_on_xen(&self) -> bool {
+        let xen = self.options.xen.and_then(|xen| xen.build_id());
+        let xen = self.options.running.or(xen);
+        self.depends()
+            .zip(xen)
+            .is_none_or(|(wanted, xen)| wanted == *xen)
     }
 
     /// X44.
@@ -52,19 +68,20 @@ impl Loader<'_> {
             self.found.add(Rule::X46, text);
         }
         let expected = &seen.expectation[1..1 + length];
-        let (Word::Known(address), Some(found)) = (seen.old, seen.old_bytes(self.options.xen))
-        else {
+        // `xen.efi` has the same names, and variables elsewhere: operands are other bytes there.
+        let own = |xen: &&Hypervisor<'_>| {
+            let ids = self.options.running.zip(xen.build_id());
+            ids.is_none_or(|(running, own)| running == own)
+        };
+        let xen = self.options.xen.filter(own);
+        let (Word::Known(address), Some(found)) = (seen.old, seen.old_bytes(xen)) else {
             return self.found.without_xen(Rule::X47);
         };
         let known = super::super::hypervisor::Known {
             address,
             size: length as u64,
         };
-        let altered = self
-            .options
-            .xen
-            .map(|xen| xen.altered(known))
-            .unwrap_or_default();
+        let altered = xen.map(|xen| xen.altered(known)).unwrap_or_default();
         let differs = expected
             .iter()
             .zip(found)

@@ -39,6 +39,7 @@ impl Loader<'_> {
     /// X59: Xen keeps what is there before it writes, and puts it back in the order in which it
     /// wrote. Where two write over each other, what the first wrote comes back last.
     fn written_once(&mut self, functions: &[Seen]) {
+        let is_kept = self.options.version >= XenVersion::KEEPS_ENDBR;
         let places = functions.iter().filter_map(|seen| {
             let Word::Known(old) = seen.old else {
                 return None;
@@ -52,7 +53,9 @@ impl Loader<'_> {
             // Two that only look at one place are in each other's way, too.
             let size = u64::from(size.max(1));
             let start = old.saturating_add(kept.into());
-            Some((start, start.saturating_add(size), &seen.name))
+            let end = start.saturating_add(size);
+            // Where nobody knows both places may be written.
+            Some((if is_kept { start } else { old }, end, &seen.name))
         });
         let mut places: Vec<_> = places.collect();
         places.sort_by_key(|(start, ..)| *start);
