@@ -4,9 +4,10 @@
 mod kept;
 
 use invivo_format::livepatch::{
-    Access, Contents, Expectation, Function, Hypervisor, Moment, New, Old, Payload, Redirection,
-    Reference, Section, Splice, SpliceError, Spliced, StructureVersion, Symbol, SymbolPlace,
-    bypassed, read, redirections, splice,
+    Access, Contents, Expectation, Function, Hypervisor, Moment, New, Old, Options, Payload,
+    Prediction, Redirection, Reference, Relocation, RelocationKind, Rule, Section, Splice,
+    SpliceError, Spliced, StructureVersion, Symbol, SymbolPlace, bypassed, predict, read,
+    redirections, splice,
 };
 use invivo_image::BuildId;
 use kept::write;
@@ -361,4 +362,79 @@ fn the_payloads_own_code_and_its_order_count() {
     let mut twice = payload(&["old"]);
     scene.splice(&mut twice, &[Callers]).expect("calls");
     assert!(scene.splice(&mut twice, &[Callers]).is_err());
+}
+
+fn rules(xen: &[u8], payload: &Payload, version: &str, running: Option<&BuildId>) -> Prediction {
+    let xen = Hypervisor::parse(xen).expect("a hypervisor");
+    let options = Options {
+        version: version.parse().expect("a version"),
+        xen: Some(&xen),
+        running,
+        loaded: &[],
+    };
+    predict(&write(payload).expect("sound").file, &options)
+}
+
+/// Branches before 4.17 learned late to leave an `ENDBR64` where it is: both places of a jump count as
+/// written.
+#[test]
+fn where_a_jump_may_be_nothing_else_is_written() {
+    let mut scene = Scene::new();
+    scene.text[0x50..0x54].copy_from_slice(&[0xf3, 0x0f, 0x1e, 0xfa]);
+    let mut payload = payload(&["old", "other"]);
+    // NOPs to the third byte of the other one.
+    payload.functions[0].new = New::Nop { size: 0x13 };
+    payload.functions[0].old_size = 31;
+    payload.functions[1].old_size = 0x10;
+    payload.symbols[0].name.clear();
+    for version in ["4.14", "4.16", "4.17", "4.20"] {
+        let found = rules(&scene.file(), &payload, version, None).findings;
+        let is_twice = found.iter().any(|one| one.rule == Rule::X59);
+        assert_eq!(is_twice, version < "4.17", "{version}: {found:?}");
+    }
+}
+
+/// `xen.efi` has the names of `xen-syms`, and its variables elsewhere.
+#[test]
+fn for_another_layout_names_are_all_that_counts() {
+    let file = Scene::new().file();
+    let xen = Hypervisor::parse(&file).expect("a hypervisor");
+    let running = BuildId(vec![9; 16]);
+    let mut payload = payload(&["old"]).for_hypervisor(&running);
+    payload.functions[0].old_size = 5;
+    payload.functions[0].expectation = Expectation::new(vec![0xcc; 4]);
+    // What is expected cannot be held against code that has other operands.
+    let told = rules(&file, &payload, "4.20", Some(&running));
+    assert!(told.without_xen.contains(&Rule::X47), "{told:?}");
+    assert!(told.findings.is_empty(), "{told:?}");
+    let own = payload.for_hypervisor(&BuildId(vec![7; 8]));
+    let told = rules(&file, &own, "4.20", None);
+    assert_eq!(told.findings[0].rule, Rule::X47, "{told:?}");
+
+    payload.symbols.push(Symbol {
+        name: "table".to_owned(),
+        place: SymbolPlace::Xen,
+    });
+    payload.sections[0].contents = Contents::Bytes(vec![0xcc; 16]);
+    for (addend, is_inside) in [
+        (-4, true),
+        (0x1c, true),
+        (0x20, true),
+        (0x21, false),
+        (-0x1000, false),
+    ] {
+        let mut payload = payload.clone();
+        payload.sections[0].relocations = vec![Relocation {
+            offset: 8,
+            kind: RelocationKind::Relative32,
+            to: Reference { symbol: 1, addend },
+        }];
+        let before = payload.clone();
+        let done = payload.by_names_alone(&xen);
+        assert_eq!(done.is_ok(), is_inside, "{addend}: {done:?}");
+        match done {
+            Ok(()) => assert_eq!(payload.functions[0].expectation, None),
+            Err(name) => assert_eq!((&*name, &payload), ("table", &before)),
+        }
+    }
 }
