@@ -83,21 +83,22 @@ pub(crate) struct Pair {
     differences: Vec<Differing>,
 }
 
-/// The functions of an image that are no cold parts of others.
-fn functions(image: &Image, cold: &ColdParts) -> BTreeSet<EntityId> {
-    let functions = image.entity_ids().filter(|(id, entity)| {
-        entity.kind == EntityKind::Function && entity.size > 0 && !cold.all.contains(id)
-    });
-    functions.map(|(id, _)| id).collect()
+/// The functions of an image that are no cold parts of others, in order.
+fn functions(image: &Image, cold: &ColdParts) -> impl Iterator<Item = EntityId> {
+    let all = image.entity_ids().map(|(id, _)| id);
+    all.filter(|id| is_function(image, cold, *id))
+}
+
+fn is_function(image: &Image, cold: &ColdParts, id: EntityId) -> bool {
+    let entity = image.entity(id);
+    entity.kind == EntityKind::Function && entity.size > 0 && !cold.all.contains(&id)
 }
 
 /// The pairs of functions that differ.
 pub(crate) fn differing(c: &Comparison<'_>) -> Vec<Pair> {
-    let in_fixed = functions(c.fixed, &c.fixed_cold);
     let pairs: Vec<(EntityId, EntityId)> = functions(c.base, &c.base_cold)
-        .into_iter()
         .filter_map(|base| c.pairs.fixed_of(base).map(|fixed| (base, fixed)))
-        .filter(|(_, fixed)| in_fixed.contains(fixed))
+        .filter(|(_, fixed)| is_function(c.fixed, &c.fixed_cold, *fixed))
         .collect();
     let compare = |meaning: &mut Meaning<'_, '_>, (base, fixed): &(EntityId, EntityId)| {
         let base = c.base_cold.parts(c.base, *base);
@@ -164,10 +165,6 @@ pub(crate) fn find(
     let (left_out, hot) = differ
         .into_iter()
         .partition(|hot| !keep_line_changes && only_lines(hot));
-    let only_in = |ids: &BTreeSet<EntityId>, other: &dyn Fn(EntityId) -> Option<EntityId>| {
-        let alone = ids.iter().filter(|id| other(**id).is_none());
-        alone.copied().collect()
-    };
     let (in_base, in_fixed) = (
         functions(c.base, &c.base_cold),
         functions(c.fixed, &c.fixed_cold),
@@ -175,8 +172,12 @@ pub(crate) fn find(
     let mut found = Found {
         hot,
         left_out,
-        added: only_in(&in_fixed, &|id| c.pairs.base_of(id)),
-        removed: only_in(&in_base, &|id| c.pairs.fixed_of(id)),
+        added: in_fixed
+            .filter(|id| c.pairs.base_of(*id).is_none())
+            .collect(),
+        removed: in_base
+            .filter(|id| c.pairs.fixed_of(*id).is_none())
+            .collect(),
     };
     reasons::add_signatures(c, &mut found.hot);
     found

@@ -95,6 +95,7 @@ pub struct Comparison<'a> {
     /// How long all this took.
     pub phases: Phases,
     moved_records: MovedRecords,
+    tables_in_doubt: doubtful::Tables,
     base_cold: ColdParts,
     fixed_cold: ColdParts,
 }
@@ -129,6 +130,7 @@ impl<'a> Comparison<'a> {
             judgements: Vec::new(),
             phases,
             moved_records: MovedRecords::new(),
+            tables_in_doubt: doubtful::Tables::default(),
             base_cold: ColdParts::of(base),
             fixed_cold: ColdParts::of(fixed),
         };

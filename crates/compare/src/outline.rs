@@ -261,9 +261,10 @@ impl Meaning<'_, '_> {
             self.same(place(from), place(to)).is_ok()
         };
         let same = match (c.base.place(from), c.fixed.place(to)) {
-            (Place::In(a, _), Place::In(b, _)) => {
+            (Place::In(a, x), Place::In(b, y)) => {
                 if c.base.entity(a).kind != EntityKind::Object {
-                    pointed()
+                    // Nothing else is asked of what is code.
+                    x == y && c.pairs.fixed_of(a) == Some(b) || pointed()
                 } else {
                     !tabled && !self.is_unsized(a, b) && pointed()
                 }

@@ -36,11 +36,16 @@ impl Meaning<'_, '_> {
 /// The part of the function that holds `at`, and how far that is into it. A place in the
 /// function is the same at the same distance from its start, where its bytes are the same.
 pub(crate) fn own(image: &Image, parts: &Parts, at: LinkAddr) -> Option<(usize, u64)> {
-    let mut parts = parts.ids().map(|id| image.entity(id)).enumerate();
-    parts.find_map(|(number, part)| {
-        let inside = (part.addr..part.end()).contains(&at);
-        inside.then(|| (number, at.0 - part.addr.0))
-    })
+    let inside = |id| {
+        let part = image.entity(id);
+        (part.addr <= at && at < part.end()).then(|| at.0 - part.addr.0)
+    };
+    // Most functions have one part, and this is asked of each reference.
+    if let Some(way) = inside(parts.main) {
+        return Some((0, way));
+    }
+    let mut cold = (1..).zip(&parts.cold);
+    cold.find_map(|(number, id)| Some((number, inside(*id)?)))
 }
 
 /// Where entry `number` of a table of code places leads: of distances from its start, or of
