@@ -150,13 +150,13 @@ impl Meaning<'_, '_> {
             let range = number * PIECE..((number + 1) * PIECE).min(words.len());
             words[range.clone()].iter().zip(&its[range])
         };
-        let same = one[..lead] == other[..lead]
-            && one[tail..] == other[tail..]
-            && {
-                // Tables of tens of megabytes are the same in nearly all pieces.
-                let differing = c.tables_in_doubt.differing((a, words), (b, its));
-                differing.iter().all(|number| piece(*number).all(as_address))
-            };
+        let same = one[..lead] == other[..lead] && one[tail..] == other[tail..] && {
+            // Tables of tens of megabytes are the same in nearly all pieces.
+            let differing = c.tables_in_doubt.differing((a, words), (b, its));
+            differing
+                .iter()
+                .all(|number| piece(*number).all(as_address))
+        };
         same.then(|| Difference::Doubt {
             number: None,
             base: describe(c.base, a),

@@ -9,7 +9,7 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-use invivo_image::x86_64::walk;
+use invivo_image::x86_64::{AddressSpan, Step, walk};
 use invivo_image::{EntityId, Image, LinkAddr, SectionKind};
 use rayon::prelude::*;
 
@@ -55,7 +55,7 @@ impl Unowned {
         originals.sort_by_key(|range| range.start);
         let mut dead: Vec<bool> = vec![true; originals.len()];
         let mut references = References::new();
-        let mut scan = Scan::of_unowned();
+        let mut scan = Scan::of_unowned(image);
         while let Some(range) = waiting.pop() {
             scan.read(image, &range);
             let direct = scan.references.iter().map(|to| to.reference.target);
@@ -87,12 +87,19 @@ pub(crate) fn constants(image: &Image, dead: &[Range<LinkAddr>]) -> Vec<LinkAddr
         let section = image.section_at(*at);
         section.is_some_and(|section| section.kind == SectionKind::ReadOnly)
     };
+    let addresses = AddressSpan::of(image);
     let found = dead.par_iter().flat_map_iter(|range| {
         let mut targets = Vec::new();
-        walk(image, range.start, bytes(image, range), |step| {
-            let target = step.address.map(|reference| reference.target);
-            targets.extend(target.filter(is_constant));
-        });
+        walk(
+            image,
+            addresses,
+            range.start,
+            bytes(image, range),
+            |step: &Step| {
+                let target = step.address.map(|reference| reference.target);
+                targets.extend(target.filter(is_constant));
+            },
+        );
         targets
     });
     let mut found: Vec<LinkAddr> = found.collect();
@@ -110,7 +117,7 @@ pub(crate) fn references(image: &Image, dead: &[Range<LinkAddr>]) -> References 
         found.is_ok()
     };
     let pieces = pieces.filter(|piece| !is_dead(piece));
-    let (mut found, mut scan) = (References::new(), Scan::of_unowned());
+    let (mut found, mut scan) = (References::new(), Scan::of_unowned(image));
     pieces.for_each(|piece| {
         scan.read(image, &piece.range);
         found.extend(direct_in(&piece.range, &scan));

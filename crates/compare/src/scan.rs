@@ -2,7 +2,9 @@
 
 use std::ops::Range;
 
-use invivo_image::x86_64::{self, Line, Reference, ReferenceKind, Step, Traits};
+use invivo_image::x86_64::{
+    self, AddressSpan, Line, Reference, ReferenceKind, Skim, Step, Traits, Visitor,
+};
 use invivo_image::{Entity, Image, Link, LinkAddr};
 
 mod repeat;
@@ -27,9 +29,11 @@ pub(crate) struct Outgoing {
     pub(crate) address_only: bool,
 }
 
-/// What was found, kept from one function to the next for its room.
+/// What was found in code of one image, kept from one function to the next for its room.
 #[derive(Debug, Default)]
 pub(crate) struct Scan {
+    /// Numbers may be addresses of the image, or of the one that is compared with it.
+    addresses: AddressSpan,
     /// All references in order, without jumps of a function in itself.
     pub(crate) references: Vec<Outgoing>,
     /// What the tables of distances lead to, as far as their length is known.
@@ -50,8 +54,8 @@ pub(crate) struct Scan {
     /// Where numbers are that are no addresses, and what they are if read with and without
     /// their sign: those that may be addresses in the image that is compared with this one.
     numbers: Vec<(usize, [u64; 2])>,
-    /// Numbers from the first to the second of these may be.
-    watched: Option<(LinkAddr, LinkAddr)>,
+    /// Where the addresses of that image are, if it has the same code.
+    watched: Option<AddressSpan>,
     /// There may be more of them.
     unknown: bool,
 }
@@ -82,12 +86,20 @@ const HLT: u8 = 0xf4;
 const RARE: Traits = Traits::MOVSXD.with(Traits::THROUGH).with(Traits::DATA);
 
 impl Scan {
-    /// One for code that no function owns: where it jumps in itself is kept, too, since
+    /// One for functions of `image`.
+    pub(crate) fn of(image: &Image) -> Self {
+        Scan {
+            addresses: AddressSpan::of(image),
+            ..Scan::default()
+        }
+    }
+
+    /// One for code of `image` that no function owns: where it jumps in itself is kept, too, since
     /// something with a name may be there.
-    pub(crate) fn of_unowned() -> Self {
+    pub(crate) fn of_unowned(image: &Image) -> Self {
         Scan {
             keep_own: true,
-            ..Scan::default()
+            ..Scan::of(image)
         }
     }
 
@@ -100,22 +112,24 @@ impl Scan {
         self.own = code.clone();
         self.numbers.clear();
         self.unknown = false;
+        let addresses = self.addresses;
         let size = code.end.0.saturating_sub(code.start.0);
         let bytes = image.bytes(code.start, size).unwrap_or_default();
         (self.odd, self.jumps_through) = (bytes.is_empty(), false);
-        let (mut last, mut halts) = (Traits::default(), false);
-        x86_64::walk(image, code.start, bytes, |step| {
-            if !step.skim.traits.has(Traits::PADDING) {
-                last = step.skim.traits;
-                halts = step.skim.len == 1 && bytes.get(step.start) == Some(&HLT);
-            }
-            self.add(step, bytes);
-        });
+        let mut reading = Reading {
+            scan: self,
+            bytes,
+            last: Skim::default(),
+            last_at: 0,
+        };
+        x86_64::walk(image, addresses, code.start, bytes, &mut reading);
+        let Reading { last, last_at, .. } = reading;
+        let halts = last.len == 1 && bytes.get(last_at) == Some(&HLT);
         self.odd |=
             self.lines == 0 || image.link == Link::Rebased && !self.is_explained(image, code);
         // A call at the end of a function does not return, and no program gets past the `hlt` behind
         // the call of `main` in `_start`, which is for the kernel alone.
-        self.runs_on = !halts && !last.has(Traits::ENDS.with(Traits::CALL));
+        self.runs_on = !halts && !last.traits.has(Traits::ENDS.with(Traits::CALL));
         self.loads.retain(|load| load.used);
         self.look_all(image, code.start, bytes);
     }
@@ -136,19 +150,14 @@ impl Scan {
         self.loads = loads;
     }
 
-    #[inline]
+    /// Adds an instruction that refers to something, or is one of the rare ones.
     fn add(&mut self, step: &Step, bytes: &[u8]) {
         let traits = step.skim.traits;
-        let line = self.lines;
-        self.lines += 1;
-        self.recent[line % RECENT] = step.start;
+        let line = self.lines - 1;
         if !step.numbers.is_empty() {
             self.note_numbers(step, bytes);
         }
         let referring = step.address.is_some() || step.immediate.is_some();
-        if !referring && !traits.has(RARE) {
-            return;
-        }
         // Where a function jumps in itself is as its bytes say.
         if let (Some(to), true) = (step.address, traits.has(Traits::BRANCH)) {
             if self.keep_own || !self.own.contains(&to.target) {
@@ -208,6 +217,35 @@ impl Scan {
             let targets = table_targets(image, &lines, index);
             self.through_tables.extend(targets);
         }
+    }
+}
+
+/// A scan while it goes through some code.
+struct Reading<'s> {
+    scan: &'s mut Scan,
+    bytes: &'s [u8],
+    /// The last instruction that does something,
+    last: Skim,
+    /// and where it begins.
+    last_at: usize,
+}
+
+impl Visitor for &mut Reading<'_> {
+    fn step(&mut self, step: &Step) {
+        self.plain(step.start, step.skim);
+        let referring = step.address.is_some() || step.immediate.is_some();
+        if referring || step.skim.traits.has(RARE) || !step.numbers.is_empty() {
+            self.scan.add(step, self.bytes);
+        }
+    }
+
+    #[inline(always)]
+    fn plain(&mut self, start: usize, skim: Skim) {
+        if !skim.traits.has(Traits::PADDING) {
+            (self.last, self.last_at) = (skim, start);
+        }
+        self.scan.recent[self.scan.lines % RECENT] = start;
+        self.scan.lines += 1;
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use foldhash::{HashMap, HashMapExt, HashSet};
-use invivo_image::x86_64::walk;
+use invivo_image::x86_64::{AddressSpan, Step, walk};
 use invivo_image::{
     AddressIndex, Entity, EntityId, EntityKind, Image, Link, LinkAddr, Place, SectionKind, Slot,
 };
@@ -16,6 +16,10 @@ use crate::originals::{self, Unowned};
 use crate::outline::{OutlineIndex, Outlines};
 use crate::scan::Scan;
 use crate::twins;
+
+mod near;
+
+use near::{Lately, Near};
 
 /// One function's reference to an entity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -75,7 +79,7 @@ impl Usage {
         let pairs: Vec<_> = one.into_iter().zip(twins).collect();
         let both = |pairs: &[((EntityId, &Entity), Option<usize>)]| {
             let mut found = (Found::default(), Found::default());
-            let (mut scan, mut its) = (Scan::default(), Scan::default());
+            let (mut scan, mut its) = (Scan::of(base), Scan::of(fixed));
             scan.watch(fixed);
             for (function, twin) in pairs {
                 let entity = function.1;
@@ -106,11 +110,11 @@ impl Usage {
     /// Puts together what was found in all functions.
     fn from(image: &Image, found: Vec<Found>) -> Usage {
         let mut usage = Usage::default();
-        let mut references = Vec::with_capacity(found.iter().map(|f| f.references.len()).sum());
+        let mut references = Vec::with_capacity(found.len());
         let mut far = Vec::new();
         let mut outlines = Vec::with_capacity(found.len());
         for mut group in found {
-            references.append(&mut group.references);
+            references.push(group.references);
             far.append(&mut group.far);
             usage.undecoded.extend(group.undecoded);
             usage.runs_on.extend(group.runs_on);
@@ -118,36 +122,40 @@ impl Usage {
         }
         let entities = image.entities.len();
         usage.outlines = OutlineIndex::new(entities, outlines.into_iter());
-        references.par_sort_unstable();
-        references.dedup();
-        usage.add_references(image, &references, &far);
-        drop(references);
+        usage.add_references(image, &near::in_order(references), &far);
         usage.add_data(image);
         usage
     }
 
     /// Adds what code refers to; `references` are in order.
     fn add_references(&mut self, image: &Image, references: &[Near], far: &[(LinkAddr, Use)]) {
-        let mut uses: Vec<(EntityId, Use)> = Vec::with_capacity(references.len());
-        let mut boundaries = Vec::new();
-        for same in references.chunk_by(|a, b| a.0 >> 32 == b.0 >> 32) {
+        let targets = || references.chunk_by(|one, other| one.is_to_that_of(*other));
+        // What each of them is, asked once for all that refer to it.
+        let mut places = Vec::new();
+        for same in targets() {
             let target = same[0].target(image);
-            boundaries.push(target);
-            if let Place::In(id, offset) = image.place(target) {
-                uses.extend(same.iter().map(|near| (id, near.by(offset))));
-            }
+            self.boundaries.push(target);
+            places.push(match image.place(target) {
+                Place::In(id, offset) => Some((id, offset)),
+                _ => None,
+            });
         }
+        let mut distant = Vec::new();
         for (target, by) in far {
-            boundaries.push(*target);
+            self.boundaries.push(*target);
             if let Place::In(id, offset) = image.place(*target) {
                 let branch = by.branch && offset == 0;
-                uses.push((id, Use { branch, ..*by }));
+                distant.push((id, Use { branch, ..*by }));
             }
         }
-        uses.par_sort_unstable();
-        uses.dedup();
-        self.uses = Lists::new(image.entities.len(), uses.into_iter());
-        self.boundaries = boundaries;
+        let uses = || {
+            let placed = targets().zip(&places);
+            let placed = placed.filter_map(|(same, place)| Some((same, (*place)?)));
+            placed
+                .flat_map(|(same, (id, offset))| same.iter().map(move |near| (id, near.by(offset))))
+        };
+        let distant = || distant.iter().copied();
+        self.uses = Lists::sorted(image.entities.len(), || uses().chain(distant()));
         self.sort_boundaries();
     }
 
@@ -218,36 +226,12 @@ impl Usage {
     }
 }
 
-/// A reference of a function in one word, so that millions are sorted soon: what it refers
-/// to, relative to the image; who; and whether it calls.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Near(u64);
-
-impl Near {
-    fn new(image: &Image, target: LinkAddr, by: Use) -> Option<Near> {
-        let target = u32::try_from(target.checked_sub(image.base)?).ok()?;
-        let user = by.by.0.checked_mul(2)? | u32::from(by.branch);
-        Some(Near(u64::from(target) << 32 | u64::from(user)))
-    }
-
-    fn target(self, image: &Image) -> LinkAddr {
-        LinkAddr(image.base.0 + (self.0 >> 32))
-    }
-
-    /// Who refers, `offset` bytes into an entity.
-    fn by(self, offset: u64) -> Use {
-        let user = self.0 as u32;
-        Use {
-            by: EntityId(user / 2),
-            branch: user & 1 != 0 && offset == 0,
-        }
-    }
-}
-
 /// What was found in a group of functions.
 #[derive(Default)]
 struct Found {
     references: Vec<Near>,
+    /// Those that were found last.
+    lately: Lately,
     /// Those that lead far out of the image.
     far: Vec<(LinkAddr, Use)>,
     undecoded: Vec<EntityId>,
@@ -268,7 +252,7 @@ fn functions(image: &Image) -> Vec<(EntityId, &Entity)> {
 /// What is found in `functions`, in groups.
 fn read(image: &Image, functions: &[(EntityId, &Entity)]) -> Vec<Found> {
     let read = |functions: &[(EntityId, &Entity)]| {
-        let (mut found, mut scan) = (Found::default(), Scan::default());
+        let (mut found, mut scan) = (Found::default(), Scan::of(image));
         for function in functions {
             let entity = function.1;
             scan.read(image, &(entity.addr..entity.end()));
@@ -281,8 +265,6 @@ fn read(image: &Image, functions: &[(EntityId, &Entity)]) -> Vec<Found> {
 
 impl Found {
     fn finish(mut self) -> Self {
-        self.references.sort_unstable();
-        self.references.dedup();
         // Room that is left over in a thousand groups is more than what they hold.
         self.references.shrink_to_fit();
         self.outlines.shrink_to_fit();
@@ -304,7 +286,8 @@ impl Found {
         for (target, branch) in direct.chain(tabled) {
             let by = Use { by, branch };
             match Near::new(image, target, by) {
-                Some(near) => self.references.push(near),
+                Some(near) if self.lately.is_new(near) => self.references.push(near),
+                Some(_) => {}
                 None => self.far.push((target, by)),
             }
         }
@@ -324,10 +307,11 @@ pub fn references_to(
         .iter()
         .filter(|entity| entity.kind != EntityKind::Object && entity.size > 0)
         .collect();
+    let addresses = AddressSpan::of(image);
     let in_code = functions.par_iter().flat_map_iter(|entity| {
         let bytes = image.bytes(entity.addr, entity.size).unwrap_or_default();
         let mut found: Vec<LinkAddr> = Vec::new();
-        walk(image, entity.addr, bytes, |step| {
+        walk(image, addresses, entity.addr, bytes, |step: &Step| {
             let targets = step.address.into_iter().chain(step.immediate);
             let targets = targets.map(|reference| reference.target);
             found.extend(targets.filter(|target| places.contains(target)));
@@ -353,14 +337,19 @@ pub fn references_to(
 /// Every pointer in data: from relocations, and in images with fixed addresses
 /// every word that could be one.
 fn pointers(image: &Image) -> Vec<(LinkAddr, LinkAddr)> {
+    /// Words that are looked at together.
+    const TOGETHER: usize = 16;
     let imported = image.slots.values().filter_map(|slot| match slot {
         Slot::Import(name, 0) | Slot::LazyImport(name) => Some(name.as_ref()),
         _ => None,
     });
     let imported: HashSet<&str> = imported.collect();
+    // Names of C++ are longer than most that are imported, and to hash them all takes long.
+    let lengths: HashSet<usize> = imported.iter().map(|name| name.len()).collect();
+    let is_imported = |name: &str| lengths.contains(&name.len()) && imported.contains(name);
     let mut defined: HashMap<&str, LinkAddr> = HashMap::new();
     for entity in &image.entities {
-        for symbol in entity.names.iter().filter(|s| imported.contains(&*s.name)) {
+        for symbol in entity.names.iter().filter(|s| is_imported(&s.name)) {
             defined.entry(&symbol.name).or_insert(entity.addr);
         }
     }
@@ -383,13 +372,21 @@ fn pointers(image: &Image) -> Vec<(LinkAddr, LinkAddr)> {
                 continue;
             }
             let words = image.section_bytes(section).as_chunks::<8>().0;
-            for (index, word) in words.iter().enumerate() {
+            let within = |word: &[u8; 8]| {
                 let value = u64::from_le_bytes(*word);
+                lowest <= value && value < highest
+            };
+            for (number, words) in words.chunks(TOGETHER).enumerate() {
                 // Tables of numbers may be most of a program.
-                if lowest <= value && value < highest && image.section_at(LinkAddr(value)).is_some()
-                {
-                    let place = LinkAddr(section.range.start.0 + index as u64 * 8);
-                    found.push((place, LinkAddr(value)));
+                if !words.iter().fold(false, |any, word| any | within(word)) {
+                    continue;
+                }
+                for (index, word) in words.iter().enumerate().filter(|(_, word)| within(word)) {
+                    let value = LinkAddr(u64::from_le_bytes(*word));
+                    if image.section_at(value).is_some() {
+                        let index = (number * TOGETHER + index) as u64;
+                        found.push((LinkAddr(section.range.start.0 + index * 8), value));
+                    }
                 }
             }
         }

@@ -18,7 +18,7 @@ mod walk;
 pub use bytes::skim;
 pub use plain::plain;
 pub use skim::{Skim, Traits};
-pub use walk::{Numbers, Step, walk};
+pub use walk::{AddressSpan, Numbers, Step, Visitor, walk};
 
 /// How an instruction refers to another place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -6,7 +6,9 @@ use std::process::Command;
 use std::sync::{Arc, OnceLock};
 
 use iced_x86::{Decoder, DecoderOptions, Instruction};
-use invivo_image::x86_64::{Line, Reference, Skim, Step, Traits, decode_all, plain, skim, walk};
+use invivo_image::x86_64::{
+    AddressSpan, Line, Reference, Skim, Step, Traits, decode_all, plain, skim, walk,
+};
 use invivo_image::{Image, Link, LinkAddr, SectionKind};
 
 const AT: u64 = 0x40_1000;
@@ -25,40 +27,60 @@ fn agrees(code: &[u8; 16]) -> bool {
     if known.is_some() {
         assert_eq!(known, decoded(code), "{code:02x?}");
     }
-    for fixed in [false, true] {
-        if let Some(plain) = plain(code, fixed) {
-            agrees_plainly(plain, known, fixed);
+    for numbers in [None, Some(few()), Some(all())] {
+        if let Some(plain) = plain(code, numbers) {
+            agrees_plainly(code, plain, known, numbers);
         }
     }
     known.is_some()
 }
 
-/// What has no more than a length, or jumps, is known in full, and refers to nothing else.
-fn agrees_plainly(plain: Skim, full: Option<Skim>, fixed: bool) {
+/// A program of a mebibyte.
+fn few() -> AddressSpan {
+    AddressSpan::between(LinkAddr(0x40_0000), LinkAddr(0x50_0000))
+}
+
+fn all() -> AddressSpan {
+    AddressSpan::between(LinkAddr(0), LinkAddr(u64::MAX))
+}
+
+/// What jumps or counts from its end is known in full; of the rest the length, and where control
+/// ends or nothing is done, and they have no number that may be an address.
+fn agrees_plainly(code: &[u8; 16], plain: Skim, full: Option<Skim>, numbers: Option<AddressSpan>) {
     let full = full.expect("what is plain is known");
-    if full.traits.has(Traits::BRANCH) {
-        assert_eq!(plain, full);
+    if full.traits.has(Traits::BRANCH.with(Traits::RELATIVE)) {
+        assert_eq!(plain, full, "{code:02x?}");
         return;
     }
-    let (len, traits) = (full.len, Traits::default());
-    assert_eq!(
-        plain,
-        Skim {
-            len,
-            traits,
-            ..Skim::default()
+    let told = [Traits::ENDS, Traits::PADDING];
+    let told = told.into_iter().filter(|one| full.traits.has(*one));
+    let traits = told.fold(Traits::default(), Traits::with);
+    let len = full.len;
+    let expected = Skim {
+        len,
+        traits,
+        ..Skim::default()
+    };
+    assert_eq!(plain, expected, "{code:02x?}");
+    let number = Traits::NUMBER.with(Traits::SIGNED).with(Traits::MOV);
+    let unused = number.with(Traits::SCALED).with(Traits::LEA).with(traits);
+    assert_eq!(full.traits.with(unused), unused, "{full:?}");
+    let Some(addresses) = numbers else { return };
+    for (at, width) in [
+        (full.displacement, 4),
+        (full.immediate, full.len - full.immediate),
+    ] {
+        if at > 0 {
+            assert_eq!(width, 4, "{code:02x?}");
+            let bytes = code[usize::from(at)..].first_chunk().expect("four bytes");
+            let number = i32::from_le_bytes(*bytes);
+            let both = [
+                i64::from(number).cast_unsigned(),
+                number.cast_unsigned().into(),
+            ];
+            assert!(!both.iter().any(|n| addresses.holds(*n)), "{code:02x?}");
         }
-    );
-    let mut nothing = Traits::SCALED;
-    if !fixed {
-        let number = Traits::NUMBER.with(Traits::SIGNED).with(Traits::MOV);
-        nothing = nothing.with(number).with(Traits::LEA);
     }
-    assert_eq!(full.traits.with(nothing), nothing, "{full:?}");
-    assert!(
-        !fixed || full.displacement == 0 && full.immediate == 0,
-        "{full:?}"
-    );
 }
 
 /// Every opcode of the four maps with every operand form, behind these prefixes.
@@ -187,6 +209,47 @@ fn chance(seed: u64) -> impl FnMut() -> u8 {
     }
 }
 
+/// Numbers at both ends of where addresses are, in every form that has some.
+#[test]
+fn a_number_is_passed_over_only_where_it_is_no_address() {
+    let ends = [0x40_0000u32, 0x50_0000];
+    let numbers = ends.into_iter().flat_map(|end| [end - 1, end, end + 1]);
+    let mut passed = 0;
+    for number in numbers.chain([0, u32::MAX, 1 << 31, 0xffc0_0000]) {
+        let near = few().holds(number.into());
+        let number = number.to_le_bytes();
+        for head in [
+            &[0x8b, 0x80][..],
+            &[0x49, 0x8b, 0x84, 0xcd],
+            &[0x8d, 0x83],
+            &[0xb8],
+            &[0x41, 0xbf],
+            &[0x68],
+            &[0x48, 0xc7, 0x45, 0x08],
+            &[0xc7, 0x45, 0x08],
+            &[0x48, 0x81, 0xfb],
+            &[0x48, 0x3d],
+            &[0x0f, 0x1f, 0x84, 0x00],
+        ] {
+            let mut code = [0x90; 16];
+            code[..head.len()].copy_from_slice(head);
+            code[head.len()..head.len() + 4].copy_from_slice(&number);
+            assert!(agrees(&code));
+            let known = plain(&code, Some(few()));
+            assert!(known.is_none() || !near, "{code:02x?}");
+            passed += usize::from(known.is_some());
+        }
+        // Both numbers of one instruction.
+        for (first, second) in [(number, [0; 4]), ([0; 4], number)] {
+            let code = [&[0x48, 0xc7, 0x80][..], &first, &second, &[0x90; 5]].concat();
+            let code: [u8; 16] = code.try_into().expect("sixteen");
+            assert!(agrees(&code));
+            assert!(plain(&code, Some(few())).is_none() || !near, "{code:02x?}");
+        }
+    }
+    assert!(passed >= 60, "{passed} are passed over");
+}
+
 #[test]
 fn chance_is_what_the_decoder_says() {
     for seed in 0..200_000 {
@@ -210,9 +273,15 @@ fn chance_is_walked_as_it_is_decoded() {
         let code: Vec<u8> = (0..length).map(|_| byte()).collect();
         let lines = decode_all(image, LinkAddr(AT), &code);
         let mut next = lines.iter();
-        walk(image, LinkAddr(AT), &code, |step| {
-            same(next.next().expect("as many"), step, AT);
-        });
+        walk(
+            image,
+            AddressSpan::of(image),
+            LinkAddr(AT),
+            &code,
+            |step: &Step| {
+                same(next.next().expect("as many"), step, AT);
+            },
+        );
         assert!(next.next().is_none(), "{code:02x?}");
     }
 }
@@ -285,11 +354,18 @@ fn whole_programs_are_walked_as_they_are_decoded() {
             let bytes = image.section_bytes(section);
             let lines = decode_all(&image, section.range.start, bytes);
             let mut next = lines.iter();
-            walk(&image, section.range.start, bytes, |step| {
-                let line = next.next().expect("as many");
-                absolute += usize::from(step.immediate.is_some());
-                same(line, step, section.range.start.0);
-            });
+            let addresses = AddressSpan::of(&image);
+            walk(
+                &image,
+                addresses,
+                section.range.start,
+                bytes,
+                |step: &Step| {
+                    let line = next.next().expect("as many");
+                    absolute += usize::from(step.immediate.is_some());
+                    same(line, step, section.range.start.0);
+                },
+            );
             assert!(next.next().is_none(), "{}", path.display());
         }
         if image.link == Link::Fixed {

@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 
-use invivo_image::x86_64::{Reference, ReferenceKind, Step, may_be_address};
+use invivo_image::x86_64::{AddressSpan, Reference, ReferenceKind, Step, may_be_address};
 use invivo_image::{Image, LinkAddr};
 
 use super::{Outgoing, Scan};
@@ -15,9 +15,9 @@ use super::{Outgoing, Scan};
 impl Scan {
     /// For one that others repeat which stand in `image`.
     pub(crate) fn watch(&mut self, image: &Image) {
-        let starts = image.sections.iter().map(|section| section.range.start);
-        let ends = image.sections.iter().map(|section| section.range.end);
-        self.watched = starts.min().zip(ends.max());
+        let theirs = AddressSpan::of(image);
+        self.addresses = self.addresses.with(theirs);
+        self.watched = Some(theirs);
     }
 
     #[inline(never)]
@@ -41,11 +41,7 @@ impl Scan {
                 (_, _, Some(half)) => signs(*half),
                 _ => continue,
             };
-            let watched = |value: &u64| {
-                let value = LinkAddr(*value);
-                let known = self.watched;
-                known.is_some_and(|(first, last)| first <= value && value <= last)
-            };
+            let watched = |value: &u64| self.watched.is_some_and(|span| span.holds(*value));
             if both.iter().any(watched) {
                 self.numbers.push((at, both));
             }
@@ -187,7 +183,7 @@ mod tests {
     /// Compares all that is repeated with what is read; how many functions there are with a
     /// counterpart of the same name and size, and how many of them were repeated.
     fn repeated(base: &Image, fixed: &Image) -> (usize, usize) {
-        let (mut scan, mut its, mut read) = (Scan::default(), Scan::default(), Scan::default());
+        let (mut scan, mut its, mut read) = (Scan::of(base), Scan::of(fixed), Scan::of(fixed));
         scan.watch(fixed);
         let (mut all, mut done) = (0, 0);
         let code = |image: &Image, at| {

@@ -9,7 +9,7 @@ pub(super) const MEMORY: u64 = 1 << 1;
 /// Only with a register for it.
 pub(super) const REGISTER: u64 = 1 << 2;
 /// Several instructions, which the operands tell apart.
-const GROUP: u64 = 1 << 3;
+pub(super) const GROUP: u64 = 1 << 3;
 /// May be locked, with an operand in memory.
 pub(super) const LOCKABLE: u64 = 1 << 4;
 /// Its number may be an address only where the operand has 64 bits.

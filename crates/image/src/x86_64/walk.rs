@@ -43,13 +43,96 @@ impl Numbers {
     }
 }
 
-/// Hands every instruction of `bytes`, which are linked at `at`, to `visit`: the same ones as
-/// [`super::decode_all`] finds, with the same references.
+/// Where the addresses of one image are, or of several: no number outside is one of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AddressSpan {
+    first: u64,
+    /// From the first to the last, which is the end of what lies there.
+    length: u64,
+}
+
+impl AddressSpan {
+    /// All from `first` to `last`, which is one, too.
+    #[must_use]
+    pub fn between(first: LinkAddr, last: LinkAddr) -> Self {
+        AddressSpan {
+            first: first.0,
+            length: last.0.saturating_sub(first.0),
+        }
+    }
+
+    /// That of an image.
+    #[must_use]
+    pub fn of(image: &Image) -> Self {
+        let ranges = || image.sections.iter().map(|section| &section.range);
+        let first = ranges().map(|range| range.start).min();
+        let last = ranges().map(|range| range.end).max();
+        AddressSpan::between(first.unwrap_or_default(), last.unwrap_or_default())
+    }
+
+    /// That of two.
+    #[must_use]
+    pub fn with(self, other: Self) -> Self {
+        let last = |span: Self| span.first.saturating_add(span.length);
+        let first = self.first.min(other.first);
+        AddressSpan {
+            first,
+            length: last(self).max(last(other)) - first,
+        }
+    }
+
+    /// True for what may be an address.
+    #[inline]
+    #[must_use]
+    pub fn holds(self, value: u64) -> bool {
+        value.wrapping_sub(self.first) <= self.length
+    }
+
+    /// True if a number of 32 bits may be one, with its sign or without.
+    #[inline]
+    pub(super) fn may_hold(self, number: i32) -> bool {
+        let with_sign = i64::from(number).cast_unsigned();
+        self.holds(with_sign) || self.holds(u64::from(number.cast_unsigned()))
+    }
+}
+
+/// Who is shown instructions by [`walk`].
+pub trait Visitor {
+    /// An instruction.
+    fn step(&mut self, step: &Step);
+
+    /// An instruction `start` bytes on that refers to nothing and has no numbers that may be
+    /// addresses.
+    #[inline(always)]
+    fn plain(&mut self, start: usize, skim: Skim) {
+        self.step(&Step {
+            start,
+            skim,
+            ..Step::default()
+        });
+    }
+}
+
+impl<F: FnMut(&Step)> Visitor for F {
+    fn step(&mut self, step: &Step) {
+        self(step);
+    }
+}
+
+/// Shows every instruction of `bytes`, which are linked at `at`, to `visitor`: the same ones as
+/// [`super::decode_all`] finds, with the same references. `numbers` is where the addresses of this
+/// image are, and of others for which [`Step::numbers`] is asked.
 ///
 /// Instructions that refer to nothing and do nothing that a [`Skim`] tells are all the same
 /// `Step`, but for where they are and how long they are.
 #[inline]
-pub fn walk(image: &Image, at: LinkAddr, bytes: &[u8], mut visit: impl FnMut(&Step)) {
+pub fn walk(
+    image: &Image,
+    numbers: AddressSpan,
+    at: LinkAddr,
+    bytes: &[u8],
+    mut visitor: impl Visitor,
+) {
     if at.checked_add(bytes.len() as u64).is_none() {
         return;
     }
@@ -58,37 +141,52 @@ pub fn walk(image: &Image, at: LinkAddr, bytes: &[u8], mut visit: impl FnMut(&St
     } else {
         &FIXED
     };
+    // The last bytes again, with room behind them.
+    const LAST: usize = 15;
+    let mut padded = [0; 2 * LAST + 1];
+    let last = bytes.len().saturating_sub(LAST);
+    padded[..bytes.len() - last].copy_from_slice(&bytes[last..]);
     let mut start = 0;
-    while let Some(rest) = bytes.get(start..).filter(|rest| !rest.is_empty()) {
-        let mut step = Step {
-            start,
-            ..Step::default()
+    while start < bytes.len() {
+        let rest = &bytes[start..];
+        let code = match rest.first_chunk() {
+            Some(code) => code,
+            None => padded[start - last..].first_chunk().unwrap_or(&[0; 16]),
         };
-        let plain = rest.first_chunk().and_then(|code| table.skim(code));
-        match plain.filter(|_| !image.relocations_kept) {
-            Some(skim) => {
-                step.skim = skim;
-                if skim.traits.has(Traits::BRANCH) {
-                    step.address = branch(at.0 + start as u64, rest, skim);
-                }
-            }
-            None => step = other(image, LinkAddr(at.0 + start as u64), rest, start),
+        let here = at.0 + start as u64;
+        let plain = if image.relocations_kept {
+            None
+        } else {
+            table.skim(code, numbers)
+        };
+        // An instruction that the bytes do not hold is none.
+        let Some(skim) = plain.filter(|skim| usize::from(skim.len) <= rest.len()) else {
+            let step = other(image, LinkAddr(here), (code, rest), start);
+            start += usize::from(step.skim.len);
+            visitor.step(&step);
+            continue;
+        };
+        if skim.traits.has(Traits::BRANCH.with(Traits::RELATIVE)) {
+            visitor.step(&Step {
+                start,
+                skim,
+                address: distance(here, rest, skim),
+                ..Step::default()
+            });
+        } else {
+            visitor.plain(start, skim);
         }
-        start += usize::from(step.skim.len);
-        visit(&step);
+        start += usize::from(skim.len);
     }
 }
 
 /// An instruction that is not as plain as most.
 #[inline(never)]
-fn other(image: &Image, here: LinkAddr, rest: &[u8], start: usize) -> Step {
+fn other(image: &Image, here: LinkAddr, (code, rest): (&[u8; 16], &[u8]), start: usize) -> Step {
     let known = if image.relocations_kept {
         None
     } else {
-        match rest.first_chunk() {
-            Some(code) => skim(code),
-            None => last(rest),
-        }
+        skim(code).filter(|skim| usize::from(skim.len) <= rest.len())
     };
     let Some(skim) = known else {
         return decoded(image, here, rest, start);
@@ -101,13 +199,6 @@ fn other(image: &Image, here: LinkAddr, rest: &[u8], start: usize) -> Step {
         immediate,
         numbers,
     }
-}
-
-/// The same for the last bytes of the code: an instruction that they do not hold is none.
-fn last(rest: &[u8]) -> Option<Skim> {
-    let mut code = [0; 16];
-    code[..rest.len()].copy_from_slice(rest);
-    skim(&code).filter(|skim| usize::from(skim.len) <= rest.len())
 }
 
 #[cold]
@@ -148,6 +239,25 @@ fn decoded(image: &Image, here: LinkAddr, rest: &[u8], start: usize) -> Step {
             ..Numbers::default()
         },
     }
+}
+
+/// What an instruction refers to that jumps by a distance or counts one from its end.
+#[inline]
+fn distance(here: u64, rest: &[u8], skim: Skim) -> Option<Reference> {
+    if skim.traits.has(Traits::BRANCH) {
+        return branch(here, rest, skim);
+    }
+    if !skim.traits.has(Traits::RELATIVE) {
+        return None;
+    }
+    let operand = rest.get(usize::from(skim.displacement)..)?.first_chunk()?;
+    let next = here.wrapping_add(u64::from(skim.len));
+    Some(Reference {
+        kind: ReferenceKind::Relative,
+        offset: skim.displacement,
+        width: 4,
+        target: LinkAddr(next.wrapping_add_signed(i32::from_le_bytes(*operand).into())),
+    })
 }
 
 #[inline]
