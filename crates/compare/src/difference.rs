@@ -89,6 +89,8 @@ pub enum ReasonKind {
     Inlined,
     /// It calls a function that is called in another way than before.
     Callee,
+    /// A clone that the compiler made of it, or of a function that it calls, came or is gone.
+    Clone,
     /// Its instructions differ, and no debug data say where they come from.
     Code,
     /// It refers to something else.

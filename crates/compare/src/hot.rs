@@ -7,7 +7,7 @@ use invivo_image::{DebugData, EntityId, EntityKind, Image, SourceFunction, deman
 use rayon::prelude::*;
 
 use crate::meaning::Meaning;
-use crate::{Comparison, Difference, Differing, Reason, ReasonKind, line_numbers, reasons};
+use crate::{Comparison, Difference, Differing, Reason, ReasonKind, clones, line_numbers, reasons};
 
 /// A function together with the parts that the compiler moved away from it
 /// because they seldom run (`name.cold`; with BOLT also `name.warm`).
@@ -180,6 +180,7 @@ pub(crate) fn find(
             .collect(),
     };
     reasons::add_signatures(c, &mut found.hot);
+    clones::add(c, &mut found);
     found
 }
 

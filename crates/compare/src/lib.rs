@@ -7,6 +7,7 @@
 //! calls two functions equal that read different fields of a structure that grew.
 
 mod annexes;
+mod clones;
 mod code;
 mod constants;
 mod copies;

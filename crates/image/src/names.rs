@@ -1,6 +1,6 @@
 //! Names: what the source calls it, below what compiler and linker made of it.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 /// A symbol's name without what the compiler added to tell copies apart:
 /// clone suffixes (`.isra.0`, `.part.3`, `.constprop.1`, `.cold`, `.warm`, `.llvm.123`),
@@ -27,6 +27,19 @@ fn unsuffixed(name: &str) -> &str {
         rest = head;
     }
     rest
+}
+
+/// What a compiler made of the function when it cloned it, each sort once and in order:
+/// `constprop` (a copy for callers that pass a constant), `isra` (parameters are passed in
+/// another way), `part` (cut out of it). Empty for a function as the source has it.
+///
+/// `f.isra.0.part.1` → `isra`, `part`.
+#[must_use]
+pub fn clone_sorts(name: &str) -> BTreeSet<&str> {
+    let added = name.get(unsuffixed(name).len()..).unwrap_or_default();
+    let sorts = added.split('.');
+    let sorts = sorts.filter(|word| matches!(*word, "isra" | "constprop" | "part"));
+    sorts.collect()
 }
 
 /// The function that a part of one was taken out of, if this is the name of such a part.
@@ -178,7 +191,7 @@ pub fn source_name(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Spoken, demangle, is_rust, source_name, stem, whole_of};
+    use super::{Spoken, clone_sorts, demangle, is_rust, source_name, stem, whole_of};
 
     #[test]
     fn a_stem_has_no_clone_suffix_and_no_number() {
@@ -190,6 +203,16 @@ mod tests {
         assert_eq!(stem("counter.1234"), "counter");
         assert_eq!(stem(".LC7"), ".LC7");
         assert_eq!(stem("v1.2beta"), "v1.2beta");
+    }
+
+    #[test]
+    fn a_clone_is_known_by_what_was_added_to_its_name() {
+        let sorts = |name| clone_sorts(name).into_iter().collect::<Vec<_>>();
+        assert_eq!(sorts("f.part.1.isra.0.part.2"), ["isra", "part"]);
+        assert_eq!(sorts("f.constprop.0.cold"), ["constprop"]);
+        for whole in ["f", "isra", ".isra", "f.cold", "counter.3", "part.of"] {
+            assert_eq!(sorts(whole), [""; 0], "{whole}");
+        }
     }
 
     #[test]

@@ -7,11 +7,11 @@
 //! more, or a register that the old one left alone (gcc's -fipa-ra keeps values
 //! there across the call).
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use invivo_compare::{Comparison, Hot, Parts};
 use invivo_image::x86_64::{ReferenceKind, decode};
-use invivo_image::{EntityId, Image, Place};
+use invivo_image::{EntityId, Image, Place, clone_sorts};
 
 use iced_x86::{FlowControl, InstructionInfoFactory, OpAccess, Register};
 
@@ -25,12 +25,7 @@ const DEEPEST: u32 = 12;
 pub(crate) fn is_kept(c: &Comparison<'_>, hot: &Hot) -> bool {
     let (old, new) = (c.base.entity(hot.base.main), c.fixed.entity(hot.fixed.main));
     // Compilers change how a clone is called as they like.
-    let clone = |name: &str| {
-        [".isra", ".constprop", ".part"]
-            .iter()
-            .any(|c| name.contains(c))
-    };
-    if clone(old.name()) || clone(new.name()) {
+    if [old, new].map(|f| clone_sorts(f.name())) != [BTreeSet::new(), BTreeSet::new()] {
         return false;
     }
     let known = hot.base_source.is_some() && hot.fixed_source.is_some();

@@ -67,6 +67,7 @@ impl Sort {
                 ReasonKind::Source => "source",
                 ReasonKind::Inlined => "inlined",
                 ReasonKind::Callee => "callee",
+                ReasonKind::Clone => "clone",
                 ReasonKind::Code => "code",
                 ReasonKind::Reference => "reference",
                 ReasonKind::Constant => "constant",
