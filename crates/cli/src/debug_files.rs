@@ -153,19 +153,31 @@ impl Search<'_> {
         });
         // `program.debug` has its package as `program.dwp`.
         let renamed = home.with_extension("dwp");
-        for path in files(packages.into_iter().chain([renamed])).iter().take(1) {
-            self.attach(path, |file| image.attach_split(file, &units))?;
+        // As with debug files, one of another build is an error only if no other place has the
+        // right one: a package may be left from the build before.
+        let mut failure = None;
+        for path in files(packages.into_iter().chain([renamed])) {
+            match self.attach(&path, |file| image.attach_split(file, &units)) {
+                Ok(()) => units = missing(image)?,
+                Err(error) => failure = failure.or(Some(error)),
+            }
+            if units.is_empty() {
+                return Ok(());
+            }
         }
-        units = missing(image)?;
         for unit in &units {
             let written = Path::new(&unit.folder).join(&unit.name);
             let beside =
                 |path: &Path| Some(path.parent()?.join(Path::new(&unit.name).file_name()?));
             let places = [Some(written), beside(self.program), beside(home)];
-            for path in files(places.into_iter().flatten()).iter().take(1) {
-                self.attach(path, |file| {
+            for path in files(places.into_iter().flatten()) {
+                let attached = self.attach(&path, |file| {
                     image.attach_split(file, std::slice::from_ref(unit))
-                })?;
+                });
+                match attached {
+                    Ok(()) => break,
+                    Err(error) => failure = failure.or(Some(error)),
+                }
             }
         }
         let Some(lost) = missing(image)?.into_iter().next() else {
@@ -176,11 +188,13 @@ impl Search<'_> {
             home.display(),
             Path::new(&lost.folder).join(&lost.name).display()
         );
-        Err(Failure::new(REFUSED, text).hint(format!(
-            "keep the .dwo files where they were compiled, or pack them beside the program: \
-             llvm-dwp -e {0} -o {0}.dwp",
-            self.program.display()
-        )))
+        Err(failure.unwrap_or_else(|| {
+            Failure::new(REFUSED, text).hint(format!(
+                "keep the .dwo files where they were compiled, or pack them beside the program: \
+                 llvm-dwp -e {0} -o {0}.dwp",
+                self.program.display()
+            ))
+        }))
     }
 
     /// Reads a file and hands it to the image.
