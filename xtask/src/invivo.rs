@@ -46,9 +46,36 @@ pub(crate) struct Outcome {
 #[derive(Debug)]
 pub(crate) struct Diff {
     /// The functions that have to be replaced.
-    pub(crate) hot: Vec<String>,
+    pub(crate) hot: Vec<Hot>,
     /// The functions that differ only by line numbers, and stay as they are.
-    pub(crate) left_out: Vec<String>,
+    pub(crate) left_out: Vec<Hot>,
+    /// What the rules say, refusals and notes.
+    pub(crate) findings: Vec<Refusal>,
+}
+
+/// A function that differs.
+#[derive(Debug)]
+pub(crate) struct Hot {
+    pub(crate) name: String,
+    /// Why.
+    pub(crate) reasons: Vec<HotReason>,
+}
+
+/// Why a function differs.
+#[derive(Debug)]
+pub(crate) struct HotReason {
+    /// Such as `inlined`.
+    pub(crate) kind: String,
+    pub(crate) text: String,
+}
+
+/// What a person says of refusals that do no harm.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Judgement {
+    /// Each as its rule and its subject: `R-LAYOUT=peer`.
+    pub(crate) allow: &'static [&'static str],
+    /// Why they do no harm.
+    pub(crate) because: &'static str,
 }
 
 /// One reason not to patch.
@@ -124,7 +151,8 @@ impl Invivo {
         name: &str,
         label: &str,
     ) -> Result<()> {
-        match self.try_patch(base, fixed, patch, name, label)?.first() {
+        let refusals = self.try_patch((base, fixed), patch, (name, label), None)?;
+        match refusals.first() {
             Some(refusal) => bail!("no patch: {refusal}"),
             None => Ok(()),
         }
@@ -159,14 +187,13 @@ impl Invivo {
     }
 
     /// Compares two images and writes the patch between them, or says what
-    /// forbids it; then there is no patch.
+    /// forbids it, less what a person has allowed; then there is no patch.
     pub(crate) fn try_patch(
         &self,
-        base: &Path,
-        fixed: &Path,
+        (base, fixed): (&Path, &Path),
         patch: &Path,
-        name: &str,
-        label: &str,
+        (name, label): (&str, &str),
+        judgement: Option<Judgement>,
     ) -> Result<Vec<Refusal>> {
         let words: [&OsStr; 10] = [
             "build".as_ref(),
@@ -180,6 +207,13 @@ impl Invivo {
             label.as_ref(),
             "--json".as_ref(),
         ];
+        let mut words = words.to_vec();
+        if let Some(judgement) = judgement {
+            for allowed in judgement.allow {
+                words.extend(["--allow", allowed].map(OsStr::new));
+            }
+            words.extend(["--because", judgement.because].map(OsStr::new));
+        }
         let output = self.run(&words)?;
         let refusals: Vec<Refusal> = match output.status.code() {
             Some(0) => Vec::new(),
@@ -217,13 +251,22 @@ impl Invivo {
             );
         }
         let value = json(&output)?;
-        let names = |list: &str| {
+        let reason = |reason: &Value| HotReason {
+            kind: text(&reason["kind"]),
+            text: text(&reason["text"]),
+        };
+        let functions = |list: &str| -> Vec<Hot> {
             let functions = value[list].as_array().into_iter().flatten();
-            functions.map(|function| text(&function["name"])).collect()
+            let function = |function: &Value| Hot {
+                name: text(&function["name"]),
+                reasons: each(&function["reasons"]).map(reason).collect(),
+            };
+            functions.map(function).collect()
         };
         Ok(Diff {
-            hot: names("hot"),
-            left_out: names("left_out"),
+            hot: functions("hot"),
+            left_out: functions("left_out"),
+            findings: each(&value["findings"]).map(finding).collect(),
         })
     }
 
@@ -352,13 +395,21 @@ fn text(value: &Value) -> String {
 
 /// The findings that forbid a live patch.
 fn refusals(value: &Value) -> Vec<Refusal> {
-    let findings = value["findings"].as_array().into_iter().flatten();
+    let findings = each(&value["findings"]);
     findings
         .filter(|finding| finding["severity"] == "refuse")
-        .map(|finding| Refusal {
-            rule: text(&finding["rule"]),
-            subject: text(&finding["subject"]),
-            text: text(&finding["text"]),
-        })
+        .map(finding)
         .collect()
+}
+
+fn each(list: &Value) -> impl Iterator<Item = &Value> {
+    list.as_array().into_iter().flatten()
+}
+
+fn finding(finding: &Value) -> Refusal {
+    Refusal {
+        rule: text(&finding["rule"]),
+        subject: text(&finding["subject"]),
+        text: text(&finding["text"]),
+    }
 }

@@ -5,6 +5,7 @@
 
 mod dnsmasq;
 mod dropbear;
+mod extras;
 mod haproxy;
 mod hyper;
 mod library;
@@ -26,7 +27,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use crate::claims::Claims;
-use crate::invivo::{Diff, Invivo};
+use crate::invivo::{Diff, Invivo, Judgement};
 use crate::load::Clients;
 use crate::process::Server;
 use crate::workspace::Workspace;
@@ -67,6 +68,17 @@ pub(crate) enum Expectation {
     },
 }
 
+/// Who knows that old and new functions must never be mixed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Apart {
+    /// They may be.
+    No,
+    /// The comparison saw it, and the patch says so: a plain apply waits.
+    Patch,
+    /// Only the person who allowed it, and asks for it.
+    Person,
+}
+
 /// One program of the corpus: how it is run, loaded and asked.
 pub(crate) trait Case {
     /// Its name in the corpus.
@@ -78,14 +90,24 @@ pub(crate) trait Case {
     /// The functions that the source of the fix changes, as the compiler leaves
     /// them: known from reading the fix, and none of them may be missed.
     fn changed(&self) -> &'static [&'static str];
+    /// Functions that differ beside those, which no reason explains: each with what is
+    /// known of it.
+    fn extras(&self) -> &'static [extras::Extra] {
+        &[]
+    }
     /// What must come of it.
     fn expectation(&self) -> Expectation {
         Expectation::Live
     }
+    /// What a person who knows the program says of the refusals: with that, the fix goes
+    /// live after all.
+    fn judgement(&self) -> Option<Judgement> {
+        None
+    }
     /// Whether old and new functions must never be mixed, so that the switch has
     /// to wait for a moment when no thread is inside any of them.
-    fn quiescent(&self) -> bool {
-        false
+    fn apart(&self) -> Apart {
+        Apart::No
     }
     /// Starts the programs of a folder; `run` is for what they write.
     fn start(&self, programs: &Path, run: &Path) -> Result<Server>;
@@ -158,7 +180,18 @@ pub(crate) fn run(workspace: &Workspace, name: &str) -> Result<Verdict> {
         format!("no function that the fix changes is missed{missed}"),
         missed.is_empty(),
     );
-    let refusals = invivo.try_patch(&base, &fixed, &patch, name, case.label())?;
+    let extra = extras::wrong(case.as_ref(), &diff);
+    extra.iter().for_each(|extra| println!("  {extra}"));
+    claims.add(
+        format!(
+            "each other function that differs has a reason that ends in the fix, or is known: {} not",
+            extra.len()
+        ),
+        extra.is_empty(),
+    );
+    let images = (&*base, &*fixed);
+    let names = (name, case.label());
+    let refusals = invivo.try_patch(images, &patch, names, None)?;
     for refusal in &refusals {
         println!("  {refusal}");
     }
@@ -166,6 +199,7 @@ pub(crate) fn run(workspace: &Workspace, name: &str) -> Result<Verdict> {
         Some(refusal) => format!("refused: {} {}", refusal.rule, refusal.subject),
         None => "not refused".to_owned(),
     };
+    let mut live = false;
     match case.expectation() {
         Expectation::Refused { rule, subject } => {
             let named = refusals
@@ -175,17 +209,32 @@ pub(crate) fn run(workspace: &Workspace, name: &str) -> Result<Verdict> {
                 verdict.said = format!("refused: {rule} {}", refusal.subject);
             }
             claims.add(format!("{rule} forbids it, for {subject}"), named.is_some());
+            if let Some(judgement) = case.judgement() {
+                let left = invivo.try_patch(images, &patch, names, Some(judgement))?;
+                claims.add(
+                    format!(
+                        "nothing forbids it once {} is allowed",
+                        judgement.allow.join(", ")
+                    ),
+                    left.is_empty(),
+                );
+                live = left.is_empty();
+                verdict.said += "; live when a person allows it";
+            }
         }
         Expectation::Live if !refusals.is_empty() => {
             claims.add("nothing forbids to patch it live", false);
         }
         Expectation::Live => {
-            verdict.patch = Some(std::fs::metadata(&patch)?.len());
-            let server = case.start(&programs.join("base"), &run)?;
-            let seen = tell(case.as_ref(), server, &base, &invivo, &patch, &mut claims)?;
-            verdict.seen = Some(seen);
+            live = true;
             verdict.said = "live".to_owned();
         }
+    }
+    if live {
+        verdict.patch = Some(std::fs::metadata(&patch)?.len());
+        let server = case.start(&programs.join("base"), &run)?;
+        let seen = tell(case.as_ref(), server, &base, &invivo, &patch, &mut claims)?;
+        verdict.seen = Some(seen);
     }
     let folders = (&*programs.join("base"), &*programs.join("fixed"));
     on_disk::tell(case.as_ref(), folders, &run, &invivo, &mut claims)?;
@@ -200,7 +249,7 @@ fn missed(case: &dyn Case, diff: &Diff) -> String {
         .changed()
         .iter()
         .copied()
-        .filter(|name| !diff.hot.iter().any(|hot| hot == name))
+        .filter(|name| !diff.hot.iter().any(|hot| hot.name == *name))
         .collect();
     if missed.is_empty() {
         String::new()

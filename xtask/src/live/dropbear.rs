@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
 
+use super::extras::Extra;
 use super::{Answer, Case, Expectation};
 use crate::load::{Client, Clients, ssh};
 use crate::process::{self, Server};
@@ -41,6 +42,10 @@ impl Case for Dropbear {
             "process_packet",
             "svr_session",
         ]
+    }
+
+    fn extras(&self) -> &'static [Extra] {
+        &[("common_session_init", "clears `ses`, which is larger")]
     }
 
     fn expectation(&self) -> Expectation {

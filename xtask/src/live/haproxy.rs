@@ -5,6 +5,7 @@ use std::process::Command;
 
 use anyhow::Result;
 
+use super::extras::Extra;
 use super::{Answer, Case};
 use crate::load::{Clients, http};
 use crate::process::{self, Server};
@@ -46,6 +47,23 @@ impl Case for Haproxy {
                 "h1_headers_to_hdr_list",
                 "h2_make_htx_request",
                 "h2c_decode_headers",
+            ],
+        }
+    }
+
+    fn extras(&self) -> &'static [Extra] {
+        match self {
+            Self::EmptyLength => &[],
+            // Both are shortfalls of the comparison.
+            Self::Fragment => &[
+                (
+                    "stats_fill_fe_stats",
+                    "its table of jumps, whose address is loaded before a loop, is not known as one",
+                ),
+                (
+                    "hpack_decode_frame",
+                    "`hpack_sht` points to an empty text, behind which something moved",
+                ),
             ],
         }
     }

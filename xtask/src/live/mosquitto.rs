@@ -5,6 +5,7 @@ use std::process::Command;
 
 use anyhow::Result;
 
+use super::extras::Extra;
 use super::{Answer, Case, Expectation};
 use crate::load::{Clients, mqtt};
 use crate::process::{self, Server};
@@ -40,6 +41,15 @@ impl Case for Mosquitto {
             "db__message_store_find",
             "db__message_reconnect_reset",
             "handle__publish",
+        ]
+    }
+
+    fn extras(&self) -> &'static [Extra] {
+        const WHY: &str = "writes or reads `dup`, whose type is another one";
+        &[
+            ("db__message_write_inflight_out_single", WHY),
+            ("persist__client_messages_save", WHY),
+            ("persist__restore", WHY),
         ]
     }
 

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use super::{Answer, Case};
+use super::{Answer, Apart, Case};
 use crate::load::{Clients, http};
 use crate::process::{self, Server};
 
@@ -79,9 +79,9 @@ impl Case for Nginx {
     }
 
     /// Prototypes of functions that are called through pointers in the heap change,
-    /// so an old caller must never meet a new step of a script.
-    fn quiescent(&self) -> bool {
-        true
+    /// so an old caller must never meet a new step of a script. Nobody has to ask for that.
+    fn apart(&self) -> Apart {
+        Apart::Patch
     }
 
     fn start(&self, programs: &Path, run: &Path) -> Result<Server> {

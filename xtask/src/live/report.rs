@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use super::verdict::Seen;
-use super::{Answer, Case, ended};
+use super::{Answer, Apart, Case, ended};
 use crate::claims::Claims;
 use crate::invivo::{Invivo, Outcome};
 use crate::load::{Clients, Histogram};
@@ -97,12 +97,19 @@ impl<'a> Story<'a> {
     pub(crate) fn apply(&mut self, invivo: &Invivo, patch: &Path) -> Result<()> {
         self.enter("applying");
         for pid in self.server.processes(self.image)? {
-            let outcome = if self.case.quiescent() {
+            let apart = self.case.apart();
+            let outcome = if apart == Apart::Person {
                 invivo.apply_quiescent(patch, pid)
             } else {
                 invivo.apply(patch, pid)
             };
             let outcome = self.known(outcome)?;
+            if apart != Apart::No {
+                self.claims.add(
+                    format!("in process {pid} no thread was inside what is replaced"),
+                    outcome.switch == "stopped" && outcome.stopped_us > 0,
+                );
+            }
             self.apply_us = self.apply_us.max(outcome.wall_us);
             self.event("applied", pid, &outcome);
         }
