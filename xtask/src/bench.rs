@@ -97,10 +97,14 @@ pub(crate) fn live(workspace: &Workspace, quick: bool) -> Result<bool> {
 /// Measures what making patches of Windows images live takes; `true` when all is kept.
 pub(crate) fn windows(workspace: &Workspace, quick: bool) -> Result<bool> {
     install::ensure(install::WINDOWS)?;
+    install::ensure(install::BENCH)?;
+    Invivo::build(workspace)?;
     say_machine()?;
     let mut promises = Promises::default();
-    let rounds = if quick { QUICK } else { USUAL }.switches;
-    pe::run(workspace, rounds, &mut promises)?;
+    let effort = if quick { QUICK } else { USUAL };
+    pe::run(workspace, effort.switches, &mut promises)?;
+    let largest = pe::largest(workspace, effort.comparisons, &mut promises);
+    promises.part("the largest image", largest);
     Ok(promises.finish())
 }
 

@@ -32,7 +32,8 @@ impl Section {
 
 /// The copy, before its checksum is made.
 pub(crate) struct Grown {
-    pub(crate) file: Vec<u8>,
+    /// Nobody else has it.
+    pub(crate) file: Arc<[u8]>,
     /// Where each new section is in memory, and where it begins in the file.
     pub(crate) places: Vec<(u32, u32)>,
     /// Bytes of certificates that were left out: they are not right for the new file.
@@ -68,29 +69,36 @@ pub(crate) fn next(image: &PeImage) -> u64 {
 /// ones. Certificates are left out. The error is a text for a person.
 pub(crate) fn append(image: &PeImage, sections: &[Section]) -> Result<Grown, String> {
     let headers = headers(image, sections.len())?;
-    let mut file = image.file().to_vec();
     let certificates = certificates(image)?;
-    let sections_end = sections_end(image);
-    if let Some(found) = &certificates {
-        file.truncate(found.start);
-        file[headers.security..headers.security + 8].fill(0);
-    }
-    let overlay = file.len().saturating_sub(sections_end) as u64;
+    let end = certificates.as_ref().map(|found| found.start);
+    let held = &image.file()[..end.unwrap_or(image.file().len())];
+    let overlay = held.len().saturating_sub(sections_end(image)) as u64;
     let align = |value: u64, to: u32| value.next_multiple_of(u64::from(to));
     let number = |value: u64, what: &str| {
         u32::try_from(value).map_err(|_| format!("{what} would exceed 4 GiB"))
     };
+    let length = sections.iter().fold(held.len() as u64, |end, section| {
+        let length = section.contents.len() as u64;
+        align(end, image.file_alignment) + align(length, image.file_alignment)
+    });
+    // Where it stays: of the largest images a second copy would be most of what is in memory.
+    let more = number(length, "the file")? as usize - held.len();
+    let bytes = held.iter().copied();
+    let mut grown: Arc<[u8]> = bytes.chain(std::iter::repeat_n(0, more)).collect();
+    let file = bytes_of(&mut grown);
+    if certificates.is_some() {
+        file[headers.security..headers.security + 8].fill(0);
+    }
+    let mut file_end = held.len() as u64;
     let (mut at, mut places) = (next(image), Vec::new());
     for (index, section) in sections.iter().enumerate() {
         let length = section.contents.len() as u64;
-        let start = align(file.len() as u64, image.file_alignment);
+        let start = align(file_end, image.file_alignment);
         let raw_size = align(length, image.file_alignment);
-        let end = number(start + raw_size, "the file")?;
+        file_end = start + raw_size;
         let (at_word, start) = (number(at, "the image")?, number(start, "the file")?);
         let raw_size = number(raw_size, "the section")?;
-        file.resize(start as usize, 0);
-        file.extend_from_slice(&section.contents);
-        file.resize(end as usize, 0);
+        file[start as usize..][..section.contents.len()].copy_from_slice(&section.contents);
         let mut header = Vec::from(section.name);
         // Nothing in the file is at no place.
         let from = if raw_size == 0 { 0 } else { start };
@@ -113,17 +121,17 @@ pub(crate) fn append(image: &PeImage, sections: &[Section]) -> Result<Grown, Str
             // SizeOfCode stands right before it.
             _ => headers.initialized_data - 4,
         };
-        let sum = get(&file, field).wrapping_add(raw_size);
-        set(&mut file, field, sum);
+        let sum = get(file, field).wrapping_add(raw_size);
+        set(file, field, sum);
         places.push((at_word, start));
         at = align(at + u64::from(section.size), image.section_alignment);
     }
     let count = u16::try_from(image.sections.len() + sections.len())
         .map_err(|_| "the image has too many sections".to_owned())?;
     file[headers.section_count..headers.section_count + 2].copy_from_slice(&count.to_le_bytes());
-    set(&mut file, headers.image_size, number(at, "the image")?);
+    set(file, headers.image_size, number(at, "the image")?);
     Ok(Grown {
-        file,
+        file: grown,
         places,
         certificates: certificates.map_or(0, |found| found.len() as u64),
         overlay,
@@ -131,11 +139,16 @@ pub(crate) fn append(image: &PeImage, sections: &[Section]) -> Result<Grown, Str
 }
 
 /// The file with its checksum right.
-pub(crate) fn finish(image: &PeImage, mut file: Vec<u8>) -> Arc<[u8]> {
+pub(crate) fn finish(image: &PeImage, mut file: Arc<[u8]>) -> Arc<[u8]> {
     let place = image.header_places().checksum;
     let sum = checksum(&file, place);
-    set(&mut file, place, sum);
-    file.into()
+    set(bytes_of(&mut file), place, sum);
+    file
+}
+
+/// The bytes of a file that is being made.
+pub(crate) fn bytes_of(file: &mut Arc<[u8]>) -> &mut [u8] {
+    Arc::get_mut(file).expect("nobody else has it yet")
 }
 
 pub(crate) fn get(file: &[u8], at: usize) -> u32 {

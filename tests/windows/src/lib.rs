@@ -7,6 +7,7 @@
 pub mod asked;
 pub mod by_hand;
 pub mod caller;
+pub mod large;
 pub mod narrow;
 pub mod native;
 pub mod wine;
@@ -35,6 +36,8 @@ pub struct Build {
     pub imports: Vec<&'static str>,
     /// For x86, not x86-64.
     pub narrow: bool,
+    /// Functions of the C++ runtime that it may import.
+    pub runtime: Vec<&'static str>,
 }
 
 impl Build {
@@ -46,6 +49,7 @@ impl Build {
             link: words("/functionpadmin:6 /hotpatchcompatible"),
             imports: Vec::new(),
             narrow: false,
+            runtime: Vec::new(),
         }
     }
 
@@ -200,14 +204,19 @@ pub fn build(folder: &Path, name: &str, program: &str, how: &Build) -> Result<Li
             .arg("-fno-stack-protector")
             .args(&how.compile);
         if plus {
-            clang.args(["-fno-rtti", "-fno-exceptions"]);
+            clang.arg("-fno-rtti");
+            let catches = how.compile.iter().any(|word| word == "-fcxx-exceptions");
+            clang.args((!catches).then_some("-fno-exceptions"));
         }
         clang.arg("-o").arg(&object).arg(&source);
         run(&mut clang, "clang-22")?;
         objects.push(object);
     }
     if !how.imports.is_empty() {
-        objects.push(import_library(&place, &how.imports, how.narrow)?);
+        objects.push(import_library(&place, "kernel32", &how.imports, how.narrow)?);
+    }
+    if !how.runtime.is_empty() {
+        objects.push(import_library(&place, "vcruntime140", &how.runtime, how.narrow)?);
     }
     let (path, pdb) = (
         place.join(format!("{program}.dll")),
@@ -237,12 +246,12 @@ pub fn build(folder: &Path, name: &str, program: &str, how: &Build) -> Result<Li
     Ok(Library { path, pdb })
 }
 
-/// A library from which the linker takes imports of kernel32.dll.
-fn import_library(place: &Path, names: &[&str], narrow: bool) -> Result<PathBuf> {
-    let (list, library) = (place.join("kernel32.def"), place.join("kernel32.lib"));
+/// A library from which the linker takes imports of a library of Windows.
+fn import_library(place: &Path, of: &str, names: &[&str], narrow: bool) -> Result<PathBuf> {
+    let [list, library] = ["def", "lib"].map(|ending| place.join(of).with_extension(ending));
     std::fs::write(
         &list,
-        format!("LIBRARY kernel32.dll\nEXPORTS\n{}\n", names.join("\n")),
+        format!("LIBRARY {of}.dll\nEXPORTS\n{}\n", names.join("\n")),
     )?;
     let mut dlltool = Command::new(format!("llvm-dlltool-{LLVM}"));
     dlltool
@@ -308,7 +317,7 @@ pub fn asker(folder: &Path) -> Result<PathBuf> {
         "RtlLookupFunctionEntry",
         "ExitProcess",
     ];
-    let imports = import_library(folder, &imports, false)?;
+    let imports = import_library(folder, "kernel32", &imports, false)?;
     let mut lld = Command::new(linker()?);
     lld.args(["-flavor", "link", "/nologo", "/nodefaultlib"])
         .args(["/entry:start", "/subsystem:console"])

@@ -1,5 +1,8 @@
 //! What making patches of Windows images live takes: in a process of Linux that runs their code.
+//! And what it costs to make one of the largest images.
 
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -50,6 +53,78 @@ pub(crate) fn run(workspace: &Workspace, rounds: usize, promises: &mut Promises)
     println!(
         "      all threads stand for {:.0} µs of a revert (median), so that the bytes of jumps are given back",
         median(stood_back) / 1_000.0
+    );
+    Ok(())
+}
+
+/// Makes the final image of a library of fifty megabytes some times.
+pub(crate) fn largest(workspace: &Workspace, rounds: usize, promises: &mut Promises) -> Result<()> {
+    let title = "A Windows library of 50 MB and its fixed build";
+    println!("\n{}", paint::bold(title));
+    let folder = workspace.target.join("windows/large");
+    println!("      built once, in minutes: {}", folder.display());
+    let mut command = workspace.cargo();
+    command
+        .args(["run", "--quiet", "--release", "-p", "windows-tests"])
+        .args(["--example", "large", "--"])
+        .arg(&folder);
+    let output = process::capture(&mut command, LIMIT)?;
+    ensure!(output.status.success(), "{}", output.stderr);
+    let [base, fixed] = ["base", "fixed"].map(|build| folder.join(build).join("large.dll"));
+    let made = workspace
+        .fresh_folder("bench-windows-large")?
+        .join("large_hotpatch.dll");
+    let (mut times, mut memory) = (Vec::new(), Vec::new());
+    for _ in 0..rounds {
+        let mut command = Command::new("/usr/bin/time");
+        command
+            .args(["-f", "%e %M"])
+            .arg(workspace.invivo())
+            .arg("build")
+            .args([&base, &fixed])
+            .arg("-o")
+            .arg(&made);
+        let output = process::capture(&mut command, LIMIT)?;
+        ensure!(output.status.success(), "{}", output.stderr);
+        ensure!(
+            output.stdout.contains("replaces 3 functions"),
+            "{}",
+            output.stdout
+        );
+        let cost = output
+            .stderr
+            .lines()
+            .last()
+            .context("`time` says nothing")?;
+        let (seconds, kilobytes) = cost.trim().split_once(' ').context("two numbers")?;
+        times.push((seconds.parse::<f64>()? * 1e6) as u64);
+        memory.push(kilobytes.parse::<u64>()? * 1024);
+    }
+    // What was made is a patch of this base, by all the rules.
+    let mut check = Command::new(workspace.invivo());
+    check.arg("check").arg(&made).arg("--base").arg(&base);
+    let checked = process::capture(&mut check, LIMIT)?;
+    ensure!(checked.status.success(), "{}", checked.stdout);
+    let size = |path: &Path| -> Result<u64> { Ok(path.metadata()?.len()) };
+    let mut files = 0;
+    for image in [&base, &fixed] {
+        files += size(image)? + size(&image.with_extension("pdb"))?;
+    }
+    std::fs::remove_file(&made)?;
+    println!(
+        "      both images {:.1} MB, with their PDB files {:.1} MB",
+        (size(&base)? + size(&fixed)?) as f64 / 1e6,
+        files as f64 / 1e6,
+    );
+    promises.measured(
+        format!("final image of two builds of 50 MB each, median of {rounds}"),
+        Amount::Micros(10_000_000.0),
+        Amount::Micros(median(&times)),
+    );
+    promises.measured(
+        "memory for it at its highest",
+        Amount::Bytes(2.0 * files as f64),
+        Amount::Bytes(memory.iter().copied().max().unwrap_or(0) as f64),
     );
     Ok(())
 }

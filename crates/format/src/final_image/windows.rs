@@ -42,7 +42,7 @@ pub fn write_windows(image: &PeImage, manifest: &Manifest) -> Result<Vec<u8>, Fi
     let start = grown.places[0].1 as usize;
     let (mut file, place) = (grown.file, start..start + digest::SIZE);
     let digest = digest_of(&file, image, &place).expect("the place is in the file");
-    file[place].copy_from_slice(&digest.0);
+    section::bytes_of(&mut file)[place].copy_from_slice(&digest.0);
     Ok(section::finish(image, file).to_vec())
 }
 

@@ -111,7 +111,8 @@ pub fn build(
     let contents = tables.bytes().to_vec();
     let new = Section::new(title, flags, contents).map_err(BuildError::Image)?;
     let mut grown = section::append(&edited, &[new]).map_err(BuildError::Image)?;
-    tables.finish(&edited, &mut grown.file, grown.places[0].1);
+    let bytes = section::bytes_of(&mut grown.file);
+    tables.finish(&edited, bytes, grown.places[0].1);
     let file = section::finish(&edited, grown.file);
     let module = PeImage::parse(Arc::clone(&file))?;
     let findings = validate(&module, &patch, Some(base));

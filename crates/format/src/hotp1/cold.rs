@@ -150,15 +150,16 @@ pub fn cold(base: &PeImage, module: &PeImage, plan: Option<&FinalPlan>) -> Resul
     sections.push(Section::new(TABLES, flags, contents).map_err(ColdError::Image)?);
 
     let grown = section::append(base, &sections).map_err(ColdError::Image)?;
-    let mut file = grown.file;
+    let mut made = grown.file;
+    let file = section::bytes_of(&mut made);
     for (at, bytes) in hooks {
         let place = base.file_place(at).map(|place| place.start);
         let place = place.and_then(|start| file.get_mut(start..start + bytes.len()));
         place.expect("the base has it").copy_from_slice(&bytes);
     }
     let (_, in_file) = grown.places.last().copied().unwrap_or_default();
-    tables.finish(base, &mut file, in_file);
-    let file = section::finish(base, file);
+    tables.finish(base, file, in_file);
+    let file = section::finish(base, made);
     let made = PeImage::parse(Arc::clone(&file))?;
     let findings = validate_cold(&made, Some(base));
     if !findings.is_empty() {

@@ -66,7 +66,7 @@ pub fn place(image: &PeImage, patch: &HotPatch) -> Result<Placed, PlaceError> {
     let new = Section::new(*SECTION, flags, metadata).map_err(PlaceError::Image)?;
     let grown = section::append(image, &[new]).map_err(PlaceError::Image)?;
     let (mut file, at) = (grown.file, grown.places[0].0);
-    section::set(&mut file, field, at);
+    section::set(section::bytes_of(&mut file), field, at);
     let file = section::finish(image, file);
     PeImage::parse(Arc::clone(&file))?;
     Ok(Placed {

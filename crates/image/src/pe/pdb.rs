@@ -7,13 +7,15 @@
 mod symbols;
 mod types;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ms_pdb::Pdb as File;
-
 use super::{PeError, PeImage};
 use crate::{LinkAddr, UsedTypes};
+
+/// The file as the library reads it, from where it lies: the largest have hundreds of megabytes.
+type File<'f> = ms_pdb::Pdb<Cow<'f, [u8]>>;
 
 /// A named place of a PDB file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -146,7 +148,7 @@ impl Pdb {
     }
 
     fn read(file: &[u8]) -> Result<Pdb, PeError> {
-        let opened = File::open_from_random_file(file.to_vec()).map_err(broken)?;
+        let opened = File::open_from_random_file(Cow::Borrowed(file)).map_err(broken)?;
         let streams = opened.num_streams();
         let sizes = (0..streams).map(|stream| match opened.stream_len(stream) {
             size if size == u64::from(u32::MAX) => 0,

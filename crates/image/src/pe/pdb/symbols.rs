@@ -3,13 +3,12 @@
 use std::sync::Arc;
 
 use ms_codeview::syms::{OffsetSegment, Sym, SymData, SymIter, SymKind};
-use ms_pdb::Pdb as File;
 
 use super::types::Types;
-use super::{InlinedFunction, Pdb, PdbSymbol, broken};
+use super::{File, InlinedFunction, Pdb, PdbSymbol, broken};
 use crate::pe::PeError;
 
-pub(super) fn read(file: &File<Vec<u8>>, types: &Types, pdb: &mut Pdb) -> Result<(), PeError> {
+pub(super) fn read(file: &File<'_>, types: &Types, pdb: &mut Pdb) -> Result<(), PeError> {
     let modules = file.read_modules().map_err(broken)?;
     for module in modules.iter() {
         // Its size stands in another stream than its data.

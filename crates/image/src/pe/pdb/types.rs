@@ -5,10 +5,9 @@ use std::collections::{BTreeSet, HashMap};
 
 use ms_codeview::types::fields::Field;
 use ms_codeview::types::{TypeData, TypeIndex};
-use ms_pdb::Pdb as File;
 use ms_pdb::tpi::TypeStream;
 
-use super::broken;
+use super::{File, broken};
 use crate::debug::{Member, TypeLayout, UsedType, UsedTypes};
 use crate::pe::PeError;
 
@@ -28,7 +27,7 @@ pub(super) struct Types {
 }
 
 impl Types {
-    pub(super) fn read(file: &File<Vec<u8>>) -> Result<Types, PeError> {
+    pub(super) fn read(file: &File<'_>) -> Result<Types, PeError> {
         let stream = file.read_type_stream().map_err(broken)?;
         // Each record has four bytes at least.
         if u64::from(stream.num_types()) > stream.type_records_bytes().len() as u64 / 4 {
