@@ -4,6 +4,8 @@
 //! the pointers that the compiler made for it (`__ref_…`), imports by their slots.
 
 mod direct;
+mod exceptions;
+mod guard;
 mod marked;
 mod room;
 mod walk;
@@ -104,7 +106,14 @@ fn plan(c: &Comparison<'_>, ways: Ways, with_exports: bool) -> Result<FinalPlan,
     if c.hot.is_empty() {
         return Err(Refused::Unchanged);
     }
-    let mut walk = Walk::new(c, ways);
+    let read = |image: &Image| {
+        image.windows().map_err(|error| {
+            let finding = Finding::refuse(Rule::Binding, "the image", error.to_string());
+            Refused::Findings(vec![finding])
+        })
+    };
+    let (of_base, of_fixed) = (read(c.base)?, read(c.fixed)?);
+    let mut walk = Walk::new(c, ways, &of_fixed);
     walk.imports();
     for hot in &c.hot {
         walk.visit(hot.fixed.main, &hot.name);
@@ -115,6 +124,7 @@ fn plan(c: &Comparison<'_>, ways: Ways, with_exports: bool) -> Result<FinalPlan,
         Vec::new()
     };
     walk.finish();
+    walk.guarded(&of_base);
     let (base, fixed) = (c.base, c.fixed);
     let exports = exports.into_iter().map(|(old, new)| {
         let name = demangle(fixed.entity(new).name());

@@ -105,3 +105,42 @@ fn a_guarded_final_image_runs_alone() {
     assert!(why.contains("control-flow guard"), "{why}");
     assert!(before == running.fixed_bytes(), "nothing is written");
 }
+
+/// A call of what the table does not list ends the process, whoever took the address.
+#[test]
+fn whose_address_new_code_has_may_be_called() {
+    let folder = Folder::new("guard-taken");
+    let base = library(&folder, "base", &Build::base().guarded());
+    let fixed = |name: &str, functions: &str, words: &str| {
+        let how = Build::fixed(functions).guarded().with(words);
+        library(&folder, name, &how)
+    };
+    let seen = fixed("seen", "answer,go", "-DSEEN");
+    final_image(&base, &seen, 1).expect("the compiler lists it");
+    let taken = fixed("taken", "answer,go", "-DTAKEN");
+    let why = final_image(&base, &taken, 1).expect_err("nothing lists it");
+    let why = format!("{why:#}");
+    assert!(
+        why.contains("rule: Guard") && why.contains("has the address of hidden"),
+        "{why}"
+    );
+}
+
+#[test]
+fn what_pointers_of_the_base_lead_to_stays_a_target() {
+    let folder = Folder::new("guard-stays");
+    let base = library(&folder, "base", &Build::base().guarded());
+    let fixed = |name: &str, functions: &str, words: &str| {
+        let how = Build::fixed(functions).guarded().with(words);
+        library(&folder, name, &how)
+    };
+    let stays = fixed("stays", "answer,stepped", "-DSTEPPED");
+    final_image(&base, &stays, 1).expect("it is taken as before");
+    let dropped = fixed("dropped", "answer,stepped,choose", "-DSTEPPED -DDROPPED");
+    let why = final_image(&base, &dropped, 1).expect_err("nobody takes it any more");
+    let why = format!("{why:#}");
+    assert!(
+        why.contains("rule: Guard") && why.contains("stepped"),
+        "{why}"
+    );
+}

@@ -75,8 +75,8 @@ impl Rule {
                 "The base was built with -O2 and the fixed image with -O3.",
             ),
             Rule::Guard => about(
-                "Both builds of a Windows image check calls through pointers in the same way (Control Flow Guard).",
-                "New code that does not check its calls takes the guard away, and code that checks finds no function of the other build in the table.",
+                "Both builds of a Windows image check calls through pointers in the same way (Control Flow Guard), and let the same functions be called so.",
+                "New code that does not check its calls takes the guard away; and where a table of call targets does not list a function whose address is known, its call ends the process.",
                 "Compile and link both builds with the same /guard options; without XFG, whose digests stand where the jump of a hook goes.",
                 "The fixed DLL was linked with /guard:cf and the base was not.",
             ),
@@ -130,7 +130,7 @@ impl Rule {
             ),
             Rule::Personality => about(
                 "Exceptions pass through new code by a routine that the running image uses too.",
-                "An exception that finds no routine ends the program.",
+                "An exception that finds no routine ends the program. Of a Windows image the routine's tables are followed, too; those of __C_specific_handler and __CxxFrameHandler3 are known.",
                 "Write the fix without what needs the routine: clean-ups, catches, destructors.",
                 "A function of a C program, built with -fexceptions, got its first `__attribute__((cleanup))`.",
             ),
@@ -185,7 +185,7 @@ impl Rule {
             Rule::Unwind => about(
                 "New code has complete unwind data.",
                 "Exceptions, panics, debuggers and the proof that no thread is inside depend on them.",
-                "Build with -fasynchronous-unwind-tables, as is usual.",
+                "Build with -fasynchronous-unwind-tables, as is usual; assembly has .cfi or, for Windows, .seh directives.",
                 "A function in assembly has no .cfi directives.",
             ),
             Rule::VirtualTable => about(

@@ -133,15 +133,13 @@ pub fn machine_flag(machine: PeMachine) -> u32 {
 /// Where calls are checked, nothing of a patch may be called through pointers but what is told: all
 /// that may be in the fixed image when it runs alone.
 fn call_targets(fixed: &PeImage, plan: &FinalPlan) -> Result<Vec<Record>, BuildError> {
-    /// `IMAGE_GUARD_FLAG_FID_SUPPRESSED`: in the table, and not to be called.
-    const SUPPRESSED: u8 = 1;
     if fixed.guard_flags() & guard_flags::INSTRUMENTED == 0 {
         return Ok(Vec::new());
     }
     let links = plan.replaced.iter().chain(&plan.unchanged);
     let of_base: BTreeMap<Rva, Rva> = links.map(|link| (link.fixed, link.base)).collect();
     let targets = fixed.guard_targets()?.into_iter();
-    let records = targets.filter(|target| target.flags & SUPPRESSED == 0);
+    let records = targets.filter(|target| target.may_be_called());
     let records = records.map(|target| {
         let outside = |at: Rva| BuildError::Outside {
             name: "a function that may be called through pointers".to_owned(),

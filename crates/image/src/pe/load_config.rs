@@ -39,6 +39,8 @@ pub mod guard_flags {
     pub const TABLE_PRESENT: u32 = 0x400;
     /// `CF_EXPORT_SUPPRESSION_INFO_PRESENT`: exports may be called only once they were asked for.
     pub const EXPORT_SUPPRESSION: u32 = 0x4000;
+    /// `EH_CONTINUATION_TABLE_PRESENT`: exceptions may go on only at places of another table.
+    pub const CONTINUATIONS: u32 = 0x40_0000;
     /// `XFG_ENABLED`: a digest of its type stands before each function.
     pub const TYPE_DIGESTS: u32 = 0x80_0000;
     /// What tells how large an entry of the table is, and nothing about the code.
@@ -52,6 +54,15 @@ pub struct GuardTarget {
     pub at: Rva,
     /// What stands beside it (`IMAGE_GUARD_FLAG_…`); 0 where nothing does.
     pub flags: u8,
+}
+
+impl GuardTarget {
+    /// False for what is in the table and may not be called (`IMAGE_GUARD_FLAG_FID_SUPPRESSED`).
+    #[must_use]
+    pub fn may_be_called(self) -> bool {
+        const SUPPRESSED: u8 = 1;
+        self.flags & SUPPRESSED == 0
+    }
 }
 
 /// The load configuration: `IMAGE_LOAD_CONFIG_DIRECTORY`.

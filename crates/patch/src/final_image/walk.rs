@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use iced_x86::Register;
 use invivo_compare::{Comparison, Finding, Rule};
-use invivo_image::pe::referenced;
+use invivo_image::pe::{Handler, PeImage, referenced};
 use invivo_image::x86_64::{Line, decode};
 use invivo_image::{
     Entity, EntityId, EntityKind, LinkAddr, Machine, Place, SectionKind, Slot, demangle,
@@ -28,6 +28,8 @@ pub(super) struct Walk<'c, 'a> {
     pub(super) c: &'c Comparison<'a>,
     pub(super) ways: Ways,
     pub(super) hot: HashSet<EntityId>,
+    /// The fixed image with what only Windows reads of it.
+    pub(super) windows: &'c PeImage,
     /// Functions whose code in the fixed image runs, and those that are still to be looked at with
     /// the function from which they are reached.
     pub(super) seen: HashSet<EntityId>,
@@ -44,14 +46,19 @@ pub(super) struct Walk<'c, 'a> {
     pub(super) addresses: BTreeMap<LinkAddr, (LinkAddr, String)>,
     /// Distances of calls and jumps of the fixed image → functions of the base.
     pub(super) calls: BTreeMap<LinkAddr, (LinkAddr, String)>,
+    /// Tables of handlers that were followed: functions may share them.
+    pub(super) handlers: HashSet<Handler>,
+    /// Functions whose addresses new code has, and who has them.
+    pub(super) taken: BTreeMap<LinkAddr, String>,
     pub(super) refused: Vec<Finding>,
 }
 
 impl<'c, 'a> Walk<'c, 'a> {
-    pub(super) fn new(c: &'c Comparison<'a>, ways: Ways) -> Walk<'c, 'a> {
+    pub(super) fn new(c: &'c Comparison<'a>, ways: Ways, windows: &'c PeImage) -> Walk<'c, 'a> {
         Walk {
             c,
             ways,
+            windows,
             hot: c.hot.iter().map(|hot| hot.fixed.main).collect(),
             seen: HashSet::new(),
             waiting: Vec::new(),
@@ -61,6 +68,8 @@ impl<'c, 'a> Walk<'c, 'a> {
             slots: BTreeMap::new(),
             addresses: BTreeMap::new(),
             calls: BTreeMap::new(),
+            handlers: HashSet::new(),
+            taken: BTreeMap::new(),
             refused: Vec::new(),
         }
     }
@@ -150,17 +159,31 @@ impl<'c, 'a> Walk<'c, 'a> {
                 self.reference(entity, &From::of(line, &reference), by);
             }
         }
+        self.exceptions(entity, &lines, by);
     }
 
     fn reference(&mut self, within: &Entity, from: &From, by: &str) {
         let at = from.target;
+        let is_within = within.addr <= at && at < within.end();
+        if !from.is_branch() && (!is_within || at == within.addr) {
+            self.address(at, by);
+        }
         // Who gets its address from it may keep it, and so gets the base's.
         let told = at == within.addr && self.ways == Ways::Direct && !from.is_branch();
-        if within.addr <= at && at < within.end() && !told {
+        if is_within && !told {
             // Its own labels, and calls of itself: the new code is the right one.
             return;
         }
         self.place(from, by);
+    }
+
+    /// New code has this address, and may call what is there through it.
+    fn address(&mut self, at: LinkAddr, by: &str) {
+        if let Place::In(id, 0) = self.c.fixed.place(at)
+            && self.c.fixed.entity(id).kind == EntityKind::Function
+        {
+            self.takes(at, by);
+        }
     }
 
     /// Something that new code reads, calls or points to.
@@ -171,7 +194,9 @@ impl<'c, 'a> Walk<'c, 'a> {
         }
         match self.c.fixed.place(at) {
             Place::In(id, offset) => match self.c.fixed.entity(id).kind {
-                EntityKind::Object => self.object(id, offset, by),
+                // Assembly need not say that a name is a function's.
+                EntityKind::Object if !self.is_code(id) => self.object(id, offset, by),
+                EntityKind::Object => self.called(id, offset, by),
                 EntityKind::Function | EntityKind::Resolver => self.called(id, offset, by),
             },
             Place::Slot(slot) | Place::Stub(slot) => self.slot(at, &slot, by),
@@ -183,9 +208,35 @@ impl<'c, 'a> Walk<'c, 'a> {
         }
     }
 
+    fn is_code(&self, id: EntityId) -> bool {
+        let section = self.c.fixed.section_at(self.c.fixed.entity(id).addr);
+        section.is_some_and(|section| section.kind == SectionKind::Text)
+    }
+
+    /// The slot that a linker's `jmp [slot]` goes through: how code calls a library that did not say
+    /// that the function is imported.
+    pub(super) fn thunk(&self, at: LinkAddr) -> Option<(LinkAddr, &'c Slot)> {
+        let image = self.c.fixed;
+        let [0xff, 0x25, a, b, c, d] = *image.bytes(at, 6)? else {
+            return None;
+        };
+        let distance = i32::from_le_bytes([a, b, c, d]).into();
+        let slot = at.0.checked_add(6)?.checked_add_signed(distance)?;
+        let slot = LinkAddr(slot);
+        let found = image.slots.get(&slot);
+        let found = found.filter(|found| matches!(found, Slot::Import(..)));
+        Some((slot, found?))
+    }
+
     fn called(&mut self, id: EntityId, offset: u64, by: &str) {
         let c = self.c;
         let name = demangle(c.fixed.entity(id).name());
+        if offset == 0
+            && let Some((slot, of)) = self.thunk(c.fixed.entity(id).addr)
+        {
+            self.slot(slot, of, by);
+            return;
+        }
         if self.hot.contains(&id) {
             self.visit(id, by);
             return;
@@ -215,6 +266,9 @@ impl<'c, 'a> Walk<'c, 'a> {
         let c = self.c;
         let entity = c.fixed.entity(id);
         let name = entity.name();
+        if self.throws(entity, by) {
+            return;
+        }
         if let Some(of) = referenced(c.fixed.machine, name) {
             if offset == 0 {
                 self.pointer(entity.addr, of, by);
@@ -379,7 +433,10 @@ impl<'c, 'a> Walk<'c, 'a> {
         let slots: Vec<(LinkAddr, Slot)> = slots.map(|(at, slot)| (*at, slot.clone())).collect();
         for (at, slot) in slots {
             match slot {
-                Slot::Pointer(to) => self.place(&From::word(at, to), by),
+                Slot::Pointer(to) => {
+                    self.address(to, by);
+                    self.place(&From::word(at, to), by);
+                }
                 other => self.slot(at, &other, by),
             }
         }
