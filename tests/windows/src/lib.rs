@@ -213,10 +213,20 @@ pub fn build(folder: &Path, name: &str, program: &str, how: &Build) -> Result<Li
         objects.push(object);
     }
     if !how.imports.is_empty() {
-        objects.push(import_library(&place, "kernel32", &how.imports, how.narrow)?);
+        objects.push(import_library(
+            &place,
+            "kernel32",
+            &how.imports,
+            how.narrow,
+        )?);
     }
     if !how.runtime.is_empty() {
-        objects.push(import_library(&place, "vcruntime140", &how.runtime, how.narrow)?);
+        objects.push(import_library(
+            &place,
+            "vcruntime140",
+            &how.runtime,
+            how.narrow,
+        )?);
     }
     let (path, pdb) = (
         place.join(format!("{program}.dll")),

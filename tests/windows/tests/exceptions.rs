@@ -22,7 +22,7 @@ fn plan(base: &Library, fixed: &Library) -> Result<FinalPlan, Vec<(Rule, String)
             told.map(|one| (one.rule, format!("{} {}", one.subject, one.text)))
                 .collect()
         }
-        other => panic!("{other}"),
+        other => vec![(Rule::Build, other.to_string())],
     })
 }
 

@@ -4,7 +4,7 @@
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use invivo_apply::ApplyError;
 use invivo_apply::hotp1::PatchedModule;
@@ -84,14 +84,21 @@ impl Drop for End<'_> {
     }
 }
 
+/// Threads that call.
+const CALLERS: u32 = 4;
+
 /// Calls `function` in some threads while `during` runs; each answer but those of `known` is wrong.
 fn while_called(function: Function, known: &[i32], during: impl FnOnce()) {
     let (end, wrong) = (AtomicBool::new(false), AtomicU32::new(0));
+    let calling = AtomicU32::new(0);
     std::thread::scope(|scope| {
         let _end = End(&end);
-        for _ in 0..4 {
+        for _ in 0..CALLERS {
             scope.spawn(|| {
                 let enlisted = Enlisted::new().expect("it takes part");
+                // One that the scheduler lets wait until all is over would call nothing.
+                function(5);
+                calling.fetch_add(1, Ordering::Relaxed);
                 while !end.load(Ordering::Relaxed) {
                     if !known.contains(&(function(5) - 16 * 5)) {
                         wrong.fetch_add(1, Ordering::Relaxed);
@@ -100,7 +107,11 @@ fn while_called(function: Function, known: &[i32], during: impl FnOnce()) {
                 drop(enlisted);
             });
         }
-        std::thread::sleep(Duration::from_millis(20));
+        let begin = Instant::now();
+        while calling.load(Ordering::Relaxed) < CALLERS {
+            assert!(begin.elapsed() < Duration::from_secs(60), "nobody calls");
+            std::thread::yield_now();
+        }
         during();
     });
     assert_eq!(wrong.load(Ordering::Relaxed), 0, "an answer of nobody");

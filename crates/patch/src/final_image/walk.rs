@@ -209,6 +209,10 @@ impl<'c, 'a> Walk<'c, 'a> {
     }
 
     fn is_code(&self, id: EntityId) -> bool {
+        // Code for x86 has tables between its functions.
+        if self.c.fixed.machine != Machine::X86_64 {
+            return false;
+        }
         let section = self.c.fixed.section_at(self.c.fixed.entity(id).addr);
         section.is_some_and(|section| section.kind == SectionKind::Text)
     }
@@ -217,6 +221,10 @@ impl<'c, 'a> Walk<'c, 'a> {
     /// that the function is imported.
     pub(super) fn thunk(&self, at: LinkAddr) -> Option<(LinkAddr, &'c Slot)> {
         let image = self.c.fixed;
+        // Code for x86 names the slot itself, and its operand is led to the base's.
+        if image.machine != Machine::X86_64 {
+            return None;
+        }
         let [0xff, 0x25, a, b, c, d] = *image.bytes(at, 6)? else {
             return None;
         };
