@@ -3,6 +3,7 @@
 //# near accept
 
 // fstat got its own symbol with version 2.33; whether the loaded libc has that is seen when the patch is applied.
+// Near: a function of libc that the program imports already.
 #include <stdio.h>
 #include <sys/stat.h>
 
@@ -11,7 +12,7 @@ __attribute__((noinline)) int answer(int x) {
     struct stat found;
     return fstat(x, &found) == 0 ? (int)found.st_size : 0;
 #elif defined(NEAR)
-    return x * 1000 + 2;
+    return printf("%d\n", x) + x * 1000;
 #else
     return x * 1000 + 1;
 #endif

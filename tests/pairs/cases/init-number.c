@@ -1,4 +1,4 @@
-//# refuse R-INIT limit
+//# refuse R-INIT limit at 8
 //# near accept
 
 // The fix lowers a limit. The running variable keeps the old one, whatever new code expects.

@@ -1,13 +1,16 @@
-//# refuse R-LAYOUT Root
+//# refuse R-LAYOUT Root at 10
 //# refuse R-LAYOUT item
 //# near accept
 
-// A base class that grew: all that derive from it moved.
+// A base class that grew: all that derive from it moved. Near: it has a method and a static member more.
 #include <stdio.h>
 #include <stdlib.h>
 
 #ifdef FIXED
 struct Root { int zero, more; };
+struct item : Root { int first, second; };
+#elif defined(NEAR)
+struct Root { int zero; static int count; int twice() const { return zero * 2; } };
 struct item : Root { int first, second; };
 #else
 struct Root { int zero; };

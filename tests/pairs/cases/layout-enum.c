@@ -7,7 +7,7 @@
 #ifdef FIXED
 enum state { idle, waiting, busy, done };
 #elif defined(NEAR)
-enum state { idle, busy, done };
+enum state { idle, busy, done, lost };
 #else
 enum state { idle, busy, done };
 #endif

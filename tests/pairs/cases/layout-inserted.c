@@ -1,12 +1,15 @@
 //# refuse R-LAYOUT item
 //# near accept
 
-// A member in the middle moves those behind it.
+// A member in the middle moves those behind it. Near: other names of the same types.
 #include <stdio.h>
 #include <stdlib.h>
 
 #ifdef FIXED
 struct item { int first, between, second; };
+#elif defined(NEAR)
+typedef int number;
+struct item { number first; signed second; };
 #else
 struct item { int first, second; };
 #endif

@@ -1,12 +1,14 @@
 //# refuse R-LAYOUT item
 //# near accept
 
-// A member that is gone.
+// A member that is gone. Near: it stays, and nobody may use it any more.
 #include <stdio.h>
 #include <stdlib.h>
 
 #ifdef FIXED
 struct item { int first, second; };
+#elif defined(NEAR)
+struct item { __attribute__((deprecated)) int gone; int first, second; };
 #else
 struct item { int gone, first, second; };
 #endif

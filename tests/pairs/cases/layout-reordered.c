@@ -1,7 +1,8 @@
 //# refuse R-LAYOUT item
+//# near note R-LAYOUT other
 //# near accept
 
-// Members that changed places.
+// Members that changed places. Near: another type of the same members has them in another order.
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -10,6 +11,12 @@ struct item { int second; int first; };
 #else
 struct item { int first; int second; };
 #endif
+#ifdef NEAR
+struct other { long before[8]; int second; int first; };
+#else
+struct other { long before[8]; int first; int second; };
+#endif
+struct other beside[1];
 
 __attribute__((noinline)) int use(struct item *value, int x) {
 #ifdef NEAR

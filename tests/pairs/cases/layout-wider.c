@@ -1,12 +1,14 @@
 //# refuse R-LAYOUT item
 //# near accept
 
-// A member of another size.
+// A member of another size. Near: one that nobody may write any more.
 #include <stdio.h>
 #include <stdlib.h>
 
 #ifdef FIXED
 struct item { int first; long second; };
+#elif defined(NEAR)
+struct item { int first; const short second; };
 #else
 struct item { int first; short second; };
 #endif

@@ -1,8 +1,11 @@
-//# change-flags -Wl,--no-as-needed -lm
-//# refuse R-LIBRARY libm.so.6
+//# base-flags -Wl,--no-as-needed -lm -lresolv
+//# change-flags -Wl,--no-as-needed -lm -lresolv -lgcc_s
+//# near-flags -Wl,--no-as-needed -lresolv -lm
+//# refuse R-LIBRARY libgcc_s.so.1
 //# near accept
 
-// The fixed program is linked with a library that the running one has not loaded.
+// The fixed program is linked with a library that the running one has not loaded. Near: the same ones in
+// another order.
 #include <stdio.h>
 
 __attribute__((noinline)) int answer(int x) {

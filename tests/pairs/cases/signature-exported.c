@@ -1,5 +1,5 @@
 //# flags -shared -fPIC
-//# refuse R-SIGNATURE check
+//# refuse R-SIGNATURE check at 21
 //# near accept
 
 // Programs call an exported function as its old header says. Near: one of the file only, whose callers all change.

@@ -1,4 +1,4 @@
-//# refuse R-SIZE name
+//# refuse R-SIZE name at 9
 //# near accept
 
 // A buffer that grew; near: only what is written into it is bounded.

@@ -1,4 +1,4 @@
-//# refuse R-SIZE seen
+//# refuse R-SIZE seen at 8
 //# near accept
 
 // The same for a variable of one file.

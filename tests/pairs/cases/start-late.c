@@ -1,7 +1,8 @@
 //# refuse R-START prepare
+//# near hot renew
 //# near accept
 
-// The constructor itself changed. It has run.
+// The constructor itself changed. It has run. Near: another function changed in the same way.
 #include <stdio.h>
 
 int ready;
@@ -14,12 +15,17 @@ __attribute__((constructor)) static void prepare(void) {
 #endif
 }
 
-__attribute__((noinline)) int answer(int x) {
+__attribute__((noinline)) void renew(void) {
 #ifdef NEAR
-    return x + ready + 27;
+    ready = 30;
 #else
-    return x + ready;
+    ready = 3;
 #endif
+}
+
+__attribute__((noinline)) int answer(int x) {
+    renew();
+    return x + ready;
 }
 
 int main(int argc, char **argv) {

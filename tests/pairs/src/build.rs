@@ -85,9 +85,12 @@ pub fn build(case: &Case, version: Version, folder: &Path) -> Result<PathBuf> {
         }
     }
     command.args(&case.flags);
-    if is_changed {
-        command.args(&case.change_flags);
-    }
+    let [as_it_runs, changed, near] = &case.own_flags;
+    command.args(match version {
+        Version::Base => as_it_runs,
+        Version::Fixed => changed,
+        Version::Near => near,
+    });
     let ran = run(command, LIMIT)?;
     ensure!(ran.code == Some(0), "{}", ran.told());
     Ok(place.join("program"))

@@ -13,6 +13,8 @@ pub struct Expected {
     pub rule: String,
     /// The function, variable or type.
     pub subject: String,
+    /// The line of the source that it must be told for, if it matters.
+    pub line: Option<u32>,
 }
 
 /// What must be said about one of the two changes.
@@ -37,8 +39,8 @@ pub struct Case {
     pub source: PathBuf,
     /// More options for the compiler, for all builds.
     pub flags: Vec<String>,
-    /// More options for the build with the change.
-    pub change_flags: Vec<String>,
+    /// More options for one of the builds: as it runs, with the change, with the near miss.
+    pub own_flags: [Vec<String>; 3],
     /// The compiler of the build with the change, if that is another one.
     pub change_compiler: Option<String>,
     /// The folder in which the build with the change says that it was made, if another one.
@@ -62,7 +64,7 @@ impl Case {
             name: name.to_string_lossy().into_owned(),
             source: source.to_owned(),
             flags: Vec::new(),
-            change_flags: Vec::new(),
+            own_flags: Default::default(),
             change_compiler: None,
             change_folder: None,
             fixed: Demand::default(),
@@ -94,9 +96,12 @@ impl Case {
             self.flags = words(rest);
             return Ok(());
         }
-        if let Some(rest) = line.strip_prefix("change-flags ") {
-            self.change_flags = words(rest);
-            return Ok(());
+        let own = ["base-flags ", "change-flags ", "near-flags "];
+        for (start, flags) in own.iter().zip(&mut self.own_flags) {
+            if let Some(rest) = line.strip_prefix(start) {
+                *flags = words(rest);
+                return Ok(());
+            }
         }
         if let Some(rest) = line.strip_prefix("change-compiler ") {
             self.change_compiler = Some(rest.trim().to_owned());
@@ -118,11 +123,18 @@ impl Case {
                 demand.hot = names.map(|name| name.trim().to_owned()).collect();
                 demand.hot.sort();
             }
-            [severity @ ("refuse" | "note"), rule, subject] => demand.findings.push(Expected {
-                severity: severity.to_owned(),
-                rule: rule.to_owned(),
-                subject: subject.trim().to_owned(),
-            }),
+            [severity @ ("refuse" | "note"), rule, subject] => {
+                let (subject, line) = match subject.rsplit_once(" at ") {
+                    Some((subject, line)) => (subject, Some(line.trim().parse()?)),
+                    None => (subject, None),
+                };
+                demand.findings.push(Expected {
+                    severity: severity.to_owned(),
+                    rule: rule.to_owned(),
+                    subject: subject.trim().to_owned(),
+                    line,
+                });
+            }
             _ => bail!("not an annotation"),
         }
         Ok(())

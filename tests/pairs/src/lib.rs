@@ -9,6 +9,8 @@
 //! //# near note R-EXPORT added
 //! //# near accept
 //! ```
+//!
+//! `//# refuse R-SIZE table at 12` also demands that line 12 of the source is named, by the finding's place or in its text.
 
 pub mod build;
 pub mod case;
