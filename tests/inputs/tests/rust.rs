@@ -119,3 +119,24 @@ fn another_order() {
     let wrong = all().expect("the program can be built");
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
 }
+
+/// Linked by another linker, each of which puts the texts in an order of its own: of the standard
+/// library, the functions that write numbers and cut texts read one without an end.
+#[test]
+fn another_linker() {
+    let all = || -> Result<Vec<String>> {
+        let work = Workdir::new("rust-linker")?;
+        let (first, other) = (work.path().join("first"), work.path().join("other"));
+        build(&["-O"], "bfd", Version::Base, &first)?;
+        let mut wrong = Vec::new();
+        for (linker, most) in [("gold", 45), ("lld", 120), ("mold", 140)] {
+            let built = build(&["-O"], linker, Version::Base, &other);
+            if let Err(error) = built.and_then(|()| expect(&first, &other, &[], most)) {
+                wrong.push(format!("{linker}\n{error:#}"));
+            }
+        }
+        Ok(wrong)
+    };
+    let wrong = all().expect("the program can be built");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+}

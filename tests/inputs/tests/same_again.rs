@@ -1,12 +1,13 @@
 //! Builds that differ in nothing that matters: the comparison finds nothing.
 
 use std::path::Path;
+use std::process::Command;
 
 use anyhow::Result;
 use input_tests::compare::expect;
 use input_tests::layout::{Compiler, Feature, Kind, LINKERS, Layout, WILD};
-use input_tests::program::{CLASSES, PLAIN, Program, Version};
-use input_tests::tool::Workdir;
+use input_tests::program::{CLASSES, PLAIN, Program, Version, sources};
+use input_tests::tool::{Workdir, run};
 
 /// How the objects are linked again: flags, whether in the reverse order, more flags.
 type Again<'a> = (Layout, bool, &'a [&'a str]);
@@ -76,8 +77,23 @@ fn another_order() {
     }
 }
 
-/// Not at fixed addresses: there each linker has its own way to write `mov rdi, main@GOTPCREL`
-/// of `_start`, and other instructions count as other instructions.
+/// C: in C++ gold takes the `DW.ref` of whichever object comes first, and another initial value
+/// is seen there.
+#[test]
+fn another_order_by_other_linkers() {
+    for linker in ["gold", "mold", WILD] {
+        let layout = sections(Compiler::Gcc, linker, Kind::Pie);
+        hold(&PLAIN, layout, &[(layout, false, &[]), (layout, true, &[])]);
+    }
+}
+
+/// All linkers but Wild, whose calls of imports take other ways than those of all others: in
+/// its code they are other instructions. Not at fixed addresses: there each linker has its own
+/// way to write `mov rdi, main@GOTPCREL` of `_start`, and copies other variables of libraries.
+fn other_linkers() -> impl Iterator<Item = &'static str> {
+    LINKERS.into_iter().filter(|linker| *linker != WILD)
+}
+
 #[test]
 fn another_linker() {
     for program in [PLAIN, CLASSES] {
@@ -88,11 +104,89 @@ fn another_linker() {
                     linker,
                     ..Layout::usual(compiler)
                 };
-                // Wild's calls of imports take other ways than those of all others.
-                let others = LINKERS.into_iter().filter(|linker| *linker != WILD);
-                let links: Vec<_> = others.map(|linker| (of(linker), false, &[][..])).collect();
+                let links: Vec<_> = other_linkers()
+                    .map(|linker| (of(linker), false, &[][..]))
+                    .collect();
                 hold(&program, of("bfd"), &links);
             }
         }
     }
+}
+
+/// The whole way from the sources, by one job and by four.
+#[test]
+fn built_twice_by_make() {
+    const MAKEFILE: &str = "\
+objects := $(patsubst %.c,%.o,$(sort $(wildcard *.c)))
+program: $(objects); gcc -g -Wl,--build-id -o $@ $^
+%.o: %.c; gcc -O2 -g -c $< -o $@
+clean: ; rm -f $(objects) program
+";
+    let work = Workdir::new("make").expect("a folder can be made");
+    for entry in std::fs::read_dir(sources("plain")).expect("the sources are there") {
+        let entry = entry.expect("it can be read");
+        std::fs::copy(entry.path(), work.path().join(entry.file_name())).expect("ours");
+    }
+    std::fs::write(work.path().join("Makefile"), MAKEFILE).expect("ours");
+    let make = |words: &[&str]| {
+        let mut command = Command::new("make");
+        run(command.current_dir(work.path()).args(words)).expect("make works");
+    };
+    for (jobs, name) in [("-j1", "first"), ("-j4", "other")] {
+        make(&["clean"]);
+        make(&[jobs, "program"]);
+        std::fs::rename(work.path().join("program"), work.path().join(name)).expect("ours");
+    }
+    expect(&work.path().join("first"), &work.path().join("other"), &[]).expect("nothing differs");
+}
+
+/// A workspace of a library and a program that uses it.
+#[test]
+fn built_twice_by_cargo() {
+    let work = Workdir::new("cargo").expect("a folder can be made");
+    for (file, text) in [
+        (
+            "Cargo.toml",
+            "[workspace]\nmembers = [\"program\", \"parts\"]\nresolver = \"2\"\n\
+             [profile.release]\ndebug = true\n",
+        ),
+        (
+            "parts/Cargo.toml",
+            "[package]\nname = \"parts\"\nversion = \"0.1.0\"\nedition = \"2021\"\n",
+        ),
+        (
+            "parts/src/lib.rs",
+            "pub fn words(text: &str) -> Vec<String> {\n    \
+             text.split(' ').map(|word| format!(\"<{word}>\")).collect()\n}\n",
+        ),
+        (
+            "program/Cargo.toml",
+            "[package]\nname = \"program\"\nversion = \"0.1.0\"\nedition = \"2021\"\n\
+             [dependencies]\nparts = { path = \"../parts\" }\n",
+        ),
+        (
+            "program/src/main.rs",
+            "fn main() {\n    for word in std::env::args() {\n        \
+             println!(\"{:?}\", parts::words(&word));\n    }\n}\n",
+        ),
+    ] {
+        let path = work.path().join(file);
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("ours");
+        std::fs::write(path, text).expect("ours");
+    }
+    let build = |jobs: &str, name: &str| {
+        let mut command = Command::new("cargo");
+        command
+            .current_dir(work.path())
+            .args(["build", "--quiet", "--release", "--offline", jobs])
+            .env("CARGO_TARGET_DIR", work.path().join("target"))
+            .env("RUSTFLAGS", "-C link-arg=-Wl,--build-id");
+        run(&mut command).expect("cargo works");
+        let target = work.path().join("target");
+        std::fs::rename(target.join("release/program"), work.path().join(name)).expect("ours");
+        std::fs::remove_dir_all(target).expect("ours");
+    };
+    build("-j1", "first");
+    build("-j4", "other");
+    expect(&work.path().join("first"), &work.path().join("other"), &[]).expect("nothing differs");
 }
