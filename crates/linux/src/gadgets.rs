@@ -218,11 +218,13 @@ fn within(text: &[u8]) -> Found {
     found
 }
 
+/// Bytes of text that are read at a time. New memory costs more than one more call to read.
+const PIECE: usize = 32 << 10;
+
 /// Where pieces of text start, and how many bytes each has. What is looked for lies near
 /// the start of a libc, so that most of it need not be read; each piece goes on a little
 /// into the next one, or what lies across their border would be missed.
 fn pieces((start, end): (u64, u64)) -> impl Iterator<Item = (u64, usize)> {
-    const PIECE: usize = 64 << 10;
     const LARGEST: u64 = 64 << 20;
     let end = end.min(start.saturating_add(LARGEST));
     (start..end).step_by(PIECE).map(move |from| {
@@ -259,7 +261,7 @@ mod tests {
 
     #[test]
     fn pieces_leave_nothing_out_and_overlap() {
-        let (start, end) = (0x1000, 0x1000 + (64 << 10) * 2 + 5);
+        let (start, end) = (0x1000, 0x1000 + PIECE as u64 * 2 + 5);
         let all: Vec<(u64, u64)> = pieces((start, end))
             .map(|(from, size)| (from, from + size as u64))
             .collect();
