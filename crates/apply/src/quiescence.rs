@@ -42,6 +42,28 @@ pub struct Blocker {
 }
 
 impl Blocker {
+    /// A stack on which none of the threads with these `stacks` runs; it is told as one of the
+    /// first of them, which is all that has a number.
+    pub(crate) fn suspended(stacks: &[Stack], function: Option<String>, why: &str) -> Blocker {
+        let thread = stacks.first().map(|stack| stack.thread.clone());
+        let whose = match function {
+            Some(function) => format!("is inside {}", demangle(&function)),
+            None => "cannot be looked for".to_owned(),
+        };
+        Blocker {
+            thread: thread.unwrap_or(Thread {
+                tid: 0,
+                name: String::new(),
+            }),
+            function: None,
+            unknown: Some(format!(
+                "the program has coroutines, and one that waits {whose}: {why}"
+            )),
+            frames: Vec::new(),
+            running: false,
+        }
+    }
+
     /// Why it is in the way.
     #[must_use]
     pub fn reason(&self) -> String {

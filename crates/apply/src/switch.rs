@@ -354,6 +354,12 @@ fn threads_in_the_way(
     };
     if quiescent {
         found.extend(blockers(&stacks, job.busy));
+        // Where a thread is in the way, nothing else has to be looked for yet.
+        if found.is_empty()
+            && let Some((function, why)) = all.suspended(job.busy)?
+        {
+            found.push(Blocker::suspended(&stacks, function, &why));
+        }
     }
     found.dedup_by(|a, b| a.thread == b.thread);
     Ok(found)

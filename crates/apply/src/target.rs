@@ -362,6 +362,19 @@ pub trait Stopped {
     /// When a thread cannot be looked at.
     fn stacks(&mut self) -> Result<Vec<Stack>, TargetError>;
 
+    /// A stack on which no thread runs, a coroutine's, that may be inside one of `ranges`: which,
+    /// if that is known, and why it is thought so. `None` where there is none.
+    ///
+    /// # Errors
+    /// When memory cannot be looked at.
+    fn suspended(
+        &mut self,
+        ranges: &[(String, Range<LiveAddr>)],
+    ) -> Result<Option<(Option<String>, String)>, TargetError> {
+        let _ = ranges;
+        Ok(None)
+    }
+
     /// A place in memory or registers, for a person, that holds an address in `range`; or why that
     /// is not known. `None` is a proof that there is none.
     ///

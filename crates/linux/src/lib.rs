@@ -30,6 +30,7 @@ mod signal_frame;
 mod stack_cache;
 mod stop;
 mod stray;
+mod suspended;
 mod symbols;
 mod target;
 mod thread_state;

@@ -62,8 +62,8 @@ pub(crate) fn is_outside_runtime(
     let Some(call) = thread.call() else {
         return busy("it is running");
     };
-    let (frames, unknown) = unwinder.borrow_mut().walk(&process.memory, &registers);
-    if let Some(why) = unknown {
+    let walk = unwinder.borrow_mut().walk(&process.memory, &registers);
+    if let Some(why) = walk.unknown {
         return busy(&why);
     }
     let maps = process.maps()?;
@@ -76,7 +76,7 @@ pub(crate) fn is_outside_runtime(
             other => format!("{other:?}"),
         })
     };
-    let files: Option<Vec<String>> = frames.iter().map(file_of).collect();
+    let files: Option<Vec<String>> = walk.frames.iter().map(file_of).collect();
     let Some(files) = files else {
         return busy("a frame is in no file");
     };

@@ -6,6 +6,7 @@ use std::os::unix::fs::FileExt;
 
 use invivo_apply::{TargetError, address_in};
 use invivo_image::LiveAddr;
+use procfs::process::MemoryMap;
 
 use crate::Process;
 use crate::error::system;
@@ -41,19 +42,40 @@ impl Process {
                 )));
             }
         }
+        // As they are now, while nobody changes them.
+        self.forget_maps();
+        self.look_through(LARGEST, &|_| true, &mut |from, to| {
+            // What lies in the range itself is left out.
+            for (from, to) in [(from, to.min(range.start.0)), (from.max(range.end.0), to)] {
+                if from < to
+                    && let Some(found) = self.search_pages(from, to, range)?
+                {
+                    return Ok(Some(found));
+                }
+            }
+            Ok(None)
+        })
+    }
+
+    /// What `look` first finds in the pages of mappings that are `wanted` and hold anything, or
+    /// why that is not known. `most` are bytes of address space and of memory.
+    pub(crate) fn look_through(
+        &self,
+        most: (u64, u64),
+        wanted: &dyn Fn(&MemoryMap) -> bool,
+        look: &mut dyn FnMut(u64, u64) -> Result<Option<String>, TargetError>,
+    ) -> Result<Option<String>, TargetError> {
         let file = format!("/proc/{}/pagemap", self.pid);
         let file = File::open(&file).map_err(|error| system(format!("open {file}"), error))?;
         let (mut space, mut memory) = (0, 0);
-        // As they are now, while nobody changes them.
-        self.forget_maps();
-        for map in self.maps()?.iter() {
+        for map in self.maps()?.iter().filter(|map| wanted(map)) {
             let (start, end) = map.address;
             // Pages of the kernel's own, above the addresses of programs.
             if start >= 1 << 47 {
                 continue;
             }
             space += end - start;
-            if space > LARGEST.0 {
+            if space > most.0 {
                 return Ok(Some(
                     "it has more address space than is searched".to_owned(),
                 ));
@@ -62,16 +84,11 @@ impl Process {
                 let to = end.min(from + PIECE);
                 for (from, to) in pages(&file, from, to)? {
                     memory += to - from;
-                    if memory > LARGEST.1 {
+                    if memory > most.1 {
                         return Ok(Some("it has more memory than is searched".to_owned()));
                     }
-                    // What lies in the range itself is left out.
-                    for (from, to) in [(from, to.min(range.start.0)), (from.max(range.end.0), to)] {
-                        if from < to
-                            && let Some(found) = self.search_pages(from, to, range)?
-                        {
-                            return Ok(Some(found));
-                        }
+                    if let Some(found) = look(from, to)? {
+                        return Ok(Some(found));
                     }
                 }
             }

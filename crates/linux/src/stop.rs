@@ -7,12 +7,14 @@ use std::time::{Duration, Instant};
 
 use invivo_apply::{Stack, Stopped, TargetError, Thread};
 use invivo_image::LiveAddr;
+use procfs::process::MemoryMap;
 
 use crate::Process;
 use crate::deputy::by_deputy;
 use crate::priority::First;
 use crate::ptrace::{Standing, Stop};
 use crate::seize::{interrupt, seize, wait_standing};
+use crate::suspended::is_own_stack;
 use crate::ticks::Ticks;
 use crate::unwind::Unwinder;
 
@@ -46,6 +48,10 @@ pub(crate) struct AllStopped<'p> {
     process: &'p Process,
     unwinder: &'p mut Unwinder,
     threads: Vec<Standing>,
+    /// Its mappings before it stood.
+    maps: Rc<Vec<MemoryMap>>,
+    /// The file that makes it a program with coroutines.
+    switcher: Option<String>,
     /// Since when the first of them stands.
     since: Option<Instant>,
     _first: First,
@@ -59,6 +65,7 @@ impl<'p> AllStopped<'p> {
         unwinder: &'p mut Unwinder,
         late: &[i32],
     ) -> Result<Self, TargetError> {
+        let (maps, switcher) = (process.maps()?, process.switches_stacks()?);
         let ticks = Rc::new(Ticks::new());
         let (threads, since) = process.at_system_calls(late, &ticks);
         let mut known: BTreeSet<i32> = threads.iter().map(Standing::tid).collect();
@@ -66,6 +73,8 @@ impl<'p> AllStopped<'p> {
             process,
             unwinder,
             threads,
+            maps,
+            switcher,
             since,
             _first: First::new(),
         };
@@ -125,6 +134,11 @@ impl<'p> AllStopped<'p> {
         Ok(all)
     }
 
+    fn maps_now(&self) -> Result<Rc<Vec<MemoryMap>>, TargetError> {
+        self.process.forget_maps();
+        self.process.maps()
+    }
+
     /// Lets all threads go on as if nothing had happened.
     pub(crate) fn resume(self) -> Result<(), TargetError> {
         let mut failure = None;
@@ -145,7 +159,17 @@ impl Stopped for AllStopped<'_> {
         let handlers = self.process.has_handlers();
         for standing in &self.threads {
             let registers = standing.registers()?;
-            let (frames, unknown) = self.unwinder.walk(&self.process.memory, &registers);
+            let walk = self.unwinder.walk(&self.process.memory, &registers);
+            let is_own = |maps: &[MemoryMap]| is_own_stack(maps, walk.end, registers.fs_base);
+            // A stack that is not there yet in what was read before the stop may be new.
+            let unknown = match walk.unknown {
+                None if !is_own(&self.maps) && !is_own(&self.maps_now()?) => Some(
+                    "it runs on a stack that is not its own, as coroutines do, and may return \
+                     elsewhere on its own"
+                        .to_owned(),
+                ),
+                unknown => unknown,
+            };
             // Names can be asked for when all run again.
             let thread = Thread {
                 tid: standing.tid(),
@@ -153,13 +177,24 @@ impl Stopped for AllStopped<'_> {
             };
             stacks.push(Stack {
                 thread,
-                frames,
+                frames: walk.frames,
                 unknown,
                 running: standing.call().is_none(),
                 handlers,
             });
         }
         Ok(stacks)
+    }
+
+    fn suspended(
+        &mut self,
+        ranges: &[(String, Range<LiveAddr>)],
+    ) -> Result<Option<(Option<String>, String)>, TargetError> {
+        let Some(switcher) = &self.switcher else {
+            return Ok(None);
+        };
+        let found = self.process.find_suspended(&self.threads, ranges)?;
+        Ok(found.map(|(inside, why)| (inside, format!("{why} ({switcher} switches stacks)"))))
     }
 
     fn finds(&mut self, range: &Range<LiveAddr>) -> Result<Option<String>, TargetError> {

@@ -69,6 +69,16 @@ pub(crate) struct Unwinder {
 
 type Registers = [Option<u64>; 17];
 
+/// A thread's way back.
+pub(crate) struct Walk {
+    /// Where it is, and where it will return to, innermost first.
+    pub(crate) frames: Vec<LiveAddr>,
+    /// Why they end, if not at the start of a stack.
+    pub(crate) unknown: Option<String>,
+    /// The stack pointer in the outermost frame.
+    pub(crate) end: u64,
+}
+
 impl Unwinder {
     pub(crate) fn new(process: &Process) -> Result<Unwinder, TargetError> {
         let mut modules = Vec::new();
@@ -88,20 +98,20 @@ impl Unwinder {
         })
     }
 
-    /// The frames of a thread, innermost first, and why they end if not at the start
-    /// of the thread.
-    pub(crate) fn walk(
-        &mut self,
-        memory: &Memory,
-        thread: &user_regs_struct,
-    ) -> (Vec<LiveAddr>, Option<String>) {
+    /// The frames of a thread.
+    pub(crate) fn walk(&mut self, memory: &Memory, thread: &user_regs_struct) -> Walk {
         let r = thread;
-        let registers: Registers = [
+        let mut registers: Registers = [
             r.rax, r.rdx, r.rcx, r.rbx, r.rsi, r.rdi, r.rbp, r.rsp, r.r8, r.r9, r.r10, r.r11,
             r.r12, r.r13, r.r14, r.r15, r.rip,
         ]
         .map(Some);
-        self.walk_from(memory, registers, r.rsp, r.rip)
+        let (frames, unknown) = self.walk_from(memory, &mut registers, r.rsp, r.rip);
+        Walk {
+            frames,
+            unknown,
+            end: registers[usize::from(RSP)].unwrap_or(0),
+        }
     }
 
     /// The same for a thread of which only the stack pointer and the place are known, as
@@ -117,7 +127,7 @@ impl Unwinder {
         let mut registers: Registers = [None; 17];
         registers[usize::from(RSP)] = Some(rsp);
         registers[usize::from(RIP)] = Some(rip);
-        let (mut frames, unknown) = self.walk_from(memory, registers, rsp, rip);
+        let (mut frames, unknown) = self.walk_from(memory, &mut registers, rsp, rip);
         if unknown.is_some() {
             let stack = memory.read_some(LiveAddr(rsp), SEARCHED);
             let words = stack
@@ -133,7 +143,7 @@ impl Unwinder {
     fn walk_from(
         &mut self,
         memory: &Memory,
-        mut registers: Registers,
+        registers: &mut Registers,
         rsp: u64,
         rip: u64,
     ) -> (Vec<LiveAddr>, Option<String>) {
@@ -146,7 +156,7 @@ impl Unwinder {
             let Some(rip) = registers[usize::from(RIP)] else {
                 return (frames, Some("a return address is not known".to_owned()));
             };
-            match self.step(&mut stack, &mut registers, rip, &mut exact) {
+            match self.step(&mut stack, registers, rip, &mut exact) {
                 Ok(true) => {}
                 Ok(false) => return (frames, None),
                 Err(why) => return (frames, Some(why)),

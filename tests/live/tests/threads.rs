@@ -472,6 +472,48 @@ fn coroutines_and_alternate_stacks() -> Result<()> {
     })
 }
 
+/// A coroutine that waits inside the function is seen by a quiescent switch, and so is a thread that runs one; where
+/// none has been inside, nothing is in the way.
+#[test]
+fn coroutines_that_wait_inside() -> Result<()> {
+    in_workdir("parked", |dir| {
+        let pair = Pair::build(dir, "parked.c", Build::default())?;
+        let mut target = pair.start()?;
+        let patch = pair.patch()?;
+        let quiescent = ["--consistency", "quiescent", "--timeout", "1"];
+        apply(&patch, target.pid(), &quiescent)?.expect_state("applied")?;
+        target.expect("price", "12")?;
+        revert(Some("fix"), target.pid())?.expect_state("reverted")?;
+        // It goes into the function and rests there.
+        target.expect("go on", "0")?;
+        let parked = ["has coroutines", "is inside price", "switches stacks"];
+        apply(&patch, target.pid(), &quiescent)?.expect_failure(3, &parked)?;
+        target.expect("price", "10")?;
+        // With `entry` its call ends in old code, as calls in flight do.
+        apply(&patch, target.pid(), &[])?.expect_state("applied")?;
+        target.expect("price", "12")?;
+        target.expect("go on", "-7")?;
+        target.expect("go on", "-7")?;
+        target.expect("go on", "-5")?;
+        Ok(())
+    })
+}
+
+/// The stack of a thread that runs a coroutine waits as well, and nobody sees where.
+#[test]
+fn thread_on_the_stack_of_a_coroutine() -> Result<()> {
+    in_workdir("other-stack", |dir| {
+        let pair = Pair::build(dir, "parked.c", Build::default())?;
+        let mut target = pair.start()?;
+        let patch = pair.patch()?;
+        target.expect("stay", "0")?;
+        let quiescent = ["--consistency", "quiescent", "--timeout", "1"];
+        let why = ["not proved", "a stack that is not its own"];
+        apply(&patch, target.pid(), &quiescent)?.expect_failure(3, &why)?;
+        target.expect("price", "10")
+    })
+}
+
 /// Two hundred applies while all threads hammer the locks of the allocator, the loader and the unwinder. Each has functions called
 /// in the target: callouts, which take all of these locks, and where the memory is new the one that registers unwind data. None
 /// hangs, and neither do the threads.

@@ -1,0 +1,272 @@
+//! Stacks on which no thread runs: those of coroutines that wait for their turn.
+//!
+//! A thread's way back ends where its stack begins. One that runs a coroutine has another way
+//! back besides, on its own stack; and a coroutine that waits is on no thread's way. Both may
+//! return into a function, so whoever has to know that nobody is inside it must know of them.
+//!
+//! Nothing in a process tells that some memory is a stack. So a program counts as one that has
+//! coroutines if one of its files names what switches between stacks, and then no writable word
+//! of its memory may be a way back into the function.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::{LazyLock, Mutex};
+
+use invivo_apply::TargetError;
+use invivo_image::LiveAddr;
+use memchr::memmem;
+use object::read::elf::{FileHeader, SectionHeader};
+use object::{LittleEndian, ReadCache, ReadRef, elf};
+use procfs::process::{MMPermissions, MMapPath, MemoryMap};
+
+use crate::Process;
+use crate::ptrace::Standing;
+
+/// Names, or parts of them, of what switches between stacks; a zero is where the name ends or
+/// begins. The first are libc's own, which only count where another file uses them.
+const SWITCHES: [&[u8]; 16] = [
+    b"\0makecontext\0",
+    b"\0swapcontext\0",
+    b"\0setcontext\0",
+    // Boost, and what has copied it: PHP, HHVM, brpc, tbox.
+    b"jump_fcontext",
+    b"ontop_fcontext",
+    b"swap_fcontext",
+    // libcoro, Ruby, libaco, libco (two of that name), MariaDB, State Threads, libucontext.
+    b"\0coro_transfer\0",
+    b"coroutine_transfer",
+    b"\0acosw\0",
+    b"\0co_switch\0",
+    b"\0coctx_swap\0",
+    b"\0my_context_spawn\0",
+    b"\0_st_md_cxt_restore\0",
+    b"libucontext_swapcontext",
+    // Python's greenlet, and Rust's corosensei.
+    b"slp_switch",
+    b"corosensei",
+];
+/// How many of them libc has itself.
+const OF_LIBC: usize = 3;
+/// Tables of names that are longer, in bytes, are not read: such a file may switch.
+const LONGEST: u64 = 256 << 20;
+/// Bytes of address space and of memory that are searched: all threads stand meanwhile.
+const LARGEST: (u64, u64) = (64 << 30, 64 << 20);
+
+/// What is known of files, by device and inode: processes have most of theirs in common.
+static KNOWN: LazyLock<Mutex<HashMap<(i32, i32, u64), bool>>> = LazyLock::new(Mutex::default);
+
+impl Process {
+    /// The file that makes this a program with coroutines, if any does.
+    pub(crate) fn switches_stacks(&self) -> Result<Option<String>, TargetError> {
+        let maps = self.maps()?;
+        let is_start = |map: &&MemoryMap| map.offset == 0;
+        for map in maps.iter().filter(is_start) {
+            let MMapPath::Path(path) = &map.pathname else {
+                continue;
+            };
+            let file = (map.dev.0, map.dev.1, map.inode);
+            let known = KNOWN
+                .lock()
+                .ok()
+                .and_then(|known| known.get(&file).copied());
+            let switches = match known {
+                Some(known) => known,
+                None => self.is_switcher(map, path),
+            };
+            if let Ok(mut known) = KNOWN.lock() {
+                known.insert(file, switches);
+            }
+            if switches {
+                return Ok(Some(path.display().to_string()));
+            }
+        }
+        Ok(None)
+    }
+
+    /// True if the file of this mapping names what switches between stacks. Of one that is gone
+    /// there is only what was mapped, which has the names that it imports and exports.
+    fn is_switcher(&self, map: &MemoryMap, path: &Path) -> bool {
+        let is_libc = is_libc(path);
+        match self.open_mapped(map) {
+            Some(file) => file_switches(file, is_libc).unwrap_or(true),
+            None => {
+                let size = (map.address.1 - map.address.0).min(LONGEST);
+                let size = usize::try_from(size).unwrap_or(0);
+                let bytes = self.memory.read_some(LiveAddr(map.address.0), size);
+                bytes.starts_with(&elf::ELFMAG) && names_a_switch(&bytes, is_libc)
+            }
+        }
+    }
+
+    /// A place that may be a way back into one of `ranges` on a stack on which none of `threads`
+    /// runs, or why that is not known, while they all stand; `None` if there is none.
+    pub(crate) fn find_suspended(
+        &self,
+        threads: &[Standing],
+        ranges: &[(String, Range<LiveAddr>)],
+    ) -> Result<Option<(Option<String>, String)>, TargetError> {
+        let mut live = Vec::new();
+        for thread in threads {
+            live.push(thread.registers()?.rsp);
+        }
+        self.forget_maps();
+        let writable = |map: &MemoryMap| {
+            let open = MMPermissions::READ | MMPermissions::WRITE;
+            map.perms.contains(open)
+        };
+        let maps = self.maps()?;
+        let mut inside = None;
+        // Nearly every word is outside of all of them.
+        let lowest = ranges.iter().map(|(_, range)| range.start.0).min();
+        let highest = ranges.iter().map(|(_, range)| range.end.0).max();
+        let (Some(lowest), Some(highest)) = (lowest, highest) else {
+            return Ok(None);
+        };
+        let text = self.look_through(LARGEST, &writable, &mut |from, to| {
+            let size = usize::try_from(to - from).unwrap_or(0);
+            let bytes = self.memory.read_some(LiveAddr(from), size);
+            if bytes.len() < size {
+                return Ok(Some(format!("the memory at {from:#x} cannot be read")));
+            }
+            let words = bytes.chunks_exact(8).zip((from..).step_by(8));
+            for (word, at) in words {
+                let word = u64::from_le_bytes(word.try_into().expect("eight bytes"));
+                if !(lowest..=highest).contains(&word) {
+                    continue;
+                }
+                if let Some((name, _)) = ranges.iter().find(|(_, range)| returns_to(range, word))
+                    && !is_left_over(&maps, &live, at)
+                {
+                    inside = Some(name.clone());
+                    return Ok(Some(format!(
+                        "the memory at {at:#x} may be its way back there"
+                    )));
+                }
+            }
+            Ok(None)
+        })?;
+        Ok(text.map(|text| (inside, text)))
+    }
+}
+
+/// True if a call in `range` may return to `at`. The first byte is where it begins, to which
+/// tables of functions lead; a call that never returns may be the last instruction.
+fn returns_to(range: &Range<LiveAddr>, at: u64) -> bool {
+    range.start.0 < at && at <= range.end.0
+}
+
+/// True if what stands at `at` lies below what some thread has on its stack: an earlier call
+/// has left it there.
+fn is_left_over(maps: &[MemoryMap], live: &[u64], at: u64) -> bool {
+    /// What a function may use below its stack pointer.
+    const RED_ZONE: u64 = 128;
+    mapping_of(maps, at).is_some_and(|map| {
+        let mut here = live.iter().filter(|rsp| is_inside(map, **rsp));
+        here.any(|rsp| at < rsp - RED_ZONE)
+    })
+}
+
+/// True if `end`, the stack pointer in a thread's outermost frame, is on the thread's own stack:
+/// the main one, or one that has what belongs to the thread (`fs_base`) at its top.
+pub(crate) fn is_own_stack(maps: &[MemoryMap], end: u64, fs_base: u64) -> bool {
+    // The outermost frame may have nothing on it.
+    mapping_of(maps, end.saturating_sub(1)).is_some_and(|map| {
+        matches!(map.pathname, MMapPath::Stack) || (end <= fs_base && is_inside(map, fs_base))
+    })
+}
+
+fn mapping_of(maps: &[MemoryMap], at: u64) -> Option<&MemoryMap> {
+    let index = maps.partition_point(|map| map.address.1 <= at);
+    maps.get(index).filter(|map| is_inside(map, at))
+}
+
+fn is_inside(map: &MemoryMap, at: u64) -> bool {
+    (map.address.0..map.address.1).contains(&at)
+}
+
+/// True if a file's tables of names have the name of what switches between stacks, or it has no
+/// tables. Files that are no ELF files have none either.
+fn file_switches(file: File, is_libc: bool) -> Result<bool, object::read::Error> {
+    let cache = ReadCache::new(file);
+    let data = &cache;
+    if !matches!(data.read_bytes_at(0, 4), Ok(magic) if *magic == elf::ELFMAG) {
+        return Ok(false);
+    }
+    let header = elf::FileHeader64::<LittleEndian>::parse(data)?;
+    let endian = header.endian()?;
+    let sections = header.sections(endian, data)?;
+    for table in sections.iter() {
+        let is_table = table.sh_type(endian) == elf::SHT_STRTAB;
+        if is_table
+            && (table.sh_size(endian) > LONGEST
+                || names_a_switch(table.data(endian, data)?, is_libc))
+        {
+            return Ok(true);
+        }
+    }
+    Ok(sections.is_empty())
+}
+
+fn names_a_switch(names: &[u8], is_libc: bool) -> bool {
+    let from = if is_libc { OF_LIBC } else { 0 };
+    let mut wanted = SWITCHES[from..].iter();
+    wanted.any(|name| memmem::find(names, name).is_some())
+}
+
+/// True for the library that has [`OF_LIBC`] itself: `libc.so.6`, once `libc-2.31.so`.
+fn is_libc(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    name.starts_with("libc.so.6") || name.starts_with("libc-2.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_way_back_is_behind_a_call() {
+        let range = LiveAddr(0x100)..LiveAddr(0x200);
+        let answers = [0xff, 0x100, 0x101, 0x200, 0x201].map(|at| returns_to(&range, at));
+        assert_eq!(answers, [false, false, true, true, false]);
+    }
+
+    #[test]
+    fn libc_has_what_others_use() {
+        let names = b"\0puts\0swapcontext\0";
+        assert!(names_a_switch(names, false) && !names_a_switch(names, true));
+        assert!(names_a_switch(b"\0_ZN10corosensei5fiber\0", true));
+        // Another name that has the same one in it.
+        assert!(!names_a_switch(
+            b"\0selinux_setcontext\0swapcontext2\0",
+            false
+        ));
+        let paths = [
+            "/usr/lib/libc.so.6",
+            "/lib/libc-2.31.so (deleted)",
+            "/opt/libc.so.6.d/x",
+        ];
+        assert_eq!(
+            paths.map(|path| is_libc(Path::new(path))),
+            [true, true, false]
+        );
+    }
+
+    #[test]
+    fn this_program_has_no_coroutines_and_what_is_no_program_neither() {
+        let file = |path: &str| File::open(path).expect("it is there");
+        let own = std::env::current_exe().expect("it runs");
+        // Its own table of names has no name from the list as a symbol.
+        assert!(file_switches(file("/proc/self/status"), false).is_ok_and(|found| !found));
+        let libc = std::fs::read_to_string("/proc/self/maps").expect("maps");
+        let libc = libc.lines().find_map(|line| {
+            line.split_once('/')
+                .filter(|(_, path)| path.ends_with("libc.so.6"))
+        });
+        let libc = format!("/{}", libc.expect("the tests use libc").1);
+        assert!(file_switches(file(&libc), true).is_ok_and(|found| !found));
+        assert!(file_switches(file(&libc), false).is_ok_and(|found| found));
+        assert!(file_switches(file(&own.to_string_lossy()), false).is_ok_and(|found| !found));
+    }
+}
