@@ -16,6 +16,7 @@ mod library;
 mod personality;
 mod removed;
 mod resolver;
+mod resume;
 mod signature;
 mod size;
 mod stack;
@@ -95,6 +96,9 @@ pub enum Rule {
     /// What the fixed image lacks is used by nothing that stays.
     #[serde(rename = "R-REMOVED")]
     Removed,
+    /// Calls of a coroutine that wait go on at the same places.
+    #[serde(rename = "R-RESUME")]
+    Resume,
     /// Functions that unpatched code calls are called as before.
     #[serde(rename = "R-SIGNATURE")]
     Signature,
@@ -126,7 +130,7 @@ pub enum Rule {
 
 impl Rule {
     /// All rules, in the order of their ids.
-    pub const ALL: [Rule; 23] = [
+    pub const ALL: [Rule; 24] = [
         Rule::Allocation,
         Rule::Binding,
         Rule::Build,
@@ -141,6 +145,7 @@ impl Rule {
         Rule::Library,
         Rule::Personality,
         Rule::Removed,
+        Rule::Resume,
         Rule::Signature,
         Rule::Size,
         Rule::Stack,
@@ -219,7 +224,7 @@ impl Finding {
 
 /// Holds the comparison against every rule.
 pub(crate) fn find(c: &Comparison<'_>) -> Vec<Finding> {
-    let rules: [fn(&Comparison<'_>, &mut Vec<Finding>); 21] = [
+    let rules: [fn(&Comparison<'_>, &mut Vec<Finding>); 22] = [
         symbols::find,
         build::find,
         guard::find,
@@ -232,6 +237,7 @@ pub(crate) fn find(c: &Comparison<'_>) -> Vec<Finding> {
         thread_locals::find,
         statics::find,
         removed::find,
+        resume::find,
         import::find,
         export::find,
         library::find,

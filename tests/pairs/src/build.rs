@@ -50,9 +50,10 @@ pub fn build(case: &Case, version: Version, folder: &Path) -> Result<PathBuf> {
     let folder = case.change_folder.as_deref().filter(|_| is_changed);
     let folder = folder.unwrap_or(".");
     let other = case.change_compiler.as_deref().filter(|_| is_changed);
+    let other = other.or(case.compiler.as_deref());
     let mut command = match ending {
         Some("c") => Command::new(other.unwrap_or("gcc")),
-        Some("cc") => Command::new("g++"),
+        Some("cc") => Command::new(other.unwrap_or("g++")),
         Some("rs") => Command::new("rustc"),
         _ => bail!("{} is in no language that is built here", source.display()),
     };

@@ -41,6 +41,8 @@ pub struct Case {
     pub flags: Vec<String>,
     /// More options for one of the builds: as it runs, with the change, with the near miss.
     pub own_flags: [Vec<String>; 3],
+    /// The compiler of all builds, if that is not GNU's.
+    pub compiler: Option<String>,
     /// The compiler of the build with the change, if that is another one.
     pub change_compiler: Option<String>,
     /// The folder in which the build with the change says that it was made, if another one.
@@ -65,6 +67,7 @@ impl Case {
             source: source.to_owned(),
             flags: Vec::new(),
             own_flags: Default::default(),
+            compiler: None,
             change_compiler: None,
             change_folder: None,
             fixed: Demand::default(),
@@ -94,6 +97,10 @@ impl Case {
         let words = |rest: &str| rest.split_whitespace().map(str::to_owned).collect();
         if let Some(rest) = line.strip_prefix("flags ") {
             self.flags = words(rest);
+            return Ok(());
+        }
+        if let Some(rest) = line.strip_prefix("compiler ") {
+            self.compiler = Some(rest.trim().to_owned());
             return Ok(());
         }
         let own = ["base-flags ", "change-flags ", "near-flags "];

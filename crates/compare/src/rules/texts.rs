@@ -34,6 +34,7 @@ impl Rule {
             Rule::Library => "R-LIBRARY",
             Rule::Personality => "R-PERSONALITY",
             Rule::Removed => "R-REMOVED",
+            Rule::Resume => "R-RESUME",
             Rule::Signature => "R-SIGNATURE",
             Rule::Size => "R-SIZE",
             Rule::Stack => "R-STACK",
@@ -139,6 +140,12 @@ impl Rule {
                 "A function whose address is known elsewhere can still be called, with the defect that the fix removed.",
                 "Keep the function with a body that refuses its work.",
                 "A handler that was registered in a table was deleted.",
+            ),
+            Rule::Resume => about(
+                "Calls of a coroutine that wait go on at the same places.",
+                "A frame that waits names the place where it goes on by a number, which may be another place in new code.",
+                "If each `co_await` and `co_yield` comes in the same order as before, allow it; else the fix has to wait until no such call waits.",
+                "A `co_yield` was put before another one of a coroutine that clang compiled.",
             ),
             Rule::Signature => about(
                 "A function that code outside the patch calls keeps its parameters and its result.",
