@@ -1,7 +1,6 @@
 //# compiler clang++
 //# flags -std=c++20
-//# refuse R-RESUME prices(int)
-//# refuse R-RESUME prices(int)
+//# refuse R-RESUME prices(int).resume
 //# near accept
 
 // One place more at which a coroutine waits, before another one. Its frame has the same layout, and a call that waits goes on
@@ -40,6 +39,7 @@ __attribute__((noinline)) Task prices(int n) {
         co_yield price + 1;
 #endif
         co_yield price;
+        co_yield price * 2;
         price = step(price);
     }
 }
