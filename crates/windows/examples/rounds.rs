@@ -43,8 +43,8 @@ fn main() {
     let live = list(&open()).expect("the records");
     let live = live.iter().filter(|one| one.record.sequence != 0).count();
     println!(
-        "{count} rounds in {:?}, live {live}, left {left}, longest apply {longest:?}, stopped at \
-         most {stopped:?} in it",
+        "{count} rounds: {live} live, {left} left, stopped {stopped:?}; in {:?}, the longest apply \
+         {longest:?}",
         begin.elapsed()
     );
 }

@@ -2,6 +2,7 @@
 //! beside them. What does not work ends the test that asks for it.
 
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
@@ -143,6 +144,24 @@ impl Drop for Caller {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// All bytes of a library in a process of Linux that nobody writes while it runs.
+#[must_use]
+pub fn fixed_bytes(pid: u32, library: &Library) -> Vec<u8> {
+    let file = library.path.file_name().expect("a name").to_string_lossy();
+    let at = mapped(pid, &file).expect("it is loaded");
+    let memory = std::fs::File::open(format!("/proc/{pid}/mem")).expect("it runs");
+    let image = library.image().expect("a Windows image");
+    let mut all = Vec::new();
+    for section in image.sections.iter().filter(|s| !s.is_writable()) {
+        let size = usize::try_from(section.range.end.0 - section.range.start.0).expect("small");
+        let mut bytes = vec![0; size];
+        let place = at + section.range.start.0;
+        memory.read_exact_at(&mut bytes, place).expect("its memory");
+        all.extend(bytes);
+    }
+    all
 }
 
 /// Where a process of Linux has mapped a file first.

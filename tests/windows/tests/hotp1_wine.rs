@@ -1,33 +1,15 @@
 //! Hot patches of older Windows in processes of Windows, made by `invivo.exe`: threads of a program in C
 //! call old code, new code, and old code again, and the library is what it was, byte for byte.
 
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use invivo_compare::Comparison;
 use invivo_format::hotp1::{self, HookShape};
 use invivo_image::pe::PeImage;
 use windows_tests::asked::Asked;
-use windows_tests::caller::{Caller, mapped};
+use windows_tests::caller::{Caller, fixed_bytes, mapped};
 use windows_tests::wine::{self, Wine, name};
 use windows_tests::{Build, Folder, Library, asker, build, by_hand};
-
-/// All bytes of a library in a process that nobody writes while it runs.
-fn fixed_bytes(pid: u32, library: &Library) -> Vec<u8> {
-    let file = library.path.file_name().expect("a name").to_string_lossy();
-    let at = mapped(pid, &file).expect("it is loaded");
-    let memory = std::fs::File::open(format!("/proc/{pid}/mem")).expect("it runs");
-    let image = library.image().expect("a Windows image");
-    let mut all = Vec::new();
-    for section in image.sections.iter().filter(|s| !s.is_writable()) {
-        let size = usize::try_from(section.range.end.0 - section.range.start.0).expect("small");
-        let mut bytes = vec![0; size];
-        let place = at + section.range.start.0;
-        memory.read_exact_at(&mut bytes, place).expect("its memory");
-        all.extend(bytes);
-    }
-    all
-}
 
 fn patch(base: &Library, fixed: &Library, shape: HookShape) -> PathBuf {
     let (old, new) = (base.view().expect("a view"), fixed.view().expect("a view"));

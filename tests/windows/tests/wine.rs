@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use windows_tests::caller::{Caller, numbers};
+use windows_tests::caller::{Caller, fixed_bytes, numbers};
 use windows_tests::wine::{self, Wine, name};
 use windows_tests::{Build, Library, build, final_image};
 
@@ -176,6 +176,7 @@ fn rounds_while_threads_call() {
     let program = wine::example("caller").expect("the program");
     let rounds = wine::example("rounds").expect("the program");
     let caller = Caller::start(&program, &files.base);
+    let before = fixed_bytes(caller.linux_pid(), &files.base);
     let count = std::env::var("INVIVO_WINE_ROUNDS").unwrap_or_else(|_| "5".to_owned());
     let wine = Wine::ready().expect("Wine");
     let mut command = wine.command(rounds);
@@ -187,9 +188,17 @@ fn rounds_while_threads_call() {
     let (text, code) = wine.output(&mut command).expect("it runs");
     assert_eq!(code, 0, "{text}");
     println!("{text}");
+    // Nothing stays live, nothing is left in the code, and no thread was stopped.
+    let expected = format!("{count} rounds: 0 live, 0 left, stopped 0ns");
+    assert!(text.contains(&expected), "{text}");
+    let after = fixed_bytes(caller.linux_pid(), &files.base);
+    assert!(after == before, "the library is what it was, byte for byte");
     let (seen, counted) = caller.end();
     println!("{seen:?}, counted {counted:?}");
     assert_eq!(seen.wrong, 0, "an answer of nobody");
+    if count.parse().is_ok_and(|count: u32| count >= 1000) {
+        assert!(seen.calls >= 10_000_000, "only {} calls", seen.calls);
+    }
     // The library counts with 32 bits.
     let calls = seen.calls & 0xffff_ffff;
     assert_eq!(counted, [calls; 3], "every call was counted once");
