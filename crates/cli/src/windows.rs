@@ -3,6 +3,7 @@
 mod exchange;
 mod legacy;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -94,30 +95,49 @@ fn micros(time: std::time::Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// Does `work` in each process; prints all that was done; returns the worst exit code.
+/// Does `work` in each process, or in all that `find` finds; prints all that was done; returns the
+/// worst exit code.
 fn each(
     chosen: &Processes,
     output: &Output,
+    find: &dyn Fn() -> Result<Vec<u32>, Failure>,
     work: &dyn Fn(&mut Process, u32, Instant) -> Result<Vec<Change>, Failure>,
 ) -> Result<u8, Failure> {
     let (mut all, mut let_go, mut code) = (Vec::new(), Vec::new(), 0);
-    for pid in &chosen.pid {
-        let patience = chosen.timeout.saturating_mul(1000);
-        let done = Process::open(*pid, Access::Write { patience })
-            .map_err(Failure::from)
-            .and_then(|mut process| {
-                if process.let_go() > 0 {
-                    let_go.push((*pid, process.let_go()));
+    let mut seen = BTreeSet::new();
+    let mut pids = if chosen.all {
+        find()?
+    } else {
+        chosen.pid.clone()
+    };
+    while !pids.is_empty() {
+        for pid in pids {
+            seen.insert(pid);
+            let patience = chosen.timeout.saturating_mul(1000);
+            let done = Process::open(pid, Access::Write { patience })
+                .map_err(Failure::from)
+                .and_then(|mut process| {
+                    if process.let_go() > 0 {
+                        let_go.push((pid, process.let_go()));
+                    }
+                    work(&mut process, pid, Instant::now())
+                });
+            match done {
+                Ok(done) => all.extend(done),
+                Err(failure) => {
+                    failure.print();
+                    code = code.max(failure.code);
                 }
-                work(&mut process, *pid, Instant::now())
-            });
-        match done {
-            Ok(done) => all.extend(done),
-            Err(failure) => {
-                failure.print();
-                code = code.max(failure.code);
             }
         }
+        // Those that started meanwhile.
+        pids = if chosen.all { find()? } else { Vec::new() };
+        pids.retain(|pid| !seen.contains(pid));
+    }
+    if seen.is_empty() {
+        return Err(Failure::new(REFUSED, "no process is concerned").hint(
+            "see who has it loaded with: invivo status, and what is live with: invivo list",
+        ));
     }
     let outcomes = Outcomes {
         schema: "invivo.windows-outcome/1",
@@ -190,7 +210,11 @@ fn whole_path(path: &Path) -> Result<String, Failure> {
 fn apply(apply: &Apply, output: &Output) -> Result<u8, Failure> {
     let path = whole_path(&apply.patch)?;
     let older = hotp1::is_legacy(&image(&apply.patch)?);
-    each(&apply.processes, output, &|process, pid, begin| {
+    let find = || match older {
+        true => legacy::concerned(&path, false),
+        false => modern(&metadata(&apply.patch)?),
+    };
+    each(&apply.processes, output, &find, &|process, pid, begin| {
         if older {
             return legacy::apply(process, pid, &path, begin);
         }
@@ -209,7 +233,11 @@ fn revert(revert: &Revert, output: &Output) -> Result<u8, Failure> {
         Some(path) => Some(whole_path(path)?),
         None => None,
     };
-    each(&revert.processes, output, &|process, pid, begin| {
+    let find = || match &which {
+        Some(path) => legacy::concerned(path, true),
+        None => changed(),
+    };
+    each(&revert.processes, output, &find, &|process, pid, begin| {
         let which = which.as_deref();
         let mut all = legacy::revert(process, pid, which, revert.unload, begin)?;
         if which.is_none() {
@@ -224,8 +252,28 @@ fn revert(revert: &Revert, output: &Output) -> Result<u8, Failure> {
     })
 }
 
+/// Processes in which anything was done that is still there.
+fn changed() -> Result<Vec<u32>, Failure> {
+    let has = |pid: &u32| match look(*pid) {
+        Ok((standing, images, modules)) => {
+            standing > 0 || !images.is_empty() || !modules.is_empty()
+        }
+        // The system's processes, and those that ended meanwhile.
+        Err(_) => false,
+    };
+    let all = processes()?.into_iter().map(|running| running.pid);
+    Ok(all.filter(has).collect())
+}
+
+/// Processes that have the base of a final image loaded, and another patch than it, or none.
+fn modern(patch: &HotPatch) -> Result<Vec<u32>, Failure> {
+    let all = concerned(patch)?.into_iter();
+    let others = all.filter(|one| one.sequence != patch.sequence);
+    Ok(others.map(|one| one.pid).collect())
+}
+
 fn recover(chosen: &Processes, output: &Output) -> Result<u8, Failure> {
-    each(chosen, output, &|process, pid, begin| {
+    each(chosen, output, &changed, &|process, pid, begin| {
         let mut all = legacy::recover(process, pid, begin)?;
         let modern = hpat::recover(process, WE)?.into_iter();
         all.extend(modern.map(|one| done(pid, "settled", one, begin)));
@@ -338,11 +386,8 @@ struct Concerned {
     sequence: u32,
 }
 
-fn status(status: &Status, output: &Output) -> Result<u8, Failure> {
-    if hotp1::is_legacy(&image(&status.patch)?) {
-        return legacy::status(&whole_path(&status.patch)?, output);
-    }
-    let patch = metadata(&status.patch)?;
+/// Processes that have the base of a final image loaded.
+fn concerned(patch: &HotPatch) -> Result<Vec<Concerned>, Failure> {
     let [of] = &patch.bases[..] else {
         return Err(Failure::new(
             REFUSED,
@@ -372,6 +417,15 @@ fn status(status: &Status, output: &Output) -> Result<u8, Failure> {
             });
         }
     }
+    Ok(found)
+}
+
+fn status(status: &Status, output: &Output) -> Result<u8, Failure> {
+    if hotp1::is_legacy(&image(&status.patch)?) {
+        return legacy::status(&whole_path(&status.patch)?, output);
+    }
+    let patch = metadata(&status.patch)?;
+    let found = concerned(&patch)?;
     let overview = Overview {
         schema: "invivo.windows-status/1",
         sequence: patch.sequence,

@@ -144,3 +144,56 @@ fn hooks_in_the_middle_and_in_data() {
         assert!(fixed_bytes(pid, &base) == before, "{case}: byte for byte");
     }
 }
+
+/// Every process that has the module is found, and no other; one that starts later is by the next command.
+#[test]
+fn every_process_that_has_it() {
+    let folder = Folder::new("hotp1-every");
+    let base = library(&folder, "base", "places", Build::base());
+    let other = library(&folder, "other", "places", Build::base().with("-O1"));
+    let program = asker(&folder).expect("the program");
+    let [case, ..] = by_hand::cases(&base);
+    let start = |library: &Library| Asked::start(&program, &library.path).expect("it starts");
+    let (mut apart, mut all) = (start(&other), vec![start(&base), start(&base)]);
+    let answers = |asked: &mut Asked| {
+        let questions = ["middle 5", "through 5"];
+        questions.map(|question| asked.ask(question).expect("an answer").0)
+    };
+    for asked in all.iter_mut().chain([&mut apart]) {
+        assert_eq!(answers(asked), case.old);
+    }
+    let at = mapped(all[0].linux_pid(), "places.dll").expect("it is loaded");
+    let code = by_hand::code(&case.hook, at);
+    let made: PeImage = by_hand::module(&base, &code, &[case.hook], Some(at + 0x10_0000));
+    let patch = folder.join("every.dll");
+    std::fs::write(&patch, made.file()).expect("it is written");
+    let patch = name(&patch);
+    let tool = wine::invivo().expect("invivo.exe");
+    let done = |words: &[&str]| {
+        let wine = Wine::ready().expect("Wine");
+        let ran = wine.output(wine.command(&tool).args(words));
+        let (text, code) = ran.expect("it runs");
+        assert_eq!(code, 0, "{words:?}: {text}");
+        text.matches(" in one step").count()
+    };
+    assert_eq!(done(&["apply", &patch, "--all"]), 2);
+    all.push(start(&base));
+    let now = all.iter_mut().map(answers).collect::<Vec<_>>();
+    assert_eq!(now, [case.new, case.new, case.old]);
+    assert_eq!(
+        done(&["apply", &patch, "--all"]),
+        1,
+        "those that have it are passed over"
+    );
+    assert_eq!(done(&["revert", &patch, "--all"]), 3);
+    for asked in all.iter_mut().chain([&mut apart]) {
+        assert_eq!(answers(asked), case.old);
+    }
+    let wine = Wine::ready().expect("Wine");
+    let ran = wine.output(wine.command(&tool).args(["revert", &patch, "--all"]));
+    let (text, code) = ran.expect("it runs");
+    assert!(
+        code == 1 && text.contains("no process is concerned"),
+        "{text}"
+    );
+}

@@ -39,7 +39,9 @@ pub(crate) enum Color {
 pub(crate) enum Command {
     /// Make a final image live in running processes, in the place of the one before it, or a patch
     /// module of older Windows, upon those before it.
-    #[command(after_help = "Example:\n  invivo apply server_hotpatch.dll --pid 1234")]
+    #[command(
+        after_help = "Examples:\n  invivo apply server_hotpatch.dll --pid 1234\n  invivo apply fix.dll --all"
+    )]
     Apply(Apply),
     /// Take patches back, byte for byte.
     #[command(after_help = "Example:\n  invivo revert --pid 1234 --unload")]
@@ -65,9 +67,13 @@ pub(crate) enum Command {
 #[derive(Debug, Args)]
 pub(crate) struct Processes {
     /// A process; may be given several times.
-    #[arg(short, long = "pid", value_name = "PID", required = true,
+    #[arg(short, long = "pid", value_name = "PID", required_unless_present = "all",
           value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) pid: Vec<u32>,
+    /// Every process that it concerns, those too that start meanwhile; of others' and the system's
+    /// own those that this user may change.
+    #[arg(long, conflicts_with = "pid")]
+    pub(crate) all: bool,
     /// How many seconds to wait for another tool at the same process.
     #[arg(long, value_name = "SECONDS", default_value_t = 10,
           value_parser = clap::value_parser!(u32).range(0..=86_400))]

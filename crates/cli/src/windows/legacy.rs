@@ -147,7 +147,14 @@ fn state(one: &Concerned) -> &'static str {
     }
 }
 
-pub(super) fn status(path: &str, output: &Output) -> Result<u8, Failure> {
+/// Processes that have the module of a patch loaded, and in which the patch is active, or is not.
+pub(super) fn concerned(path: &str, active: bool) -> Result<Vec<u32>, Failure> {
+    let all = holders(path)?.into_iter();
+    let found = all.filter(|one| (one.state == "active") == active);
+    Ok(found.map(|one| one.pid).collect())
+}
+
+fn holders(path: &str) -> Result<Vec<Standing>, Failure> {
     let mut found = Vec::new();
     for running in processes()? {
         // The system's processes, and those that ended meanwhile.
@@ -165,9 +172,13 @@ pub(super) fn status(path: &str, output: &Output) -> Result<u8, Failure> {
             fixed_on_disk: one.fixed_on_disk,
         }));
     }
+    Ok(found)
+}
+
+pub(super) fn status(path: &str, output: &Output) -> Result<u8, Failure> {
     let overview = Overview {
         schema: "invivo.windows-older-status/1",
-        processes: found,
+        processes: holders(path)?,
     };
     output.data(&overview, || {
         for one in &overview.processes {
