@@ -55,7 +55,9 @@ const LONGEST: u64 = 256 << 20;
 const LARGEST: (u64, u64) = (64 << 30, 64 << 20);
 
 /// What is known of files, by device and inode: processes have most of theirs in common.
-static KNOWN: LazyLock<Mutex<HashMap<(i32, i32, u64), bool>>> = LazyLock::new(Mutex::default);
+static KNOWN: LazyLock<Mutex<HashMap<FileNumber, bool>>> = LazyLock::new(Mutex::default);
+
+type FileNumber = (i32, i32, u64);
 
 impl Process {
     /// The file that makes this a program with coroutines, if any does.
