@@ -1,5 +1,6 @@
 //! What a person may judge, how it is said, and where it is written down.
 
+mod golden;
 mod program;
 mod server;
 
@@ -117,4 +118,7 @@ fn every_rule_is_explained() {
         }
     }
     assert_eq!(run_in(here, &["explain", "R-NONE"]).code, 2);
+    let one = |id| run_in(here, &["explain", id]).stdout;
+    let told = ["R-LAYOUT", "R-STACK", "R-TLS", "A01"].map(one).join("\n");
+    golden::compare(&Path::new("tests/golden").join("explain.txt"), &told);
 }

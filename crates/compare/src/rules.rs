@@ -202,11 +202,19 @@ impl Finding {
     /// A finding that forbids the patch.
     #[must_use]
     pub fn refuse(rule: Rule, subject: impl Into<String>, text: impl Into<String>) -> Finding {
+        Finding::with(Severity::Refuse, rule, subject.into(), text.into())
+    }
+
+    fn with(severity: Severity, rule: Rule, subject: String, text: String) -> Finding {
+        debug_assert!(
+            rule.severities().contains(&severity),
+            "{rule:?}: {severity:?}"
+        );
         Finding {
             rule,
-            severity: Severity::Refuse,
-            subject: subject.into(),
-            text: text.into(),
+            severity,
+            subject,
+            text,
             place: None,
             because: None,
         }
@@ -215,10 +223,7 @@ impl Finding {
     /// A finding that a person should know.
     #[must_use]
     pub fn note(rule: Rule, subject: impl Into<String>, text: impl Into<String>) -> Finding {
-        Finding {
-            severity: Severity::Note,
-            ..Finding::refuse(rule, subject, text)
-        }
+        Finding::with(Severity::Note, rule, subject.into(), text.into())
     }
 }
 

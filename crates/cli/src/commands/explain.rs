@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use invivo_compare::Rule;
+use invivo_compare::{Rule, Severity};
 use invivo_format::livepatch::XenVersion;
 use invivo_format::{hotp1, hpat, livepatch};
 use owo_colors::OwoColorize;
@@ -57,6 +57,8 @@ struct Explained {
     remedy: &'static str,
     /// A change that breaks it.
     example: &'static str,
+    /// What a finding of it may mean: `refuse` forbids the patch, `note` does not.
+    severities: Vec<&'static str>,
     /// True if `--allow` may set it aside.
     may_be_allowed: bool,
     /// For metadata and payloads: `kernel` if Windows or Xen was seen to refuse it, `strict` if
@@ -83,6 +85,7 @@ impl Explained {
             why: rule.why(),
             remedy: rule.remedy(),
             example: rule.example(),
+            severities: vec!["refuse"],
             may_be_allowed: false,
             refused_by: Some("strict"),
             xen: None,
@@ -111,6 +114,7 @@ impl Explained {
             why: rule.why(),
             remedy: rule.remedy(),
             example: rule.example(),
+            severities: vec!["refuse"],
             may_be_allowed: false,
             refused_by: Some(if is_harm { "strict" } else { "kernel" }),
             xen: Some(answers.join(", ")),
@@ -125,6 +129,7 @@ impl Explained {
             why: about.why,
             remedy: about.remedy,
             example: about.example,
+            severities: vec!["refuse"],
             may_be_allowed: false,
             refused_by: Some(about.judge.name()),
             xen: None,
@@ -139,6 +144,7 @@ impl Explained {
             why: about.why,
             remedy: about.remedy,
             example: about.example,
+            severities: rule.severities().iter().map(severity).collect(),
             may_be_allowed: rule.may_be_allowed(),
             refused_by: None,
             xen: None,
@@ -169,6 +175,14 @@ pub(crate) fn run(explain: &Explain, output: &Output) -> Result<u8, Failure> {
     Ok(0)
 }
 
+fn severity(severity: &Severity) -> &'static str {
+    match severity {
+        Severity::Refuse => "refuse",
+        Severity::Allowed => "allowed",
+        Severity::Note => "note",
+    }
+}
+
 fn print_line(rule: &Explained) {
     anstream::println!("{:<14} {}", rule.id.bold(), rule.meaning);
 }
@@ -178,6 +192,12 @@ fn print(rule: &Explained) {
     anstream::println!("{} {}", "why:    ".cyan(), rule.why);
     anstream::println!("{} {}", "remedy: ".cyan(), rule.remedy);
     anstream::println!("{} {}", "example:".cyan(), rule.example);
+    let severity = match rule.severities[..] {
+        ["note"] => "a note: it forbids nothing",
+        ["refuse"] => "a refusal",
+        _ => "a refusal or a note, as the case is",
+    };
+    anstream::println!("{} {severity}", "finding:".cyan());
     match rule.refused_by {
         _ if rule.xen.is_some() => {
             let answer = rule.xen.as_deref().unwrap_or_default();

@@ -1,6 +1,6 @@
 //! What each rule means, for people: `invivo explain`.
 
-use super::Rule;
+use super::{Rule, Severity};
 
 /// What is to be said about a rule.
 #[derive(Clone, Copy, Debug)]
@@ -201,6 +201,23 @@ impl Rule {
                 "Change the bodies of virtual functions, not which there are.",
                 "`class Session` overrides a function that it inherited.",
             ),
+        }
+    }
+
+    /// What findings of it may mean: that it forbids the patch, or that a person should know.
+    #[must_use]
+    pub fn severities(self) -> &'static [Severity] {
+        match self {
+            Rule::Stack | Rule::Static => &[Severity::Note],
+            Rule::Build
+            | Rule::Constant
+            | Rule::Export
+            | Rule::Hook
+            | Rule::Import
+            | Rule::Layout
+            | Rule::Removed
+            | Rule::Signature => &[Severity::Refuse, Severity::Note],
+            _ => &[Severity::Refuse],
         }
     }
 
