@@ -52,6 +52,10 @@ pub(crate) struct AllStopped<'p> {
     maps: Rc<Vec<MemoryMap>>,
     /// The file that makes it a program with coroutines.
     switcher: Option<String>,
+    /// It has more memory than is searched for them.
+    is_too_large: bool,
+    /// A thread whose way back ends on a stack that is not its own.
+    foreign: Option<i32>,
     /// Since when the first of them stands.
     since: Option<Instant>,
     _first: First,
@@ -74,7 +78,9 @@ impl<'p> AllStopped<'p> {
             unwinder,
             threads,
             maps,
+            is_too_large: switcher.is_some() && process.is_too_large(),
             switcher,
+            foreign: None,
             since,
             _first: First::new(),
         };
@@ -134,11 +140,6 @@ impl<'p> AllStopped<'p> {
         Ok(all)
     }
 
-    fn maps_now(&self) -> Result<Rc<Vec<MemoryMap>>, TargetError> {
-        self.process.forget_maps();
-        self.process.maps()
-    }
-
     /// Lets all threads go on as if nothing had happened.
     pub(crate) fn resume(self) -> Result<(), TargetError> {
         let mut failure = None;
@@ -160,16 +161,17 @@ impl Stopped for AllStopped<'_> {
         for standing in &self.threads {
             let registers = standing.registers()?;
             let walk = self.unwinder.walk(&self.process.memory, &registers);
-            let is_own = |maps: &[MemoryMap]| is_own_stack(maps, walk.end, registers.fs_base);
-            // A stack that is not there yet in what was read before the stop may be new.
-            let unknown = match walk.unknown {
-                None if !is_own(&self.maps) && !is_own(&self.maps_now()?) => Some(
-                    "it runs on a stack that is not its own, as coroutines do, and may return \
-                     elsewhere on its own"
-                        .to_owned(),
-                ),
-                unknown => unknown,
-            };
+            if walk.unknown.is_none() && self.foreign.is_none() {
+                let live = self.process.live(standing.tid(), &registers);
+                let mut is_own = is_own_stack(&self.maps, &live, walk.end);
+                if !is_own {
+                    // It may be newer than what was read before the stop.
+                    self.process.forget_maps();
+                    self.maps = self.process.maps()?;
+                    is_own = is_own_stack(&self.maps, &live, walk.end);
+                }
+                self.foreign = (!is_own).then_some(standing.tid());
+            }
             // Names can be asked for when all run again.
             let thread = Thread {
                 tid: standing.tid(),
@@ -178,7 +180,7 @@ impl Stopped for AllStopped<'_> {
             stacks.push(Stack {
                 thread,
                 frames: walk.frames,
-                unknown,
+                unknown: walk.unknown,
                 running: standing.call().is_none(),
                 handlers,
             });
@@ -190,9 +192,19 @@ impl Stopped for AllStopped<'_> {
         &mut self,
         ranges: &[(String, Range<LiveAddr>)],
     ) -> Result<Option<(Option<String>, String)>, TargetError> {
+        if let Some(tid) = self.foreign {
+            let why = format!(
+                "thread {tid} runs on a stack that is not its own, and may return elsewhere on its own"
+            );
+            return Ok(Some((None, why)));
+        }
         let Some(switcher) = &self.switcher else {
             return Ok(None);
         };
+        if self.is_too_large {
+            let why = format!("it has more memory than is searched ({switcher} switches stacks)");
+            return Ok(Some((None, why)));
+        }
         let found = self.process.find_suspended(&self.threads, ranges)?;
         Ok(found.map(|(inside, why)| (inside, format!("{why} ({switcher} switches stacks)"))))
     }

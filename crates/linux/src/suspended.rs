@@ -8,7 +8,7 @@
 //! coroutines if one of its files names what switches between stacks, and then no writable word
 //! of its memory may be a way back into the function.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::ops::Range;
 use std::path::Path;
@@ -16,32 +16,35 @@ use std::sync::{LazyLock, Mutex};
 
 use invivo_apply::TargetError;
 use invivo_image::LiveAddr;
+use libc::user_regs_struct;
 use memchr::memmem;
 use object::read::elf::{FileHeader, SectionHeader};
 use object::{LittleEndian, ReadCache, ReadRef, elf};
 use procfs::process::{MMPermissions, MMapPath, MemoryMap};
 
 use crate::Process;
+use crate::proc_file::Status;
 use crate::ptrace::Standing;
 
-/// Names, or parts of them, of what switches between stacks; a zero is where the name ends or
-/// begins. The first are libc's own, which only count where another file uses them.
+/// Names, or parts of them, of what switches between stacks; a zero is where the name ends. It may
+/// begin in the middle of another one, as linkers put names with one end into one place. The first
+/// are libc's own, which only count where another file uses them.
 const SWITCHES: [&[u8]; 16] = [
-    b"\0makecontext\0",
-    b"\0swapcontext\0",
-    b"\0setcontext\0",
+    b"makecontext\0",
+    b"swapcontext\0",
+    b"setcontext\0",
     // Boost, and what has copied it: PHP, HHVM, brpc, tbox.
     b"jump_fcontext",
     b"ontop_fcontext",
     b"swap_fcontext",
     // libcoro, Ruby, libaco, libco (two of that name), MariaDB, State Threads, libucontext.
-    b"\0coro_transfer\0",
+    b"coro_transfer\0",
     b"coroutine_transfer",
-    b"\0acosw\0",
-    b"\0co_switch\0",
-    b"\0coctx_swap\0",
-    b"\0my_context_spawn\0",
-    b"\0_st_md_cxt_restore\0",
+    b"acosw\0",
+    b"co_switch\0",
+    b"coctx_swap\0",
+    b"my_context_spawn\0",
+    b"_st_md_cxt_restore\0",
     b"libucontext_swapcontext",
     // Python's greenlet, and Rust's corosensei.
     b"slp_switch",
@@ -49,7 +52,7 @@ const SWITCHES: [&[u8]; 16] = [
 ];
 /// How many of them libc has itself.
 const OF_LIBC: usize = 3;
-/// Tables of names that are longer, in bytes, are not read: such a file may switch.
+/// Where a file's tables of names are longer together, in bytes, they are not read: it may switch.
 const LONGEST: u64 = 256 << 20;
 /// Bytes of address space and of memory that are searched: all threads stand meanwhile.
 const LARGEST: (u64, u64) = (64 << 30, 64 << 20);
@@ -63,12 +66,18 @@ impl Process {
     /// The file that makes this a program with coroutines, if any does.
     pub(crate) fn switches_stacks(&self) -> Result<Option<String>, TargetError> {
         let maps = self.maps()?;
-        let is_start = |map: &&MemoryMap| map.offset == 0;
+        // Shared memory has a path as well, and devices and files of data have.
+        let code: BTreeSet<FileNumber> = maps
+            .iter()
+            .filter(|map| map.perms.contains(MMPermissions::EXECUTE))
+            .map(number_of)
+            .collect();
+        let is_start = |map: &&MemoryMap| map.offset == 0 && code.contains(&number_of(map));
         for map in maps.iter().filter(is_start) {
             let MMapPath::Path(path) = &map.pathname else {
                 continue;
             };
-            let file = (map.dev.0, map.dev.1, map.inode);
+            let file = number_of(map);
             let known = KNOWN
                 .lock()
                 .ok()
@@ -91,15 +100,46 @@ impl Process {
     /// there is only what was mapped, which has the names that it imports and exports.
     fn is_switcher(&self, map: &MemoryMap, path: &Path) -> bool {
         let is_libc = is_libc(path);
+        let magic = self.memory.read_some(LiveAddr(map.address.0), 4);
+        if magic != elf::ELFMAG {
+            return false;
+        }
         match self.open_mapped(map) {
             Some(file) => file_switches(file, is_libc).unwrap_or(true),
             None => {
                 let size = (map.address.1 - map.address.0).min(LONGEST);
                 let size = usize::try_from(size).unwrap_or(0);
                 let bytes = self.memory.read_some(LiveAddr(map.address.0), size);
-                bytes.starts_with(&elf::ELFMAG) && names_a_switch(&bytes, is_libc)
+                names_a_switch(&bytes, is_libc)
             }
         }
+    }
+
+    /// True if what stands before `at` may be a call. Behind a function's end another one may begin.
+    fn is_behind_a_call(&self, at: u64) -> bool {
+        const LONGEST: usize = 7;
+        let bytes = self
+            .memory
+            .read_some(LiveAddr(at.wrapping_sub(LONGEST as u64)), LONGEST);
+        may_end_in_a_call(&bytes)
+    }
+
+    pub(crate) fn live(&self, tid: i32, registers: &user_regs_struct) -> Live {
+        Live {
+            main: tid == self.pid,
+            rsp: registers.rsp,
+            fs_base: registers.fs_base,
+        }
+    }
+
+    /// True if it has more memory of its own than is searched while its threads stand, as far as
+    /// the kernel has counted it.
+    pub(crate) fn is_too_large(&self) -> bool {
+        let status = Status::of_thread(self.pid, self.pid);
+        let own = status
+            .field("RssAnon:")
+            .and_then(|own| own.split(' ').next()?.parse().ok());
+        own.is_some_and(|kb: u64| kb > LARGEST.1 >> 10)
     }
 
     /// A place that may be a way back into one of `ranges` on a stack on which none of `threads`
@@ -111,7 +151,7 @@ impl Process {
     ) -> Result<Option<(Option<String>, String)>, TargetError> {
         let mut live = Vec::new();
         for thread in threads {
-            live.push(thread.registers()?.rsp);
+            live.push(self.live(thread.tid(), &thread.registers()?));
         }
         self.forget_maps();
         let writable = |map: &MemoryMap| {
@@ -138,7 +178,9 @@ impl Process {
                 if !(lowest..=highest).contains(&word) {
                     continue;
                 }
-                if let Some((name, _)) = ranges.iter().find(|(_, range)| returns_to(range, word))
+                if let Some((name, range)) =
+                    ranges.iter().find(|(_, range)| returns_to(range, word))
+                    && (word < range.end.0 || self.is_behind_a_call(word))
                     && !is_left_over(&maps, &live, at)
                 {
                     inside = Some(name.clone());
@@ -159,29 +201,68 @@ fn returns_to(range: &Range<LiveAddr>, at: u64) -> bool {
     range.start.0 < at && at <= range.end.0
 }
 
-/// True if what stands at `at` lies below what some thread has on its stack: an earlier call
-/// has left it there.
-fn is_left_over(maps: &[MemoryMap], live: &[u64], at: u64) -> bool {
+/// True if `call` with a distance, or through a register or a place in memory, may be the last of
+/// these seven bytes' instructions.
+fn may_end_in_a_call(bytes: &[u8]) -> bool {
+    let [.., _, _, _, _, _] = bytes else {
+        return true;
+    };
+    let through = |before: usize| {
+        let at = bytes.len().checked_sub(before);
+        at.and_then(|at| bytes.get(at..at + 2))
+            .is_some_and(|code| code[0] == 0xff && code[1] >> 3 & 7 == 2)
+    };
+    bytes[bytes.len() - 5] == 0xe8 || [2, 3, 4, 6, 7].into_iter().any(through)
+}
+
+/// True if what stands at `at` lies below what a thread has on its own stack: an earlier call has
+/// left it there.
+fn is_left_over(maps: &[MemoryMap], live: &[Live], at: u64) -> bool {
     /// What a function may use below its stack pointer.
     const RED_ZONE: u64 = 128;
-    mapping_of(maps, at).is_some_and(|map| {
-        let mut here = live.iter().filter(|rsp| is_inside(map, **rsp));
-        here.any(|rsp| at < rsp - RED_ZONE)
+    live.iter().any(|thread| {
+        let below = at < thread.rsp.saturating_sub(RED_ZONE);
+        below && own_stack(maps, thread, thread.rsp).is_some_and(|map| is_inside(map, at))
     })
 }
 
-/// True if `end`, the stack pointer in a thread's outermost frame, is on the thread's own stack:
-/// the main one, or one that has what belongs to the thread (`fs_base`) at its top.
-pub(crate) fn is_own_stack(maps: &[MemoryMap], end: u64, fs_base: u64) -> bool {
+/// What tells which stack is a thread's own.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Live {
+    /// It is the first one of its process.
+    pub(crate) main: bool,
+    /// Its stack pointer.
+    pub(crate) rsp: u64,
+    /// What belongs to the thread lies from here on, at the upper end of its stack.
+    pub(crate) fs_base: u64,
+}
+
+/// True if `end`, the stack pointer in a thread's outermost frame, is on the thread's own stack.
+pub(crate) fn is_own_stack(maps: &[MemoryMap], thread: &Live, end: u64) -> bool {
+    /// What lies between the outermost frame and what `fs_base` points to: variables of the thread.
+    const MOST: u64 = 1 << 20;
     // The outermost frame may have nothing on it.
-    mapping_of(maps, end.saturating_sub(1)).is_some_and(|map| {
-        matches!(map.pathname, MMapPath::Stack) || (end <= fs_base && is_inside(map, fs_base))
-    })
+    let found = own_stack(maps, thread, end.saturating_sub(1));
+    found.is_some() && (thread.main || thread.fs_base - end.min(thread.fs_base) <= MOST)
 }
 
-fn mapping_of(maps: &[MemoryMap], at: u64) -> Option<&MemoryMap> {
+/// The mapping with a thread's own stack, if `at` is on it: the main one; or one with memory that
+/// nobody can use right below, and with what belongs to the thread above `at`. The kernel joins
+/// neighbours, so that the stack of a coroutine may lie in one mapping with either.
+fn own_stack<'m>(maps: &'m [MemoryMap], thread: &Live, at: u64) -> Option<&'m MemoryMap> {
     let index = maps.partition_point(|map| map.address.1 <= at);
-    maps.get(index).filter(|map| is_inside(map, at))
+    let map = maps.get(index).filter(|map| is_inside(map, at))?;
+    if thread.main {
+        return matches!(map.pathname, MMapPath::Stack).then_some(map);
+    }
+    let below = index.checked_sub(1).and_then(|below| maps.get(below))?;
+    let open = MMPermissions::READ | MMPermissions::WRITE | MMPermissions::EXECUTE;
+    let guarded = below.address.1 == map.address.0 && !below.perms.intersects(open);
+    (guarded && at < thread.fs_base && is_inside(map, thread.fs_base)).then_some(map)
+}
+
+fn number_of(map: &MemoryMap) -> FileNumber {
+    (map.dev.0, map.dev.1, map.inode)
 }
 
 fn is_inside(map: &MemoryMap, at: u64) -> bool {
@@ -199,12 +280,11 @@ fn file_switches(file: File, is_libc: bool) -> Result<bool, object::read::Error>
     let header = elf::FileHeader64::<LittleEndian>::parse(data)?;
     let endian = header.endian()?;
     let sections = header.sections(endian, data)?;
-    for table in sections.iter() {
-        let is_table = table.sh_type(endian) == elf::SHT_STRTAB;
-        if is_table
-            && (table.sh_size(endian) > LONGEST
-                || names_a_switch(table.data(endian, data)?, is_libc))
-        {
+    let mut all = 0_u64;
+    let tables = sections.iter();
+    for table in tables.filter(|table| table.sh_type(endian) == elf::SHT_STRTAB) {
+        all = all.saturating_add(table.sh_size(endian));
+        if all > LONGEST || names_a_switch(table.data(endian, data)?, is_libc) {
             return Ok(true);
         }
     }
@@ -232,6 +312,62 @@ mod tests {
         let range = LiveAddr(0x100)..LiveAddr(0x200);
         let answers = [0xff, 0x100, 0x101, 0x200, 0x201].map(|at| returns_to(&range, at));
         assert_eq!(answers, [false, false, true, true, false]);
+    }
+
+    #[test]
+    fn a_call_may_be_what_ends_a_function() {
+        let ends = |bytes: &[u8]| may_end_in_a_call(bytes);
+        assert!(
+            ends(&[0x90, 0x90, 0xe8, 1, 2, 3, 4])
+                && ends(&[0x90, 0x90, 0x90, 0x90, 0x90, 0xff, 0xd0])
+        );
+        assert!(ends(&[0x90, 0xff, 0x15, 1, 2, 3, 4]) && ends(&[0xff, 0x94, 0x24, 1, 2, 3, 4]));
+        assert!(!ends(&[0x90, 0x90, 0x90, 0x90, 0x90, 0x90, 0xc3]));
+        // What cannot be read may be anything.
+        assert!(ends(&[]));
+    }
+
+    #[test]
+    fn own_stacks() {
+        let map = |start: u64, end: u64, open: bool, pathname| MemoryMap {
+            address: (start, end),
+            perms: if open {
+                MMPermissions::READ | MMPermissions::WRITE
+            } else {
+                MMPermissions::empty()
+            },
+            offset: 0,
+            dev: (0, 0),
+            inode: 0,
+            pathname,
+            extension: Default::default(),
+        };
+        let maps = [
+            map(0x1000, 0x9000, true, MMapPath::Heap),
+            map(0x1_0000, 0x1_1000, false, MMapPath::Anonymous),
+            map(0x1_1000, 0x2_0000, true, MMapPath::Anonymous),
+            map(0x3_0000, 0x4_0000, true, MMapPath::Stack),
+        ];
+        let thread = |main: bool, rsp: u64, fs_base: u64| Live { main, rsp, fs_base };
+        let main = thread(true, 0x3_8000, 0x8000);
+        assert!(is_own_stack(&maps, &main, 0x3_f000));
+        // The stack of a coroutine in one mapping with what belongs to the thread.
+        assert!(!is_own_stack(&maps, &main, 0x7000));
+        let other = thread(false, 0x1_8000, 0x1_f000);
+        assert!(is_own_stack(&maps, &other, 0x1_e000));
+        assert!(!is_own_stack(&maps, &other, 0x1_f800) && !is_own_stack(&maps, &other, 0x3_f000));
+        assert!(
+            !is_own_stack(&maps, &thread(false, 0x7000, 0x8000), 0x7800),
+            "no guard below"
+        );
+        // Only what lies below on such a stack was left over by an earlier call.
+        assert!(is_left_over(&maps, &[other], 0x1_2000) && is_left_over(&maps, &[main], 0x3_1000));
+        assert!(!is_left_over(&maps, &[other], 0x1_8000) && !is_left_over(&maps, &[other], 0x2000));
+        assert!(!is_left_over(
+            &maps,
+            &[thread(true, 0x8000, 0x8800)],
+            0x2000
+        ));
     }
 
     #[test]
