@@ -35,6 +35,9 @@ pub(crate) fn run(arguments: &Arguments, output: &Output) -> Result<u8, Failure>
     }
 }
 
+/// How often processes are looked for that started meanwhile.
+const LOOKS: usize = 10;
+
 /// What was done with one base of a process.
 #[derive(Debug, Serialize)]
 struct Done {
@@ -104,7 +107,7 @@ fn each(
     work: &dyn Fn(&mut Process, u32, Instant) -> Result<Vec<Change>, Failure>,
 ) -> Result<u8, Failure> {
     let (mut all, mut let_go, mut code) = (Vec::new(), Vec::new(), 0);
-    let mut seen = BTreeSet::new();
+    let (mut seen, mut looks) = (BTreeSet::new(), 0);
     let mut pids = if chosen.all {
         find()?
     } else {
@@ -130,14 +133,17 @@ fn each(
                 }
             }
         }
-        // Those that started meanwhile.
-        pids = if chosen.all { find()? } else { Vec::new() };
+        // Those that started meanwhile. What was done is told, whatever comes of it.
+        looks += 1;
+        pids = match chosen.all && looks < LOOKS {
+            true => find().unwrap_or_else(|failure| {
+                failure.print();
+                code = code.max(failure.code);
+                Vec::new()
+            }),
+            false => Vec::new(),
+        };
         pids.retain(|pid| !seen.contains(pid));
-    }
-    if seen.is_empty() {
-        return Err(Failure::new(REFUSED, "no process is concerned").hint(
-            "see who has it loaded with: invivo status, and what is live with: invivo list",
-        ));
     }
     let outcomes = Outcomes {
         schema: "invivo.windows-outcome/1",
@@ -145,6 +151,9 @@ fn each(
         let_go,
     };
     output.data(&outcomes, || {
+        if seen.is_empty() {
+            anstream::println!("nothing to do: no process is concerned");
+        }
         for (pid, threads) in &outcomes.let_go {
             anstream::println!(
                 "process {pid}: {threads} threads go on that a tool which died had stopped"
@@ -211,7 +220,7 @@ fn apply(apply: &Apply, output: &Output) -> Result<u8, Failure> {
     let path = whole_path(&apply.patch)?;
     let older = hotp1::is_legacy(&image(&apply.patch)?);
     let find = || match older {
-        true => legacy::concerned(&path, false),
+        true => legacy::concerned(&path, &["not patched", "removed", "cold"]),
         false => modern(&metadata(&apply.patch)?),
     };
     each(&apply.processes, output, &find, &|process, pid, begin| {
@@ -234,7 +243,8 @@ fn revert(revert: &Revert, output: &Output) -> Result<u8, Failure> {
         None => None,
     };
     let find = || match &which {
-        Some(path) => legacy::concerned(path, true),
+        Some(path) if !revert.unload => legacy::concerned(path, &["active"]),
+        Some(path) => legacy::concerned(path, &["active", "removed"]),
         None => changed(),
     };
     each(&revert.processes, output, &find, &|process, pid, begin| {

@@ -147,10 +147,10 @@ fn state(one: &Concerned) -> &'static str {
     }
 }
 
-/// Processes that have the module of a patch loaded, and in which the patch is active, or is not.
-pub(super) fn concerned(path: &str, active: bool) -> Result<Vec<u32>, Failure> {
+/// Processes that have the module of a patch loaded in which the patch is in one of these states.
+pub(super) fn concerned(path: &str, states: &[&str]) -> Result<Vec<u32>, Failure> {
     let all = holders(path)?.into_iter();
-    let found = all.filter(|one| (one.state == "active") == active);
+    let found = all.filter(|one| states.contains(&one.state));
     Ok(found.map(|one| one.pid).collect())
 }
 
