@@ -173,7 +173,7 @@ impl fmt::Display for Error {
             ),
             Error::Unpatched { errno, reverted } => write!(
                 to,
-                "the replace failed: {errno}, the code to replace is not what the payload expects; Xen had \
+                "the replace failed: {errno}, the code to replace is most likely not what the payload expects; Xen had \
                  taken back what was live ({}), and goes on without any payload",
                 reverted.join(", ")
             ),
