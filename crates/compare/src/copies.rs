@@ -115,9 +115,10 @@ fn contents(image: &Image, id: EntityId) -> Option<(Vec<u8>, Vec<u64>)> {
     let slots = image.slots.range(entity.addr..entity.end());
     let pointers = slots.filter(|(_, slot)| matches!(slot, Slot::Pointer(_)));
     let places: Vec<u64> = pointers.map(|(at, _)| at.0 - entity.addr.0).collect();
+    let pointer = usize::try_from(image.pointer_size()).ok()?;
     for at in &places {
         let rest = usize::try_from(*at).ok().and_then(|at| bytes.get_mut(at..));
-        rest?.iter_mut().take(8).for_each(|byte| *byte = 0);
+        rest?.iter_mut().take(pointer).for_each(|byte| *byte = 0);
     }
     Some((bytes, places))
 }

@@ -36,8 +36,8 @@ fn unsuffixed(name: &str) -> &str {
 /// `f.isra.0.part.1` → `isra`, `part`.
 #[must_use]
 pub fn clone_sorts(name: &str) -> BTreeSet<&str> {
-    let added = name.get(unsuffixed(name).len()..).unwrap_or_default();
-    let sorts = added.split('.');
+    // Behind one that is not known, too: `f.isra.0.localalias`.
+    let sorts = name.split('.').skip(1);
     let sorts = sorts.filter(|word| matches!(*word, "isra" | "constprop" | "part"));
     sorts.collect()
 }

@@ -94,7 +94,10 @@ pub(super) fn is_all_that_differs(
         let Ok(start) = usize::try_from(offset) else {
             return false;
         };
-        let end = start.saturating_add(8).min(before.len());
+        let Ok(pointer) = usize::try_from(c.base.pointer_size()) else {
+            return false;
+        };
+        let end = start.saturating_add(pointer).min(before.len());
         before[start..end].fill(0);
         after[start..end].fill(0);
     }

@@ -17,8 +17,7 @@ const PARTS: [&str; 3] = [".resume", ".destroy", ".cleanup"];
 pub(super) fn find(c: &Comparison<'_>, findings: &mut Vec<Finding>) {
     for hot in &c.hot {
         let name = c.base.entity(hot.base.main).name();
-        let is_part = PARTS.iter().any(|part| name.ends_with(part));
-        if is_part && name.starts_with("_Z") {
+        if PARTS.iter().any(|part| name.ends_with(part)) {
             findings.push(Finding::refuse(
                 Rule::Resume,
                 demangle(name),

@@ -76,6 +76,8 @@ impl From {
 /// How far an index that compilers add to an address may lead, in bytes. Addresses of that reach
 /// are led to the base only if whatever variable they may be about is at the same distance there.
 const NEAR: u64 = 64;
+/// The same where variables are large: an element of one is no larger than it.
+const FAR: u64 = 4096;
 
 impl Walk<'_, '_> {
     /// Leads an operand or pointer to the base; false where it is about nothing that the base has.
@@ -214,7 +216,15 @@ impl Walk<'_, '_> {
         if own.is_none() && c.pairs.base_of(id).is_some() {
             return false;
         }
-        let (least, most) = (target.0.saturating_sub(NEAR), target.0.saturating_add(NEAR));
+        // `slots[i - 1].x` is an address one element before `slots`.
+        let sizes = c.fixed.entities.iter();
+        let sizes = sizes.filter(|entity| section.range.contains(&entity.addr));
+        let largest = sizes.map(|entity| entity.size).max().unwrap_or(0);
+        let reach = largest.clamp(NEAR, FAR);
+        let (least, most) = (
+            target.0.saturating_sub(reach),
+            target.0.saturating_add(reach),
+        );
         let near = c.fixed.entity_ids().filter(|(other, entity)| {
             section.range.contains(&entity.addr)
                 && entity.addr.0 <= most

@@ -8,7 +8,7 @@ use iced_x86::{Code, FlowControl, Mnemonic, OpKind, Register};
 use invivo_compare::Rule;
 use invivo_image::pe::{Handled, Handler, PeError, guard_flags};
 use invivo_image::x86_64::Line;
-use invivo_image::{Entity, LinkAddr, Machine, Rva, Slot, demangle};
+use invivo_image::{Entity, LinkAddr, Machine, Rva, SectionKind, Slot, demangle};
 
 use super::direct::From;
 use super::walk::Walk;
@@ -140,6 +140,11 @@ impl Walk<'_, '_> {
         let Some(at) = self.c.fixed.rva(entity.addr) else {
             return false;
         };
+        // A variable may be called so, too.
+        let section = self.c.fixed.section_at(entity.addr);
+        if section.is_none_or(|section| section.kind != SectionKind::ReadOnly) {
+            return false;
+        }
         if self.c.fixed.machine != Machine::X86_64 {
             return false;
         }

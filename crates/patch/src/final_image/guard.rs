@@ -7,7 +7,7 @@ use invivo_compare::Rule;
 use invivo_image::pe::{PeError, PeImage, guard_flags};
 use invivo_image::{LinkAddr, Rva, demangle};
 
-use super::walk::Walk;
+use super::walk::{Walk, Ways};
 
 impl Walk<'_, '_> {
     /// Notes that new code has the address of a function.
@@ -36,11 +36,22 @@ impl Walk<'_, '_> {
         let (old, new) = (of(base)?, of(self.windows)?);
         let c = self.c;
         for (at, by) in std::mem::take(&mut self.taken) {
-            if c.fixed.rva(at).is_some_and(|at| !new.contains(&at)) {
-                let name = c.fixed.entity_at(at).map(|id| c.fixed.entity(id).name());
+            let id = c.fixed.entity_at(at);
+            // Where code is led to the base place by place, it is the base's function that is called.
+            let led = id.filter(|_| self.ways == Ways::Direct);
+            let led = led.and_then(|id| c.pairs.base_of(id));
+            let listed = match led {
+                Some(id) => c
+                    .base
+                    .rva(c.base.entity(id).addr)
+                    .map(|at| old.contains(&at)),
+                None => c.fixed.rva(at).map(|at| new.contains(&at)),
+            };
+            if listed == Some(false) {
+                let name = id.map(|id| c.fixed.entity(id).name());
                 let text = format!(
-                    "has the address of {}, which the fixed image's table of call targets does not \
-                     list: Windows ends the process where it is called through it; compile all files with \
+                    "has the address of {}, which the table of call targets of the image that has it does \
+                     not list: Windows ends the process where it is called through it; compile all files with \
                      the same /guard options",
                     name.map_or_else(|| at.to_string(), demangle)
                 );
