@@ -276,6 +276,9 @@ pub(crate) fn stopped(target: &mut dyn Target, job: &Job<'_>) -> Result<Switched
     let mut running: Vec<i32> = Vec::new();
     loop {
         let mut in_the_way: Vec<Blocker> = Vec::new();
+        if job.options.consistency == Consistency::Quiescent {
+            target.expect_coroutines()?;
+        }
         let result = target.stop(&running, &mut |all| {
             in_the_way = threads_in_the_way(all, job)?;
             if in_the_way.is_empty() {

@@ -266,6 +266,15 @@ pub trait Target {
         Ok(None)
     }
 
+    /// Looks up what [`Stopped::suspended`] has to know, which takes longer than threads should
+    /// stand; before each stop in which that is asked.
+    ///
+    /// # Errors
+    /// When the target is gone or may not be looked at.
+    fn expect_coroutines(&mut self) -> Result<(), TargetError> {
+        Ok(())
+    }
+
     /// Stops all threads for as long as `during` runs. Returns how long they stood.
     ///
     /// The threads `first` may run on for a moment, up to their next system call, before

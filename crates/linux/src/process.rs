@@ -15,6 +15,7 @@ use crate::gadgets::Gadgets;
 use crate::lock::{Lock, is_ending};
 use crate::memory::Memory;
 use crate::proc_file::{self, Status, failure};
+use crate::suspended::Coroutines;
 
 /// How long one look at the mappings serves, as long as this program changes none. What
 /// is done with them can never be sure that the process has not gone on meanwhile: nothing
@@ -43,6 +44,8 @@ pub struct Process {
     maps: RefCell<Option<(Instant, Rc<Vec<MemoryMap>>)>>,
     /// The thread that was last let go on in a system call, and is on its way back into it.
     pub(crate) returning: Cell<Option<i32>>,
+    /// What makes it a program with coroutines, where that was asked.
+    pub(crate) coroutines: RefCell<Option<Coroutines>>,
     /// The thread on whose processor this program already is.
     pub(crate) beside: Cell<Option<i32>>,
     _lock: Option<Lock>,
@@ -81,6 +84,7 @@ impl Process {
             name: status.field("Name:").unwrap_or_default().to_owned(),
             maps: RefCell::new(None),
             returning: Cell::new(None),
+            coroutines: RefCell::new(None),
             beside: Cell::new(None),
             _lock: lock,
         };

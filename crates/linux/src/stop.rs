@@ -50,10 +50,6 @@ pub(crate) struct AllStopped<'p> {
     threads: Vec<Standing>,
     /// Its mappings before it stood.
     maps: Rc<Vec<MemoryMap>>,
-    /// The file that makes it a program with coroutines.
-    switcher: Option<String>,
-    /// It has more memory than is searched for them.
-    is_too_large: bool,
     /// A thread whose way back ends on a stack that is not its own.
     foreign: Option<i32>,
     /// Since when the first of them stands.
@@ -69,7 +65,7 @@ impl<'p> AllStopped<'p> {
         unwinder: &'p mut Unwinder,
         late: &[i32],
     ) -> Result<Self, TargetError> {
-        let (maps, switcher) = (process.maps()?, process.switches_stacks()?);
+        let maps = process.maps()?;
         let ticks = Rc::new(Ticks::new());
         let (threads, since) = process.at_system_calls(late, &ticks);
         let mut known: BTreeSet<i32> = threads.iter().map(Standing::tid).collect();
@@ -78,8 +74,6 @@ impl<'p> AllStopped<'p> {
             unwinder,
             threads,
             maps,
-            is_too_large: switcher.is_some() && process.is_too_large(),
-            switcher,
             foreign: None,
             since,
             _first: First::new(),
@@ -198,10 +192,15 @@ impl Stopped for AllStopped<'_> {
             );
             return Ok(Some((None, why)));
         }
-        let Some(switcher) = &self.switcher else {
+        let known = self.process.coroutines.borrow().clone();
+        let known = match known {
+            Some(known) => known,
+            None => self.process.find_coroutines()?,
+        };
+        let Some(switcher) = &known.switcher else {
             return Ok(None);
         };
-        if self.is_too_large {
+        if known.too_large {
             let why = format!("it has more memory than is searched ({switcher} switches stacks)");
             return Ok(Some((None, why)));
         }

@@ -62,9 +62,27 @@ static KNOWN: LazyLock<Mutex<HashMap<FileNumber, bool>>> = LazyLock::new(Mutex::
 
 type FileNumber = (i32, i32, u64);
 
+/// What is known of a program before its threads stand.
+#[derive(Clone, Debug)]
+pub(crate) struct Coroutines {
+    /// The file that makes it a program with coroutines.
+    pub(crate) switcher: Option<String>,
+    /// It has more memory than is searched for them.
+    pub(crate) too_large: bool,
+}
+
 impl Process {
+    /// Whether this is a program with coroutines.
+    pub(crate) fn find_coroutines(&self) -> Result<Coroutines, TargetError> {
+        let switcher = self.switches_stacks()?;
+        Ok(Coroutines {
+            too_large: switcher.is_some() && self.is_too_large(),
+            switcher,
+        })
+    }
+
     /// The file that makes this a program with coroutines, if any does.
-    pub(crate) fn switches_stacks(&self) -> Result<Option<String>, TargetError> {
+    fn switches_stacks(&self) -> Result<Option<String>, TargetError> {
         let maps = self.maps()?;
         // Shared memory has a path as well, and devices and files of data have.
         let code: BTreeSet<FileNumber> = maps
@@ -134,7 +152,7 @@ impl Process {
 
     /// True if it has more memory of its own than is searched while its threads stand, as far as
     /// the kernel has counted it.
-    pub(crate) fn is_too_large(&self) -> bool {
+    fn is_too_large(&self) -> bool {
         let status = Status::of_thread(self.pid, self.pid);
         let own = status
             .field("RssAnon:")

@@ -139,6 +139,12 @@ impl Target for Process {
         self.visit_one_that_waits(calls)
     }
 
+    fn expect_coroutines(&mut self) -> Result<(), TargetError> {
+        let found = self.find_coroutines()?;
+        self.coroutines.replace(Some(found));
+        Ok(())
+    }
+
     fn stop(
         &mut self,
         first: &[i32],
