@@ -11,7 +11,6 @@ use live_tests::exchanged::killed_at_every_system_call_of;
 use live_tests::invivo::invivo;
 use live_tests::run::Ran;
 use live_tests::workdir::in_workdir;
-use windows_tests::wine::rust_library;
 use windows_tests::{Build, build};
 
 /// A service that runs from `base`, and its fixed build.
@@ -281,41 +280,5 @@ fn killed_at_every_system_call() -> Result<()> {
         let image = dir.join("service.cold");
         pair.build(&image, &["--format", "cold"])?.expect_code(0)?;
         killed_at_every_system_call_of(&image, &pair.base)
-    })
-}
-
-/// A private function of Rust is known to its compiler by a name that no PDB file has.
-#[test]
-fn a_private_function_of_rust_is_named_to_its_compiler() -> Result<()> {
-    in_workdir("private", |dir| {
-        let base = rust_library(dir, "base", "", "")?;
-        let plain = rust_library(dir, "plain", "private", "")?;
-        let list = dir.join("functions");
-        let out = text(dir.join("rusty_hotpatch.dll"));
-        let [b, f] = [&base.path, &plain.path].map(text);
-        let emit = ["--emit-functions-file", &text(&list)].map(str::to_owned);
-        let emit = [&emit[0][..], &emit[1]];
-        let ran = invivo(&[&["build", &b, &f, "-o", &out][..], &emit].concat())?;
-        ran.expect_failure(1, &["rusty::twice is private", "--object"])?;
-        ensure!(fs::read_to_string(&list)? == "rusty::twice\n");
-        let object = text(plain.path.with_extension("obj"));
-        let words = ["build", &b, &f, "-o", &out, "--object", &object];
-        let ran = invivo(&[&words[..], &emit].concat())?;
-        ran.expect_failure(1, &["reaches the variable"])?;
-        let names = fs::read_to_string(&list)?;
-        ensure!(
-            names.starts_with("_RNv") || names.starts_with("_ZN"),
-            "{names}"
-        );
-        // Built again with what was written, it becomes a patch; who made the list is believed.
-        let fixed = rust_library(dir, "fixed", "private", names.trim())?;
-        let [f, object] = [fixed.path.clone(), fixed.path.with_extension("obj")].map(text);
-        let list = text(&list);
-        for more in [["--object", &object], ["--functions-file", &list]] {
-            let ran = invivo(&[&["build", &b, &f, "-o", &out][..], &more].concat())?;
-            ran.expect_code(0)?;
-            ensure!(ran.stdout.contains("replaces 1 function"), "{}", ran.told());
-        }
-        Ok(())
     })
 }

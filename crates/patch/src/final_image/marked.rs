@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use invivo_compare::{Comparison, Hot};
-use invivo_image::{Binding, EntityId, demangle, is_rust};
+use invivo_image::{EntityId, demangle};
 
 /// A function of which the two differ, and why as far as it is known.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,14 +33,11 @@ impl HotPatchMarks {
     pub fn new(c: &Comparison<'_>, marked: &BTreeSet<String>) -> HotPatchMarks {
         let hot = c.hot.iter().map(|hot| hot.fixed.main);
         let running: BTreeSet<EntityId> = hot.chain(c.added.iter().copied()).collect();
-        let privates: BTreeSet<String> = marked.iter().filter_map(|name| private(name)).collect();
         let is_marked = |id: EntityId| {
             let mut names = c.fixed.entity(id).names.iter();
             names.any(|symbol| {
                 let name = c.fixed.compiled_name(symbol);
-                marked.contains(name)
-                    || marked.contains(&*symbol.name)
-                    || symbol.binding == Binding::Local && privates.contains(&*symbol.name)
+                marked.contains(name) || marked.contains(&*symbol.name)
             })
         };
         // What is new and uses none of the base's variables may be compiled in any way; what uses
@@ -56,18 +53,12 @@ impl HotPatchMarks {
         let mut missing: Vec<Unmatched> = missing.collect();
         missing.sort();
         let surplus = marked.iter().filter_map(|name| {
-            let private = private(name);
-            let of_name = ids(c).filter(|id| {
+            let found = ids(c).find(|id| {
                 let mut names = c.fixed.entity(*id).names.iter();
                 names.any(|symbol| {
-                    let known = private.as_deref() == Some(&*symbol.name);
-                    *symbol.name == **name
-                        || c.fixed.compiled_name(symbol) == name.as_str()
-                        || symbol.binding == Binding::Local && known
+                    *symbol.name == **name || c.fixed.compiled_name(symbol) == name.as_str()
                 })
             });
-            // Of private ones of one name any may be meant.
-            let found = of_name.max_by_key(|id| running.contains(id));
             let why = match found {
                 Some(id) if running.contains(&id) => return None,
                 Some(_) => "is the same in both builds".to_owned(),
@@ -89,12 +80,6 @@ impl HotPatchMarks {
     pub fn agree(&self) -> bool {
         self.missing.is_empty() && self.surplus.is_empty()
     }
-}
-
-/// What a PDB file calls a private function of Rust that compilers know by `name`.
-fn private(name: &str) -> Option<String> {
-    // Debug data write `f<T>`.
-    is_rust(name).then(|| demangle(name).replace("::<", "<"))
 }
 
 /// Everything that has a name in the fixed image.
