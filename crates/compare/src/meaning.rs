@@ -234,9 +234,9 @@ impl<'c, 'a> Meaning<'c, 'a> {
             entity.size == 0
                 && entity.kind == EntityKind::Object
                 && section.is_some_and(|s| {
-                    let name = s.name.trim_start_matches(".bolt.org");
-                    // Of Windows, whose tables of virtual functions have no size either.
-                    name.starts_with(".rodata") || name.starts_with(".rdata")
+                    s.name
+                        .trim_start_matches(".bolt.org")
+                        .starts_with(".rodata")
                 })
         };
         one(self.comparison.base, base) && one(self.comparison.fixed, fixed)
