@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 use invivo_apply::{Protection, TargetError, Visit};
 use invivo_image::LiveAddr;
 use libc::user_regs_struct;
-use procfs::process::{MMPermissions, MMapPath, MemoryMap};
+use procfs::process::{MMapPath, MemoryMap};
 
 use crate::Process;
 use crate::gadgets::{Gadgets, WayBack};
 use crate::memory::Memory;
+use crate::own_stack::stack_at;
 use crate::priority::First;
 use crate::ptrace::{RESTART_BLOCK, Standing, negative, restart};
 use crate::seccomp::Filters;
@@ -200,19 +201,10 @@ impl<'p> Carrier<'p> {
 fn is_thread_stack(maps: &[MemoryMap], frame: &SignalFrame, rsp: u64) -> Result<(), TargetError> {
     /// What a function of the runtime may need below the frame.
     const ROOM: u64 = 64 << 10;
-    let index = maps.partition_point(|map| map.address.1 <= rsp);
-    let stack = maps.get(index).filter(|map| map.address.0 <= rsp);
-    let guarded = |map: &MemoryMap| {
-        let below = index.checked_sub(1).and_then(|below| maps.get(below));
-        below.is_some_and(|below| {
-            let open = MMPermissions::READ | MMPermissions::WRITE | MMPermissions::EXECUTE;
-            below.address.1 == map.address.0 && !below.perms.intersects(open)
-        })
-    };
-    let fits = stack.is_some_and(|map| {
+    let fits = stack_at(maps, rsp).is_some_and(|(map, guarded)| {
         let main = matches!(map.pathname, MMapPath::Stack);
         // The main stack grows when it is used.
-        main || (guarded(map) && frame.at >= map.address.0.saturating_add(ROOM))
+        main || (guarded && frame.at >= map.address.0.saturating_add(ROOM))
     });
     if fits {
         return Ok(());

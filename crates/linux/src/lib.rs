@@ -17,6 +17,7 @@ mod lock;
 mod memory;
 mod modules;
 mod outside;
+mod own_stack;
 mod priority;
 mod proc_file;
 mod process;

@@ -11,10 +11,10 @@ use procfs::process::MemoryMap;
 
 use crate::Process;
 use crate::deputy::by_deputy;
+use crate::own_stack::{Live, is_own_stack};
 use crate::priority::First;
 use crate::ptrace::{Standing, Stop};
 use crate::seize::{interrupt, seize, wait_standing};
-use crate::suspended::is_own_stack;
 use crate::ticks::Ticks;
 use crate::unwind::Unwinder;
 
@@ -50,8 +50,8 @@ pub(crate) struct AllStopped<'p> {
     threads: Vec<Standing>,
     /// Its mappings before it stood.
     maps: Rc<Vec<MemoryMap>>,
-    /// A thread whose way back ends on a stack that is not its own.
-    foreign: Option<i32>,
+    /// Where the stacks of its threads are, once they were looked at.
+    live: Vec<Live>,
     /// Since when the first of them stands.
     since: Option<Instant>,
     _first: First,
@@ -74,7 +74,7 @@ impl<'p> AllStopped<'p> {
             unwinder,
             threads,
             maps,
-            foreign: None,
+            live: Vec::new(),
             since,
             _first: First::new(),
         };
@@ -152,20 +152,17 @@ impl Stopped for AllStopped<'_> {
     fn stacks(&mut self) -> Result<Vec<Stack>, TargetError> {
         let mut stacks = Vec::new();
         let handlers = self.process.has_handlers();
+        self.live.clear();
         for standing in &self.threads {
             let registers = standing.registers()?;
             let walk = self.unwinder.walk(&self.process.memory, &registers);
-            if walk.unknown.is_none() && self.foreign.is_none() {
-                let live = self.process.live(standing.tid(), &registers);
-                let mut is_own = is_own_stack(&self.maps, &live, walk.end);
-                if !is_own {
-                    // It may be newer than what was read before the stop.
-                    self.process.forget_maps();
-                    self.maps = self.process.maps()?;
-                    is_own = is_own_stack(&self.maps, &live, walk.end);
-                }
-                self.foreign = (!is_own).then_some(standing.tid());
-            }
+            self.live.push(Live {
+                tid: standing.tid(),
+                main: standing.tid() == self.process.pid,
+                rsp: registers.rsp,
+                fs_base: registers.fs_base,
+                end: walk.end,
+            });
             // Names can be asked for when all run again.
             let thread = Thread {
                 tid: standing.tid(),
@@ -186,7 +183,21 @@ impl Stopped for AllStopped<'_> {
         &mut self,
         ranges: &[(String, Range<LiveAddr>)],
     ) -> Result<Option<(Option<String>, String)>, TargetError> {
-        if let Some(tid) = self.foreign {
+        if self.live.is_empty() {
+            self.stacks()?;
+        }
+        let foreign = |maps: &[MemoryMap]| {
+            let mut live = self.live.iter();
+            live.find(|thread| !is_own_stack(maps, thread))
+                .map(|thread| thread.tid)
+        };
+        let mut found = foreign(&self.maps);
+        if found.is_some() {
+            // Its stack may be newer than what was read before the stop.
+            self.process.forget_maps();
+            found = foreign(&self.process.maps()?);
+        }
+        if let Some(tid) = found {
             let why = format!(
                 "thread {tid} runs on a stack that is not its own, and may return elsewhere on its own"
             );
@@ -204,7 +215,7 @@ impl Stopped for AllStopped<'_> {
             let why = format!("it has more memory than is searched ({switcher} switches stacks)");
             return Ok(Some((None, why)));
         }
-        let found = self.process.find_suspended(&self.threads, ranges)?;
+        let found = self.process.find_suspended(&self.live, ranges)?;
         Ok(found.map(|(inside, why)| (inside, format!("{why} ({switcher} switches stacks)"))))
     }
 

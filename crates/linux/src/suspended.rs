@@ -16,15 +16,14 @@ use std::sync::{LazyLock, Mutex};
 
 use invivo_apply::TargetError;
 use invivo_image::LiveAddr;
-use libc::user_regs_struct;
 use memchr::memmem;
 use object::read::elf::{FileHeader, SectionHeader};
 use object::{LittleEndian, ReadCache, ReadRef, elf};
 use procfs::process::{MMPermissions, MMapPath, MemoryMap};
 
 use crate::Process;
+use crate::own_stack::{Live, is_left_over};
 use crate::proc_file::Status;
-use crate::ptrace::Standing;
 
 /// Names, or parts of them, of what switches between stacks; a zero is where the name ends. It may
 /// begin in the middle of another one, as linkers put names with one end into one place. The first
@@ -142,14 +141,6 @@ impl Process {
         may_end_in_a_call(&bytes)
     }
 
-    pub(crate) fn live(&self, tid: i32, registers: &user_regs_struct) -> Live {
-        Live {
-            main: tid == self.pid,
-            rsp: registers.rsp,
-            fs_base: registers.fs_base,
-        }
-    }
-
     /// True if it has more memory of its own than is searched while its threads stand, as far as
     /// the kernel has counted it.
     fn is_too_large(&self) -> bool {
@@ -164,13 +155,9 @@ impl Process {
     /// runs, or why that is not known, while they all stand; `None` if there is none.
     pub(crate) fn find_suspended(
         &self,
-        threads: &[Standing],
+        threads: &[Live],
         ranges: &[(String, Range<LiveAddr>)],
     ) -> Result<Option<(Option<String>, String)>, TargetError> {
-        let mut live = Vec::new();
-        for thread in threads {
-            live.push(self.live(thread.tid(), &thread.registers()?));
-        }
         self.forget_maps();
         let writable = |map: &MemoryMap| {
             let open = MMPermissions::READ | MMPermissions::WRITE;
@@ -199,7 +186,7 @@ impl Process {
                 if let Some((name, range)) =
                     ranges.iter().find(|(_, range)| returns_to(range, word))
                     && (word < range.end.0 || self.is_behind_a_call(word))
-                    && !is_left_over(&maps, &live, at)
+                    && !is_left_over(&maps, threads, at)
                 {
                     inside = Some(name.clone());
                     return Ok(Some(format!(
@@ -233,58 +220,8 @@ fn may_end_in_a_call(bytes: &[u8]) -> bool {
     bytes[bytes.len() - 5] == 0xe8 || [2, 3, 4, 6, 7].into_iter().any(through)
 }
 
-/// True if what stands at `at` lies below what a thread has on its own stack: an earlier call has
-/// left it there.
-fn is_left_over(maps: &[MemoryMap], live: &[Live], at: u64) -> bool {
-    /// What a function may use below its stack pointer.
-    const RED_ZONE: u64 = 128;
-    live.iter().any(|thread| {
-        let below = at < thread.rsp.saturating_sub(RED_ZONE);
-        below && own_stack(maps, thread, thread.rsp).is_some_and(|map| is_inside(map, at))
-    })
-}
-
-/// What tells which stack is a thread's own.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Live {
-    /// It is the first one of its process.
-    pub(crate) main: bool,
-    /// Its stack pointer.
-    pub(crate) rsp: u64,
-    /// What belongs to the thread lies from here on, at the upper end of its stack.
-    pub(crate) fs_base: u64,
-}
-
-/// True if `end`, the stack pointer in a thread's outermost frame, is on the thread's own stack.
-pub(crate) fn is_own_stack(maps: &[MemoryMap], thread: &Live, end: u64) -> bool {
-    /// What lies between the outermost frame and what `fs_base` points to: variables of the thread.
-    const MOST: u64 = 1 << 20;
-    // The outermost frame may have nothing on it.
-    let found = own_stack(maps, thread, end.saturating_sub(1));
-    found.is_some() && (thread.main || thread.fs_base - end.min(thread.fs_base) <= MOST)
-}
-
-/// The mapping with a thread's own stack, if `at` is on it: the main one; or one with memory that
-/// nobody can use right below, and with what belongs to the thread above `at`. The kernel joins
-/// neighbours, so that the stack of a coroutine may lie in one mapping with either.
-fn own_stack<'m>(maps: &'m [MemoryMap], thread: &Live, at: u64) -> Option<&'m MemoryMap> {
-    let index = maps.partition_point(|map| map.address.1 <= at);
-    let map = maps.get(index).filter(|map| is_inside(map, at))?;
-    if thread.main {
-        return matches!(map.pathname, MMapPath::Stack).then_some(map);
-    }
-    let below = index.checked_sub(1).and_then(|below| maps.get(below))?;
-    let open = MMPermissions::READ | MMPermissions::WRITE | MMPermissions::EXECUTE;
-    let guarded = below.address.1 == map.address.0 && !below.perms.intersects(open);
-    (guarded && at < thread.fs_base && is_inside(map, thread.fs_base)).then_some(map)
-}
-
 fn number_of(map: &MemoryMap) -> FileNumber {
     (map.dev.0, map.dev.1, map.inode)
-}
-
-fn is_inside(map: &MemoryMap, at: u64) -> bool {
-    (map.address.0..map.address.1).contains(&at)
 }
 
 /// True if a file's tables of names have the name of what switches between stacks, or it has no
@@ -346,58 +283,13 @@ mod tests {
     }
 
     #[test]
-    fn own_stacks() {
-        let map = |start: u64, end: u64, open: bool, pathname| MemoryMap {
-            address: (start, end),
-            perms: if open {
-                MMPermissions::READ | MMPermissions::WRITE
-            } else {
-                MMPermissions::empty()
-            },
-            offset: 0,
-            dev: (0, 0),
-            inode: 0,
-            pathname,
-            extension: Default::default(),
-        };
-        let maps = [
-            map(0x1000, 0x9000, true, MMapPath::Heap),
-            map(0x1_0000, 0x1_1000, false, MMapPath::Anonymous),
-            map(0x1_1000, 0x2_0000, true, MMapPath::Anonymous),
-            map(0x3_0000, 0x4_0000, true, MMapPath::Stack),
-        ];
-        let thread = |main: bool, rsp: u64, fs_base: u64| Live { main, rsp, fs_base };
-        let main = thread(true, 0x3_8000, 0x8000);
-        assert!(is_own_stack(&maps, &main, 0x3_f000));
-        // The stack of a coroutine in one mapping with what belongs to the thread.
-        assert!(!is_own_stack(&maps, &main, 0x7000));
-        let other = thread(false, 0x1_8000, 0x1_f000);
-        assert!(is_own_stack(&maps, &other, 0x1_e000));
-        assert!(!is_own_stack(&maps, &other, 0x1_f800) && !is_own_stack(&maps, &other, 0x3_f000));
-        assert!(
-            !is_own_stack(&maps, &thread(false, 0x7000, 0x8000), 0x7800),
-            "no guard below"
-        );
-        // Only what lies below on such a stack was left over by an earlier call.
-        assert!(is_left_over(&maps, &[other], 0x1_2000) && is_left_over(&maps, &[main], 0x3_1000));
-        assert!(!is_left_over(&maps, &[other], 0x1_8000) && !is_left_over(&maps, &[other], 0x2000));
-        assert!(!is_left_over(
-            &maps,
-            &[thread(true, 0x8000, 0x8800)],
-            0x2000
-        ));
-    }
-
-    #[test]
     fn libc_has_what_others_use() {
         let names = b"\0puts\0swapcontext\0";
         assert!(names_a_switch(names, false) && !names_a_switch(names, true));
         assert!(names_a_switch(b"\0_ZN10corosensei5fiber\0", true));
-        // Another name that has the same one in it.
-        assert!(!names_a_switch(
-            b"\0selinux_setcontext\0swapcontext2\0",
-            false
-        ));
+        // A library that exports `my_swapcontext` and uses `swapcontext` has one place for both.
+        assert!(names_a_switch(b"\0my_swapcontext\0", false));
+        assert!(!names_a_switch(b"\0swapcontext2\0", false));
         let paths = [
             "/usr/lib/libc.so.6",
             "/lib/libc-2.31.so (deleted)",
