@@ -37,7 +37,7 @@ fn unsuffixed(name: &str) -> &str {
 #[must_use]
 pub fn clone_sorts(name: &str) -> BTreeSet<&str> {
     // Behind one that is not known, too: `f.isra.0.localalias`.
-    let sorts = name.split('.').skip(1);
+    let sorts = name.trim_start_matches('.').split('.').skip(1);
     let sorts = sorts.filter(|word| matches!(*word, "isra" | "constprop" | "part"));
     sorts.collect()
 }
