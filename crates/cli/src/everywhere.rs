@@ -125,7 +125,7 @@ fn next(left: &Mutex<Left>, run: &Run, workers: usize) -> Vec<Incarnation> {
     if run.is_interrupted() {
         return Vec::new();
     }
-    let here = own_processor();
+    let here = Some(own_processor());
     let number = left.len().div_ceil(2 * workers.max(1)).min(MOST_AT_ONCE);
     let mut next = Vec::new();
     while next.len() < number {

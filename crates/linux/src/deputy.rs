@@ -3,7 +3,7 @@
 //! A thread that stands inside `epoll_wait` goes on with EINTR unless its tracer sees to
 //! it, so the tracer must not be what somebody kills. The deputy is a child that shares
 //! this program's memory, as one of `vfork` does: it traces, while the thread of this
-//! program that asked for it stands still. If this program is killed meanwhile, the deputy
+//! program that asked for it stands still, or keeps a processor awake. If this program is killed meanwhile, the deputy
 //! brings its work to an end, lets the target go, and ends; the lock is its own as well
 //! until then. It is of a process group of its own, so that what kills the tool's group does not
 //! hit it. (Not of a session: the kernel schedules each as one, so that a priority counts only
@@ -19,9 +19,10 @@ use std::ptr;
 use invivo_apply::TargetError;
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
+use rustix::process::{WaitOptions, waitpid};
 
+use crate::awake::Awake;
 use crate::error::system;
 
 /// Room for its stack, in bytes; the kernel gives it when it is used.
@@ -40,10 +41,11 @@ thread_local! {
 }
 
 /// What it is to do, and what came of it.
-struct Task<F, T> {
+struct Task<'a, F, T> {
     work: Option<F>,
     done: Option<Result<T, Box<dyn Any + Send>>>,
     parent: Pid,
+    awake: Option<&'a Awake>,
 }
 
 /// Lets a deputy do `work`.
@@ -53,8 +55,16 @@ struct Task<F, T> {
 pub(crate) fn by_deputy<T>(
     work: impl FnOnce() -> Result<T, TargetError>,
 ) -> Result<T, TargetError> {
+    by_deputy_while(None, work)
+}
+
+/// The same, while this thread keeps a processor `awake`.
+pub(crate) fn by_deputy_while<T>(
+    awake: Option<Awake>,
+    work: impl FnOnce() -> Result<T, TargetError>,
+) -> Result<T, TargetError> {
     let Some(parent) = SERVES.get() else {
-        return start_deputy(work);
+        return start_deputy(awake, work);
     };
     // Nobody is held for a tool that has died, but by whom it held.
     end_if_alone(parent);
@@ -71,7 +81,7 @@ pub(crate) fn by_deputy<T>(
 /// When somebody killed the deputy: how far it came is not known then.
 pub fn with_one_deputy<T>(work: impl FnOnce() -> T) -> Result<T, TargetError> {
     let parent = Pid::this();
-    let done = start_deputy(|| {
+    let done = start_deputy(None, || {
         SERVES.set(Some(parent));
         let done = catch_unwind(AssertUnwindSafe(work));
         SERVES.set(None);
@@ -90,7 +100,10 @@ fn end_if_alone(parent: Pid) {
     }
 }
 
-fn start_deputy<T>(work: impl FnOnce() -> Result<T, TargetError>) -> Result<T, TargetError> {
+fn start_deputy<T>(
+    awake: Option<Awake>,
+    work: impl FnOnce() -> Result<T, TargetError>,
+) -> Result<T, TargetError> {
     let stack = match KEPT.take() {
         Some(stack) => stack,
         None => Stack::new()?,
@@ -99,14 +112,14 @@ fn start_deputy<T>(work: impl FnOnce() -> Result<T, TargetError>) -> Result<T, T
         work: Some(work),
         done: None,
         parent: Pid::this(),
+        awake: awake.as_ref(),
     };
     let mut before = SigSet::empty();
     // What is meant for this program waits until the work is done.
     let all = SigSet::all();
     pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&all), Some(&mut before))
         .map_err(|error| system("block signals", error))?;
-    let child = start(&stack, &mut task);
-    let ended = child.map(|child| waitpid(child, Some(WaitPidFlag::__WALL)));
+    let ended = start(&stack, &mut task);
     let restored = pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&before), None);
     KEPT.set(Some(stack));
     restored.map_err(|error| system("let signals in", error))?;
@@ -118,8 +131,8 @@ fn start_deputy<T>(work: impl FnOnce() -> Result<T, TargetError>) -> Result<T, T
             Some(work) => work(),
             None => Err(killed("it never began")),
         },
-        (Ok(Ok(WaitStatus::Signaled(_, signal, _))), None) => Err(killed(signal.as_str())),
-        (Ok(_), None) => Err(killed("it left nothing")),
+        (Ok(Some(signal)), None) => Err(killed(&format!("signal {signal}"))),
+        (Ok(None), None) => Err(killed("it left nothing")),
     }
 }
 
@@ -129,19 +142,35 @@ fn killed(how: &str) -> TargetError {
     ))
 }
 
-/// Starts the deputy; returns when it has ended.
-fn start<F, T>(stack: &Stack, task: &mut Task<F, T>) -> Result<Pid, Errno>
+/// Starts the deputy; returns when it has ended, with the signal that ended it if one did.
+fn start<F, T>(stack: &Stack, task: &mut Task<'_, F, T>) -> Result<Option<i32>, Errno>
 where
     F: FnOnce() -> T,
 {
-    let flags = libc::CLONE_VM | libc::CLONE_VFORK;
-    let task: *mut Task<F, T> = task;
-    // SAFETY: the stack is the deputy's alone until it has ended, for which CLONE_VFORK
-    // makes this thread wait. So `task` outlives it, and the memory of this thread
-    // (its thread-local variables too) is used by one of the two at a time. It shares
-    // neither descriptors nor signal handlers with this program.
+    let awake = task.awake;
+    let stands_still = if awake.is_none() {
+        libc::CLONE_VFORK
+    } else {
+        0
+    };
+    let flags = libc::CLONE_VM | stands_still;
+    let task: *mut Task<'_, F, T> = task;
+    // SAFETY: the stack is the deputy's alone until it has ended, for which this thread waits
+    // below. So `task` outlives it, and the memory of this thread (its thread-local variables
+    // too) is used by one of the two at a time: with CLONE_VFORK this thread stands still, and
+    // without it what it runs until then uses only its own stack, and what of `awake` is made
+    // to be shared. It shares neither descriptors nor signal handlers with this program.
     let child = unsafe { libc::clone(deputy::<F, T>, stack.top(), flags, task.cast()) };
-    Errno::result(child).map(Pid::from_raw)
+    let child = Errno::result(child)?;
+    if let Some(awake) = awake {
+        awake.keep();
+    }
+    let all = WaitOptions::from_bits_retain(libc::__WALL.cast_unsigned());
+    let ended = waitpid(rustix::process::Pid::from_raw(child), all);
+    Ok(ended
+        .ok()
+        .flatten()
+        .and_then(|(_, how)| how.terminating_signal()))
 }
 
 extern "C" fn deputy<F, T>(task: *mut c_void) -> libc::c_int
@@ -149,7 +178,7 @@ where
     F: FnOnce() -> T,
 {
     // SAFETY: `start` passes its task, which nobody else uses until this child has ended.
-    let task = unsafe { &mut *task.cast::<Task<F, T>>() };
+    let task = unsafe { &mut *task.cast::<Task<'_, F, T>>() };
     // Never refused to a new process; where it is, one more thing can kill both.
     let own = Pid::from_raw(0);
     let _ = nix::unistd::setpgid(own, own);
@@ -157,6 +186,9 @@ where
     if let Some(work) = task.work.take() {
         // A panic belongs to the program that asked.
         task.done = Some(catch_unwind(AssertUnwindSafe(work)));
+    }
+    if let Some(awake) = task.awake {
+        awake.end();
     }
     0
 }
@@ -221,6 +253,8 @@ impl Drop for Stack {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -233,6 +267,52 @@ mod tests {
         });
         assert_eq!(done.unwrap(), i32::try_from(parent).unwrap());
         assert_ne!(seen, [parent], "another process did it");
+    }
+
+    #[test]
+    fn who_keeps_a_processor_awake_is_as_before() {
+        use crate::priority::First;
+        use rustix::process::getpriority_process;
+        use rustix::thread::{gettid, sched_getaffinity};
+
+        let place = || (getpriority_process(None), sched_getaffinity(None).unwrap());
+        let before = place();
+        let (tell, told) = std::sync::mpsc::channel();
+        let other = std::thread::spawn(move || {
+            tell.send(gettid().as_raw_nonzero().get()).unwrap();
+            std::thread::park();
+        });
+        let tid = told.recv().unwrap();
+        let first = First::beside(std::process::id().cast_signed(), tid);
+        let (held, awake) = (place(), first.keep_awake(tid).is_some());
+        // Only root comes first, and only one other processor is kept awake.
+        let two = before.1.count() == 2;
+        assert!(!awake || (held.0 == Ok(-20) && held.1.count() == 1));
+        // At once, for longer than it is kept awake, and when it ends in the middle.
+        let this = gettid();
+        for millis in [0, 2, 10] {
+            let work = || {
+                std::thread::sleep(Duration::from_millis(millis));
+                Ok(getpriority_process(Some(this)).unwrap())
+            };
+            let seen = by_deputy_while(first.keep_awake(tid), work).unwrap();
+            let expected = [-20, 19][usize::from(millis == 2)];
+            let told = !awake || millis == 0 || seen == expected;
+            assert!(told, "{seen} after {millis} ms");
+            assert_eq!(place(), held);
+        }
+        let killed = by_deputy_while::<()>(first.keep_awake(tid), || {
+            nix::sys::signal::kill(Pid::this(), nix::sys::signal::Signal::SIGKILL).unwrap();
+            Ok(())
+        });
+        assert!(matches!(killed, Err(TargetError::Unfinished(_))));
+        assert_eq!(place(), held);
+        drop(first);
+        other.thread().unpark();
+        other.join().unwrap();
+        assert_eq!(place(), before);
+        let root = rustix::process::geteuid().is_root();
+        assert_eq!(awake, two && root && before.0 == Ok(0));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! This is the only crate that touches a live process and the only one with unsafe
 //! code. It decides nothing: what is done, and in which order, is `invivo-apply`'s.
 
+mod awake;
 mod bpf;
 mod carrier;
 mod cost;

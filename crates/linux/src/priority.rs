@@ -2,9 +2,11 @@
 
 use std::marker::PhantomData;
 
-use nix::sched::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity};
-use nix::unistd::Pid;
+use rustix::thread::{
+    CpuSet, sched_getaffinity as affinity, sched_getcpu, sched_setaffinity as set_affinity,
+};
 
+use crate::awake::Awake;
 use crate::proc_file;
 
 /// While a thread of the target waits for us, we should not wait for a processor: as
@@ -14,8 +16,8 @@ use crate::proc_file;
 #[derive(Debug)]
 pub(crate) struct First {
     before: i32,
-    /// The processors on which this thread may run at other times.
-    processors: Option<CpuSet>,
+    /// Where this thread may run at other times, if it was moved.
+    moved: Option<Moved>,
     /// Priorities belong to the thread of this program that asked.
     _same_thread: PhantomData<*const ()>,
 }
@@ -27,7 +29,7 @@ impl First {
         set(-20);
         First {
             before,
-            processors: None,
+            moved: None,
             _same_thread: PhantomData,
         }
     }
@@ -42,21 +44,41 @@ impl First {
         let now = unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
         // Whoever does not come first there might wait for long.
         if now == -20 {
-            first.processors = move_beside(pid, tid);
+            first.moved = move_beside(pid, tid);
         }
         first
     }
+
+    /// What keeps the one other processor awake on which the thread `tid` may run, for as long as
+    /// a deputy works here; `None` where there is not exactly one.
+    pub(crate) fn keep_awake(&self, tid: i32) -> Option<Awake> {
+        let here = self.moved.as_ref()?.processor;
+        let mut others = affinity(Some(rustix::process::Pid::from_raw(tid)?)).ok()?;
+        others.unset(here);
+        (others.count() == 1).then(|| Awake::new(only(here), others))
+    }
 }
 
-/// Moves this thread; returns where it could run before.
-fn move_beside(pid: i32, tid: i32) -> Option<CpuSet> {
+/// That this thread was moved.
+#[derive(Debug)]
+struct Moved {
+    before: CpuSet,
+    processor: usize,
+}
+
+/// Moves this thread.
+fn move_beside(pid: i32, tid: i32) -> Option<Moved> {
     let processor = processor(&format!("/proc/{pid}/task/{tid}/stat"))?;
-    let this = Pid::from_raw(0);
-    let before = sched_getaffinity(this).ok()?;
-    let mut there = CpuSet::new();
-    there.set(processor).ok()?;
-    sched_setaffinity(this, &there).ok()?;
-    Some(before)
+    let processor = (processor < CpuSet::MAX_CPU).then_some(processor)?;
+    let before = affinity(None).ok()?;
+    set_affinity(None, &only(processor)).ok()?;
+    Some(Moved { before, processor })
+}
+
+fn only(processor: usize) -> CpuSet {
+    let mut only = CpuSet::new();
+    only.set(processor);
+    only
 }
 
 /// The processor on which a thread ran last.
@@ -77,14 +99,14 @@ pub fn last_processor(pid: i32) -> Option<usize> {
 
 /// The processor on which the caller runs.
 #[must_use]
-pub fn own_processor() -> Option<usize> {
-    sched_getcpu().ok()
+pub fn own_processor() -> usize {
+    sched_getcpu()
 }
 
 impl Drop for First {
     fn drop(&mut self) {
-        if let Some(processors) = &self.processors {
-            let _ = sched_setaffinity(Pid::from_raw(0), processors);
+        if let Some(moved) = &self.moved {
+            let _ = set_affinity(None, &moved.before);
         }
         set(self.before);
     }
@@ -102,18 +124,18 @@ mod tests {
     #[test]
     fn this_process_runs_on_a_processor_that_there_is() {
         let own = std::process::id().cast_signed();
-        let all = sched_getaffinity(Pid::from_raw(0)).unwrap();
-        for processor in [last_processor(own), own_processor()] {
-            assert!(all.is_set(processor.unwrap()).unwrap());
+        let all = affinity(None).unwrap();
+        for processor in [last_processor(own).unwrap(), own_processor()] {
+            assert!(all.is_set(processor));
         }
         assert_eq!(last_processor(i32::MAX), None);
     }
 
     #[test]
     fn a_thread_may_run_everywhere_again_afterwards() {
-        let before = sched_getaffinity(Pid::from_raw(0)).unwrap();
+        let before = affinity(None).unwrap();
         let own = std::process::id().cast_signed();
         drop(First::beside(own, own));
-        assert_eq!(sched_getaffinity(Pid::from_raw(0)).unwrap(), before);
+        assert_eq!(affinity(None).unwrap(), before);
     }
 }

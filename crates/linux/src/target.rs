@@ -17,7 +17,7 @@ use procfs::process::{MMPermissions, MMapPath, MemoryMap};
 
 use crate::Process;
 use crate::carrier::Carrier;
-use crate::deputy::by_deputy;
+use crate::deputy::by_deputy_while;
 use crate::modules::Loaded;
 use crate::outside::is_outside_runtime;
 use crate::priority::First;
@@ -247,11 +247,14 @@ impl Process {
         };
         // The deputy begins where this program is, so that it need not go there.
         let likely = self.likely();
-        let _beside = likely.map(|tid| First::beside(self.pid, tid));
+        let beside = likely.map(|tid| (First::beside(self.pid, tid), tid));
+        let awake = beside
+            .as_ref()
+            .and_then(|(first, tid)| first.keep_awake(*tid));
         self.beside.set(likely);
         // Whoever was seen in a call that the kernel resumes may go on to another one before it
         // stands, so no thread is held by what somebody may kill.
-        let visited = by_deputy(|| match self.hold_patient(&fits)? {
+        let visited = by_deputy_while(awake, || match self.hold_patient(&fits)? {
             Some(carrier) => carried(carrier),
             None => carried(self.hold(&fits)?),
         });
