@@ -12,22 +12,22 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, setpriority_process};
-use rustix::thread::{CpuSet, gettid, sched_setaffinity};
+use rustix::thread::{CpuSet, gettid, sched_setaffinity, sched_yield};
 
 /// The lowest priority that makes a processor busy: of `SCHED_IDLE` the kernel thinks as of sleep.
 const LOWEST: i32 = 19;
 /// That of who holds somebody.
 const FIRST: i32 = -20;
 /// How long at most. A deputy that needs more gains nothing by it.
-const MOST: Duration = Duration::from_millis(5);
+const MOST: Duration = Duration::from_millis(2);
 /// How long a deputy that has done its work waits for who keeps awake to see it.
 const NOTICE: Duration = Duration::from_micros(20);
 
 /// Of one deputy and its parent, who share it.
 pub(crate) struct Awake {
-    /// The parent: one thread of it.
+    /// One thread of the deputy's parent.
     parent: Pid,
-    /// Where the deputy works and the parent belongs.
+    /// Where the deputy works.
     here: CpuSet,
     /// What is kept awake.
     there: CpuSet,
@@ -36,7 +36,7 @@ pub(crate) struct Awake {
 }
 
 impl Awake {
-    /// With the caller for a parent.
+    /// With the caller for a parent, who is led to another processor and belongs `here` (see `First`).
     pub(crate) fn new(here: CpuSet, there: CpuSet) -> Awake {
         Awake {
             parent: gettid(),
@@ -47,33 +47,40 @@ impl Awake {
         }
     }
 
+    /// What the deputy does first. The parent waits here for a processor meanwhile, and it costs
+    /// little to take it elsewhere: where others are busy it waits on, and disturbs nobody.
+    pub(crate) fn begin(&self) {
+        let lead = || {
+            setpriority_process(Some(self.parent), LOWEST)?;
+            sched_setaffinity(Some(self.parent), &self.there)
+        };
+        if lead().is_err() {
+            // Here it would only be in the way.
+            self.done.store(true, Ordering::Release);
+        }
+    }
+
     /// What the parent does until the deputy is done, or after a while.
     ///
     /// The two share all memory, the thread's own variables too, so this makes no call of the C
     /// library: a call that fails would write where the deputy looks for its own errors.
     pub(crate) fn keep(&self) {
-        // Where it may not run there it would only be in the deputy's way.
-        if sched_setaffinity(None, &self.there).is_ok() {
-            // Whoever has something to do there comes first.
-            let _ = setpriority_process(None, LOWEST);
-            let end = Instant::now() + MOST;
-            while !self.done.load(Ordering::Acquire) && Instant::now() < end {
-                spin_loop();
-            }
-            self.seen.store(true, Ordering::Release);
-            let _ = setpriority_process(None, FIRST);
+        let end = Instant::now() + MOST;
+        while !self.done.load(Ordering::Acquire) && Instant::now() < end {
+            // Whoever has something to do on this processor comes first.
+            sched_yield();
         }
-        // Here it waits for the deputy's end.
-        let _ = sched_setaffinity(None, &self.here);
+        self.seen.store(true, Ordering::Release);
+        let _ = setpriority_process(None, FIRST);
     }
 
-    /// What the deputy does at its end: where others are busy, the parent of the lowest priority
-    /// would wait for long until it sees it.
+    /// What the deputy does last. Where others are busy, the parent would not see it for long.
     pub(crate) fn end(&self) {
         self.done.store(true, Ordering::Release);
         let end = Instant::now() + NOTICE;
         while !self.seen.load(Ordering::Acquire) {
             if Instant::now() > end {
+                let _ = setpriority_process(Some(self.parent), FIRST);
                 let _ = sched_setaffinity(Some(self.parent), &self.here);
                 break;
             }
