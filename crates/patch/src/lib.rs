@@ -12,6 +12,7 @@ mod doubt;
 mod entry;
 mod final_image;
 mod frames;
+mod hold;
 mod imports;
 mod linked;
 mod model;
@@ -24,6 +25,7 @@ pub use entry::Entry;
 pub use final_image::{
     FinalPlan, HookRoom, HotPatchMarks, Link, Unmatched, plan_cold, plan_final, plan_module,
 };
+pub use hold::{Held, Running, hold_code, hold_constant};
 pub use invivo_compare::{Judgement, Rule};
 pub use linked::bind_to_program;
 pub use model::{

@@ -1,15 +1,11 @@
 //! Is the running hypervisor made of these object files? The code of each function that is
 //! replaced is held against the hypervisor's: every byte, and what each reference means.
-//!
-//! A fix that was compiled from other source, by another compiler or with other flags would
-//! otherwise patch functions that only have the same name.
 
 use std::collections::BTreeMap;
 
-use invivo_compare::{Comparison, Extent, Finding, Rule, extent};
-use invivo_image::x86_64::{Line, Reference, ReferenceKind, decode};
+use invivo_compare::{Comparison, Finding, Rule};
 use invivo_image::{EntityId, LinkAddr, Place, Slot, demangle};
-use invivo_patch::Patch;
+use invivo_patch::{Held, Patch, Running, hold_code, hold_constant};
 
 use super::super::hypervisor::{Hypervisor, Known};
 use super::is_function;
@@ -76,48 +72,18 @@ impl Holder<'_, '_> {
             .and_then(|code| code.get(..size));
         // A .map file tells names alone.
         let Some(code) = code else { return Ok(()) };
-        let (Some(lines), Some(own)) = (
-            decode(self.c.base, entity),
-            self.c.base.bytes(entity.addr, entity.size),
-        ) else {
-            return Err("is not all instructions".to_owned());
+        let running = Running {
+            whole: "this hypervisor",
+            at: LinkAddr(known.address),
+            code,
         };
-        let mut expected = own.to_vec();
-        for line in &lines {
-            let start = usize::try_from(line.at().0 - entity.addr.0).map_err(|e| e.to_string())?;
-            for reference in line.references() {
-                let inside = entity.addr <= reference.target && reference.target < entity.end();
-                if inside && reference.kind != ReferenceKind::Absolute {
-                    continue;
-                }
-                let place = start + usize::from(reference.offset);
-                let range = place..place + usize::from(reference.width);
-                let operand = code.get(range.clone()).ok_or("is cut off")?;
-                let next = known.address + start as u64 + line.instruction.len() as u64;
-                let target = reference.target_of(operand, next);
-                expected[range].copy_from_slice(operand);
-                self.reference(line, &reference, target).map_err(|what| {
-                    format!("differs from this hypervisor's at +{start:#x}: {what}")
-                })?;
-            }
-        }
-        match expected
-            .iter()
-            .zip(code)
-            .position(|(one, other)| one != other)
-        {
-            None => Ok(()),
-            Some(at) => Err(format!(
-                "differs from this hypervisor's at +{at:#x}: it was compiled from other source, \
-                 by another compiler or with other flags"
-            )),
-        }
+        hold_code(self.c.base, entity, running, &mut |held| self.meant(held))
     }
 
     /// Holds what one reference of the base means against the address that the hypervisor has.
-    fn reference(&mut self, line: &Line, reference: &Reference, target: u64) -> Result<(), String> {
-        let c = self.c;
-        match c.base.place(reference.target) {
+    fn meant(&mut self, held: &Held<'_>) -> Result<(), String> {
+        let (c, target) = (self.c, held.target.0);
+        match c.base.place(held.reference.target) {
             Place::In(id, offset) => {
                 let start = target.wrapping_sub(offset);
                 let name = demangle(c.base.entity(id).name());
@@ -136,25 +102,10 @@ impl Holder<'_, '_> {
                     _ => Ok(()),
                 }
             }
-            Place::Constant(at) => {
-                let size = match extent(c.base, &c.base_usage, line, at) {
-                    Some(Extent::Text(size) | Extent::Operand(size)) => size,
-                    // A table of places has other distances where it lies.
-                    Some(Extent::UpToNext(_)) | None => return Ok(()),
-                };
-                let length = usize::try_from(size).map_err(|error| error.to_string())?;
-                let own = c.base.bytes(at, size);
-                let other = self
-                    .hypervisor
-                    .bytes(target)
-                    .and_then(|bytes| bytes.get(..length));
-                let end = at.checked_add(size).ok_or("a constant that wraps around")?;
-                let pointers = c.base.slots.range(at..end).next().is_some();
-                if pointers || own.is_some() && own == other {
-                    return Ok(());
-                }
-                Err("the constant that it reads is another one".to_owned())
-            }
+            Place::Constant(at) => hold_constant(c, held, at, |size| {
+                let bytes = self.hypervisor.bytes(target)?;
+                bytes.get(..usize::try_from(size).ok()?)
+            }),
             Place::Slot(Slot::Pointer(_)) | Place::Stub(_) | Place::Slot(_) => Err(
                 "it goes through a table of the linker; compile it with hidden visibility"
                     .to_owned(),
