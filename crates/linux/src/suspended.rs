@@ -99,13 +99,14 @@ impl Process {
                 .lock()
                 .ok()
                 .and_then(|known| known.get(&file).copied());
-            let switches = match known {
-                Some(known) => known,
-                None => self.is_switcher(map, path),
-            };
-            if let Ok(mut known) = KNOWN.lock() {
-                known.insert(file, switches);
-            }
+            let switches = known.unwrap_or_else(|| {
+                let (switches, whole) = self.is_switcher(map, path);
+                // Other processes may have what this one could not show any more.
+                if whole && let Ok(mut known) = KNOWN.lock() {
+                    known.insert(file, switches);
+                }
+                switches
+            });
             if switches {
                 return Ok(Some(path.display().to_string()));
             }
@@ -114,20 +115,24 @@ impl Process {
     }
 
     /// True if the file of this mapping names what switches between stacks. Of one that is gone
-    /// there is only what was mapped, which has the names that it imports and exports.
-    fn is_switcher(&self, map: &MemoryMap, path: &Path) -> bool {
+    /// there is only what was mapped, which has the names that it imports and exports. Also
+    /// whether all of it could be read: a process that ends shows nothing.
+    fn is_switcher(&self, map: &MemoryMap, path: &Path) -> (bool, bool) {
         let is_libc = is_libc(path);
         let magic = self.memory.read_some(LiveAddr(map.address.0), 4);
         if magic != elf::ELFMAG {
-            return false;
+            return (magic.is_empty(), !magic.is_empty());
         }
         match self.open_mapped(map) {
-            Some(file) => file_switches(file, is_libc).unwrap_or(true),
+            Some(file) => {
+                let switches = file_switches(file, is_libc);
+                (switches.unwrap_or(true), switches.is_ok())
+            }
             None => {
                 let size = (map.address.1 - map.address.0).min(LONGEST);
                 let size = usize::try_from(size).unwrap_or(0);
                 let bytes = self.memory.read_some(LiveAddr(map.address.0), size);
-                names_a_switch(&bytes, is_libc)
+                (names_a_switch(&bytes, is_libc), bytes.len() == size)
             }
         }
     }
