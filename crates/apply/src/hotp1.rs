@@ -23,6 +23,7 @@ use crate::pe::Journal;
 use crate::{ApplyError, Loaded, Target, TargetError, refused};
 pub use holders::holders;
 use hooks::Descriptor;
+pub(crate) use host::blocks;
 pub use host::{Concerned, Done, apply, list, recover, revert, standing};
 use record::Witness;
 pub use record::{LegacyHookRecord, LegacyPatchRecord, LegacyRecord};

@@ -384,6 +384,12 @@ pub trait Stopped {
         Ok(None)
     }
 
+    /// True if all threads stand as a tool that died had left them, and none has run since it had
+    /// looked where they are.
+    fn as_left(&self) -> bool {
+        false
+    }
+
     /// A place in memory or registers, for a person, that holds an address in `range`; or why that
     /// is not known. `None` is a proof that there is none.
     ///

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::os::windows::ffi::OsStrExt;
 use std::path::Path;
 
-use invivo_apply::TargetError;
+use invivo_apply::{TargetError, put_back_left};
 use invivo_image::LiveAddr;
 use windows_sys::Win32::Foundation::{WAIT_ABANDONED, WAIT_OBJECT_0, WAIT_TIMEOUT};
 use windows_sys::Win32::System::Threading::{
@@ -42,15 +42,18 @@ pub struct Process {
     name: String,
     /// Kept for as long as nobody else may change the process.
     turn: Option<Handle>,
+    /// Who stands since a tool died, until they are let go.
+    pub(crate) left: Option<Note>,
     /// Threads that were let go when it was opened.
-    let_go: usize,
+    pub(crate) let_go: usize,
     /// Where memory begins that a tool may have made, once it was looked for. Nobody else makes any
     /// while this tool has its turn.
     pub(crate) reserved: RefCell<Option<Vec<LiveAddr>>>,
 }
 
 impl Process {
-    /// Opens it. Threads that a tool which died left suspended go on, if it is opened to be changed.
+    /// Opens it. If it is opened to be changed, threads that a tool which died left suspended go on,
+    /// after what it had written in part was put back.
     ///
     /// # Errors
     /// When there is no such process, it may not be opened, or another tool changes it.
@@ -76,20 +79,27 @@ impl Process {
             Access::Read => None,
             Access::Write { patience } => Some(turn(pid, patience)?),
         };
-        let let_go = match (&turn, Note::left(pid)) {
-            (Some(_), Some(note)) => note.let_go(&handle, pid)?,
-            _ => 0,
-        };
+        let left = turn.as_ref().and_then(|_| Note::left(pid));
         let running = processes()?.into_iter().find(|one| one.pid == pid);
-        Ok(Process {
+        let mut process = Process {
             pid,
             handle,
             calls: None,
             name: running.map_or_else(String::new, |one| one.name),
             turn,
-            let_go,
+            left,
+            let_go: 0,
             reserved: RefCell::new(None),
-        })
+        };
+        if process.left.is_some() {
+            // They may have been stopped for what is written in part now. What cannot be put back
+            // is refused when its record is settled.
+            let _ = put_back_left(&mut process);
+        }
+        if let Some(note) = process.left.take() {
+            process.let_go += note.let_go(&process.handle, pid)?;
+        }
+        Ok(process)
     }
 
     /// True if nobody else may change it now.

@@ -2,6 +2,7 @@
 //! which a handle in the target keeps. Windows lets nobody go when a tool dies that suspended
 //! threads; the next tool finds the note and does.
 
+use std::fmt;
 use std::ptr::{null, null_mut};
 use std::sync::atomic::{Ordering, fence};
 
@@ -14,7 +15,8 @@ use windows_sys::Win32::System::Memory::{
     OpenFileMappingW, PAGE_READWRITE, UnmapViewOfFile,
 };
 use windows_sys::Win32::System::Threading::{
-    GetCurrentProcess, OpenThread, ResumeThread, SuspendThread, THREAD_SUSPEND_RESUME,
+    GetCurrentProcess, OpenThread, ResumeThread, SuspendThread, THREAD_GET_CONTEXT,
+    THREAD_QUERY_INFORMATION, THREAD_SUSPEND_RESUME,
 };
 
 use crate::error::last;
@@ -29,6 +31,10 @@ const HEAD: usize = 2;
 
 /// Threads that can be noted.
 const MOST: usize = SIZE / 8 - HEAD;
+
+/// What is wanted of a thread that stands.
+pub(crate) const RIGHTS: u32 =
+    THREAD_SUSPEND_RESUME | THREAD_GET_CONTEXT | THREAD_QUERY_INFORMATION;
 
 /// In the place of a number of suspensions: it was about to be suspended.
 const ABOUT: u32 = u32::MAX;
@@ -170,42 +176,55 @@ impl Note {
         }
     }
 
-    /// Lets go who still stands as the tool left it; returns how many were let go.
-    pub(crate) fn let_go(&self, process: &Handle, pid: u32) -> Result<usize, TargetError> {
+    /// Who still stands as the tool left it, once each.
+    pub(crate) fn still_standing(&self, pid: u32) -> Result<Vec<(u32, Handle)>, TargetError> {
         let own = threads(pid)?;
-        let mut gone_on = 0;
+        let mut found: Vec<(u32, Handle)> = Vec::new();
         for word in 0..self.count() {
             let noted = self.get(HEAD + word);
             let (tid, before) = ((noted >> 32) as u32, noted as u32);
-            if own.contains(&tid) && still_stands(tid, before) {
-                gone_on += 1;
+            if own.contains(&tid)
+                && !found.iter().any(|(known, _)| *known == tid)
+                && let Some(thread) = standing(tid, before)
+            {
+                found.push((tid, thread));
             }
         }
+        Ok(found)
+    }
+
+    /// Lets go who still stands as the tool left it; returns how many were let go.
+    pub(crate) fn let_go(&self, process: &Handle, pid: u32) -> Result<usize, TargetError> {
+        let found = self.still_standing(pid)?;
+        for (_, thread) in &found {
+            // SAFETY: it takes back the suspension that the dead tool made.
+            unsafe { ResumeThread(thread.get()) };
+        }
         self.end(process);
-        Ok(gone_on)
+        Ok(found.len())
     }
 }
 
-/// Takes back one suspension of a thread if it has one more than it had; true if it did.
-fn still_stands(tid: u32, before: u32) -> bool {
+/// A thread, if it has one suspension more than it had.
+fn standing(tid: u32, before: u32) -> Option<Handle> {
     // SAFETY: it only opens a handle.
-    let thread = Handle::new(unsafe { OpenThread(THREAD_SUSPEND_RESUME, 0, tid) });
-    let Some(thread) = thread else {
-        return false;
-    };
-    // SAFETY: each suspension made here is taken back; one more is what the dead tool made.
-    unsafe {
+    let thread = Handle::new(unsafe { OpenThread(RIGHTS, 0, tid) })?;
+    // SAFETY: the suspension that is made here is taken back.
+    let now = unsafe {
         let now = SuspendThread(thread.get());
         if now == u32::MAX {
-            return false;
+            return None;
         }
         ResumeThread(thread.get());
-        let least = if before == ABOUT { 0 } else { before };
-        let more = now > least;
-        if more {
-            ResumeThread(thread.get());
-        }
-        more
+        now
+    };
+    let least = if before == ABOUT { 0 } else { before };
+    (now > least).then_some(thread)
+}
+
+impl fmt::Debug for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} threads", self.count())
     }
 }
 

@@ -7,16 +7,13 @@ use invivo_image::LiveAddr;
 use windows_sys::Win32::System::Diagnostics::Debug::{
     CONTEXT, CONTEXT_CONTROL_AMD64, CONTEXT_INTEGER_AMD64, GetThreadContext,
 };
-use windows_sys::Win32::System::Threading::{
-    OpenThread, ResumeThread, SuspendThread, THREAD_GET_CONTEXT, THREAD_QUERY_INFORMATION,
-    THREAD_SUSPEND_RESUME,
-};
+use windows_sys::Win32::System::Threading::{OpenThread, ResumeThread, SuspendThread};
 
 use crate::error::last;
 use crate::handle::Handle;
 use crate::memory::{pieces, read, write};
 use crate::snapshot::threads;
-use crate::standing::Note;
+use crate::standing::{Note, RIGHTS};
 
 /// Bytes that are looked at at once.
 const CHUNK: u64 = 0x10_0000;
@@ -30,16 +27,28 @@ struct Registers(CONTEXT);
 pub(crate) struct Stand<'p> {
     process: &'p Handle,
     held: Vec<(u32, Handle)>,
+    /// How many of them, the first ones, stand since a tool died.
+    left: usize,
     /// What the next tool knows them by if this one dies.
     note: Note,
 }
 
 impl<'p> Stand<'p> {
-    pub(crate) fn new(process: &'p Handle, pid: u32) -> Result<Stand<'p>, TargetError> {
+    /// `left` is the note of a tool that died: who stands since then does so without a break.
+    pub(crate) fn new(
+        process: &'p Handle,
+        pid: u32,
+        left: Option<Note>,
+    ) -> Result<Stand<'p>, TargetError> {
+        let (held, note) = match left {
+            Some(note) => (note.still_standing(pid)?, note),
+            None => (Vec::new(), Note::new(process, pid)?),
+        };
         let mut stand = Stand {
             process,
-            held: Vec::new(),
-            note: Note::new(process, pid)?,
+            left: held.len(),
+            held,
+            note,
         };
         // Who still runs may make more; when nobody is new, all stand.
         loop {
@@ -55,11 +64,15 @@ impl<'p> Stand<'p> {
         }
     }
 
+    /// How many threads stand since a tool died.
+    pub(crate) fn left(&self) -> usize {
+        self.left
+    }
+
     /// Holds a thread, unless it ended meanwhile.
     fn hold(&mut self, tid: u32) -> Result<(), TargetError> {
-        let rights = THREAD_SUSPEND_RESUME | THREAD_GET_CONTEXT | THREAD_QUERY_INFORMATION;
         // SAFETY: it only opens a handle.
-        let thread = unsafe { OpenThread(rights, 0, tid) };
+        let thread = unsafe { OpenThread(RIGHTS, 0, tid) };
         if let Some(thread) = Handle::new(thread) {
             self.note.about(tid)?;
             // SAFETY: it is resumed when this is dropped, or by the next tool if this one dies.
@@ -112,6 +125,10 @@ impl Stopped for Stand<'_> {
             })
         });
         stacks.collect()
+    }
+
+    fn as_left(&self) -> bool {
+        self.left > 0 && self.left == self.held.len()
     }
 
     /// Registers of all threads and all memory that can be written are looked through, stacks

@@ -75,7 +75,8 @@ impl Target for Process {
         during: &mut dyn FnMut(&mut dyn Stopped) -> Result<(), TargetError>,
     ) -> Result<Duration, TargetError> {
         let begin = Instant::now();
-        let mut stand = Stand::new(&self.handle, self.pid)?;
+        let mut stand = Stand::new(&self.handle, self.pid, self.left.take())?;
+        self.let_go += stand.left();
         let result = during(&mut stand);
         drop(stand);
         result.map(|()| begin.elapsed())

@@ -2,6 +2,7 @@
 //! call old code, new code, and old code again, and the library is what it was, byte for byte.
 
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use invivo_compare::Comparison;
 use invivo_format::hotp1::{self, HookShape};
@@ -15,7 +16,8 @@ fn patch(base: &Library, fixed: &Library, shape: HookShape) -> PathBuf {
     let (old, new) = (base.view().expect("a view"), fixed.view().expect("a view"));
     let plan = invivo_patch::plan_final(&Comparison::new(&old, &new)).expect("nothing is refused");
     let [old, new] = [base, fixed].map(|library| library.image().expect("a Windows image"));
-    let file = hotp1::build(&old, &new, &plan, "steady.dll", Some(shape)).expect("there is room");
+    let target = base.path.file_name().expect("a name").to_string_lossy();
+    let file = hotp1::build(&old, &new, &plan, &target, Some(shape)).expect("there is room");
     let path = base.path.with_file_name(format!("{shape}.dll"));
     std::fs::write(&path, file).expect("it is written");
     path
@@ -145,6 +147,41 @@ fn hooks_in_the_middle_and_in_data() {
     }
 }
 
+/// A module that imports functions itself: the loader binds them, as those of any library.
+#[test]
+fn a_module_with_imports_of_its_own() {
+    let folder = Folder::new("hotp1-imports");
+    let imports = |how: Build| how.importing(&["GetTickCount"]).with("-DIMPORTS");
+    let base = library(&folder, "base", "service", imports(Build::base()));
+    let mut how = imports(Build::fixed("answer"));
+    how.link.push("/base:0x190000000".to_owned());
+    let fixed = library(&folder, "fixed", "service", how);
+    let file = patch(&base, &fixed, HookShape::Short);
+    let made = std::fs::read(&file).expect("the module");
+    let made = PeImage::parse(made.into()).expect("a Windows image");
+    let imported: Vec<String> = made.imports.iter().map(|one| format!("{one:?}")).collect();
+    assert!(
+        imported.iter().any(|one| one.contains("GetTickCount")),
+        "{imported:?}"
+    );
+    let program = asker(&folder).expect("the program");
+    let mut asked = Asked::start(&program, &base.path).expect("it starts");
+    let mut answers =
+        || ["answer 5", "answer -1"].map(|question| asked.ask(question).expect("an answer").0);
+    let tool = wine::invivo().expect("invivo.exe");
+    let done = |verb: &str| {
+        let wine = Wine::ready().expect("Wine");
+        let ran = wine.output(wine.command(&tool).args([verb, &name(&file), "--all"]));
+        let (text, code) = ran.expect("it runs");
+        assert!(code == 0 && text.contains(" in one step"), "{verb}: {text}");
+    };
+    assert_eq!(answers(), [28, 16]);
+    done("apply");
+    assert_eq!(answers(), [1028, -1]);
+    done("revert");
+    assert_eq!(answers(), [28, 16]);
+}
+
 /// Every process that has the module is found, and no other; one that starts later is by the next command.
 #[test]
 fn every_process_that_has_it() {
@@ -196,4 +233,100 @@ fn every_process_that_has_it() {
         code == 0 && text.contains("nothing to do: no process is concerned"),
         "{text}"
     );
+}
+
+/// A tool that dies at each of its steps, and one that is killed whenever it happens: what comes next
+/// finds the library as it was or patched, whole, and every call was counted.
+#[test]
+fn a_tool_that_dies_at_work() {
+    let folder = Folder::new("hotp1-wine-dies");
+    let base = library(&folder, "base", "steady", Build::base());
+    let fixed = library(&folder, "fixed", "steady", Build::fixed("count,weigh"));
+    let file = patch(&base, &fixed, HookShape::Triple);
+    let patch = name(&file);
+    let program = wine::c_program("caller").expect("the program");
+    let dies = wine::example("dies_at").expect("the tool that dies");
+    let tool = wine::invivo().expect("invivo.exe");
+    let wine = Wine::ready().expect("Wine");
+    let mut caller = Caller::start(&program, &base);
+    let pid = caller.pid.to_string();
+    let old = fixed_bytes(caller.linux_pid(), &base);
+    caller.done(&["apply", &patch, "--pid", &pid]);
+    let new = fixed_bytes(caller.linux_pid(), &base);
+    assert!(old != new);
+    let mut is_new = true;
+    // What the next command finds, and where that leaves the library.
+    let next = |verb: &str, step: u32, is_new: &mut bool| {
+        let other = if verb == "apply" { "revert" } else { "apply" };
+        match step % 3 {
+            // The same again; it may have been done all the same.
+            0 => {
+                let (text, code) = caller.invivo(&[verb, &patch, "--pid", &pid]);
+                assert!(code <= 1, "{verb} at {step}: {text}");
+                *is_new = verb == "apply";
+            }
+            1 => {
+                caller.done(&["recover", "--pid", &pid]);
+                let now = fixed_bytes(caller.linux_pid(), &base);
+                assert!(now == old || now == new, "{verb} at {step}: half of it");
+                *is_new = now == new;
+            }
+            _ => {
+                let (text, code) = caller.invivo(&[other, &patch, "--pid", &pid]);
+                assert!(code <= 1, "{other} after {verb} at {step}: {text}");
+                *is_new = other == "apply";
+            }
+        }
+        let now = fixed_bytes(caller.linux_pid(), &base);
+        assert!(
+            now == if *is_new { &new[..] } else { &old[..] },
+            "{verb} at {step}"
+        );
+        let text = caller.done(&["list", "--pid", &pid]);
+        assert!(!text.contains("died"), "{verb} at {step}: {text}");
+    };
+    let to = |wanted: bool, is_new: &mut bool| {
+        if *is_new != wanted {
+            let verb = if wanted { "apply" } else { "revert" };
+            caller.done(&[verb, &patch, "--pid", &pid]);
+            *is_new = wanted;
+        }
+    };
+    for verb in ["revert", "apply"] {
+        for step in 0.. {
+            to(verb == "revert", &mut is_new);
+            let mut command = wine.command(&dies);
+            command.args([&step.to_string(), &pid, verb, &patch]);
+            let (text, code) = wine.output(&mut command).expect("it runs");
+            if code == 0 {
+                assert!(step > 3, "it has more steps");
+                is_new = verb == "apply";
+                break;
+            }
+            assert_eq!(code, 3, "{verb} at {step}: {text}");
+            next(verb, step, &mut is_new);
+        }
+    }
+    // The same for one that is killed from outside, by the clock.
+    let kills = std::env::var("INVIVO_WINE_KILLS").unwrap_or_else(|_| "4".to_owned());
+    let kills: u32 = kills.parse().expect("a number");
+    let begin = Instant::now();
+    to(!is_new, &mut is_new);
+    let takes = begin.elapsed();
+    for number in 0..kills {
+        let verb = if is_new { "revert" } else { "apply" };
+        let mut command = wine.command(&tool);
+        command.args([verb, &patch, "--pid", &pid]);
+        let mut child = command.spawn().expect("it starts");
+        // From the middle on: before it nothing was done yet.
+        std::thread::sleep(takes.mul_f64(0.4 + 0.7 * f64::from(number) / f64::from(kills)));
+        let _ = child.kill();
+        child.wait().expect("it ended");
+        next(verb, number, &mut is_new);
+    }
+    to(false, &mut is_new);
+    assert_eq!(caller.answers(), [true, false, false], "the base");
+    let (seen, counted) = caller.end();
+    assert_eq!(seen.wrong, 0, "an answer of nobody");
+    assert_eq!(counted, [seen.calls; 3], "every call was counted once");
 }

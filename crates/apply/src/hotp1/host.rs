@@ -53,9 +53,9 @@ pub fn list(host: &dyn Host) -> Result<Vec<LegacyRecord>, ApplyError> {
     Ok(found.map(|(_, _, record)| record).collect())
 }
 
-pub(super) type Block = (LiveAddr, Ledger, LegacyRecord);
+pub(crate) type Block = (LiveAddr, Ledger, LegacyRecord);
 
-pub(super) fn blocks(host: &dyn Host) -> Result<Vec<Block>, ApplyError> {
+pub(crate) fn blocks(host: &dyn Host) -> Result<Vec<Block>, ApplyError> {
     let mut found = Vec::new();
     for at in host.reserved()? {
         if let Some((ledger, record)) = open_block(host, at)? {

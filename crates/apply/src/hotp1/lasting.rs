@@ -133,9 +133,7 @@ impl<'h> Lasting<'h> {
             let at = LiveAddr(word.at);
             let mut now = vec![0; word.old.len()];
             self.host.read(at, &mut now)?;
-            // The tool may have died while it wrote.
-            let mut each = now.iter().zip(word.old.iter().zip(&word.new));
-            if !each.all(|(now, (old, new))| now == old || now == new) {
+            if !word.may_be(&now) {
                 return refused(format!("somebody changed {at}, which belongs to a patch"));
             }
             if now != word.old {

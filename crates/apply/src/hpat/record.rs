@@ -43,6 +43,15 @@ pub struct WordRecord {
     pub new: Vec<u8>,
 }
 
+impl WordRecord {
+    /// True if `now` is what is there before, after, or in the middle of the change: a tool may have
+    /// died while it wrote.
+    pub(crate) fn may_be(&self, now: &[u8]) -> bool {
+        let mut each = now.iter().zip(self.old.iter().zip(&self.new));
+        each.all(|(now, (old, new))| now == old || now == new)
+    }
+}
+
 impl From<&Word> for WordRecord {
     fn from(word: &Word) -> WordRecord {
         WordRecord {
