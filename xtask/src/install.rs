@@ -40,7 +40,12 @@ pub(crate) const CORPUS: &[&str] = &[
 ];
 
 /// What runs and loads the servers of the corpus.
-pub(crate) const LIVE: &[&str] = &["redis-tools", "libsasl2-modules", "openssh-client"];
+pub(crate) const LIVE: &[&str] = &[
+    "redis-tools",
+    "libsasl2-modules",
+    "openssh-client",
+    "strace",
+];
 
 /// What measures.
 pub(crate) const BENCH: &[&str] = &["time"];

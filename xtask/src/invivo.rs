@@ -181,6 +181,11 @@ impl Invivo {
         Ok(())
     }
 
+    /// The program's file.
+    pub(crate) fn program(&self) -> &Path {
+        &self.program
+    }
+
     /// Runs `install` or `uninstall`.
     pub(crate) fn exchange(&self, arguments: &[&OsStr]) -> Result<()> {
         self.succeed(arguments).map(|_| ())

@@ -3,6 +3,7 @@
 //! The story is the same for all: the fix is not there, is made live, is taken
 //! back, is made live again, while clients check every answer.
 
+mod cut;
 mod dnsmasq;
 mod dropbear;
 mod extras;

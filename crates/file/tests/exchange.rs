@@ -162,6 +162,66 @@ fn owner_mode_and_attributes_go_with_it() {
     assert_eq!(all(&case.path()), before);
 }
 
+/// Labels of security modules are attributes that only some may set; what cannot be set here is
+/// counted and said.
+#[test]
+fn security_labels_go_with_it() {
+    let case = Case::new();
+    let root = case.path().metadata().expect("it is there").uid() == 0;
+    let labels = [
+        ("security.selinux", "system_u:object_r:bin_t:s0"),
+        ("security.SMACK64", "System"),
+        ("trusted.origin", "vendor"),
+        ("user.origin", "vendor"),
+    ];
+    let value = |path: &Path, name: &str| {
+        let mut command = Command::new("getfattr");
+        command.args(["--absolute-names", "--only-values", "-n", name]);
+        let output = command.arg(path).output().expect("the tests install it");
+        output.status.success().then_some(output.stdout)
+    };
+    let mut refused = Vec::new();
+    for (name, wanted) in labels {
+        let mut command = Command::new("setfattr");
+        command.args(["-n", name, "-v", wanted]).arg(case.path());
+        let output = command.output().expect("the tests install it");
+        if !output.status.success() {
+            let why = String::from_utf8_lossy(&output.stderr);
+            let known = ["Operation not permitted", "Operation not supported"];
+            assert!(
+                known.iter().any(|known| why.contains(known)),
+                "{name}: {why}"
+            );
+            refused.push(name);
+        }
+    }
+    println!(
+        "{} of {} labels cannot be set here: {refused:?}",
+        refused.len(),
+        labels.len()
+    );
+    // Without a right of its own a file system with attributes has that one at least.
+    assert!(!refused.contains(&"user.origin"), "{refused:?}");
+    assert!(!root || refused.len() < 3, "root can set them: {refused:?}");
+    let all = |path: &Path| labels.map(|(name, _)| value(path, name));
+    let before = all(&case.path());
+    for ((name, wanted), found) in labels.iter().zip(&before) {
+        let found = found.as_ref().map(|found| {
+            let text = String::from_utf8_lossy(found);
+            text.trim_end_matches('\0').to_owned()
+        });
+        // Where a module is loaded the file may have a label already that only it changes.
+        if !refused.contains(name) {
+            assert_eq!(found.as_deref(), Some(*wanted), "{name}");
+        }
+    }
+    case.install().expect("it is the base");
+    assert_eq!(all(&case.path()), before, "of the new file");
+    assert_eq!(all(&case.hidden()), before, "of the old one");
+    uninstall(&case.path()).expect("the old file is beside it");
+    assert_eq!(all(&case.path()), before, "of the old one again");
+}
+
 #[test]
 fn another_file_is_not_touched() {
     let case = Case::new();

@@ -189,6 +189,114 @@ fn another_file_is_refused() -> Result<()> {
     })
 }
 
+/// What a command of the tool does to the disk, in its order: what it writes and waits for, and which names it changes. With
+/// `fail` the kernel refuses a call, as some file systems do.
+fn on_its_way_to_the_disk(
+    command: &[String],
+    dir: &Path,
+    fail: Option<&str>,
+) -> Result<Vec<String>> {
+    let told = dir.join("strace");
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-y", "-s", "0", "-e"]);
+    strace.arg(
+        "trace=/^(write|pwrite64|fsync|fdatasync|syncfs|fch.*|.*xattr|rename.*|link.*|unlink.*)$",
+    );
+    strace.args(fail.map(|fail| format!("--inject={fail}")));
+    strace
+        .arg("-o")
+        .arg(&told)
+        .arg(live_tests::binary::invivo()?)
+        .args(command);
+    invivo_through(strace)?.expect_code(0)?;
+    let text = fs::read_to_string(&told)?;
+    fs::remove_file(&told)?;
+    let (dir, mut steps) = (dir.canonicalize()?.display().to_string(), Vec::new());
+    for line in text.lines() {
+        // `PID call(FD<path>, …) = 0`
+        let call = line
+            .split_once(' ')
+            .map_or(line, |(_, call)| call.trim_start());
+        let (call, rest) = call.split_once('(').unwrap_or((call, ""));
+        let path = rest
+            .split_once('<')
+            .and_then(|(_, rest)| rest.split_once('>'));
+        let Some(path) = path.and_then(|(path, _)| path.strip_prefix(&dir)) else {
+            continue;
+        };
+        let whose = if path.contains(".invivo-") {
+            "new"
+        } else {
+            "folder"
+        };
+        let step = match call {
+            "fsync" | "fdatasync" => format!("{whose} on disk"),
+            "write" | "pwrite64" => format!("{whose} written"),
+            call if call.starts_with("fch") || call.ends_with("xattr") => {
+                if call.starts_with("fget") || call.starts_with("flist") {
+                    continue;
+                }
+                format!("{whose} described")
+            }
+            call => call.to_owned(),
+        };
+        if steps.last() != Some(&step) {
+            steps.push(step);
+        }
+    }
+    Ok(steps)
+}
+
+/// After a cut of the power the name leads to a whole file, too: the new one is on the disk, with its owner and mode, before it gets
+/// the name, and the names are before the command says that it is done.
+#[test]
+fn in_which_order_it_comes_to_the_disk() -> Result<()> {
+    for (name, source) in [
+        ("exchange-order", "greeting.c"),
+        ("exchange-order-library", "linked.c"),
+    ] {
+        in_workdir(name, |dir| {
+            let scene = Scene::new(dir, source)?;
+            let file = scene.file();
+            let folder = file.parent().context("a folder")?;
+            let before = ["new written", "new described", "new on disk"];
+            // The old file's second name is cleared first, which is not there.
+            let clear = ["unlinkat"];
+            let cases = [
+                (true, None, &["renameat2"][..]),
+                (false, None, &["renameat"]),
+                (
+                    true,
+                    Some("renameat2:error=EINVAL"),
+                    &["renameat2", "renameat", "linkat", "renameat"],
+                ),
+            ];
+            for (installs, fail, names) in cases {
+                let steps = on_its_way_to_the_disk(&scene.command(installs), folder, fail)?;
+                let mut wanted = Vec::new();
+                if installs {
+                    wanted.extend(clear.iter().chain(&before));
+                }
+                wanted.extend(names);
+                wanted.push("folder on disk");
+                ensure!(steps == wanted, "{fail:?}: {steps:?}, and not {wanted:?}");
+            }
+            scene.uninstall()?;
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+/// A library, too, is whole whenever the tool is killed.
+#[test]
+fn a_library_killed_at_every_system_call() -> Result<()> {
+    in_workdir("exchange-library-killed", |dir| {
+        let scene = Scene::new(dir, "linked.c")?;
+        killed_at_every_system_call_of(&scene.image, &scene.file())
+    })
+}
+
 /// On a file system that cannot exchange two names the old file gets its second name first; killed in between, too.
 #[test]
 fn without_the_exchange_of_names() -> Result<()> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
-use super::{Answer, Case};
+use super::{Answer, Case, cut};
 use crate::claims::Claims;
 use crate::invivo::Invivo;
 use crate::process;
@@ -76,6 +76,9 @@ fn form(
         format!("the old {name} comes back byte for byte"),
         std::fs::read(&file)? == before,
     );
+    if KEPT.contains(&case.name()) && !keep_layout {
+        cut::tell(invivo, &image, &file, name, claims)?;
+    }
     let (answer, seen) = ask(case, &programs, run)?;
     claims.add(
         format!("what starts then is as it was: {seen}"),
