@@ -67,18 +67,33 @@ pub struct FinalPlan {
 /// # Errors
 /// As [`plan_final`].
 pub fn plan_cold(c: &Comparison<'_>) -> Result<FinalPlan, Refused> {
-    plan(c, ways(c), true)
+    plan(
+        c,
+        ways(c),
+        Form {
+            exports: true,
+            one_step: true,
+        },
+    )
 }
 
 /// Plans a patch module of older Windows (`.hotp1`).
 ///
-/// Code for x86 is led to the base place by place, as its base relocations tell all of them, and its
-/// functions need no room for hooks that the entry itself does not have.
+/// Code for x86 is led to the base place by place, as its base relocations tell all of them. The base's
+/// functions need no room for hooks that the entry itself does not have: all hooks are written in one
+/// step, while nobody is between the instructions that they take the place of.
 ///
 /// # Errors
 /// As [`plan_final`].
 pub fn plan_module(c: &Comparison<'_>) -> Result<FinalPlan, Refused> {
-    plan(c, ways(c), false)
+    plan(
+        c,
+        ways(c),
+        Form {
+            exports: false,
+            one_step: true,
+        },
+    )
 }
 
 fn ways(c: &Comparison<'_>) -> Ways {
@@ -94,10 +109,25 @@ fn ways(c: &Comparison<'_>) -> Ways {
 /// When there is nothing to patch, or when something is not proved safe; every reason is in
 /// the error.
 pub fn plan_final(c: &Comparison<'_>) -> Result<FinalPlan, Refused> {
-    plan(c, Ways::Pointers, false)
+    plan(
+        c,
+        Ways::Pointers,
+        Form {
+            exports: false,
+            one_step: false,
+        },
+    )
 }
 
-fn plan(c: &Comparison<'_>, ways: Ways, with_exports: bool) -> Result<FinalPlan, Refused> {
+/// What the plan is for.
+struct Form {
+    /// What is exported anew is part of it.
+    exports: bool,
+    /// Hooks are written while nobody runs, so that they may take the place of several instructions.
+    one_step: bool,
+}
+
+fn plan(c: &Comparison<'_>, ways: Ways, form: Form) -> Result<FinalPlan, Refused> {
     let refused = c.findings.iter().filter(|f| f.severity == Severity::Refuse);
     let refused: Vec<Finding> = refused.cloned().collect();
     if !refused.is_empty() {
@@ -118,7 +148,7 @@ fn plan(c: &Comparison<'_>, ways: Ways, with_exports: bool) -> Result<FinalPlan,
     for hot in &c.hot {
         walk.visit(hot.fixed.main, &hot.name);
     }
-    let exports = if with_exports {
+    let exports = if form.exports {
         walk.exports()
     } else {
         Vec::new()
@@ -135,9 +165,9 @@ fn plan(c: &Comparison<'_>, ways: Ways, with_exports: bool) -> Result<FinalPlan,
     let (mut replaced, mut rooms) = (Vec::new(), BTreeMap::new());
     for hot in &c.hot {
         let (old, new) = (hot.base.main, hot.fixed.main);
-        let known = match ways {
-            Ways::Pointers => hookable(base, old),
-            Ways::Direct => HookRoom::of(c, old).map(|room| {
+        let known = match form.one_step {
+            false => hookable(base, old),
+            true => HookRoom::of(c, old).map(|room| {
                 let at = base.rva(base.entity(old).addr);
                 rooms.extend(at.map(|at| (at, room)));
             }),

@@ -6,12 +6,13 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use invivo_format::hotp1::{Hook, HookKind};
 use invivo_image::pe::PeImage;
 use live_tests::exchanged::killed_at_every_system_call_of;
 use live_tests::invivo::invivo;
 use live_tests::run::Ran;
 use live_tests::workdir::in_workdir;
-use windows_tests::{Build, build};
+use windows_tests::{Build, build, by_hand};
 
 /// A service that runs from `base`, and its fixed build.
 struct Pair {
@@ -86,6 +87,48 @@ fn a_patch_module_is_built_shown_and_checked() -> Result<()> {
             "build", &program, &program, "-o", &module, "--format", "hotp1",
         ])?;
         ran.expect_failure(2, &["Windows images only"])?;
+        Ok(())
+    })
+}
+
+/// Types of hooks that no system implements, those of IA64, and one that nobody knows: shown by name and
+/// number, and not sound.
+#[test]
+fn hooks_that_are_never_applied_are_shown() -> Result<()> {
+    in_workdir("hotp1-unknown", |dir| {
+        let base = build(dir, "base", "places", &Build::base())?;
+        let [case, ..] = by_hand::cases(&base);
+        let known = [
+            (0, "None"),
+            (3, "PCREL32"),
+            (32, "IA64_BRL"),
+            (33, "IA64_BR"),
+        ];
+        for (code, name) in known.into_iter().chain([(77, "77")]) {
+            let kind = HookKind::of(code);
+            let hook = Hook {
+                kind,
+                ..case.hook.clone()
+            };
+            let module = dir.join("patch.dll");
+            fs::write(&module, by_hand::module(&base, &[], &[hook], None).file())?;
+            let module = text(&module);
+            let shown = invivo(&["inspect", &module])?;
+            shown.expect_code(0)?;
+            let told = invivo(&["inspect", &module, "--json"])?;
+            let told = told.expect_code(0)?.json("invivo.image/1")?;
+            let hook = &told["hotp1"]["hooks"][0];
+            ensure!(hook["kind"] == name, "{code}: {told}");
+            ensure!(shown.stdout.contains(name), "{code}: {}", shown.told());
+            let checked = invivo(&["check", &module])?;
+            checked.expect_code(1)?;
+            let finding = format!("({code}), not one for x86-64");
+            ensure!(
+                checked.stdout.contains("B08") && checked.stdout.contains(&finding),
+                "{}",
+                checked.told()
+            );
+        }
         Ok(())
     })
 }

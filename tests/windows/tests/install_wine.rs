@@ -21,6 +21,8 @@ struct Files {
     tool: PathBuf,
     base: PathBuf,
     cold: PathBuf,
+    /// The same fix for what runs.
+    hot: PathBuf,
     old: Vec<u8>,
     new: Vec<u8>,
 }
@@ -33,12 +35,16 @@ impl Files {
         let cold = dir.join("service.cold");
         let [b, f, c] = [&base, &fixed, &cold].map(|path| path.display().to_string());
         invivo(&["build", &b, &f, "-o", &c, "--format", "cold"])?.expect_code(0)?;
+        let hot = dir.join("fix.dll");
+        let h = hot.display().to_string();
+        invivo(&["build", &b, &f, "-o", &h, "--format", "hotp1"])?.expect_code(0)?;
         Ok(Files {
             tool: wine::invivo()?,
             old: fs::read(&base)?,
             new: fs::read(&cold)?,
             base,
             cold,
+            hot,
         })
     }
 
@@ -59,6 +65,16 @@ impl Files {
         let (text, code) = self.run(&self.words(verb))?;
         ensure!(code == 0, "{verb}: {text}");
         Ok(text)
+    }
+
+    /// How the processes stand that have the library, and the disk.
+    fn standing(&self) -> Result<Vec<String>> {
+        let (text, code) = self.run(&["status".to_owned(), name(&self.hot)])?;
+        ensure!(code == 0, "{text}");
+        let all = text.lines().filter_map(|line| line.split_once("running: "));
+        let mut all: Vec<String> = all.map(|(_, state)| state.to_owned()).collect();
+        all.sort();
+        Ok(all)
     }
 
     fn expect(&self, wanted: &[u8]) -> Result<()> {
@@ -95,10 +111,19 @@ fn a_mapped_library_and_one_that_nobody_has() -> Result<()> {
         // A process has it, and later another one the new one.
         let mut running = Asked::start(&program, &files.base)?;
         ensure!(running.ask("answer 5")?.0 == OLD);
+        ensure!(files.standing()? == ["not patched; on disk: old"]);
         files.done("install")?;
+        ensure!(files.standing()? == ["not patched; on disk: fixed"]);
         files.expect(&files.new)?;
         let mut fixed = Asked::start(&program, &files.base)?;
         ensure!(fixed.ask("answer 5")?.0 == NEW && running.ask("answer 5")?.0 == OLD);
+        ensure!(
+            files.standing()?
+                == [
+                    "not patched; on disk: fixed",
+                    "patched on disk; on disk: fixed"
+                ]
+        );
         files.done("uninstall")?;
         files.expect(&files.old)?;
         ensure!(fixed.ask("answer 5")?.0 == NEW && running.ask("answer 5")?.0 == OLD);

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use invivo_apply::ApplyError;
 use invivo_apply::hotp1::PatchedModule;
 use invivo_compare::Comparison;
-use invivo_format::hotp1::{self, HookShape};
+use invivo_format::hotp1::{self, Hook, HookKind, HookShape, read};
 use invivo_image::pe::PeImage;
 use windows_tests::by_hand;
 use windows_tests::native::{Enlisted, Function, Here, Mapped};
@@ -22,7 +22,7 @@ fn library(folder: &Path, name: &str, program: &str, how: Build) -> Library {
 
 fn patch_module(base: &Library, fixed: &Library, shape: Option<HookShape>) -> PeImage {
     let (old, new) = (base.view().expect("a view"), fixed.view().expect("a view"));
-    let plan = invivo_patch::plan_final(&Comparison::new(&old, &new)).expect("nothing is refused");
+    let plan = invivo_patch::plan_module(&Comparison::new(&old, &new)).expect("nothing is refused");
     let [base, fixed] = [base, fixed].map(|library| library.image().expect("a Windows image"));
     let file = hotp1::build(&base, &fixed, &plan, "target.dll", shape).expect("there is room");
     PeImage::parse(file).expect("a Windows image")
@@ -229,5 +229,81 @@ fn hooks_in_the_middle_and_in_data_are_run() {
             running.base.fixed_bytes() == before,
             "{name}: byte for byte"
         );
+    }
+}
+
+/// Functions that nobody made for hot patching and that begin with `push rbp`, one byte, with padding
+/// before them by chance: each kind of jump takes the place of whole instructions.
+#[test]
+fn functions_that_were_not_made_for_it_are_run() {
+    let folder = Folder::new("semi");
+    let plain = Build::default().with("-fno-omit-frame-pointer -falign-functions=64");
+    let fixed = Build::fixed("count,weigh").with("-fno-omit-frame-pointer");
+    let [short, triple, indirect, jump] = [
+        &[HookKind::X86Jmp, HookKind::Jmp2B][..],
+        &[HookKind::Va64, HookKind::Amd64Ind, HookKind::Jmp2B],
+        &[HookKind::Va64, HookKind::Amd64Ind],
+        &[HookKind::X86Jmp],
+    ];
+    let cases = [
+        (None, short),
+        (Some(HookShape::Short), short),
+        (Some(HookShape::Triple), triple),
+        (Some(HookShape::Indirect), indirect),
+        (Some(HookShape::Jump), jump),
+    ];
+    let base = build(&folder, "base", "steady", &plain).expect("it is built");
+    let fixed = library(&folder, "fixed", "steady", fixed);
+    for (shape, kinds) in cases {
+        let module = patch_module(&base, &fixed, shape);
+        let model = read(&module).expect("it can be read").expect("it has one");
+        let found: Vec<HookKind> = model.hooks.iter().map(|hook| hook.kind).collect();
+        assert_eq!(found, kinds.repeat(2), "{shape:?}");
+        // What is written at the function's begin takes the place of several instructions.
+        let first = model.hooks[kinds.len() - 1].clone();
+        let target = base.image().expect("a Windows image");
+        let begin: [u8; 1] = target
+            .array(invivo_image::Rva(first.at.into()))
+            .expect("code");
+        assert_eq!(begin, [0x55], "push rbp");
+        assert!(first.length() > 2, "{shape:?}: {}", first.length());
+        let mut running = Running::new(&base);
+        let patch = running.load(module);
+        let before = running.base.fixed_bytes();
+        let [count, weigh] = ["count", "weigh"].map(|name| running.base.function(name).unwrap());
+        while_called(count, &[0, 1], || {
+            for _ in 0..10 {
+                running.apply(&patch);
+                assert_eq!([count(5), weigh(5)], [81, 81], "{shape:?}: new");
+                running.remove(&patch);
+                assert_eq!([count(5), weigh(5)], [80, 80], "{shape:?}: old");
+            }
+        });
+        assert!(running.base.fixed_bytes() == before, "{shape:?}");
+    }
+}
+
+/// Types that no system implements, those of IA64, and one that nobody knows: never applied.
+#[test]
+fn types_that_no_system_implements_are_refused() {
+    let folder = Folder::new("legacy-unknown");
+    let base = library(&folder, "base", "places", Build::base());
+    let [case, ..] = by_hand::cases(&base);
+    for code in [0, 3, 32, 33, 77] {
+        let kind = HookKind::of(code);
+        let hook = Hook {
+            kind,
+            ..case.hook.clone()
+        };
+        let mut running = Running::new(&base);
+        let before = running.base.fixed_bytes();
+        let patch = running.load(by_hand::module(&base, &[], &[hook], None));
+        let applied = running.module.apply(&mut running.here, &patch.loaded);
+        let why = applied.expect_err("it is refused").to_string();
+        assert!(
+            why.contains("B08") && why.contains("0xc000007b"),
+            "{code}: {why}"
+        );
+        assert!(running.base.fixed_bytes() == before, "{code}: untouched");
     }
 }

@@ -5,15 +5,15 @@ use std::path::Path;
 use std::sync::Arc;
 
 use invivo_apply::hotp1::PatchedModule;
-use invivo_apply::{ApplyError, Loaded};
+use invivo_apply::{ApplyError, Loaded, Target};
 use invivo_compare::Comparison;
-use invivo_format::hotp1::{self, FixupKind, HookKind, HookShape, cold, read, validate_cold};
+use invivo_format::hotp1::{self, FixupKind, Hook, HookKind, HookShape, cold, read, validate_cold};
 use invivo_format::hpat::{self, ChunkKind};
 use invivo_image::pe::{Pdb, PeImage, directory};
 use invivo_image::{EntityKind, Image, LiveAddr, Rva};
 use invivo_patch::{Refused, plan_cold, plan_final, plan_module};
 use windows_tests::narrow::Narrow;
-use windows_tests::{Build, Folder, Library, build, final_image};
+use windows_tests::{Build, Folder, Library, build, by_hand, final_image};
 
 /// Where both are: not where they were linked.
 const TARGET: u64 = 0x2300_0000;
@@ -210,6 +210,55 @@ fn while_called(running: &mut Running, module: &mut PatchedModule, patch: &Loade
     let (calls, wrong) = running.narrow.end();
     assert_eq!(wrong, 0, "an answer of nobody");
     assert!(calls > 1000, "{calls} calls");
+}
+
+/// A pointer of four bytes in data (`VA32`), by hand: no planner changes data.
+#[test]
+fn a_pointer_in_data_is_run() {
+    let folder = Folder::new("x86-pointer");
+    let base = build(&folder, "base", "places", &Build::base().narrow()).expect("it is built");
+    let target = base.image().expect("a Windows image");
+    let [pointer, other] = ["pointer", "other"].map(|name| by_hand::place_of(&target, name));
+    let hook = Hook {
+        kind: HookKind::Va32,
+        options: 4,
+        at: pointer,
+        to: other,
+        validation: None,
+    };
+    let images = [
+        (target, TARGET),
+        (by_hand::module(&base, &[], &[hook], None), PATCH),
+    ];
+    let mut running = Running::new(&folder, &images);
+    let mut module = PatchedModule::new(running.loaded[0].clone());
+    let patch = running.loaded[1].clone();
+    let word = |running: &Running| {
+        let mut word = [0; 4];
+        let at = LiveAddr(TARGET + u64::from(pointer));
+        running.narrow.read(at, &mut word).expect("it is there");
+        u64::from(u32::from_le_bytes(word))
+    };
+    let before = word(&running);
+    assert_eq!(running.call("through", 5), 35, "old");
+    until_quiet(|| module.apply(&mut running.narrow, &patch));
+    assert_eq!(running.call("through", 5), 40, "new");
+    assert_eq!(word(&running), PATCH + u64::from(other));
+    until_quiet(|| module.remove(&mut running.narrow, patch.at));
+    assert_eq!(running.call("through", 5), 35, "removed");
+    let through = running.at(0, "through");
+    running
+        .narrow
+        .begin(through, 5, [35, 40])
+        .expect("it answers");
+    for _ in 0..50 {
+        until_quiet(|| module.apply(&mut running.narrow, &patch));
+        until_quiet(|| module.remove(&mut running.narrow, patch.at));
+    }
+    let (calls, wrong) = running.narrow.end();
+    assert_eq!(wrong, 0, "an answer of nobody");
+    assert!(calls > 1000, "{calls} calls");
+    assert_eq!(word(&running), before, "byte for byte");
 }
 
 /// What the module is made of: each operand that leads to the base has a fixup of its own.
