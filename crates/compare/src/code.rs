@@ -1,9 +1,10 @@
 //! Comparison of two functions, instruction by instruction, by meaning.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use iced_x86::{Code, FlowControl, Instruction, Mnemonic, OpKind, Register};
-use invivo_image::x86_64::{Line, decode_all, is_explained};
+use invivo_image::x86_64::{Line, Reference, ReferenceKind, decode_all, is_explained};
 use invivo_image::{Image, LinkAddr};
 
 use crate::constants::{TableEntry, jump_table, relative_table};
@@ -45,11 +46,13 @@ impl<'a> Body<'a> {
             explained.push(is_explained(image, &piece, &part));
             let (mut kept, mut flows) = (0, true);
             let mut at = Vec::with_capacity(part.len());
+            let mut tables = Tables::of(&part, &piece);
             part.retain(|line| {
                 at.push((line.at(), kept));
                 // A trap fills up what control does not reach; anywhere else it is a trap.
                 let trap = line.instruction.code() == Code::Int3;
-                let keep = !line.is_padding() || trap && flows;
+                let filler = line.is_padding() && !(trap && flows);
+                let keep = tables.holds(line, flows) || !filler;
                 if keep {
                     flows = !line.ends_flow();
                 }
@@ -116,6 +119,56 @@ impl<'a> Body<'a> {
     fn relative_table(&self, part: usize, line: usize, at: LinkAddr) -> Option<Vec<LinkAddr>> {
         relative_table(self.image, self.usage, &self.lines[part], line, at)
     }
+}
+
+/// Tables between instructions, whose bytes may look like any of these, also like padding. One
+/// begins where an instruction reads or takes the address of what control does not run into, and
+/// ends where something jumps to.
+struct Tables {
+    /// What is read or taken, in order.
+    starts: Vec<LinkAddr>,
+    /// Where the code so far jumps to.
+    jumps: BTreeSet<LinkAddr>,
+    inside: bool,
+}
+
+impl Tables {
+    fn of(lines: &[Line], piece: &Range<LinkAddr>) -> Tables {
+        let references = lines.iter().flat_map(Line::references);
+        let read = references.filter(|reference| !leaps(reference));
+        let inside = read.filter(|reference| piece.contains(&reference.target));
+        let mut starts: Vec<LinkAddr> = inside.map(|reference| reference.target).collect();
+        starts.sort_unstable();
+        Tables {
+            starts,
+            jumps: BTreeSet::new(),
+            inside: false,
+        }
+    }
+
+    /// True if `line`, the next one, is part of a table; `flows` if control gets there.
+    fn holds(&mut self, line: &Line, flows: bool) -> bool {
+        if self.starts.is_empty() {
+            return false;
+        }
+        let at = line.at();
+        if self.jumps.contains(&at) {
+            self.inside = false;
+        } else if !flows && !self.inside {
+            let first = self.starts.partition_point(|start| *start < at);
+            let end = line.instruction.next_ip();
+            self.inside = self.starts.get(first).is_some_and(|start| start.0 < end);
+        }
+        if !self.inside {
+            let targets = line.references().filter(leaps);
+            self.jumps.extend(targets.map(|reference| reference.target));
+        }
+        self.inside
+    }
+}
+
+fn leaps(reference: &Reference) -> bool {
+    matches!(reference.kind, ReferenceKind::Jump | ReferenceKind::Call)
 }
 
 impl Meaning<'_, '_> {
@@ -295,7 +348,21 @@ impl Meaning<'_, '_> {
                             )
                         }
                     };
+                    let one = Referred {
+                        at: from,
+                        line: Some(a),
+                        numbers: &[],
+                    };
+                    let other = Referred {
+                        at: to,
+                        line: Some(b),
+                        ..one
+                    };
+                    let counted = self.counted_back(one, other).is_some();
                     found.extend(result.err().map(|differ| {
+                        if counted {
+                            return differ;
+                        }
                         let doubt = doubtful::of_code(self.comparison(), (a, b), pair);
                         doubt.unwrap_or(differ)
                     }));

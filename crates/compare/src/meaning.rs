@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 
 use invivo_image::x86_64::Line;
-use invivo_image::{EntityId, EntityKind, Image, Link, LinkAddr, Place, SectionKind, Slot};
+use invivo_image::{EntityId, EntityKind, Image, LinkAddr, Place, SectionKind, Slot};
 
 use crate::describe::{describe, show_constant};
 use crate::lengths::is_padding;
@@ -124,6 +124,17 @@ impl<'c, 'a> Meaning<'c, 'a> {
                 fixed: describe(c.fixed, fixed.at),
             })
         };
+        if let Some((same, [before, after])) = self.counted_back(base, fixed) {
+            if !same {
+                return Err(Difference::Reference {
+                    base: before.describe(c.base, base.at),
+                    fixed: after.describe(c.fixed, fixed.at),
+                });
+            }
+            if before.alone && after.alone {
+                return Ok(());
+            }
+        }
         let same = match (&one, &other) {
             (Place::In(a, x), Place::In(b, y)) if x == y && self.is_unsized(*a, *b) => {
                 return self.same_constant(base.at, fixed.at, base, fixed);
@@ -182,36 +193,8 @@ impl<'c, 'a> Meaning<'c, 'a> {
         if same { Ok(()) } else { differ() }
     }
 
-    /// True for places in variables' own section without a name of their own, in images in which
-    /// code has whole addresses, where the next variables are no pair or are at other distances:
-    /// `table[i - 1]` is an address just before the table, and where that is not the same table
-    /// equal bytes say nothing.
-    pub(crate) fn other_neighbours(&self, base: LinkAddr, fixed: LinkAddr) -> bool {
-        let c = self.comparison;
-        let rebased = c.base.link == Link::Rebased || c.fixed.link == Link::Rebased;
-        let variable = |image: &Image, at| {
-            let section = image.section_at(at);
-            section.is_some_and(|section| section.kind == SectionKind::Data)
-        };
-        if !rebased || !variable(c.base, base) && !variable(c.fixed, fixed) {
-            return false;
-        }
-        let next = |image: &Image, at: LinkAddr| {
-            let next = image.entities.partition_point(|entity| entity.addr <= at);
-            let distance = image.entities.get(next)?.addr.0 - at.0;
-            Some((EntityId(u32::try_from(next).ok()?), distance))
-        };
-        match (next(c.base, base), next(c.fixed, fixed)) {
-            (Some((one, distance)), Some((other, its))) => {
-                distance != its || c.pairs.fixed_of(one) != Some(other)
-            }
-            (None, None) => false,
-            _ => true,
-        }
-    }
-
     /// True if the two are a pair, or constants with the same contents.
-    fn same_entity(&self, base: EntityId, fixed: EntityId) -> bool {
+    pub(crate) fn same_entity(&self, base: EntityId, fixed: EntityId) -> bool {
         let c = self.comparison;
         let paired = c.pairs.fixed_of(base);
         if c.base.entity(base).kind != EntityKind::Object {
@@ -311,8 +294,29 @@ impl<'c, 'a> Meaning<'c, 'a> {
                 self.same(place(a, length), place(b, other)).is_ok()
             }
             (Slot::Unknown(_), _) => false,
+            (Slot::Import(name, 0), Slot::Pointer(to)) => {
+                let fixed = begins_at(self.comparison.fixed, *to);
+                let pair = fixed.and_then(|id| Some((self.comparison.pairs.base_of(id)?, id)));
+                self.is_found_in_program(name, pair)
+            }
+            (Slot::Pointer(to), Slot::Import(name, 0)) => {
+                let base = begins_at(self.comparison.base, *to);
+                let pair = base.and_then(|id| Some((id, self.comparison.pairs.fixed_of(id)?)));
+                self.is_found_in_program(name, pair)
+            }
             (a, b) => a == b,
         }
+    }
+
+    /// True if the loader, asked for `name`, finds these two: it looks into the program first, and
+    /// linkers that know that may leave the name out (`DW.ref._ZTIi`, by gold).
+    fn is_found_in_program(&self, name: &str, pair: Option<(EntityId, EntityId)>) -> bool {
+        let c = self.comparison;
+        let exports = |image: &Image, id| {
+            let mut names = image.entity(id).names.iter();
+            !image.is_library && names.any(|symbol| symbol.exported && *symbol.name == *name)
+        };
+        pair.is_some_and(|(base, fixed)| exports(c.base, base) && exports(c.fixed, fixed))
     }
 
     fn same_constant(
@@ -395,6 +399,12 @@ impl<'c, 'a> Meaning<'c, 'a> {
             fixed: show(c.fixed, b, other),
         })
     }
+}
+
+/// What begins at `at`.
+fn begins_at(image: &Image, at: LinkAddr) -> Option<EntityId> {
+    let found = image.entity_at(at);
+    found.filter(|id| image.entity(*id).addr == at)
 }
 
 fn kept_at(at: LinkAddr) -> usize {

@@ -256,6 +256,9 @@ impl Meaning<'_, '_> {
         if !tabled && self.is_known(from, to) {
             return true;
         }
+        if self.may_count_from_others(from, to) {
+            return false;
+        }
         let pointed = || {
             let place = Referred::pointer;
             self.same(place(from), place(to)).is_ok()

@@ -236,6 +236,37 @@ fn the_end_of_a_variable_belongs_to_it() {
 /// HAProxy compares one register with 0x7f in one branch, and indexes a table of thirty
 /// entries with it in another.
 #[test]
+fn what_lies_before_a_table_says_nothing_about_it() {
+    // clang writes `mov eax, [table-4+rdi*4]`, an address in padding or in another variable.
+    let text = |first: &str, second: &str, table: &str| {
+        source(&format!(
+            "static int {first}[3], {second}[3], rest[8];\n\
+             N int read(long i) {{ return {table}[i - 1]; }}\n\
+             int main(int n, char **v) {{ (void)v; first[n] = second[n] = rest[n] = n;\n\
+             return read(n) + first[n + 1] + second[n + 1]; }}\n"
+        ))
+    };
+    let build = |version: &str, text: &str| {
+        compile_with(
+            "clang",
+            "before",
+            version,
+            text,
+            &["-no-pie", "-fno-pie", "-w"],
+        )
+    };
+    let base = build("base", &text("first", "second", "first"));
+    let hot = |fixed: &Image| {
+        let c = Comparison::new(&base, fixed);
+        let names: Vec<String> = c.hot.iter().map(|hot| hot.name.clone()).collect();
+        names
+    };
+    assert_eq!(hot(&base), Vec::<String>::new());
+    let other = build("fixed", &text("first", "second", "second"));
+    assert_eq!(hot(&other), ["read"]);
+}
+
+#[test]
 fn a_comparison_of_another_branch_guards_no_table() {
     let text = |size: u32| {
         source(&format!(
@@ -462,6 +493,24 @@ fn code_with_data_in_it_is_compared_by_what_it_refers_to() {
     assert_eq!(said.names(), Vec::<&str>::new());
     let said = compare("mixed", &text("one"), &text("two"));
     assert_eq!(said.names(), ["odd"]);
+}
+
+#[test]
+fn a_table_in_code_whose_bytes_are_those_of_a_nop_is_no_padding() {
+    // `nop [rax+4]`, or the numbers 15, 31, 64, 4.
+    let text = |before: &str, last: u32| {
+        with_assembly(&format!(
+            ".text\n.globl odd\n.type odd, @function\nodd:\n{before}\nlea 1f(%rip), %rdx\nxor %eax, %eax\n\
+             mov $3, %ecx\ntest %edi, %edi\nje 2f\nmovzbl (%rdx,%rcx), %eax\nret\n\
+             1: .byte 15, 31, 64, {last}\n.balign 16\n2: ret\n.size odd, .-odd"
+        ))
+    };
+    let base = text("xor %ecx, %ecx", 4);
+    let said = compare("nop-table", &base, &text("xor %ecx, %ecx", 8));
+    assert_eq!(said.names(), ["odd"]);
+    // What fills up behind it is none of it, however long that is.
+    let said = compare("nop-table", &base, &base);
+    assert_eq!(said.names(), Vec::<&str>::new());
 }
 
 #[test]

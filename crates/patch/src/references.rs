@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use invivo_compare::{Parts, Rule};
+use invivo_compare::{Ahead, Parts, Rule, ahead};
 use invivo_image::x86_64::{Line, Reference, ReferenceKind, decode};
 use invivo_image::{Entity, EntityId, EntityKind, LinkAddr, Place, SectionKind, Slot, stem};
 
@@ -67,6 +67,9 @@ impl Planner<'_, '_> {
     ) -> Result<Target, String> {
         let branch = matches!(reference.kind, ReferenceKind::Call | ReferenceKind::Jump);
         let at = reference.target;
+        if let Some(ahead) = ahead(self.c.fixed, at, &lines[index]).filter(|_| !branch) {
+            return self.bind_before(at, ahead);
+        }
         match self.c.fixed.place(at) {
             Place::In(id, offset) if branch => self.bind_call(id, offset),
             Place::Stub(Slot::Import(name, 0) | Slot::LazyImport(name)) if branch => {
@@ -84,6 +87,29 @@ impl Planner<'_, '_> {
                 ))
             }
             _ => self.bind_pointer(at),
+        }
+    }
+
+    /// A place that may be counted from what is behind it.
+    fn bind_before(&mut self, at: LinkAddr, ahead: Ahead) -> Result<Target, String> {
+        let distance = i64::try_from(ahead.distance).map_err(|e| e.to_string())?;
+        let behind = self.bind_object(ahead.entity, 0);
+        let behind = behind.map(|(symbol, addend)| (symbol, addend - distance));
+        if ahead.alone {
+            return behind;
+        }
+        // The one or the other may be meant, which is the same only if both lie as they do here.
+        let here = self.bind_pointer(at)?;
+        let rva = |(symbol, addend): Target| match self.contents.symbols[symbol as usize].place {
+            SymbolPlace::Base(rva) => rva.0.checked_add_signed(addend),
+            _ => None,
+        };
+        match (rva(here), behind.ok().and_then(rva)) {
+            (Some(one), Some(other)) if one == other => Ok(here),
+            _ => Err(format!(
+                "it refers to what may be {}, and these lie otherwise in the base",
+                ahead.describe(self.c.fixed, at)
+            )),
         }
     }
 
