@@ -7,7 +7,10 @@ use invivo_image::{DebugData, EntityId, EntityKind, Image, SourceFunction, deman
 use rayon::prelude::*;
 
 use crate::meaning::Meaning;
-use crate::{Comparison, Difference, Differing, Reason, ReasonKind, clones, line_numbers, reasons};
+use crate::{
+    Comparison, Difference, Differing, Reason, ReasonKind, clones, conventions, line_numbers,
+    reasons,
+};
 
 /// A function together with the parts that the compiler moved away from it
 /// because they seldom run (`name.cold`; with BOLT also `name.warm`).
@@ -137,8 +140,11 @@ pub(crate) fn find(
                 let told = debug.and_then(|debug| debug.function(at));
                 told.or_else(|| image.pdb_function(at))
             };
-            let base_source = source(base_debug, c.base, base);
-            let fixed_source = source(fixed_debug, c.fixed, fixed);
+            let mut base_source = source(base_debug, c.base, base);
+            let mut fixed_source = source(fixed_debug, c.fixed, fixed);
+            if let (Some(before), Some(after)) = (&mut base_source, &mut fixed_source) {
+                conventions::tell(c, (base, before), (fixed, after));
+            }
             let sides = base_debug
                 .zip(base_source.as_ref())
                 .zip(fixed_debug.zip(fixed_source.as_ref()));

@@ -10,6 +10,7 @@ mod annexes;
 mod clones;
 mod code;
 mod constants;
+mod conventions;
 mod copies;
 mod data;
 mod describe;

@@ -6,6 +6,7 @@
 //! of it is asked for. Reading everything first is the tempting wrong way: it takes
 //! longer than the comparison itself.
 
+mod conventions;
 mod digest;
 mod functions;
 mod layout;

@@ -19,6 +19,9 @@ pub struct SourceFunction {
     pub prototype: String,
     /// The same for a person: `long (char *, int)`.
     pub prototype_text: String,
+    /// In how many general registers its parameters come at most on x86-64, where each takes one
+    /// or two; unknown where there may be any number of them.
+    pub registers: Option<u32>,
     /// Functions that were inlined, an outer one before those inside it.
     pub inlined: Vec<Inlined>,
     pub(super) dies: Vec<Die>,
@@ -32,6 +35,7 @@ impl SourceFunction {
             declared: None,
             prototype: prototype.to_owned(),
             prototype_text: prototype.to_owned(),
+            registers: None,
             inlined: Vec::new(),
             dies: Vec::new(),
         }
@@ -87,6 +91,7 @@ impl<'s> DebugData<'s> {
             declared,
             prototype,
             prototype_text,
+            registers: self.registers(die),
             inlined,
             dies,
         })

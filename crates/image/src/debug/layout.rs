@@ -255,9 +255,10 @@ impl<'s> DebugData<'s> {
                 _ => {}
             }
         }
+        let how = self.convention(die).unwrap_or_default();
         (
-            format!("{}({})", result.0, shapes.join(", ")),
-            format!("{} ({})", result.1, texts.join(", ")),
+            format!("{how}{}({})", result.0, shapes.join(", ")),
+            format!("{how}{} ({})", result.1, texts.join(", ")),
         )
     }
 }
@@ -278,7 +279,7 @@ fn place(member: &DebugEntry<'_>) -> Option<u64> {
     })
 }
 
-fn number(entry: &DebugEntry<'_>, name: gimli::DwAt) -> Option<u64> {
+pub(super) fn number(entry: &DebugEntry<'_>, name: gimli::DwAt) -> Option<u64> {
     entry.attr_value(name).and_then(|value| value.udata_value())
 }
 
