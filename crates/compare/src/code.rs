@@ -267,6 +267,9 @@ impl Meaning<'_, '_> {
         let (one, other) = (&a.instruction, &b.instruction);
         let data = Code::DeclareByte;
         if !same_shape(one, other) {
+            if self.same_relaxed(a, b) == Some(true) {
+                return;
+            }
             found.push(if [one.code(), other.code()].contains(&data) {
                 Difference::Undecoded
             } else {
@@ -431,7 +434,7 @@ fn numbers_around(base: &Body<'_>, fixed: &Body<'_>, part: usize, index: usize) 
         let line = |body: &Body<'_>| body.lines.get(part)?.get(index).copied();
         line(base).zip(line(fixed))
     };
-    let mut found = Vec::new();
+    let mut found = chosen(&base.lines[part], &fixed.lines[part], index);
     let mut note = |(one, other): (Line, Line)| {
         found.extend(load(&one).filter(|number| load(&other) == Some(*number)));
     };
@@ -453,6 +456,35 @@ fn numbers_around(base: &Body<'_>, fixed: &Body<'_>, part: usize, index: usize) 
         };
     }
     found
+}
+
+/// The lengths of two texts of which code around `lines[index]` takes the one or the other: `lea
+/// rsi, [rax+rax*8]` and `add rsi, 16` are 16 and 25 for a `bool` in `rax`.
+fn chosen(base: &[Line], fixed: &[Line], index: usize) -> Vec<u64> {
+    const BEFORE: usize = 4;
+    const BEHIND: usize = 8;
+    let lengths = |lines: &[Line]| -> Vec<u64> {
+        let near = index.saturating_sub(BEFORE)..lines.len().min(index + BEHIND);
+        let pairs = lines.get(near).unwrap_or_default().windows(2);
+        let both = pairs.filter_map(|pair| {
+            let [scaled, added] = [&pair[0].instruction, &pair[1].instruction];
+            let twice = scaled.mnemonic() == Mnemonic::Lea
+                && scaled.memory_base() != Register::None
+                && scaled.memory_base() == scaled.memory_index()
+                && scaled.memory_displacement64() == 0;
+            let adds = added.mnemonic() == Mnemonic::Add
+                && is_immediate(added.op1_kind())
+                && added.op0_register() == scaled.op0_register();
+            let one = (twice && adds).then(|| added.immediate(1))?;
+            let step = u64::from(scaled.memory_index_scale()) + 1;
+            Some([one, one.checked_add(step)?])
+        });
+        both.flatten().collect()
+    };
+    let mut both = lengths(base);
+    let others = lengths(fixed);
+    both.retain(|length| others.contains(length));
+    both
 }
 
 /// Tables of numbers that instructions around `lines[index]` load the addresses of: where

@@ -22,6 +22,14 @@ impl Meaning<'_, '_> {
         })
     }
 
+    /// True if what anybody else refers to begins on one side where `size` bytes end that an
+    /// instruction reads, and no more: on the other side another constant lies there, which no code
+    /// of either image gets at from here.
+    pub(crate) fn ends_at(&self, a: LinkAddr, b: LinkAddr, size: u64) -> bool {
+        let rooms = self.rooms(a, b);
+        rooms.is_some_and(|(one, other)| one == size || other == size)
+    }
+
     /// How far it is to the next places that anything refers to.
     pub(crate) fn rooms(&self, a: LinkAddr, b: LinkAddr) -> Option<(u64, u64)> {
         let c = self.comparison();

@@ -29,6 +29,7 @@ mod phases;
 mod places;
 mod reasons;
 mod records;
+mod relaxed;
 mod rules;
 mod runs;
 mod scan;

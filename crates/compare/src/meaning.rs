@@ -353,7 +353,9 @@ impl<'c, 'a> Meaning<'c, 'a> {
             // What follows up to the next reference is read by nobody else, so it may well
             // be read from here: an array whose first element one instruction reads.
             Some((Extent::Operand(x), Extent::Operand(y))) => {
-                x == y && self.same_data(a, b, x) && self.same_rest(a, b, x)
+                x == y
+                    && self.same_data(a, b, x)
+                    && (self.ends_at(a, b, x) || self.same_rest(a, b, x))
             }
             Some((one, other)) => {
                 let text = [one, other].iter().any(|e| matches!(e, Extent::Text(_)));

@@ -110,7 +110,7 @@ fn another_order() {
         for order in ["7", "1234", "-1"] {
             let shuffled = format!("link-arg=-Wl,--shuffle-sections=*={order}");
             let built = build(&["-O", "-C", &shuffled], "lld", Version::Base, &other);
-            if let Err(error) = built.and_then(|()| expect(&first, &other, &[], 80)) {
+            if let Err(error) = built.and_then(|()| expect(&first, &other, &[], 50)) {
                 wrong.push(format!("{order}\n{error:#}"));
             }
         }
@@ -129,7 +129,7 @@ fn another_linker() {
         let (first, other) = (work.path().join("first"), work.path().join("other"));
         build(&["-O"], "bfd", Version::Base, &first)?;
         let mut wrong = Vec::new();
-        for (linker, most) in [("gold", 45), ("lld", 120), ("mold", 140)] {
+        for (linker, most) in [("gold", 30), ("lld", 42), ("mold", 70)] {
             let built = build(&["-O"], linker, Version::Base, &other);
             if let Err(error) = built.and_then(|()| expect(&first, &other, &[], most)) {
                 wrong.push(format!("{linker}\n{error:#}"));
