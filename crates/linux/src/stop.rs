@@ -215,7 +215,9 @@ impl Stopped for AllStopped<'_> {
             let why = format!("it has more memory than is searched ({switcher} switches stacks)");
             return Ok(Some((None, why)));
         }
-        let found = self.process.find_suspended(&self.live, ranges)?;
+        let found = self
+            .process
+            .find_suspended(&self.live, ranges, &known.ends)?;
         Ok(found.map(|(inside, why)| (inside, format!("{why} ({switcher} switches stacks)"))))
     }
 

@@ -207,7 +207,7 @@ impl Target for Process {
         };
         let bytes = self.file_of(&maps, &loaded);
         let found = bytes.and_then(|bytes| find_symbol(&bytes, REGISTRAR));
-        Ok(found.map(|at| LiveAddr(at.wrapping_add(loaded.bias))))
+        Ok(found.map(|(at, _)| LiveAddr(at.wrapping_add(loaded.bias))))
     }
 
     fn unwind_registrar(&self) -> Result<Option<LiveAddr>, TargetError> {
@@ -222,7 +222,7 @@ impl Target for Process {
                 continue;
             }
             let bytes = self.file_of(&maps, &loaded);
-            if let Some(at) = bytes.and_then(|bytes| find_symbol(&bytes, REGISTRAR)) {
+            if let Some((at, _)) = bytes.and_then(|bytes| find_symbol(&bytes, REGISTRAR)) {
                 return Ok(Some(LiveAddr(at.wrapping_add(loaded.bias))));
             }
         }
@@ -289,8 +289,8 @@ impl Process {
     }
 }
 
-/// The link address of a symbol that is defined in an ELF file.
-fn find_symbol(bytes: &[u8], wanted: &[u8]) -> Option<u64> {
+/// The link address and the size of a symbol that is defined in an ELF file.
+pub(crate) fn find_symbol(bytes: &[u8], wanted: &[u8]) -> Option<(u64, u64)> {
     let endian = object::LittleEndian;
     let header = elf::FileHeader64::<object::LittleEndian>::parse(bytes).ok()?;
     let table = header.sections(endian, bytes).ok()?;
@@ -304,6 +304,6 @@ fn find_symbol(bytes: &[u8], wanted: &[u8]) -> Option<u64> {
                     !symbol.is_undefined(endian)
                         && symbols.symbol_name(endian, symbol) == Ok(wanted)
                 })
-                .map(|symbol| symbol.st_value(endian))
+                .map(|symbol| (symbol.st_value(endian), symbol.st_size(endian)))
         })
 }

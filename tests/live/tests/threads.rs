@@ -499,6 +499,26 @@ fn coroutines_that_wait_inside() -> Result<()> {
     })
 }
 
+/// A return address that a program keeps is in nobody's way as long as it has made no coroutine.
+#[test]
+fn noted_return_addresses() -> Result<()> {
+    in_workdir("noted", |dir| {
+        let pair = Pair::build(dir, "noted.c", Build::default())?;
+        let mut target = pair.start()?;
+        let patch = pair.patch()?;
+        let quiescent = ["--consistency", "quiescent", "--timeout", "1"];
+        target.expect("price", "10")?;
+        apply(&patch, target.pid(), &quiescent)?.expect_state("applied")?;
+        target.expect("price", "12")?;
+        revert(Some("fix"), target.pid())?.expect_state("reverted")?;
+        target.expect("price", "10")?;
+        target.expect("make", "made")?;
+        let why = ["has coroutines", "is inside price", "may be its way back"];
+        apply(&patch, target.pid(), &quiescent)?.expect_failure(3, &why)?;
+        target.expect("price", "10")
+    })
+}
+
 /// The stack of a thread that runs a coroutine waits as well, and nobody sees where.
 #[test]
 fn thread_on_the_stack_of_a_coroutine() -> Result<()> {
