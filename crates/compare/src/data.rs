@@ -54,17 +54,48 @@ impl Meaning<'_, '_> {
             return self.same_words(base, one, fixed, other);
         }
         let pointer = if c.base.pointer_size() == 4 { 4 } else { 8 };
+        let Some(places) = self.same_relative_words(base, fixed, size) else {
+            return false;
+        };
+        // What the file holds below a relocation is replaced when the image is loaded.
+        let pointers = slots.iter().map(|(at, _)| (*at, pointer));
+        let mut known: Vec<(u64, usize)> = pointers.chain(places).collect();
+        known.sort_unstable();
         let mut done = 0;
-        for (at, _) in &slots {
-            // What the file holds below a relocation is replaced when the image is loaded.
-            let at = usize::try_from(*at).expect("an offset inside a slice");
+        for (at, width) in known {
+            let at = usize::try_from(at).expect("an offset inside a slice");
             let between = done..at.max(done);
             if one[between.clone()] != other[between] {
                 return false;
             }
-            done = (at + pointer).min(one.len());
+            done = (at + width).min(one.len());
         }
         one[done..] == other[done..]
+    }
+
+    /// Where words of both hold places relative to the image, and how wide they are, if these places
+    /// are the same; `None` if they are not.
+    fn same_relative_words(
+        &self,
+        base: LinkAddr,
+        fixed: LinkAddr,
+        size: u64,
+    ) -> Option<Vec<(u64, usize)>> {
+        const WIDTH: u64 = 4;
+        let c = self.comparison();
+        let words = |image: &'_ Image, at: LinkAddr| -> Vec<(u64, LinkAddr)> {
+            let end = LinkAddr(at.0.saturating_add(size));
+            let inside = image.relative_words.range(at..end);
+            let inside = inside.map(|(place, to)| (place.0 - at.0, *to));
+            inside.filter(|(at, _)| size - at >= WIDTH).collect()
+        };
+        let (one, other) = (words(c.base, base), words(c.fixed, fixed));
+        let place = Referred::pointer;
+        let same = one.len() == other.len()
+            && one.iter().zip(&other).all(|((at, to), (there, other))| {
+                at == there && self.same(place(*to), place(*other)).is_ok()
+            });
+        same.then(|| one.iter().map(|(at, _)| (*at, WIDTH as usize)).collect())
     }
 
     /// True for pointers to one static of Rust that has no bytes. What lies at its address
@@ -232,10 +263,16 @@ fn slots(image: &Image, at: LinkAddr, size: u64) -> Option<Vec<(u64, Slot)>> {
         return None;
     }
     let inside = image.slots.range(at..end);
-    inside
-        .map(|(place, slot)| {
-            let whole = !word(slot) || end.0 - place.0 >= pointer;
-            whole.then(|| (place.0 - at.0, slot.clone()))
-        })
-        .collect()
+    let inside = inside.map(|(place, slot)| (*place, slot.clone()));
+    // Addresses in sections with code are kept apart where they may be operands: here they are none.
+    let rebased = image.link == Link::Rebased;
+    let in_code = image.code_relocations.range(at..end).filter(|_| rebased);
+    let in_code = in_code.map(|(place, to)| (*place, Slot::Pointer(LinkAddr(to.cast_unsigned()))));
+    let mut found: Vec<(LinkAddr, Slot)> = inside.chain(in_code).collect();
+    found.sort_by_key(|(place, _)| *place);
+    let within = found.into_iter().map(|(place, slot)| {
+        let whole = !word(&slot) || end.0 - place.0 >= pointer;
+        whole.then(|| (place.0 - at.0, slot))
+    });
+    within.collect()
 }

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 
 use invivo_image::x86_64::Line;
-use invivo_image::{EntityId, EntityKind, Image, LinkAddr, Place, SectionKind, Slot};
+use invivo_image::{Entity, EntityId, EntityKind, Image, LinkAddr, Place, SectionKind, Slot};
 
 use crate::describe::{describe, show_constant};
 use crate::lengths::is_padding;
@@ -209,7 +209,8 @@ impl<'c, 'a> Meaning<'c, 'a> {
     }
 
     /// True for two constants whose symbols do not say how long they are, as in assembly:
-    /// their names say nothing about what is there.
+    /// their names say nothing about what is there. Tables of classes in Windows images have the
+    /// sizes that their formats tell.
     pub(crate) fn is_unsized(&self, base: EntityId, fixed: EntityId) -> bool {
         let one = |image: &Image, id| {
             let entity = image.entity(id);
@@ -217,9 +218,9 @@ impl<'c, 'a> Meaning<'c, 'a> {
             entity.size == 0
                 && entity.kind == EntityKind::Object
                 && section.is_some_and(|s| {
-                    s.name
-                        .trim_start_matches(".bolt.org")
-                        .starts_with(".rodata")
+                    let name = s.name.trim_start_matches(".bolt.org");
+                    name.starts_with(".rodata")
+                        || image.is_windows() && image.is_constant_at(entity.addr)
                 })
         };
         one(self.comparison.base, base) && one(self.comparison.fixed, fixed)
@@ -227,8 +228,11 @@ impl<'c, 'a> Meaning<'c, 'a> {
 
     fn is_constant(&self, base: EntityId, fixed: EntityId) -> bool {
         let read_only = |image: &Image, id| {
-            let section = image.section_at(image.entity(id).addr);
+            let entity = image.entity(id);
+            let section = image.section_at(entity.addr);
+            // Of what has no size among the code nobody knows what it holds.
             section.is_some_and(|s| s.kind == SectionKind::ReadOnly)
+                || entity.size > 0 && image.is_constant_at(entity.addr)
         };
         read_only(self.comparison.base, base) && read_only(self.comparison.fixed, fixed)
     }
@@ -238,8 +242,34 @@ impl<'c, 'a> Meaning<'c, 'a> {
         self.assuming(base, fixed, || {
             let c = self.comparison;
             let (one, other) = (c.base.entity(base), c.fixed.entity(fixed));
-            one.size == other.size && self.same_data(one.addr, other.addr, one.size)
+            one.size == other.size
+                && self.same_data(one.addr, other.addr, one.size)
+                && self.same_class(one, other)
         })
+    }
+
+    /// True if two tables of virtual functions of Visual C++ belong to the same class: what says so
+    /// is found by the pointer before them. Of other objects nothing is asked.
+    fn same_class(&self, base: &Entity, fixed: &Entity) -> bool {
+        let c = self.comparison;
+        let class = |image: &Image, table: &Entity| {
+            let before = table.addr.0.checked_sub(image.pointer_size())?;
+            let Some(Slot::Pointer(to)) = image.slots.get(&LinkAddr(before)) else {
+                return None;
+            };
+            let Place::In(id, 0) = image.place(*to) else {
+                return None;
+            };
+            image.entity(id).name().starts_with("??_R4").then_some(id)
+        };
+        if !base.name().starts_with("??_7") {
+            return true;
+        }
+        match (class(c.base, base), class(c.fixed, fixed)) {
+            (Some(one), Some(other)) => self.same_object(one, other),
+            (None, None) => true,
+            _ => false,
+        }
     }
 
     /// What `compare` says of the two, assuming while it compares that they are the same.

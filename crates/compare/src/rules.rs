@@ -274,10 +274,12 @@ fn sort(findings: &mut [Finding]) {
 /// linker owns.
 fn is_variable(image: &Image, id: EntityId) -> bool {
     let entity = image.entity(id);
-    let section = image.section_at(entity.addr);
+    let kind = image.section_at(entity.addr).map(|section| section.kind);
+    // In code that may be written, too.
+    let written = || kind == Some(SectionKind::Text) && !image.is_constant_at(entity.addr);
     entity.kind == EntityKind::Object
         && entity.size > 0
-        && section.is_some_and(|s| s.kind == SectionKind::Data)
+        && (kind == Some(SectionKind::Data) || written())
 }
 
 /// Pairs of variables.

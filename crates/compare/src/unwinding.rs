@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 
+use invivo_image::pe::HandlingWord;
 use invivo_image::{Cie, Fde, Image, LinkAddr, Lsda};
 
 use crate::Parts;
@@ -64,6 +65,50 @@ impl Meaning<'_, '_> {
                     && self.same_cie(&c.base.unwind.cies[a.cie], &c.fixed.unwind.cies[b.cie])
                     && self.same_steps(a, b, exactly, moved)
                     && self.same_lsda(a.lsda, b.lsda, moved)
+            })
+            && self.same_handling(base, fixed, moved)
+    }
+
+    /// True if exceptions are handled in the same way in two pieces of code of Windows images.
+    fn same_handling(
+        &self,
+        base: &Range<LinkAddr>,
+        fixed: &Range<LinkAddr>,
+        moved: &dyn Fn(LinkAddr, LinkAddr) -> bool,
+    ) -> bool {
+        let c = self.comparison();
+        let (one, other) = (c.base.handling_in(base), c.fixed.handling_in(fixed));
+        // LLVM writes the address behind the first byte of an instruction.
+        let near = |a: LinkAddr, b: LinkAddr| {
+            let before = |at: LinkAddr| LinkAddr(at.0.saturating_sub(1));
+            moved(a, b) || moved(before(a), before(b))
+        };
+        let inside = |a: LinkAddr, b: LinkAddr| {
+            (base.start..=base.end).contains(&a) || (fixed.start..=fixed.end).contains(&b)
+        };
+        let place = |a: LinkAddr, b: LinkAddr| match inside(a, b) {
+            true => near(a, b) || (a, b) == (base.end, fixed.end),
+            false => {
+                let pointer = Referred::pointer;
+                self.same(pointer(a), pointer(b)).is_ok()
+            }
+        };
+        let word = |(a, b): (&HandlingWord, &HandlingWord)| match (a, b) {
+            (HandlingWord::Place(a), HandlingWord::Place(b)) => place(*a, *b),
+            (a, b) => a == b,
+        };
+        one.len() == other.len()
+            && one.iter().zip(other).all(|(a, b)| {
+                let (code, there) = (a.code(c.base), b.code(c.fixed));
+                let words = (a.words(c.base), b.words(c.fixed));
+                place(code.start, there.start)
+                    && place(code.end, there.end)
+                    && place(a.routine(c.base), b.routine(c.fixed))
+                    && match words {
+                        (Some(a), Some(b)) => a.len() == b.len() && a.iter().zip(&b).all(word),
+                        // R-UNWIND tells that nobody knows them.
+                        (one, other) => one.is_none() && other.is_none(),
+                    }
             })
     }
 

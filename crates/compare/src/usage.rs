@@ -364,6 +364,7 @@ fn pointers(image: &Image) -> Vec<(LinkAddr, LinkAddr)> {
             _ => None,
         })
         .collect();
+    found.extend(image.relative_words.iter().map(|(at, to)| (*at, *to)));
     if image.link == Link::Fixed {
         let lowest = image.sections.first().map_or(0, |s| s.range.start.0);
         let highest = image.sections.last().map_or(0, |s| s.range.end.0);

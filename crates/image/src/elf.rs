@@ -85,6 +85,8 @@ impl Image {
             starts_index: Default::default(),
             thread_locals: Vec::new(),
             tls_block: tls_block(header, data)?,
+            relative_words: Default::default(),
+            handling: Vec::new(),
             edges: Default::default(),
             slots: Default::default(),
             stubs: Default::default(),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::objects::{EXTERNAL, TEXTS};
-use crate::pe::{PdbFacts, PeError, PeImage};
+use crate::pe::{Handling, PdbFacts, PeError, PeImage};
 use crate::{AddressIndex, Annex, LinkAddr, Rva, SourceFunction, UnwindTable};
 
 /// The instruction set of an image.
@@ -299,6 +299,11 @@ pub struct Image {
     /// `p_memsz` of `PT_TLS`, rounded up to its alignment: the distance from a
     /// block's start to the thread pointer.
     pub tls_block: u64,
+    /// Words of four bytes in data of a Windows image that hold a place relative to [`Image::base`],
+    /// as the format of what they are in says, and that place.
+    pub relative_words: BTreeMap<LinkAddr, LinkAddr>,
+    /// How exceptions are handled in functions of a Windows image, in order of address.
+    pub(crate) handling: Vec<Handling>,
     /// Names of places that lie in no section: `_end`, `__ehdr_start`.
     pub edges: BTreeMap<LinkAddr, Vec<Arc<str>>>,
     /// What the loader writes, by place.
@@ -373,6 +378,19 @@ impl Image {
     #[must_use]
     pub fn section_named(&self, name: &str) -> Option<&Section> {
         self.sections.iter().find(|s| s.name == name)
+    }
+
+    /// True where nobody writes: among constants, and in code, where linkers put them when they are
+    /// told to (`/merge:.rdata=.text`).
+    #[must_use]
+    pub fn is_constant_at(&self, at: LinkAddr) -> bool {
+        let kind = self.section_at(at).map(|section| section.kind);
+        kind == Some(SectionKind::ReadOnly)
+            || kind == Some(SectionKind::Text)
+                && !self
+                    .segments
+                    .iter()
+                    .any(|one| one.writable && one.range.contains(&at))
     }
 
     /// The function or object with this number.

@@ -144,6 +144,8 @@ fn empty() -> Image {
         starts_index: Default::default(),
         thread_locals: Vec::new(),
         tls_block: 0,
+        relative_words: Default::default(),
+        handling: Vec::new(),
         edges: Default::default(),
         slots: Default::default(),
         stubs: Default::default(),

@@ -7,10 +7,12 @@
 //! Source of the layouts: the PE format as published with the Windows SDK.
 
 mod checksum;
+mod class_tables;
 mod debug_directory;
 mod error;
 mod functions;
 mod handlers;
+mod handling;
 mod headers;
 mod load_config;
 mod memory;
@@ -29,6 +31,7 @@ pub use debug_directory::{CodeView, DebugEntry};
 pub use error::PeError;
 pub use functions::UnwindFunction;
 pub use handlers::{Handled, Handler};
+pub use handling::{Handling, HandlingWord};
 pub use headers::{Directory, HeaderPlaces, directory};
 pub use load_config::{GuardTarget, LoadConfig, guard_flags};
 pub use memory::{PeSection, section_flags};
@@ -97,6 +100,9 @@ pub struct PeImage {
     pub entry_point: Rva,
     /// `IMAGE_FILE_DLL`.
     pub is_library: bool,
+    /// `IMAGE_FILE_RELOCS_STRIPPED`: it can be loaded at its own base alone, and nothing tells which
+    /// of its words are addresses.
+    pub is_fixed: bool,
     /// `DllCharacteristics`.
     pub dll_characteristics: u16,
     /// Where the PE signature stands in the file.

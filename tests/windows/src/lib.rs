@@ -38,6 +38,8 @@ pub struct Build {
     pub narrow: bool,
     /// Functions of the C++ runtime that it may import.
     pub runtime: Vec<&'static str>,
+    /// The object files are linked in the other order, so that all of it lies elsewhere.
+    pub reversed: bool,
 }
 
 impl Build {
@@ -50,6 +52,7 @@ impl Build {
             imports: Vec::new(),
             narrow: false,
             runtime: Vec::new(),
+            reversed: false,
         }
     }
 
@@ -204,7 +207,8 @@ pub fn build(folder: &Path, name: &str, program: &str, how: &Build) -> Result<Li
             .arg("-fno-stack-protector")
             .args(&how.compile);
         if plus {
-            clang.arg("-fno-rtti");
+            let describes = how.compile.iter().any(|word| word == "-frtti");
+            clang.args((!describes).then_some("-fno-rtti"));
             let catches = how.compile.iter().any(|word| word == "-fcxx-exceptions");
             clang.args((!catches).then_some("-fno-exceptions"));
         }
@@ -227,6 +231,9 @@ pub fn build(folder: &Path, name: &str, program: &str, how: &Build) -> Result<Li
             &how.runtime,
             how.narrow,
         )?);
+    }
+    if how.reversed {
+        objects.reverse();
     }
     let (path, pdb) = (
         place.join(format!("{program}.dll")),

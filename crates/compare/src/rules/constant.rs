@@ -19,7 +19,7 @@ pub(super) fn find(c: &Comparison<'_>, findings: &mut Vec<Finding>) {
         }
         let entity = c.base.entity(base);
         // Tables of virtual functions and descriptions of types have their own rule.
-        if ["_ZTV", "_ZTT", "_ZTI", "_ZTS", "_ZTC"]
+        if ["_ZTV", "_ZTT", "_ZTI", "_ZTS", "_ZTC", "??_7", "??_R"]
             .iter()
             .any(|kind| entity.name().starts_with(kind))
         {
@@ -52,10 +52,7 @@ pub(super) fn find(c: &Comparison<'_>, findings: &mut Vec<Finding>) {
 fn is_constant(c: &Comparison<'_>, base: EntityId, fixed: EntityId) -> bool {
     let read_only = |image: &Image, id| {
         let entity = image.entity(id);
-        let section = image.section_at(entity.addr);
-        entity.kind == EntityKind::Object
-            && entity.size > 0
-            && section.is_some_and(|s| s.kind == SectionKind::ReadOnly)
+        entity.kind == EntityKind::Object && entity.size > 0 && image.is_constant_at(entity.addr)
     };
     read_only(c.base, base) && read_only(c.fixed, fixed)
 }

@@ -1,6 +1,6 @@
 //! R-PERSONALITY: exceptions pass through new code by a routine that the process has.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use invivo_image::{EntityId, Image};
 
@@ -9,6 +9,7 @@ use crate::describe::describe;
 use crate::rules::{Finding, Rule};
 
 pub(super) fn find(c: &Comparison<'_>, findings: &mut Vec<Finding>) {
+    unknown(c, findings);
     let known: BTreeSet<String> = c
         .base
         .unwind
@@ -33,6 +34,42 @@ pub(super) fn find(c: &Comparison<'_>, findings: &mut Vec<Finding>) {
                 ),
             ));
         }
+    }
+}
+
+/// Routines of Windows images whose tables nobody compared: they may say something else in the fixed
+/// image, while the code is the same.
+fn unknown(c: &Comparison<'_>, findings: &mut Vec<Finding>) {
+    let mut routines: BTreeMap<String, usize> = BTreeMap::new();
+    for (base, fixed) in c.pairs.iter() {
+        let of = |image: &Image, id| {
+            let entity = image.entity(id);
+            let all = image.handling_in(&(entity.addr..entity.end()));
+            let unknown = all.iter().filter(|one| one.words(image).is_none());
+            let names = unknown.map(|one| {
+                let name = one.routine_name(image).map(str::to_owned);
+                name.unwrap_or_else(|| one.routine(image).to_string())
+            });
+            names.collect::<BTreeSet<_>>()
+        };
+        let names = of(c.base, base).into_iter();
+        for name in names.filter(|name| of(c.fixed, fixed).contains(name)) {
+            *routines.entry(name).or_default() += 1;
+        }
+    }
+    for (routine, functions) in routines {
+        let remedy = match routine.contains("FrameHandler4") || routine.contains("_EH4") {
+            true => "; compile both builds with /d2FH4-, so that __CxxFrameHandler3 does it",
+            false => "",
+        };
+        findings.push(Finding::refuse(
+            Rule::Personality,
+            &routine,
+            format!(
+                "handles exceptions in {functions} functions of both builds, and what its tables say is \
+                 not known: it may differ where the code does not{remedy}"
+            ),
+        ));
     }
 }
 

@@ -9,14 +9,14 @@ use crate::Comparison;
 use crate::meaning::Meaning;
 use crate::rules::{Finding, Rule};
 
-/// A pointer, in bytes.
-const ENTRY: u64 = 8;
-
 pub(super) fn find(c: &Comparison<'_>, findings: &mut Vec<Finding>) {
     let meaning = Meaning::new(c);
     for (base, fixed) in c.pairs.iter() {
         let (one, other) = (c.base.entity(base), c.fixed.entity(fixed));
-        if !one.name().starts_with("_ZTV") || meaning.same_object(base, fixed) {
+        let is_table = ["_ZTV", "??_7"]
+            .iter()
+            .any(|kind| one.name().starts_with(kind));
+        if !is_table || meaning.same_object(base, fixed) {
             continue;
         }
         let how = if one.size == other.size {
@@ -24,8 +24,8 @@ pub(super) fn find(c: &Comparison<'_>, findings: &mut Vec<Finding>) {
         } else {
             format!(
                 "has {} entries and not {}",
-                other.size / ENTRY,
-                one.size / ENTRY
+                other.size / c.fixed.pointer_size(),
+                one.size / c.base.pointer_size()
             )
         };
         findings.push(Finding::refuse(
@@ -39,10 +39,19 @@ pub(super) fn find(c: &Comparison<'_>, findings: &mut Vec<Finding>) {
     }
 }
 
-/// The class whose table has this name: the demangler says `{vtable(Shape)}`.
+/// The class whose table has this name: the demangler says `{vtable(Shape)}`. In names of Visual C++
+/// (`??_7Box@shapes@@6B@`) what a class is in stands behind it.
 fn class(table: &str) -> String {
     let name = demangle(table);
     let class = name.strip_prefix("{vtable(");
     let class = class.and_then(|rest| rest.strip_suffix(")}"));
-    class.map_or_else(|| name.clone(), str::to_owned)
+    if let Some(class) = class {
+        return class.to_owned();
+    }
+    let of_windows = name.strip_prefix("??_7");
+    let of_windows = of_windows.and_then(|rest| rest.split_once("@@6"));
+    match of_windows.filter(|(class, _)| !class.contains(['?', '$'])) {
+        Some((class, _)) => class.rsplit('@').collect::<Vec<_>>().join("::"),
+        None => name,
+    }
 }

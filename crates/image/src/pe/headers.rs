@@ -175,6 +175,7 @@ fn read_as<Pe: ImageNtHeaders>(file: Arc<[u8]>, at: usize) -> Result<PeImage, Pe
         file_alignment,
         entry_point: Rva(optional.address_of_entry_point().into()),
         is_library: flags.contains(pe::IMAGE_FILE_DLL),
+        is_fixed: flags.contains(pe::IMAGE_FILE_RELOCS_STRIPPED),
         dll_characteristics: optional.dll_characteristics().0,
         signature_at: at,
         section_table_at: usize::try_from(behind)

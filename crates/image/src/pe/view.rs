@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::class_tables::ClassTables;
 use super::headers::directory;
 use super::pdb::PdbFacts;
 use super::{BaseRelocationKind, ImportedSymbol, Pdb, PdbSymbol, PeError, PeImage, PeMachine};
@@ -69,6 +70,8 @@ impl Image {
             starts_index: Default::default(),
             thread_locals: Vec::new(),
             tls_block: 0,
+            relative_words: BTreeMap::new(),
+            handling: super::handling::read(pe)?,
             edges: BTreeMap::new(),
             slots,
             stubs: BTreeMap::new(),
@@ -90,7 +93,8 @@ impl Image {
             pdb: None,
             annexes: Vec::new(),
         };
-        let symbols = Symbols::of(pe, pdb);
+        let (symbols, relative) = Symbols::of(pe, pdb, &image.slots);
+        image.relative_words = relative;
         image.pdb = Some(Arc::new(symbols.facts(pdb)));
         image.thread_locals = symbols.thread_locals(pdb);
         gather(&mut image, symbols.all.into_values().flatten());
@@ -246,6 +250,14 @@ type Addresses = (BTreeMap<LinkAddr, Slot>, BTreeMap<LinkAddr, i64>);
 /// those in data: code is read for what it refers to.
 fn slots(pe: &PeImage, rebased: bool) -> Result<Addresses, PeError> {
     let (mut slots, mut code) = (BTreeMap::new(), BTreeMap::new());
+    if pe.is_fixed || rebased && pe.relocations.is_empty() {
+        let text = format!(
+            "an image for {} without base relocations: nothing tells which of its numbers are \
+             addresses; link it without /fixed",
+            pe.machine.name()
+        );
+        return Err(PeError::Unsupported(text));
+    }
     if rebased {
         check_rebased(pe)?;
     }
@@ -283,11 +295,6 @@ fn slots(pe: &PeImage, rebased: bool) -> Result<Addresses, PeError> {
 
 /// Checks that every address of an image for x86 is known by its relocation.
 fn check_rebased(pe: &PeImage) -> Result<(), PeError> {
-    if pe.relocations.is_empty() {
-        let text = "an image for x86 without base relocations: nothing tells which of its numbers \
-                    are addresses; link it without /fixed";
-        return Err(PeError::Unsupported(text.to_owned()));
-    }
     let mut relocations = pe.relocations.iter();
     if let Some(odd) = relocations.find(|one| one.kind != BaseRelocationKind::Address32) {
         return Err(PeError::Unsupported(format!(
@@ -321,7 +328,12 @@ struct Symbols<'p> {
 }
 
 impl<'p> Symbols<'p> {
-    fn of(pe: &'p PeImage, pdb: &Pdb) -> Symbols<'p> {
+    /// And the words of tables without a size of their own that hold places.
+    fn of(
+        pe: &'p PeImage,
+        pdb: &Pdb,
+        slots: &BTreeMap<LinkAddr, Slot>,
+    ) -> (Symbols<'p>, BTreeMap<LinkAddr, LinkAddr>) {
         let mut symbols = Symbols {
             pe,
             all: BTreeMap::new(),
@@ -355,8 +367,10 @@ impl<'p> Symbols<'p> {
                 symbols.add(at, name, symbol, is_global, exported.contains(&at));
             }
         }
-        symbols.add_publics(&publics, &exported);
-        symbols
+        let named = publics.keys().chain(symbols.all.keys()).copied();
+        let mut tables = ClassTables::of(pe, slots, named);
+        symbols.add_publics(&publics, &exported, &mut tables);
+        (symbols, tables.relative)
     }
 
     /// Places that have nothing but a linker's name.
@@ -364,6 +378,7 @@ impl<'p> Symbols<'p> {
         &mut self,
         publics: &HashMap<LinkAddr, Vec<&PdbSymbol>>,
         exported: &BTreeSet<LinkAddr>,
+        tables: &mut ClassTables<'_>,
     ) {
         let functions: HashMap<LinkAddr, u64> = self
             .pe
@@ -391,7 +406,7 @@ impl<'p> Symbols<'p> {
                 None if referenced(self.machine(), &public.name).is_some() => {
                     self.pe.machine.pointer_size().into()
                 }
-                None => 0,
+                None => tables.size(&public.name, at).unwrap_or(0),
             };
             self.add(at, &public.name, &public, true, exported.contains(&at));
         }

@@ -285,8 +285,7 @@ impl<'c, 'a> Walk<'c, 'a> {
             }
             return;
         }
-        let section = c.fixed.section_at(entity.addr).map(|section| section.kind);
-        if section == Some(SectionKind::ReadOnly) {
+        if c.fixed.is_constant_at(entity.addr) {
             match entity.size {
                 0 => self.constant(entity.addr, by),
                 _ => self.pointers_in(entity.addr, entity.end(), by),
