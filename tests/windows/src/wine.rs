@@ -200,6 +200,8 @@ pub fn rust_library(folder: &Path, name: &str, words: &str, functions: &str) -> 
     for word in words.split_whitespace() {
         cargo.args(["--cfg", word]);
     }
+    // Beside the library its object file, by the name of the package.
+    cargo.arg("--emit=obj");
     if !functions.is_empty() {
         // A file of the names would be ignored where it is missing.
         cargo.arg(format!(
@@ -216,6 +218,8 @@ pub fn rust_library(folder: &Path, name: &str, words: &str, functions: &str) -> 
     };
     std::fs::copy(&built, &library.path)?;
     std::fs::copy(built.with_extension("pdb"), &library.pdb)?;
+    let object = built.with_file_name("deps").join("rusty.o");
+    std::fs::copy(object, place.join("rusty.obj"))?;
     Ok(library)
 }
 

@@ -12,6 +12,7 @@ use live_tests::exchanged::killed_at_every_system_call_of;
 use live_tests::invivo::invivo;
 use live_tests::run::Ran;
 use live_tests::workdir::in_workdir;
+use windows_tests::wine::rust_library;
 use windows_tests::{Build, build, by_hand};
 
 /// A service that runs from `base`, and its fixed build.
@@ -323,5 +324,150 @@ fn killed_at_every_system_call() -> Result<()> {
         let image = dir.join("service.cold");
         pair.build(&image, &["--format", "cold"])?.expect_code(0)?;
         killed_at_every_system_call_of(&image, &pair.base)
+    })
+}
+
+/// A private function of Rust is known to its compiler by a name that no PDB file has.
+#[test]
+fn a_private_function_of_rust_is_named_to_its_compiler() -> Result<()> {
+    in_workdir("private", |dir| {
+        let base = rust_library(dir, "base", "", "")?;
+        let plain = rust_library(dir, "plain", "private", "")?;
+        let list = dir.join("functions");
+        let out = text(dir.join("rusty_hotpatch.dll"));
+        let [b, f] = [&base.path, &plain.path].map(text);
+        let emit = ["--emit-functions-file", &text(&list)].map(str::to_owned);
+        let emit = [&emit[0][..], &emit[1]];
+        let ran = invivo(&[&["build", &b, &f, "-o", &out][..], &emit].concat())?;
+        ran.expect_failure(1, &["rusty::twice is private", "--object"])?;
+        ensure!(fs::read_to_string(&list)? == "rusty::twice\n");
+        let object = text(plain.path.with_extension("obj"));
+        let words = ["build", &b, &f, "-o", &out, "--object", &object];
+        let ran = invivo(&[&words[..], &emit].concat())?;
+        ran.expect_failure(1, &["reaches the variable"])?;
+        let names = fs::read_to_string(&list)?;
+        ensure!(
+            names.starts_with("_RNv") || names.starts_with("_ZN"),
+            "{names}"
+        );
+        // Built again with what was written, it becomes a patch; who made the list is believed.
+        let fixed = rust_library(dir, "fixed", "private", names.trim())?;
+        let [f, object] = [fixed.path.clone(), fixed.path.with_extension("obj")].map(text);
+        let list = text(&list);
+        for more in [["--object", &object], ["--functions-file", &list]] {
+            let ran = invivo(&[&["build", &b, &f, "-o", &out][..], &more].concat())?;
+            ran.expect_code(0)?;
+            ensure!(ran.stdout.contains("replaces 1 function"), "{}", ran.told());
+        }
+        Ok(())
+    })
+}
+
+/// So is one of C++; one of C has a single name.
+#[test]
+fn private_functions_of_c_and_cpp_are_named_to_their_compiler() -> Result<()> {
+    in_workdir("privates", |dir| {
+        let base = build(dir, "base", "privates", &Build::base())?;
+        let plain = build(dir, "plain", "privates", &Build::fixed(""))?;
+        let list = text(dir.join("functions"));
+        let out = text(dir.join("privates_hotpatch.dll"));
+        let [b, f] = [&base.path, &plain.path].map(text);
+        let emit = ["build", &b, &f, "-o", &out, "--emit-functions-file", &list];
+        invivo(&emit)?.expect_failure(1, &["inner::twice is private", "--object"])?;
+        ensure!(fs::read_to_string(&list)? == "inner::twice\nthrice\n");
+        let objects = ["inner.obj", "outer.obj"].map(|name| text(dir.join("plain").join(name)));
+        let objects = ["--object", &objects[0], "--object", &objects[1]];
+        let ran = invivo(&[&emit[..], &objects].concat())?;
+        ran.expect_failure(1, &["reaches the variable"])?;
+        let names = fs::read_to_string(&list)?;
+        let lines: Vec<&str> = names.lines().collect();
+        ensure!(lines.len() == 2 && lines[1] == "thrice", "{names}");
+        ensure!(lines[0].starts_with("?twice@inner@@"), "{names}");
+        let fixed = build(dir, "fixed", "privates", &Build::fixed(&lines.join(",")))?;
+        let f = text(&fixed.path);
+        let ran = invivo(&["build", &b, &f, "-o", &out, "--functions-file", &list])?;
+        ran.expect_code(0)?;
+        ensure!(
+            ran.stdout.contains("replaces 2 functions"),
+            "{}",
+            ran.told()
+        );
+        Ok(())
+    })
+}
+
+/// A final image is shown and held against the rules; what has no PDB file is shown and not compared.
+#[test]
+fn a_final_image_is_shown_and_checked() -> Result<()> {
+    in_workdir("final", |dir| {
+        let pair = Pair::new(dir)?;
+        let out = dir.join("service_hotpatch.dll");
+        pair.build(&out, &[])?.expect_code(0)?;
+        let [out, base, fixed] = [&out, &pair.base, &pair.fixed].map(text);
+        let told = invivo(&["inspect", &out, "--json"])?;
+        let told = told.expect_code(0)?.json("invivo.image/1")?;
+        let metadata = &told["hot_patch"];
+        ensure!(
+            metadata["broken"].is_null() && metadata["sequence"] == 1,
+            "{told}"
+        );
+        let chunks = metadata["bases"][0]["chunks"]
+            .as_array()
+            .context("chunks")?;
+        let forward = chunks
+            .iter()
+            .filter(|chunk| chunk["direction"] == "forward");
+        ensure!(forward.count() == 1, "{told}");
+        let checked = invivo(&["check", &out, "--base", &base, "--json"])?;
+        let checked = checked.expect_code(0)?.json("invivo.check/1")?;
+        ensure!(checked["sound"] == true, "{checked}");
+        let other = invivo(&["check", &out, "--base", &fixed])?;
+        other.expect_code(1)?;
+        ensure!(other.stdout.contains("A28"), "{}", other.told());
+
+        let audited = invivo(&["audit", &base, "--name", "answer", "--json"])?;
+        let audited = audited.expect_code(0)?.json("invivo.audit/1")?;
+        ensure!(audited["functions"][0]["name"] == "answer", "{audited}");
+        ensure!(audited["unfit"]["count"] == 0, "{audited}");
+
+        let bare = dir.join("bare");
+        fs::create_dir(&bare)?;
+        let alone = text(bare.join("service.dll"));
+        fs::copy(&pair.base, &alone)?;
+        let told = invivo(&["inspect", &alone, "--json"])?;
+        let told = told.expect_code(0)?.json("invivo.image/1")?;
+        ensure!(
+            told["exports"]
+                .as_array()
+                .is_some_and(|all| !all.is_empty()),
+            "{told}"
+        );
+        let remedy = ["service.pdb", "keep the PDB file beside the image"];
+        invivo(&["diff", &alone, &fixed])?.expect_failure(2, &remedy)?;
+        invivo(&["audit", &alone])?.expect_failure(2, &remedy)?;
+        invivo(&["build", &base, &alone, "-o", &out])?.expect_failure(2, &remedy)?;
+        // That of another build is none.
+        fs::copy(pair.fixed.with_extension("pdb"), bare.join("service.pdb"))?;
+        let other = ["belongs to another build"];
+        invivo(&["diff", &alone, &fixed])?.expect_failure(1, &other)?;
+        Ok(())
+    })
+}
+
+/// Images for ARM64 are shown; that they are not compared is said with what can be done.
+#[test]
+fn images_for_arm64_are_not_compared() -> Result<()> {
+    in_workdir("arm64", |dir| {
+        let how = |how: Build| how.with("--target=aarch64-windows-msvc");
+        let base = build(dir, "base", "service", &how(Build::base()))?.path;
+        let fixed = build(dir, "fixed", "service", &how(Build::base().with("-DFIXED")))?.path;
+        let [base, fixed, out] = [&base, &fixed, &dir.join("out.dll")].map(text);
+        let told = invivo(&["inspect", &base, "--json"])?;
+        let told = told.expect_code(0)?.json("invivo.image/1")?;
+        ensure!(told["machine"] == "ARM64", "{told}");
+        let wanted = ["images for ARM64 is not supported", "invivo inspect"];
+        invivo(&["diff", &base, &fixed])?.expect_failure(1, &wanted)?;
+        invivo(&["build", &base, &fixed, "-o", &out])?.expect_failure(1, &wanted)?;
+        Ok(())
     })
 }

@@ -1,13 +1,14 @@
 //! `invivo build` for Windows images: the fixed build with metadata that make it a patch.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use invivo_compare::{Comparison, Finding};
 use invivo_format::hotp1::{self, HookShape};
 use invivo_format::hpat::{self, Options, PlaceError, validate};
-use invivo_image::demangle;
 use invivo_image::pe::{HotPatchObject, PeError, PeImage};
+use invivo_image::{Binding, Machine, demangle};
 use invivo_patch::{FinalPlan, HotPatchMarks};
 use sha2::{Digest as _, Sha256};
 
@@ -39,15 +40,23 @@ pub(crate) fn run(
             return Err(Failure::new(USAGE, text).hint(format!("leave {option} out")));
         }
     }
+    let objects = objects(build)?;
     if let Some(path) = &build.emit_functions_file {
-        store(path, functions(c).as_bytes())?;
+        let (list, unknown) = functions(c, &objects);
+        store(path, list.as_bytes())?;
+        for name in unknown {
+            anstream::eprintln!(
+                "invivo: {name} is private, and the PDB file has not the name by which its compiler \
+                 knows it; give the fixed build's object files: --object FILE (of rustc: --emit=obj)"
+            );
+        }
     }
     let verdict = match build.format {
         Format::Cold => FinalVerdict::of_file(c),
         Format::Hotp1 => FinalVerdict::of_module(c),
         _ => FinalVerdict::of(c),
     };
-    hold_against_marks(build, c)?;
+    hold_against_marks(build, &objects, c)?;
     let plan = match verdict.plan {
         Ok(plan) => plan,
         Err(error) => return refused(&error, output),
@@ -130,9 +139,22 @@ pub(crate) fn run(
     Ok(0)
 }
 
+/// The object files of the fixed build that were given.
+fn objects(build: &Build) -> Result<Vec<HotPatchObject>, Failure> {
+    let read = |path: &PathBuf| {
+        HotPatchObject::parse(&read_file(path)?)
+            .map_err(|error| Failure::new(USAGE, format!("{}: {error}", path.display())))
+    };
+    build.object.iter().map(read).collect()
+}
+
 /// The functions that the fixed build was compiled for, by all who tell: lists, object files, and
 /// the PDB file. Where nobody tells there is nothing to hold.
-fn marked(build: &Build, c: &Comparison<'_>) -> Result<BTreeSet<String>, Failure> {
+fn marked(
+    build: &Build,
+    objects: &[HotPatchObject],
+    c: &Comparison<'_>,
+) -> Result<BTreeSet<String>, Failure> {
     let mut marked: BTreeSet<String> = build.functions_list.iter().cloned().collect();
     if let Some(path) = &build.functions_file {
         let text = String::from_utf8_lossy(&read_file(path)?).into_owned();
@@ -140,19 +162,20 @@ fn marked(build: &Build, c: &Comparison<'_>) -> Result<BTreeSet<String>, Failure
         let lines = text.lines().filter(|line| !line.is_empty());
         marked.extend(lines.map(str::to_owned));
     }
-    for path in &build.object {
-        let object = HotPatchObject::parse(&read_file(path)?)
-            .map_err(|error| Failure::new(USAGE, format!("{}: {error}", path.display())))?;
-        marked.extend(object.functions);
-    }
+    let told = objects.iter().flat_map(|object| object.functions.iter());
+    marked.extend(told.cloned());
     let facts = c.fixed.pdb.iter();
     marked.extend(facts.flat_map(|facts| facts.hot_patch_functions.iter().cloned()));
     Ok(marked)
 }
 
 /// Refuses a fixed build that was compiled for other functions than those that changed.
-fn hold_against_marks(build: &Build, c: &Comparison<'_>) -> Result<(), Failure> {
-    let marked = marked(build, c)?;
+fn hold_against_marks(
+    build: &Build,
+    objects: &[HotPatchObject],
+    c: &Comparison<'_>,
+) -> Result<(), Failure> {
+    let marked = marked(build, objects, c)?;
     if marked.is_empty() {
         return Ok(());
     }
@@ -214,16 +237,40 @@ fn legacy(
 }
 
 /// Functions that changed or are new, by the names that compilers know them by: only these run in
-/// the fixed image, and must reach variables through pointers.
-fn functions(c: &Comparison<'_>) -> String {
+/// the fixed image, and must reach variables through pointers. And those of which that name is not
+/// known.
+fn functions(c: &Comparison<'_>, objects: &[HotPatchObject]) -> (String, Vec<String>) {
     let hot = c.hot.iter().map(|hot| hot.fixed.main);
-    let mut names: Vec<&str> = hot
-        .chain(c.added.iter().copied())
-        .map(|id| c.fixed.compiled_name(c.fixed.entity(id).symbol()))
-        .collect();
-    names.sort_unstable();
-    names.dedup();
-    names.iter().map(|name| format!("{name}\n")).collect()
+    let (mut names, mut unknown) = (BTreeSet::new(), Vec::new());
+    for id in hot.chain(c.added.iter().copied()) {
+        let symbol = c.fixed.entity(id).symbol();
+        let name = &*symbol.name;
+        // The linker's own name is the compiler's, too.
+        let found = match symbol.binding {
+            Binding::Local => objects
+                .iter()
+                .filter_map(|one| one.linkage.get(name))
+                .collect(),
+            _ => Vec::new(),
+        };
+        if found.is_empty() {
+            names.insert(c.fixed.compiled_name(symbol));
+            if symbol.binding == Binding::Local && name.contains("::") {
+                unknown.push(name.to_owned());
+            }
+        }
+        let found = found.into_iter().flatten();
+        names.extend(found.map(|name| of_compiler(c.fixed.machine, name)));
+    }
+    let list = names.iter().map(|name| format!("{name}\n"));
+    (list.collect(), unknown)
+}
+
+/// What the compiler calls what an object file calls so, as [`invivo_image::Image::compiled_name`]
+/// says it of names that all files know.
+fn of_compiler(machine: Machine, name: &str) -> &str {
+    let plain = machine == Machine::X86 && !name.contains(['@', '?']);
+    name.strip_prefix('_').filter(|_| plain).unwrap_or(name)
 }
 
 fn place_failure(error: PlaceError) -> Failure {

@@ -1,9 +1,14 @@
 //! Object files of compilers for Windows (`.obj`), as far as hot patching is concerned: the records
 //! that LLVM's linker leaves out of PDB files, and the pointers that the compiler made.
 
-use ms_codeview::syms::{SymData, SymIter};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use ms_codeview::syms::{Proc, SymData, SymIter, SymKind};
 use object::read::coff::{CoffFile, Symbol as _};
-use object::{LittleEndian, Object as _, ObjectSection as _, pe};
+use object::{
+    LittleEndian, Object as _, ObjectSection as _, ObjectSymbol as _, RelocationTarget, SymbolKind,
+    pe,
+};
 
 use super::{PeError, referenced};
 use crate::model::Machine;
@@ -25,6 +30,9 @@ pub struct HotPatchObject {
     pub functions: Vec<String>,
     /// Pointers to variables.
     pub references: Vec<WeakReference>,
+    /// What debug data call a function, and by what names compiler and linker know those that are
+    /// called so: of functions of one file a PDB file has the first alone.
+    pub linkage: BTreeMap<String, BTreeSet<String>>,
 }
 
 fn broken(error: impl std::fmt::Display) -> PeError {
@@ -41,7 +49,19 @@ impl HotPatchObject {
         let mut found = HotPatchObject::default();
         for section in coff.sections() {
             if section.name_bytes() == Ok(b".debug$S") {
-                found.symbols(section.data().map_err(broken)?);
+                // What records say of places is left to the linker.
+                let places = section.relocations().filter_map(|(at, relocation)| {
+                    let RelocationTarget::Symbol(index) = relocation.target() else {
+                        return None;
+                    };
+                    let symbol = coff.symbol_by_index(index).ok()?;
+                    if symbol.kind() == SymbolKind::Section {
+                        return None;
+                    }
+                    Some((usize::try_from(at).ok()?, symbol.name().ok()?))
+                });
+                let places: HashMap<usize, &str> = places.collect();
+                found.symbols(section.data().map_err(broken)?, &places);
             }
         }
         let machine = match coff.coff_header().machine.get(LittleEndian) {
@@ -73,7 +93,10 @@ impl HotPatchObject {
     }
 
     /// Reads a section `.debug$S`: a signature, and then parts with a kind and a length each.
-    fn symbols(&mut self, bytes: &[u8]) {
+    fn symbols(&mut self, bytes: &[u8], places: &HashMap<usize, &str>) {
+        /// Bytes of a record's length and kind, and where a function's has its place.
+        const HEAD: usize = 4;
+        const PLACE: usize = HEAD + 28;
         const SIGNATURE: u32 = 4;
         const SYMBOLS: u32 = 0xf1;
         let word = |at: usize| {
@@ -91,10 +114,27 @@ impl HotPatchObject {
             };
             if kind == SYMBOLS {
                 // In object files the records begin at once.
+                let mut record = start;
                 for symbol in SymIter::new(part) {
-                    if let Ok(SymData::HotPatchFunc(function)) = symbol.parse() {
+                    // With numbers of items, not of types: the library knows these records by the
+                    // name that linkers give them alone.
+                    let is_function = matches!(
+                        symbol.kind,
+                        SymKind::S_GPROC32
+                            | SymKind::S_LPROC32
+                            | SymKind::S_GPROC32_ID
+                            | SymKind::S_LPROC32_ID
+                    );
+                    if is_function {
+                        let place = places.get(&(record + PLACE));
+                        if let (Ok(function), Some(name)) = (symbol.parse_as::<Proc<'_>>(), place) {
+                            let called = self.linkage.entry(function.name.to_string());
+                            called.or_default().insert((*name).to_owned());
+                        }
+                    } else if let Ok(SymData::HotPatchFunc(function)) = symbol.parse() {
                         self.functions.push(function.name.to_string());
                     }
+                    record += HEAD + symbol.data.len();
                 }
             }
             at = (start + length as usize).next_multiple_of(4);

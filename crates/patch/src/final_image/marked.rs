@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use invivo_compare::{Comparison, Hot};
-use invivo_image::{EntityId, demangle};
+use invivo_image::{Binding, EntityId, demangle, is_rust};
 
 /// A function of which the two differ, and why as far as it is known.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,11 +33,14 @@ impl HotPatchMarks {
     pub fn new(c: &Comparison<'_>, marked: &BTreeSet<String>) -> HotPatchMarks {
         let hot = c.hot.iter().map(|hot| hot.fixed.main);
         let running: BTreeSet<EntityId> = hot.chain(c.added.iter().copied()).collect();
+        let privates: BTreeSet<String> = marked.iter().filter_map(|name| private(name)).collect();
         let is_marked = |id: EntityId| {
             let mut names = c.fixed.entity(id).names.iter();
             names.any(|symbol| {
                 let name = c.fixed.compiled_name(symbol);
-                marked.contains(name) || marked.contains(&*symbol.name)
+                marked.contains(name)
+                    || marked.contains(&*symbol.name)
+                    || symbol.binding == Binding::Local && privates.contains(&*symbol.name)
             })
         };
         // What is new and uses none of the base's variables may be compiled in any way; what uses
@@ -53,12 +56,18 @@ impl HotPatchMarks {
         let mut missing: Vec<Unmatched> = missing.collect();
         missing.sort();
         let surplus = marked.iter().filter_map(|name| {
-            let found = ids(c).find(|id| {
+            let private = private(name);
+            let of_name = ids(c).filter(|id| {
                 let mut names = c.fixed.entity(*id).names.iter();
                 names.any(|symbol| {
-                    *symbol.name == **name || c.fixed.compiled_name(symbol) == name.as_str()
+                    let known = private.as_deref() == Some(&*symbol.name);
+                    *symbol.name == **name
+                        || c.fixed.compiled_name(symbol) == name.as_str()
+                        || symbol.binding == Binding::Local && known
                 })
             });
+            // Of private ones of one name any may be meant.
+            let found = of_name.max_by_key(|id| running.contains(id));
             let why = match found {
                 Some(id) if running.contains(&id) => return None,
                 Some(_) => "is the same in both builds".to_owned(),
@@ -80,6 +89,22 @@ impl HotPatchMarks {
     pub fn agree(&self) -> bool {
         self.missing.is_empty() && self.surplus.is_empty()
     }
+}
+
+/// What a PDB file calls a private function of Rust or C++ that compilers know by `name`.
+fn private(name: &str) -> Option<String> {
+    if is_rust(name) {
+        // Debug data write `f<T>`.
+        return Some(demangle(name).replace("::<", "<"));
+    }
+    // `?twice@inner@@YAHH@Z`, and `?A0x1B2C3D4E` for a namespace without a name.
+    let (path, _) = name.strip_prefix('?')?.split_once("@@")?;
+    let part = |part: &str| match part.strip_prefix("?A0x") {
+        Some(_) => Some("`anonymous namespace'".to_owned()),
+        None => (!part.contains(['?', '$'])).then(|| part.to_owned()),
+    };
+    let parts: Option<Vec<String>> = path.rsplit('@').map(part).collect();
+    Some(parts?.join("::"))
 }
 
 /// Everything that has a name in the fixed image.

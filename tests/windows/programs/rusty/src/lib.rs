@@ -57,6 +57,10 @@ static SCALES: [&dyn Weigh; 2] = [&Light(3), &Heavy(5)];
 #[inline(never)]
 fn twice(value: i32) -> i32 {
     CALLS.fetch_add(1, SeqCst);
+    #[cfg(private)]
+    if value > 1000 {
+        return 2000;
+    }
     value * 2
 }
 
