@@ -78,6 +78,8 @@ fn load_windows(search: &Search<'_>, bytes: Arc<[u8]>) -> Result<Image, Failure>
     let fail =
         |error: PeError| Failure::new(REFUSED, format!("{}: {error}", path.display())).hint(&hint);
     let pdb = Pdb::parse(&bytes).map_err(fail)?;
+    // The largest have hundreds of megabytes, and all that is needed of it is read.
+    drop(bytes);
     pdb.check(&image).map_err(fail)?;
     Image::from_pe(&image, &pdb).map_err(|error| {
         Failure::new(REFUSED, format!("{}: {error}", program.display()))
