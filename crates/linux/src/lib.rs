@@ -33,6 +33,7 @@ mod stack_cache;
 mod stop;
 mod stray;
 mod suspended;
+mod switches;
 mod symbols;
 mod target;
 mod thread_state;
