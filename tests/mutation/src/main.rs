@@ -2,8 +2,10 @@
 //!
 //! Every change must be found, or be proved to mean nothing by code that does not use the
 //! comparison ([`proof`]). What is neither is a miss, and a miss is a mistake of the
-//! comparison: a fix that looks like it would not be delivered.
+//! comparison: a fix that looks like it would not be delivered. Found means that what the change
+//! concerns is named ([`concerned`]); to say that something else differs is a mistake as well.
 
+mod concerned;
 mod mutation;
 mod numbers;
 mod programs;
@@ -38,8 +40,20 @@ enum Outcome {
     /// It means nothing.
     Meaningless(Proof),
     Missed,
+    /// Something differs, they say, but not what was changed.
+    Elsewhere,
     /// The comparison panicked.
     Crashed,
+}
+
+impl Outcome {
+    /// True for what no comparison may come to.
+    fn is_bad(self) -> bool {
+        matches!(
+            self,
+            Outcome::Missed | Outcome::Elsewhere | Outcome::Crashed
+        )
+    }
 }
 
 struct Options {
@@ -110,7 +124,7 @@ fn run(options: &Options) -> Result<bool> {
             let subject = &subjects[numbers.below(subjects.len())];
             let mutation = Mutation::new(subject, &mut numbers);
             let outcome = outcome(subject, &mutation);
-            if matches!(outcome, Outcome::Missed | Outcome::Crashed) || options.only.is_some() {
+            if outcome.is_bad() || options.only.is_some() {
                 println!(
                     "{outcome:?} {}, --only {index}",
                     proof::describe(subject, &mutation)
@@ -132,16 +146,22 @@ fn outcome(subject: &Subject, mutation: &Mutation) -> Outcome {
         std::panic::catch_unwind(
             || match Image::parse(Arc::from(&mutation.bytes[..]), None) {
                 Err(_) => Outcome::Refused,
-                Ok(mutant) if Comparison::new(&subject.image, &mutant).is_unchanged() => {
-                    Outcome::Missed
+                Ok(mutant) => {
+                    let c = Comparison::new(&subject.image, &mutant);
+                    if c.is_unchanged() {
+                        Outcome::Missed
+                    } else if concerned::is_named(subject, mutation, &c) {
+                        Outcome::Found
+                    } else {
+                        Outcome::Elsewhere
+                    }
                 }
-                Ok(_) => Outcome::Found,
             },
         );
     match found {
         Err(_) => Outcome::Crashed,
-        Ok(Outcome::Missed) => {
-            proof::meaningless(subject, mutation).map_or(Outcome::Missed, Outcome::Meaningless)
+        Ok(bad @ (Outcome::Missed | Outcome::Elsewhere)) => {
+            proof::meaningless(subject, mutation).map_or(bad, Outcome::Meaningless)
         }
         Ok(other) => other,
     }
@@ -164,7 +184,5 @@ fn report(done: &[(Kind, Outcome)]) -> usize {
             .collect();
         println!("{:14}{}", format!("{kind:?}"), parts.join(", "));
     }
-    done.iter()
-        .filter(|(_, outcome)| matches!(outcome, Outcome::Missed | Outcome::Crashed))
-        .count()
+    done.iter().filter(|(_, outcome)| outcome.is_bad()).count()
 }
