@@ -3,8 +3,8 @@
 
 use std::collections::BTreeSet;
 
-use invivo_compare::Comparison;
-use invivo_image::{EntityId, EntityKind, LinkAddr, SectionKind, demangle};
+use invivo_compare::{Comparison, Rule};
+use invivo_image::{EntityId, EntityKind, Image, LinkAddr, SectionKind, Slot, demangle};
 
 use crate::mutation::Mutation;
 use crate::subject::{Kind, Subject};
@@ -28,8 +28,21 @@ pub(crate) fn is_named(subject: &Subject, mutation: &Mutation, c: &Comparison<'_
         _ => subject.address(mutation.site.offset),
     };
     let Some(place) = place else { return true };
+    if let Some(rule) = rule_for(&subject.image, place) {
+        return c.findings.iter().any(|finding| finding.rule == rule);
+    }
     let concerned = Concerned::of(subject, place, c);
     concerned.known.is_empty() || concerned.known.iter().any(|id| says(subject, c, *id))
+}
+
+/// The rule that tells of what start-up and new threads read, which no code refers to by its name.
+fn rule_for(image: &Image, place: LinkAddr) -> Option<Rule> {
+    let section = image.section_at(place)?;
+    match section.kind {
+        SectionKind::Tls => Some(Rule::ThreadLocals),
+        _ if section.name.ends_with("_array") => Some(Rule::Start),
+        _ => None,
+    }
 }
 
 /// True if the comparison calls this function or object changed.
@@ -119,7 +132,7 @@ impl Concerned {
             }
         }
         for (at, slot) in &image.slots {
-            if let invivo_image::Slot::Pointer(to) = slot
+            if let Slot::Pointer(to) = slot
                 && near.contains(to)
             {
                 holders.push(*at);
