@@ -16,7 +16,11 @@ fuzz_target!(|data: &[u8]| {
         let rest = &data[start..data.len().min(start + 16)];
         code[..rest.len()].copy_from_slice(rest);
         let Some(known) = skim(&code) else {
-            assert!(numbers.iter().all(|numbers| plain(&code, *numbers).is_none()));
+            assert!(
+                numbers
+                    .iter()
+                    .all(|numbers| plain(&code, *numbers).is_none())
+            );
             continue;
         };
         let mut decoder = Decoder::with_ip(64, &code, 0x40_1000, DecoderOptions::NONE);

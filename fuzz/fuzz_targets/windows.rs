@@ -5,8 +5,8 @@
 
 use std::sync::Arc;
 
-use invivo_format::{final_image, hotp1};
 use invivo_format::hpat::{Options, place, read, read_metadata, validate, write};
+use invivo_format::{final_image, hotp1};
 use invivo_image::pe::PeImage;
 use libfuzzer_sys::fuzz_target;
 
