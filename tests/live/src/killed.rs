@@ -23,9 +23,10 @@ const TOUCHING: [u64; 3] = [18, PTRACE, 311];
 const INTERRUPT: u64 = 0x4207;
 const DETACH: u64 = 17;
 const RESUMES: [u64; 2] = [7, 24];
-/// `clone`, with which deputies are started, and `CLONE_VFORK` among its flags.
+/// `clone`, with which deputies are started: processes (no `CLONE_THREAD`) that share the tool's memory (`CLONE_VM`).
 const CLONE: u64 = 56;
-const VFORK: u64 = 0x4000;
+const VM: u64 = 0x100;
+const THREAD: u64 = 0x1_0000;
 /// `-ENOSYS`, which stands in `rax` before a call is made.
 const BEFORE: u64 = (-38_i64).cast_unsigned();
 
@@ -172,7 +173,7 @@ pub fn work(args: &[&str]) -> Result<Work> {
         each_call(child, |_, _, registers| {
             all.calls += 1;
             let flags = (registers.orig_rax == CLONE).then_some(registers.rdi);
-            all.deputies += usize::from(flags.is_some_and(|flags| flags & VFORK != 0));
+            all.deputies += usize::from(flags.is_some_and(|flags| flags & (VM | THREAD) == VM));
             Ok(false)
         })
     })?;
@@ -224,7 +225,7 @@ fn each_call(
     mut look: impl FnMut(Pid, Pid, &user_regs_struct) -> Result<bool>,
 ) -> Result<bool> {
     let tool = Pid::from_raw(child.id().try_into()?);
-    // The deputy is a child as vfork makes one; it is traced from its first instruction on.
+    // The deputy is a child that shares memory; it is traced from its first instruction on.
     let options = Options::PTRACE_O_TRACESYSGOOD
         | Options::PTRACE_O_TRACEEXEC
         | Options::PTRACE_O_TRACEVFORK
