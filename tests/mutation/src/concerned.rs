@@ -32,7 +32,19 @@ pub(crate) fn is_named(subject: &Subject, mutation: &Mutation, c: &Comparison<'_
         return c.findings.iter().any(|finding| finding.rule == rule);
     }
     let concerned = Concerned::of(subject, place, c);
-    concerned.known.is_empty() || concerned.known.iter().any(|id| says(subject, c, *id))
+    let mut known = concerned.known.iter().copied().chain(owner(subject, place));
+    concerned.known.is_empty() || known.any(|id| says(subject, c, id))
+}
+
+/// The name without a size that is last before a place, such as `__dso_handle`: what follows may
+/// be its own.
+fn owner(subject: &Subject, place: LinkAddr) -> Option<EntityId> {
+    let entities = &subject.image.entities;
+    let last = entities
+        .partition_point(|one| one.addr <= place)
+        .checked_sub(1)?;
+    let id = u32::try_from(last).expect("entities have numbers of 32 bits");
+    (entities[last].size == 0).then_some(EntityId(id))
 }
 
 /// The rule that tells of what start-up and new threads read, which no code refers to by its name.
