@@ -12,7 +12,8 @@ pub(crate) type Extra = (&'static str, &'static str);
 const NO_CHANGE: [&str; 4] = ["R-STACK", "R-HOOK", "R-BUILD", "R-BIND"];
 
 /// What is wrong with the functions that are hot beside those of the fix: those that nothing
-/// explains, and those that the case explains although they are not hot or explain themselves.
+/// explains, and those that the case explains although they are not hot or the fix explains them.
+/// (Where a constant is taken for another one, a finding may say so, too.)
 pub(super) fn wrong(case: &dyn Case, diff: &Diff) -> Vec<String> {
     let ends: Vec<&str> = diff
         .findings
@@ -30,7 +31,7 @@ pub(super) fn wrong(case: &dyn Case, diff: &Diff) -> Vec<String> {
         if !explained && !is_known {
             let reasons: Vec<&str> = hot.reasons.iter().map(|r| r.text.as_str()).collect();
             wrong.push(format!("{} ({})", hot.name, reasons.join("; ")));
-        } else if explained && is_known {
+        } else if is_known && (is_of_fix || is_explained(hot, case.changed())) {
             wrong.push(format!("{} needs no words of its own", hot.name));
         }
     }
