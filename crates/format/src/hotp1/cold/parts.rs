@@ -104,6 +104,16 @@ impl Parts {
         parts.any(|part| part.at <= at.0 && at.0 < part.at + part.size)
     }
 
+    /// `Ok` if what the imports need at `at` comes into the new file.
+    fn carried(&self, at: Rva) -> Result<(), ColdError> {
+        if self.holds(at) {
+            return Ok(());
+        }
+        refuse(format!(
+            "the patch module's imports need {at} of it, which does not come into the new file"
+        ))
+    }
+
     /// Adds the distance to a place that is written as one of the module.
     pub(super) fn shift(&mut self, at: Rva) -> Result<(), ColdError> {
         let distance = self.distance;
@@ -193,16 +203,19 @@ impl Parts {
         let width = u64::from(module.machine.pointer_size());
         let mut done = BTreeSet::new();
         for descriptor in super::tables::descriptors(module) {
-            let [names, _, _, _, slots] = descriptor;
+            let [names, _, _, name, slots] = descriptor;
+            self.carried(Rva(name.into()))?;
             for table in [names, slots].into_iter().filter(|table| *table != 0) {
                 for number in 0_u64.. {
                     let at = Rva(u64::from(table) + number * width);
+                    self.carried(at)?;
                     let Some(value) = module.pointer(at).filter(|value| *value != 0) else {
                         break;
                     };
                     // By number: no name is there.
                     let by_number = value >> (width * 8 - 1) != 0;
                     if !by_number && done.insert(at) {
+                        self.carried(Rva(value))?;
                         self.shift(at)?;
                     }
                 }
