@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use invivo_format::hotp1::{ColdError, cold};
+use invivo_format::hotp1::cold;
 use invivo_image::pe::PeImage;
 use invivo_patch::FinalPlan;
 use libfuzzer_sys::fuzz_target;
@@ -38,9 +38,7 @@ fuzz_target!(|data: &[u8]| {
     };
     for plan in [None, Some(&plan)] {
         let made = cold(&base, &module, plan);
-        if let Err(error @ (ColdError::Result(_) | ColdError::Unreadable(_))) = made {
-            panic!("{error}");
-        }
+        // What is made of broken files is held against the rules, and is not made where it breaks one.
         assert!(
             plan.is_some() || !data.is_empty() || made.is_ok(),
             "the files as they are"

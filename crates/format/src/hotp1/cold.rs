@@ -67,7 +67,8 @@ pub enum ColdError {
     /// What was made breaks rules: a defect here.
     #[error("the patched file would break {} rules, the first: {}", .0.len(), .0[0])]
     Result(Vec<Finding>),
-    /// What was made cannot be read back: a defect here.
+    /// What was made cannot be read back: a defect here, or files that are broken in a way that
+    /// nobody looked for. Nothing is made of them.
     #[error("the patched file cannot be read: {0}")]
     Unreadable(#[from] PeError),
 }

@@ -201,6 +201,10 @@ impl Parts {
     /// Makes the places right that import tables lead to.
     pub(super) fn lead_imports(&mut self, module: &PeImage) -> Result<(), ColdError> {
         let width = u64::from(module.machine.pointer_size());
+        let thunks = module.imports.iter().flat_map(|library| &library.thunks);
+        for thunk in thunks {
+            self.carried(thunk.slot)?;
+        }
         let mut done = BTreeSet::new();
         for descriptor in super::tables::descriptors(module) {
             let [names, _, _, name, slots] = descriptor;
