@@ -12,8 +12,8 @@ use invivo_image::{EntityId, Image, SourceFunction, clone_sorts};
 
 use crate::{Comparison, Usage};
 
-/// Where parameters come in, in order, on everything but Windows.
-const USUAL: [Register; 6] = [
+/// Where parameters come in, in order, on everything but Windows (psABI).
+pub(crate) const PARAMETERS: [Register; 6] = [
     Register::RDI,
     Register::RSI,
     Register::RDX,
@@ -41,7 +41,7 @@ pub(crate) fn tell(
     }
     let unusual = |image, (id, source): &(EntityId, &mut SourceFunction)| {
         let allowed = usize::try_from(source.registers?).ok()?;
-        let usual = USUAL.get(..allowed).unwrap_or(&USUAL);
+        let usual = PARAMETERS.get(..allowed).unwrap_or(&PARAMETERS);
         let mut others = reads(image, *id);
         others.retain(|register| !usual.contains(register));
         Some(others)
@@ -78,7 +78,7 @@ fn reads(image: &Image, function: EntityId) -> Vec<Register> {
         for used in factory.info(i).used_registers() {
             let register = used.register().full_register();
             let reads = matches!(used.access(), OpAccess::Read | OpAccess::ReadWrite);
-            if USUAL.contains(&register) && reads && !kept && !itself {
+            if PARAMETERS.contains(&register) && reads && !kept && !itself {
                 read.push(register);
             }
             if used.access() != OpAccess::Read {

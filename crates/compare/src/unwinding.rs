@@ -106,7 +106,7 @@ impl Meaning<'_, '_> {
                     && place(a.routine(c.base), b.routine(c.fixed))
                     && match words {
                         (Some(a), Some(b)) => a.len() == b.len() && a.iter().zip(&b).all(word),
-                        // R-UNWIND tells that nobody knows them.
+                        // R-PERSONALITY tells that nobody knows them.
                         (one, other) => one.is_none() && other.is_none(),
                     }
             })

@@ -11,6 +11,7 @@ use iced_x86::{FlowControl, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, 
 use invivo_image::x86_64::{Line, ReferenceKind, decode};
 use invivo_image::{EntityId, EntityKind, Image, Place, Slot, demangle};
 
+use crate::conventions::PARAMETERS;
 use crate::matching::is_immediate;
 use crate::rules::{Finding, Rule};
 use crate::{Comparison, Parts};
@@ -39,16 +40,6 @@ const ALLOCATORS: &[(&str, &[usize])] = &[
     ("__rust_alloc", &[0]),
     ("__rust_alloc_zeroed", &[0]),
     ("__rust_realloc", &[3]),
-];
-
-/// Arguments of the psABI, in their order.
-const ARGUMENTS: [Register; 6] = [
-    Register::RDI,
-    Register::RSI,
-    Register::RDX,
-    Register::RCX,
-    Register::R8,
-    Register::R9,
 ];
 
 /// Registers that a call leaves as they are.
@@ -205,7 +196,7 @@ fn calls(image: &Image, function: EntityId) -> Vec<Call<'_>> {
     let lines = decode(image, entity).unwrap_or_default();
     let mut factory = InstructionInfoFactory::new();
     let mut registers: Registers = [None; 16];
-    for (index, register) in ARGUMENTS.into_iter().enumerate() {
+    for (index, register) in PARAMETERS.into_iter().enumerate() {
         registers[register.number()] = Some(Value::Argument(index));
     }
     let mut found = Vec::new();
@@ -215,7 +206,7 @@ fn calls(image: &Image, function: EntityId) -> Vec<Call<'_>> {
             found.push(Call {
                 name,
                 callee,
-                arguments: ARGUMENTS.map(|register| registers[register.number()]),
+                arguments: PARAMETERS.map(|register| registers[register.number()]),
             });
         }
         if matches!(

@@ -52,9 +52,12 @@ fn unknown(c: &Comparison<'_>, findings: &mut Vec<Finding>) {
             });
             names.collect::<BTreeSet<_>>()
         };
-        let names = of(c.base, base).into_iter();
-        for name in names.filter(|name| of(c.fixed, fixed).contains(name)) {
-            *routines.entry(name).or_default() += 1;
+        let names = of(c.base, base);
+        if names.is_empty() {
+            continue;
+        }
+        for name in names.intersection(&of(c.fixed, fixed)) {
+            *routines.entry(name.clone()).or_default() += 1;
         }
     }
     for (routine, functions) in routines {
