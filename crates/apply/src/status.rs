@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::quiescence::{Blocker, blockers};
 use crate::record::{Record, State, read_all};
-use crate::{ApplyError, Preflight, Target, TargetError};
+use crate::{ApplyError, Preflight, Stack, Target, TargetError};
 
 /// How it stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
@@ -79,8 +79,10 @@ pub fn status(
         patch.is_none_or(|(patch, id)| record.id == *id || record.sequence > patch.order.sequence)
     };
     if let Some(record) = live.iter().find(suffices) {
-        status.threads = in_old_code(target, record)?;
+        let stacks = target.glimpse()?;
+        status.threads = in_old_code(target, &stacks, record);
         status.standing = if status.threads.is_empty() {
+            status.reason = unseen(&stacks);
             Standing::Applied
         } else {
             Standing::Pending
@@ -104,8 +106,19 @@ pub fn status(
     Ok(status)
 }
 
+/// What is to be said of threads that ran whenever they were looked at.
+fn unseen(stacks: &[Stack]) -> Option<String> {
+    match stacks.iter().filter(|stack| stack.running).count() {
+        0 => None,
+        1 => Some("1 thread runs all the time: whether in old code is not seen".to_owned()),
+        all => Some(format!(
+            "{all} threads run all the time: whether in old code is not seen"
+        )),
+    }
+}
+
 /// Waiting threads that have a return address in what `record` replaces.
-fn in_old_code(target: &dyn Target, record: &Record) -> Result<Vec<Blocker>, TargetError> {
+fn in_old_code(target: &dyn Target, stacks: &[Stack], record: &Record) -> Vec<Blocker> {
     let ranges: Vec<(String, Range<LiveAddr>)> = record
         .replaced
         .iter()
@@ -116,7 +129,7 @@ fn in_old_code(target: &dyn Target, record: &Record) -> Result<Vec<Blocker>, Tar
             )
         })
         .collect();
-    let mut found = blockers(&target.glimpse()?, &ranges);
+    let mut found = blockers(stacks, &ranges);
     found.retain(|blocker| blocker.function.is_some());
     for blocker in &mut found {
         let frames: Vec<LiveAddr> = blocker.frames.iter().map(|frame| frame.at).collect();
@@ -128,5 +141,5 @@ fn in_old_code(target: &dyn Target, record: &Record) -> Result<Vec<Blocker>, Tar
         let name = inside.and_then(|n| target.places(&frames[..=n]).pop().flatten());
         blocker.function = name.or(blocker.function.take());
     }
-    Ok(found)
+    found
 }

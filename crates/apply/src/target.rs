@@ -288,8 +288,9 @@ pub trait Target {
         during: &mut dyn FnMut(&mut dyn Stopped) -> Result<(), TargetError>,
     ) -> Result<Duration, TargetError>;
 
-    /// Ways back of the threads that wait, as far as they can be seen without stopping
-    /// them. Where one is not proved, its frames are all places that may be return addresses.
+    /// Ways back of all threads, as far as they can be seen without stopping them. Where one is
+    /// not proved, its frames are all places that may be return addresses; a thread that ran
+    /// whenever it was looked at has none.
     ///
     /// # Errors
     /// When the target is gone or may not be looked at.

@@ -41,6 +41,8 @@ pub(crate) struct Carrier<'p> {
     away: bool,
     /// True while it stands on its way out of a call of ours.
     leaves_call: bool,
+    /// True while it is inside a call of ours whose end was not seen.
+    inside: bool,
     /// True once the frame was used up by a function's return.
     returned: bool,
     /// Since when it has been held.
@@ -91,6 +93,7 @@ impl<'p> Carrier<'p> {
             filters,
             away: false,
             leaves_call: false,
+            inside: false,
             returned: false,
             since,
             _first: first,
@@ -117,6 +120,7 @@ impl<'p> Carrier<'p> {
             self.begin_way_back(&registers)?;
         }
         self.leaves_call = false;
+        self.inside = true;
         self.thread.set_registers(&registers)
     }
 
@@ -156,6 +160,7 @@ impl<'p> Carrier<'p> {
         // Under load the thread may get no processor for long, but it will make the call.
         self.thread.run_to_system_call(CALL_PATIENCE)?;
         self.thread.run_to_system_call(CALL_PATIENCE)?;
+        self.inside = false;
         self.leaves_call = true;
         if suspended {
             self.thread.suspend_filters(false)?;
@@ -172,6 +177,15 @@ impl<'p> Carrier<'p> {
 
     /// Lets the thread go on as if nothing had happened. Returns how long it was held.
     pub(crate) fn leave(mut self) -> Result<Duration, TargetError> {
+        if self.inside {
+            // It may hold a lock there, so that it is not taken out: it comes back by the frame
+            // when the call has ended.
+            return Err(TargetError::Unfinished(format!(
+                "thread {} of process {} is still inside a call that was made for the patch",
+                self.thread.tid(),
+                self.thread.pid()
+            )));
+        }
         if self.away {
             // Who stands on the way out of a call is where it can be let go: the kernel looks for
             // signals, and resumes the thread's own call, on the same way for whoever was traced
@@ -277,10 +291,19 @@ impl Visit for Carrier<'_> {
         }
         self.start(function.0, 0, [first, second, 0, 0, 0, 0])?;
         loop {
-            self.thread.run_to_system_call(CALL_PATIENCE)?;
+            let stops = self.thread.run_to_system_call(CALL_PATIENCE);
+            stops.map_err(|error| match error {
+                TargetError::Unfinished(_) => TargetError::Unfinished(format!(
+                    "a function that was called in thread {} of process {} does not return",
+                    self.thread.tid(),
+                    self.thread.pid()
+                )),
+                other => other,
+            })?;
             let registers = self.thread.registers()?;
             // The function's own return leads to the restorer, whose call we stop at.
             if registers.orig_rax == flag(SIGRETURN) && registers.rsp == self.frame.frame_end() {
+                self.inside = false;
                 self.returned = true;
                 return Ok(());
             }

@@ -24,6 +24,7 @@ use rustix::process::{WaitOptions, waitpid};
 
 use crate::awake::Awake;
 use crate::error::system;
+use crate::late;
 
 /// Room for its stack, in bytes; the kernel gives it when it is used.
 const STACK: usize = 2 << 20;
@@ -186,6 +187,7 @@ where
     let own = Pid::from_raw(0);
     let _ = nix::unistd::setpgid(own, own);
     end_soon_after(task.parent);
+    late::begin();
     if let Some(work) = task.work.take() {
         // A panic belongs to the program that asked.
         task.done = Some(catch_unwind(AssertUnwindSafe(work)));

@@ -14,6 +14,7 @@ mod exports;
 mod filtered;
 mod gadgets;
 mod hold;
+mod late;
 mod lock;
 mod memory;
 mod modules;

@@ -96,6 +96,13 @@ pub(crate) fn is_outside_runtime(
     if WAITS.iter().any(|wait| wait.cast_unsigned() == call) {
         return Ok(());
     }
+    // Whoever was woken has been given what others wait for as well, a lock or an item. They get it
+    // when this thread goes on, and may hold another lock meanwhile. For example: two threads wait
+    // for the allocator, the second one inside the loader; the first one is woken, held, and
+    // has a function called in it that wants the loader's lock.
+    if call == libc::SYS_futex.cast_unsigned() && !thread.is_waiting() {
+        return busy("it was woken a moment ago");
+    }
     // The wrapper of a call is one function, with a second one behind it for those
     // at which a thread can be cancelled.
     if inner > 3 || inner + outer < files.iter().filter(|path| in_libc(path)).count() {
@@ -137,11 +144,80 @@ impl Process {
                 // Whoever cannot be used now is none that is asked for.
                 if let Ok(mut carrier) = self.hold_that(tid, &fits) {
                     let result = calls(&mut carrier);
-                    let held = Carrier::leave(carrier)?;
-                    return result.map(|()| Some(held));
+                    let left = Carrier::leave(carrier);
+                    return result.and(left).map(Some);
                 }
             }
             Ok(None)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use rustix::thread::{CpuSet, futex, gettid, sched_getcpu, sched_setaffinity};
+
+    use super::*;
+    use crate::Access;
+    use crate::seize::{interrupt, seize, wait_standing};
+    use crate::ticks::Ticks;
+
+    static GATE: AtomicU32 = AtomicU32::new(0);
+
+    /// Begins a thread that waits at the gate, and gets a processor only where nobody else wants it.
+    fn wait_at_gate() -> (i32, std::thread::JoinHandle<()>) {
+        let (tell, told) = std::sync::mpsc::channel();
+        let waits = std::thread::spawn(move || {
+            let none = libc::sched_param { sched_priority: 0 };
+            // SAFETY: the call reads `none`, and is about this thread alone.
+            assert_eq!(0, unsafe {
+                libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const none)
+            });
+            tell.send(gettid().as_raw_nonzero().get()).unwrap();
+            while GATE.load(Ordering::Acquire) == 0 {
+                let _ = futex::wait(&GATE, futex::Flags::PRIVATE, 0, None);
+            }
+        });
+        (told.recv().unwrap(), waits)
+    }
+
+    #[test]
+    fn who_was_woken_carries_no_call() {
+        let mut here = CpuSet::new();
+        here.set(sched_getcpu());
+        sched_setaffinity(None, &here).unwrap();
+        // SAFETY: the call takes two numbers. Whoever a deputy is may trace this process then.
+        unsafe { libc::prctl(libc::PR_SET_PTRACER, libc::PR_SET_PTRACER_ANY) };
+        let (tid, waits) = wait_at_gate();
+        let process = Process::open(std::process::id().cast_signed(), Access::Read).unwrap();
+        let unwinder = RefCell::new(Unwinder::new(&process).unwrap());
+        let asked = |wake: bool| {
+            while process.waits_in(tid) != Some(libc::SYS_futex) {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            by_deputy(|| {
+                if wake {
+                    GATE.store(1, Ordering::Release);
+                    futex::wake(&GATE, futex::Flags::PRIVATE, 1).unwrap();
+                }
+                let ticks = Rc::new(Ticks::new());
+                seize(process.pid, tid)?;
+                interrupt(process.pid, tid)?;
+                let thread = wait_standing(process.pid, tid, Duration::from_secs(60), &ticks)?;
+                let fits = is_outside_runtime(&process, &thread, &unwinder);
+                let call = thread.call();
+                thread.release()?;
+                Ok((call, fits.map_err(|error| error.to_string())))
+            })
+        };
+        let futex = Some(libc::SYS_futex.cast_unsigned());
+        assert_eq!(asked(false).unwrap(), (futex, Ok(())));
+        let (call, fits) = asked(true).unwrap();
+        assert_eq!(call, futex, "it ran before it was held");
+        assert!(fits.unwrap_err().ends_with("it was woken a moment ago"));
+        waits.join().unwrap();
     }
 }

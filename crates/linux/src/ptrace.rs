@@ -1,6 +1,7 @@
 //! ptrace, as far as it is used: a thread that stands is a [`Standing`], and only
 //! a standing one can be asked for anything.
 
+use std::ops::RangeInclusive;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -8,11 +9,11 @@ use invivo_apply::TargetError;
 use libc::user_regs_struct;
 use nix::errno::Errno;
 use nix::sys::ptrace;
-use nix::sys::signal::Signal;
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
+use rustix::process::{WaitOptions, WaitStatus, waitpid};
 
 use crate::error::traced;
+use crate::late;
 use crate::proc_file::Status;
 use crate::seccomp::{Call, Filters, Verdict};
 use crate::seize::interrupt;
@@ -22,6 +23,8 @@ use crate::ticks::Ticks;
 const EVENT_STOP: i32 = 128;
 /// `PTRACE_O_SUSPEND_SECCOMP`.
 const SUSPEND_SECCOMP: libc::c_int = 1 << 21;
+/// `-ERESTARTSYS` to `-ERESTART_RESTARTBLOCK`: the kernel resumes the call.
+const RESUMED: RangeInclusive<i64> = 512..=516;
 /// `-ERESTART_RESTARTBLOCK`: the kernel resumes the call with another one, `restart_syscall`.
 pub(crate) const RESTART_BLOCK: i32 = 516;
 
@@ -60,6 +63,34 @@ pub(crate) enum Stop {
     Signal(Signal),
 }
 
+/// The number of a signal, real-time ones included: those that libc uses for itself too, without
+/// which `setuid` and `pthread_cancel` wait for ever.
+#[derive(Clone, Copy)]
+pub(crate) struct Signal(i32);
+
+/// Lets a thread that stands go on, with a signal in hand or none.
+fn resume(request: libc::c_uint, tid: Pid, signal: Option<Signal>) -> Result<(), Errno> {
+    let signal = signal.map_or(0, |signal| libc::c_long::from(signal.0));
+    let nothing: *mut libc::c_void = std::ptr::null_mut();
+    // SAFETY: the requests that let a thread go on (see the callers) take a number and no memory.
+    let result = unsafe { libc::ptrace(request, tid.as_raw(), nothing, signal) };
+    Errno::result(result).map(drop)
+}
+
+/// What a thread stopped for; `None` for what nobody asked for.
+fn stop_of(status: WaitStatus) -> Option<Stop> {
+    /// Added for a system call, as `PTRACE_O_TRACESYSGOOD` asks for.
+    const OF_CALL: i32 = 0x80;
+    let signal = status.stopping_signal()?;
+    match status.as_raw() >> 16 {
+        EVENT_STOP if signal == libc::SIGTRAP => Some(Stop::Event),
+        EVENT_STOP => Some(Stop::Group),
+        0 if signal == libc::SIGTRAP | OF_CALL => Some(Stop::SystemCall),
+        0 => Some(Stop::Signal(Signal(signal))),
+        _ => None,
+    }
+}
+
 impl Standing {
     /// A traced thread that is about to stand.
     pub(crate) fn new(pid: i32, tid: i32, ticks: &Rc<Ticks>) -> Standing {
@@ -84,35 +115,39 @@ impl Standing {
 
     /// Its next stop, if it has come to one.
     pub(crate) fn look(&mut self) -> Result<Option<Stop>, TargetError> {
-        self.next_stop(WaitPidFlag::__WALL | WaitPidFlag::WNOHANG)
+        self.next_stop(WaitOptions::NOHANG)
     }
 
-    fn next_stop(&mut self, flags: WaitPidFlag) -> Result<Option<Stop>, TargetError> {
-        match waitpid(self.tid, Some(flags)) {
-            Ok(WaitStatus::PtraceEvent(_, Signal::SIGTRAP, EVENT_STOP)) => Ok(Some(Stop::Event)),
-            Ok(WaitStatus::PtraceEvent(_, _, EVENT_STOP)) => Ok(Some(Stop::Group)),
-            Ok(WaitStatus::PtraceSyscall(_)) => Ok(Some(Stop::SystemCall)),
-            Ok(WaitStatus::Stopped(_, signal)) => Ok(Some(Stop::Signal(signal))),
-            Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) | Err(Errno::ECHILD) => {
-                self.gone = true;
-                Err(TargetError::Gone(self.pid))
+    fn next_stop(&mut self, more: WaitOptions) -> Result<Option<Stop>, TargetError> {
+        let all = WaitOptions::from_bits_retain(libc::__WALL.cast_unsigned());
+        let tid = rustix::process::Pid::from_raw(self.tid.as_raw());
+        match waitpid(tid, all | more) {
+            Ok(Some((_, status))) if status.exited() || status.signaled() => {}
+            Ok(status) => return Ok(status.and_then(|(_, status)| stop_of(status))),
+            Err(rustix::io::Errno::INTR) => return Ok(None),
+            Err(rustix::io::Errno::CHILD) => {}
+            Err(error) => {
+                let error = Errno::from_raw(error.raw_os_error());
+                return Err(traced(self.pid, "wait for", error));
             }
-            Ok(_) | Err(Errno::EINTR) => Ok(None),
-            Err(error) => Err(traced(self.pid, "wait for", error)),
         }
+        self.gone = true;
+        Err(TargetError::Gone(self.pid))
     }
 
     /// Waits for the next stop.
     pub(crate) fn wait(&mut self, deadline: Instant) -> Result<Stop, TargetError> {
         loop {
             let stop = if self.ticks.tick() {
-                self.next_stop(WaitPidFlag::__WALL)?
+                self.next_stop(WaitOptions::empty())?
             } else {
                 self.look()?
             };
             if let Some(stop) = stop {
                 return Ok(stop);
             }
+            // What this one does may need what they hold.
+            late::let_go(&self.ticks);
             if Instant::now() > deadline {
                 return Err(TargetError::NotNow(format!(
                     "thread {} of process {} does not stop (it waits inside the kernel)",
@@ -127,12 +162,12 @@ impl Standing {
 
     /// Lets it run on; a signal that it was about to get comes with that.
     pub(crate) fn go_on(&self, signal: Option<Signal>) -> Result<(), TargetError> {
-        ptrace::cont(self.tid, signal).map_err(|e| traced(self.pid, "continue", e))
+        resume(libc::PTRACE_CONT, self.tid, signal).map_err(|e| traced(self.pid, "continue", e))
     }
 
     /// Lets it run on, up to the next edge of a system call.
     pub(crate) fn run_on(&self, signal: Option<Signal>) -> Result<(), TargetError> {
-        ptrace::syscall(self.tid, signal).map_err(|e| traced(self.pid, "continue", e))
+        resume(libc::PTRACE_SYSCALL, self.tid, signal).map_err(|e| traced(self.pid, "continue", e))
     }
 
     /// Lets it run to the next edge of a system call, and waits for it.
@@ -221,6 +256,14 @@ impl Standing {
         self.held.map_or_else(|| self.registers(), Ok)
     }
 
+    /// True if its system call has not ended: it is resumed.
+    pub(crate) fn is_waiting(&self) -> bool {
+        let is_resumed =
+            |r: &user_regs_struct| RESUMED.contains(&r.rax.cast_signed().wrapping_neg());
+        let ended = self.held.is_none_or(|registers| !is_resumed(&registers));
+        self.call.is_some() && (self.interrupted.is_some() || !ended)
+    }
+
     /// The system call that it was inside.
     pub(crate) fn call(&self) -> Option<u64> {
         self.call
@@ -271,8 +314,26 @@ impl Standing {
 
     /// Lets it go on.
     pub(crate) fn let_go(mut self) -> Result<(), TargetError> {
+        self.detach(None)
+    }
+
+    /// Lets it go on from where it has just come to stand, as if it had not.
+    pub(crate) fn let_go_at(&mut self, stop: &Stop) {
+        let signal = match stop {
+            Stop::Signal(signal) => Some(*signal),
+            Stop::SystemCall => None,
+            Stop::Event | Stop::Group => {
+                // A thread that cannot be asked is gone.
+                let _ = self.keep_its_call();
+                None
+            }
+        };
+        let _ = self.detach(signal);
+    }
+
+    fn detach(&mut self, signal: Option<Signal>) -> Result<(), TargetError> {
         self.gone = true;
-        match ptrace::detach(self.tid, None) {
+        match resume(libc::PTRACE_DETACH, self.tid, signal) {
             Ok(()) | Err(Errno::ESRCH) => Ok(()),
             Err(error) => Err(traced(self.pid, "detach from", error)),
         }
@@ -288,10 +349,11 @@ impl Drop for Standing {
                 // only there is its call kept.
                 let comes = Status::of_thread(self.pid, self.tid()).state() == 'R';
                 let patience = if comes { WITHOUT_PROCESSOR } else { PATIENCE };
-                if let Ok(Stop::Event | Stop::Group) = self.wait(Instant::now() + patience) {
-                    let _ = self.keep_its_call();
+                match self.wait(Instant::now() + patience) {
+                    Ok(stop) => self.let_go_at(&stop),
+                    Err(TargetError::Gone(_)) => {}
+                    Err(_) => late::note(self.pid, self.tid()),
                 }
-                let _ = ptrace::detach(self.tid, None);
             }
         }
     }

@@ -9,6 +9,7 @@ use nix::sys::ptrace;
 use nix::unistd::Pid;
 
 use crate::error::traced;
+use crate::late;
 use crate::lock::is_ending;
 use crate::ptrace::{Standing, Stop};
 use crate::ticks::Ticks;
@@ -23,6 +24,7 @@ pub(crate) fn seize(pid: i32, tid: i32) -> Result<(), TargetError> {
                 .map_or(0, |status| status.tracerpid);
             // Left from an attempt at which it did not stop in time.
             if tracer == nix::unistd::gettid().as_raw() {
+                late::forget(tid);
                 return Ok(());
             }
             if tracer != 0 && is_ending(tracer) {

@@ -11,6 +11,7 @@ use procfs::process::MemoryMap;
 
 use crate::Process;
 use crate::deputy::by_deputy;
+use crate::late;
 use crate::own_stack::{Live, is_own_stack};
 use crate::priority::First;
 use crate::ptrace::{Standing, Stop};
@@ -295,7 +296,10 @@ impl Process {
             std::thread::sleep(Duration::from_micros(20));
         }
         // The others are stopped as all threads are.
-        running.into_iter().for_each(Standing::stay_traced);
+        for thread in running {
+            late::note(self.pid, thread.tid());
+            thread.stay_traced();
+        }
         (there, since)
     }
 }

@@ -156,29 +156,30 @@ impl Target for Process {
     fn glimpse(&self) -> Result<Vec<Stack>, TargetError> {
         let mut unwinder = Unwinder::new(self)?;
         let mut stacks = Vec::new();
-        for tid in self.tids()? {
-            let Some(waits) = self.waits_at(tid) else {
-                continue;
-            };
-            let hex = |word: &str| u64::from_str_radix(word.trim_start_matches("0x"), 16).ok();
-            let mut last = waits.trim().rsplit(' ').map(hex);
-            let (Some(Some(rip)), Some(Some(rsp))) = (last.next(), last.next()) else {
-                continue;
-            };
-            let (frames, unknown) = unwinder.guess(&self.memory, rsp, rip);
-            // It may have gone on while its stack was read.
-            if self.waits_at(tid) != Some(waits) {
-                continue;
+        let mut running = self.tids()?;
+        // Who serves requests runs for a moment, and waits again.
+        for pause in [0, 1, 2, 4, 8, 16] {
+            if pause > 0 {
+                std::thread::sleep(Duration::from_millis(pause));
             }
-            let name = self.name_of(tid);
-            stacks.push(Stack {
-                thread: Thread { tid, name },
-                frames,
-                unknown,
-                running: false,
-                handlers: true,
+            running.retain(|tid| match self.stack_of_waiting(*tid, &mut unwinder) {
+                Some(stack) => {
+                    stacks.push(stack);
+                    false
+                }
+                None => self.has_thread(*tid),
             });
+            if running.is_empty() {
+                break;
+            }
         }
+        stacks.extend(running.into_iter().map(|tid| Stack {
+            thread: self.thread(tid),
+            frames: Vec::new(),
+            unknown: Some("it ran whenever it was looked at".to_owned()),
+            running: true,
+            handlers: true,
+        }));
         Ok(stacks)
     }
 
@@ -242,8 +243,8 @@ impl Process {
         size_of_extended_state();
         let mut carried = |mut carrier: Carrier<'_>| {
             let result = calls(&mut carrier);
-            let held = carrier.leave()?;
-            result.map(|()| held)
+            let left = carrier.leave();
+            result.and(left)
         };
         // The deputy begins where this program is, so that it need not go there.
         let likely = self.likely();
@@ -261,6 +262,28 @@ impl Process {
         self.beside.set(None);
         self.forget_maps();
         visited
+    }
+
+    fn thread(&self, tid: i32) -> Thread {
+        let name = self.name_of(tid);
+        Thread { tid, name }
+    }
+
+    /// The way back of a thread, as far as it can be seen without stopping it; `None` if it runs.
+    fn stack_of_waiting(&self, tid: i32, unwinder: &mut Unwinder) -> Option<Stack> {
+        let waits = self.waits_at(tid)?;
+        let hex = |word: &str| u64::from_str_radix(word.trim_start_matches("0x"), 16).ok();
+        let mut last = waits.trim().rsplit(' ').map(hex);
+        let (rip, rsp) = (last.next()??, last.next()??);
+        let (frames, unknown) = unwinder.guess(&self.memory, rsp, rip);
+        // It may have gone on while its stack was read.
+        (self.waits_at(tid) == Some(waits)).then(|| Stack {
+            thread: self.thread(tid),
+            frames,
+            unknown,
+            running: false,
+            handlers: true,
+        })
     }
 
     /// Link address and size of a section of a loaded image, from its file.

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 /// What a program left behind.
 #[derive(Debug, Clone)]
@@ -82,4 +82,20 @@ fn collect(stream: Option<impl Read + Send + 'static>) -> thread::JoinHandle<Str
         }
         String::from_utf8_lossy(&bytes).into_owned()
     })
+}
+
+/// Waits until something `holds`.
+///
+/// # Errors
+/// When it does not within ten seconds; `what` names it.
+pub fn wait_for(what: &str, mut holds: impl FnMut() -> Result<bool>) -> Result<()> {
+    let started = Instant::now();
+    while !holds()? {
+        ensure!(
+            started.elapsed() < Duration::from_secs(10),
+            "did not happen: {what}"
+        );
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
 }

@@ -14,6 +14,7 @@ use live_tests::invivo::{self, apply, invivo, revert};
 use live_tests::killed::{Whom, killed_before};
 use live_tests::marked::marked;
 use live_tests::memory::{Snapshot, mappings};
+use live_tests::run::wait_for;
 use live_tests::workdir::in_workdir;
 use serde_json::Value;
 
@@ -98,6 +99,10 @@ fn main_loop_stays_in_old_code() -> Result<()> {
         apply(&marked.patch, target.pid(), &quiescent)?.expect_failure(3, &["serve_all"])?;
         apply(&marked.patch, target.pid(), &[])?.expect_state("applied")?;
         target.expect("version", "old")?;
+        // Until it waits again it is not seen where it is.
+        wait_for("the thread waits for a question", || {
+            Ok(status(&marked.patch, target.pid())?["state"] == "pending")
+        })?;
         let told = expect(&marked.patch, target.pid(), "pending")?;
         ensure!(told["reason"].to_string().contains("serve_all"), "{told}");
         Ok(())
@@ -163,7 +168,9 @@ fn status_touches_nothing() -> Result<()> {
         let program = live_tests::compile::compile_program(dir, "tracer")?;
         let pid = target.pid().to_string();
         let _tracer = live_tests::target::Target::start(&program, &[pid])?;
-        expect(&marked.patch, target.pid(), "applied")?;
+        let told = expect(&marked.patch, target.pid(), "applied")?;
+        let reason = told["reason"].to_string();
+        ensure!(reason.contains("2 threads run all the time"), "{told}");
         before.expect_same()?;
         ensure!(all == mappings(target.pid())?, "a mapping is new");
         target.expect("trouble", "early 0 strange 0")?;

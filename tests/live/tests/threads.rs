@@ -9,6 +9,7 @@ use live_tests::invivo::{self, apply, invivo, revert};
 use live_tests::killed::{Held, held, work};
 use live_tests::pair::Pair;
 use live_tests::round_trip::{CONSISTENCIES, round_trip, there_and_back};
+use live_tests::run::wait_for;
 use live_tests::target::{Side, Target};
 use live_tests::workdir::in_workdir;
 
@@ -105,18 +106,6 @@ fn crowd_of(threads: &str) -> Result<()> {
         }
         target.expect("trouble", "early 0 strange 0")
     })
-}
-
-fn wait_for(what: &str, mut holds: impl FnMut() -> Result<bool>) -> Result<()> {
-    let started = Instant::now();
-    while !holds()? {
-        ensure!(
-            started.elapsed() < Duration::from_secs(10),
-            "did not happen: {what}"
-        );
-        sleep(Duration::from_millis(5));
-    }
-    Ok(())
 }
 
 /// One thread, which waits for its input.
@@ -586,6 +575,52 @@ fn allocator_loader_and_unwinder_under_load() -> Result<()> {
             })?;
         }
         Ok(())
+    })
+}
+
+/// A thread with a lock in hand that comes to its stop when nobody waits for it any more goes on at once, so that a callout in
+/// another thread gets the lock.
+#[test]
+fn a_thread_that_stops_late_goes_on() -> Result<()> {
+    in_workdir("late", |dir| {
+        let pair = Pair::build(dir, "late.c", Build::default())?;
+        let patch = dir.join("patch");
+        let callout = ["--callout=before-apply=takes_the_lock"];
+        invivo::build(&pair.base, &pair.fixed, &patch, &callout)?;
+        let mut target = pair.start()?;
+        let pid = target.pid();
+        std::thread::scope(|scope| {
+            let tool = scope.spawn(|| {
+                sleep(Duration::from_millis(100));
+                apply(&patch, pid, &["--timeout", "20"])
+            });
+            target.expect("hold", "held")?;
+            let ran = tool
+                .join()
+                .map_err(|_| anyhow::anyhow!("a thread of the test ended"))??;
+            ran.expect_state("applied")
+        })?;
+        target.expect_all(&pair.fixture.asks, Side::New)
+    })
+}
+
+/// Real-time signals come all the time, and each arrives, once and in order.
+#[test]
+fn real_time_signals_are_not_lost() -> Result<()> {
+    in_workdir("queued", |dir| {
+        let pair = Pair::build(dir, "queued.c", Build::default())?;
+        let patch = pair.patch()?;
+        let mut target = pair.start()?;
+        for round in 0..10 {
+            target.expect("send", "sends")?;
+            let consistency = ["--consistency", CONSISTENCIES[round % 2]];
+            apply(&patch, target.pid(), &consistency)?.expect_state("applied")?;
+            target.expect_all(&pair.fixture.asks, Side::New)?;
+            revert(Some("fix"), target.pid())?.expect_state("reverted")?;
+            target.expect_all(&pair.fixture.asks, Side::Old)?;
+            target.expect("settle", "lost 0 strange 0")?;
+        }
+        target.expect("many", "yes")
     })
 }
 
