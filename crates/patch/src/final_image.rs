@@ -7,6 +7,7 @@ mod direct;
 mod exceptions;
 mod guard;
 mod marked;
+mod middle;
 mod room;
 mod walk;
 
@@ -167,7 +168,7 @@ fn plan(c: &Comparison<'_>, ways: Ways, form: Form) -> Result<FinalPlan, Refused
         let (old, new) = (hot.base.main, hot.fixed.main);
         let known = match form.one_step {
             false => hookable(base, old),
-            true => HookRoom::of(c, old).map(|room| {
+            true => HookRoom::of(c, hot, (&of_base, &of_fixed)).map(|room| {
                 let at = base.rva(base.entity(old).addr);
                 rooms.extend(at.map(|at| (at, room)));
             }),

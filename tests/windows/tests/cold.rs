@@ -54,6 +54,9 @@ fn a_file_that_was_patched_runs_fixed() {
     let base = library(&folder, "base", "steady", Build::base());
     let fixed = library(&folder, "fixed", "steady", Build::fixed("count,weigh"));
     for shape in HookShape::ALL {
+        if shape == HookShape::Middle {
+            continue;
+        }
         let image = patched(&base, &fixed, shape);
         let here = Here::new().expect("a target");
         let mapped = Mapped::new(&here, image).expect("it can be mapped");
@@ -63,6 +66,22 @@ fn a_file_that_was_patched_runs_fixed() {
         let state = ["get_counted", "get_weighed", "get_helped"].map(call);
         assert_eq!(state, [1, 1, 1], "{shape}");
     }
+}
+
+/// The same where the begin has no room, and a long instruction in the middle gives way.
+#[test]
+fn a_file_that_was_patched_in_the_middle_runs_fixed() {
+    let folder = Folder::new("cold-middle");
+    let plain = Build::default().with("-Os -falign-functions=1");
+    let base = build(&folder, "base", "begins", &plain).expect("it is built");
+    let how = Build::fixed("digits,both").with("-Os");
+    let fixed = library(&folder, "fixed", "begins", how);
+    let image = patched(&base, &fixed, HookShape::Middle);
+    let here = Here::new().expect("a target");
+    let mapped = Mapped::new(&here, image).expect("it can be mapped");
+    let call = |name: &str| mapped.call(name, 5).expect("it is exported");
+    assert_eq!([call("digits"), call("both")], [4000, 84]);
+    assert_eq!(call("get_helped"), 1, "by the base's own function");
 }
 
 /// What only the fixed build exports is found by its name, and what both do where it was.

@@ -12,13 +12,17 @@ use windows_tests::wine::{self, Wine, name};
 use windows_tests::{Build, Folder, Library, asker, build, by_hand};
 
 fn patch(base: &Library, fixed: &Library, shape: HookShape) -> PathBuf {
+    patch_of(base, fixed, Some(shape), shape.name())
+}
+
+fn patch_of(base: &Library, fixed: &Library, shape: Option<HookShape>, file: &str) -> PathBuf {
     let (old, new) = (base.view().expect("a view"), fixed.view().expect("a view"));
     let plan = invivo_patch::plan_module(&Comparison::new(&old, &new)).expect("nothing is refused");
     let [old, new] = [base, fixed].map(|library| library.image().expect("a Windows image"));
     let target = base.path.file_name().expect("a name").to_string_lossy();
-    let file = hotp1::build(&old, &new, &plan, &target, Some(shape)).expect("there is room");
-    let path = base.path.with_file_name(format!("{shape}.dll"));
-    std::fs::write(&path, file).expect("it is written");
+    let made = hotp1::build(&old, &new, &plan, &target, shape).expect("there is room");
+    let path = base.path.with_file_name(format!("{file}.dll"));
+    std::fs::write(&path, made).expect("it is written");
     path
 }
 
@@ -34,7 +38,13 @@ fn threads_call_old_new_and_old_code() {
     let mut caller = Caller::start(&program, &base);
     let pid = caller.pid.to_string();
     let before = fixed_bytes(caller.linux_pid(), &base);
-    for (number, shape) in HookShape::ALL.into_iter().enumerate() {
+    let shapes = [
+        HookShape::Short,
+        HookShape::Triple,
+        HookShape::Indirect,
+        HookShape::Jump,
+    ];
+    for (number, shape) in shapes.into_iter().enumerate() {
         // Patches that are loaded at once need places of their own that jumps reach.
         let mut how = Build::fixed("count,weigh");
         how.link.push(format!(
@@ -77,7 +87,7 @@ fn threads_call_old_new_and_old_code() {
     assert_eq!(told["processes"][0]["state"], "removed", "{told}");
     let unloaded = told["processes"][1]["unloaded"].as_array();
     let unloaded = unloaded.expect("what became of them");
-    assert_eq!(unloaded.len(), HookShape::ALL.len(), "{told}");
+    assert_eq!(unloaded.len(), shapes.len(), "{told}");
     for one in unloaded {
         let path = one[0].as_str().expect("a path");
         let file = path.rsplit('\\').next().expect("a name");
@@ -144,6 +154,40 @@ fn hooks_in_the_middle_and_in_data() {
         assert_eq!(answers(&mut asked), old, "{case}: again");
         assert!(fixed_bytes(pid, &base) == before, "{case}: byte for byte");
     }
+}
+
+/// A function whose begin takes no hook: the planner finds a long instruction in its middle.
+#[test]
+fn a_long_instruction_that_the_planner_finds() {
+    let folder = Folder::new("hotp1-wine-long");
+    let plain = Build::default().with("-Os -falign-functions=1");
+    let base = build(&folder, "base", "begins", &plain).expect("it is built");
+    let mut how = Build::fixed("digits,both").with("-Os");
+    how.link.push("/base:0x190000000".to_owned());
+    let fixed = library(&folder, "fixed", "begins", how);
+    let patch = name(&patch_of(&base, &fixed, None, "long"));
+    let program = asker(&folder).expect("the program");
+    let mut asked = Asked::start(&program, &base.path).expect("it starts");
+    let pid = asked.linux_pid();
+    let mut answers =
+        || ["digits 5", "both 5"].map(|question| asked.ask(question).expect("an answer").0);
+    let tool = wine::invivo().expect("invivo.exe");
+    let done = |verb: &str| {
+        let wine = Wine::ready().expect("Wine");
+        let ran = wine.output(wine.command(&tool).args([verb, &patch, "--all"]));
+        let (text, code) = ran.expect("it runs");
+        assert!(
+            code == 0 && text.contains("2 hooks in one step"),
+            "{verb}: {text}"
+        );
+    };
+    assert_eq!(answers(), [2000, 83]);
+    let before = fixed_bytes(pid, &base);
+    done("apply");
+    assert_eq!(answers(), [4000, 84]);
+    done("revert");
+    assert_eq!(answers(), [2000, 83]);
+    assert!(fixed_bytes(pid, &base) == before, "byte for byte");
 }
 
 /// A base that nobody made for hot patching: hooks take the place of several instructions, while no

@@ -283,6 +283,79 @@ fn functions_that_were_not_made_for_it_are_run() {
     }
 }
 
+/// A function whose begin takes no hook: of two builds comes a jump over a long instruction in its
+/// middle.
+#[test]
+fn a_long_instruction_in_the_middle_is_found_and_run() {
+    let folder = Folder::new("long");
+    // Nothing is between functions.
+    let plain = Build::default().with("-Os -falign-functions=1");
+    let base = build(&folder, "base", "begins", &plain).expect("it is built");
+    let how = Build::fixed("digits,both").with("-Os");
+    let fixed = library(&folder, "fixed", "begins", how);
+    let target = base.image().expect("a Windows image");
+    let [digits, both] = ["digits", "both"].map(|name| by_hand::place_of(&target, name));
+    let begin: [u8; 4] = target
+        .array(invivo_image::Rva(digits.into()))
+        .expect("code");
+    assert_eq!(begin, [0x31, 0xc0, 0x89, 0xca], "its loop begins at once");
+    for (shape, second) in [(None, both), (Some(HookShape::Middle), both + 4)] {
+        let module = patch_module(&base, &fixed, shape);
+        let model = read(&module).expect("it can be read").expect("it has one");
+        let hooks = model.hooks.iter().map(|hook| (hook.kind, hook.at));
+        // `imul eax, eax, 1000`; the other one has room at its begin, and a call behind that.
+        let wanted = [(HookKind::X86Jmp, digits + 14), (HookKind::X86Jmp, second)];
+        assert_eq!(hooks.collect::<Vec<_>>(), wanted, "{shape:?}");
+        let way = (digits, 14);
+        let mut ways = model.validations.iter().filter(|way| way.flags == 0);
+        assert!(ways.any(|one| (one.target, one.bytes.len()) == way));
+        let mut running = Running::new(&base);
+        let patch = running.load(module);
+        let before = running.base.fixed_bytes();
+        let [digits, both] = ["digits", "both"].map(|name| running.base.function(name).unwrap());
+        assert_eq!([digits(5), both(5)], [2000, 83], "{shape:?}: old");
+        while_called(digits, &[2000 - 80, 4000 - 80], || {
+            for _ in 0..10 {
+                running.apply(&patch);
+                assert_eq!([digits(5), both(5)], [4000, 84], "{shape:?}: new");
+                running.remove(&patch);
+                assert_eq!([digits(5), both(5)], [2000, 83], "{shape:?}: old");
+            }
+        });
+        assert!(running.base.fixed_bytes() == before, "{shape:?}");
+        let helped = running.base.call("get_helped", 0).unwrap();
+        assert_eq!(helped, 21, "{shape:?}: by the base's own function");
+    }
+    // Nobody would come by a jump in the middle where another patch leads away before it.
+    let mut running = Running::new(&base);
+    let [first, second] = [None, Some(HookShape::Middle)]
+        .map(|shape| running.load(patch_module(&base, &fixed, shape)));
+    running.apply(&first);
+    let refused = running.module.apply(&mut running.here, &second.loaded);
+    let why = refused.expect_err("it is refused").to_string();
+    assert!(why.contains("0xc000003e"), "{why}");
+}
+
+/// No jump goes where old code comes by again, or where an instruction is too short.
+#[test]
+fn a_place_in_a_loop_takes_no_jump() {
+    let folder = Folder::new("long-loop");
+    let plain = Build::default().with("-Os -falign-functions=1 -DINSIDE");
+    let base = build(&folder, "base", "begins", &plain).expect("it is built");
+    let how = Build::fixed("digits,both").with("-Os -DINSIDE");
+    let fixed = library(&folder, "fixed", "begins", how);
+    let (old, new) = (base.view().expect("a view"), fixed.view().expect("a view"));
+    let plan = invivo_patch::plan_module(&Comparison::new(&old, &new)).expect("nothing is refused");
+    let [base, fixed] = [&base, &fixed].map(|library| library.image().expect("a Windows image"));
+    let refused = hotp1::build(&base, &fixed, &plan, "begins.dll", None).expect_err("no room");
+    let why = refused.to_string();
+    assert!(why.contains("digits cannot be hooked"), "{why}");
+    assert!(
+        why.contains("middle needs an instruction of five bytes"),
+        "{why}"
+    );
+}
+
 /// Types that no system implements, those of IA64, and one that nobody knows: never applied.
 #[test]
 fn types_that_no_system_implements_are_refused() {

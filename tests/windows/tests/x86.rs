@@ -158,6 +158,13 @@ fn patches_of_two_builds_are_run() {
         ("prepared", base(), "", vec![]),
         ("listed", base(), list, vec![HookShape::Short]),
         ("unprepared", unprepared(), "", vec![HookShape::Jump]),
+        // By chance there is padding before them.
+        (
+            "semi",
+            unprepared().with("-falign-functions=64"),
+            "",
+            vec![],
+        ),
     ];
     for (name, how, more, shapes) in cases {
         let old = elder(&folder, name, &how.clone().with(PLAIN));
@@ -165,6 +172,9 @@ fn patches_of_two_builds_are_run() {
         let new = elder(&folder, "fixed", &how);
         for shape in shapes.into_iter().map(Some).chain([None]) {
             let patch = patch_module(&old, &new, shape);
+            if name == "semi" {
+                is_semi_hotpatchable(&old, &patch);
+            }
             let target = old.image().expect("a Windows image");
             let images = [(target, TARGET), (patch, PATCH)];
             let mut running = Running::new(&folder, &images);
@@ -194,6 +204,91 @@ fn patches_of_two_builds_are_run() {
                 "{name} {shape:?}: byte for byte"
             );
         }
+    }
+}
+
+/// The usual begin of functions that nobody made for hot patching (`push ebp; mov ebp, esp`) gives way
+/// to the short jump, and padding before it to the long one: chosen, and not asked for.
+fn is_semi_hotpatchable(base: &Library, patch: &PeImage) {
+    let target = base.image().expect("a Windows image");
+    let model = read(patch).expect("it can be read").expect("it has one");
+    let hooks = model.hooks.iter().map(|hook| (hook.kind, hook.length()));
+    let pair = [(HookKind::X86Jmp, 5), (HookKind::Jmp2B, 3)];
+    let mut with_frames = 0;
+    let hooks: Vec<_> = hooks.collect();
+    for (pair_of, hook) in hooks.chunks(2).zip(model.hooks.chunks(2)) {
+        let kinds = [pair_of[0].0, pair_of[1].0];
+        assert_eq!(kinds, pair.map(|(kind, _)| kind));
+        let begin: [u8; 3] = target.array(Rva(hook[1].at.into())).expect("code");
+        if begin == [0x55, 0x89, 0xe5] {
+            assert_eq!(pair_of, pair);
+            with_frames += 1;
+        }
+    }
+    assert!(with_frames >= 3, "{hooks:?}");
+}
+
+/// Functions whose begin takes no hook, as it holds an address that the loader changes: a jump over
+/// one long instruction in the middle, which may be a call, of two builds.
+#[test]
+fn a_long_instruction_in_the_middle_is_found_and_run() {
+    let folder = Folder::new("x86-long");
+    let how = Build::default()
+        .narrow()
+        .with(PLAIN)
+        .with("-Os -falign-functions=1");
+    let old = build(&folder, "base", "begins", &how).expect("it is built");
+    let new = build(&folder, "fixed", "begins", &how.with("-DFIXED")).expect("it is built");
+    let target = old.image().expect("a Windows image");
+    let at = |name: &str| u32::try_from(place(&target, name)).expect("it is small");
+    for shape in [None, Some(HookShape::Middle)] {
+        let patch = patch_module(&old, &new, shape);
+        let model = read(&patch).expect("it can be read").expect("it has one");
+        let hook = |name: &str, from| {
+            let mut hooks = model.hooks.iter();
+            let place = at(name) + from;
+            let hook = hooks.find(|hook| hook.at == place);
+            hook.map(|hook| (hook.kind, hook.length()))
+        };
+        assert_eq!(hook("scaled", 9), Some((HookKind::X86Jmp, 6)));
+        assert_eq!(hook("asked", 10), Some((HookKind::X86Jmp, 5)), "a call");
+        // Others have room at their begin.
+        assert_eq!(hook("both", 4).is_some(), shape.is_some());
+        let images = [(target.clone(), TARGET), (patch, PATCH)];
+        let mut running = Running::new(&folder, &images);
+        let mut module = PatchedModule::new(running.loaded[0].clone());
+        let patch = running.loaded[1].clone();
+        let before = running.narrow.fixed_bytes(0);
+        let answers = |running: &Running| {
+            ["scaled", "asked", "digits", "both"].map(|name| running.call(name, 5))
+        };
+        let (was, is) = ([7000, 16 * 7 + 3, 2000, 83], [14000, 16 * 7 + 4, 4000, 84]);
+        assert_eq!(answers(&running), was, "old");
+        until_quiet(|| module.apply(&mut running.narrow, &patch));
+        assert_eq!(answers(&running), is, "new");
+        assert_eq!(running.call("set_scale", 3), 3);
+        assert_eq!(running.call("scaled", 5), 16000, "the base's variable");
+        assert_eq!(running.call("set_scale", 2), 2);
+        until_quiet(|| module.remove(&mut running.narrow, patch.at));
+        assert_eq!(answers(&running), was, "removed");
+        assert_eq!(running.call("get_helped", 0), 6);
+        for (name, known) in [("scaled", [was[0], is[0]]), ("asked", [was[1], is[1]])] {
+            let known = known.map(i32::cast_unsigned);
+            let function = running.at(0, name);
+            running
+                .narrow
+                .begin(function, 5, known)
+                .expect("it answers");
+            for _ in 0..20 {
+                until_quiet(|| module.apply(&mut running.narrow, &patch));
+                std::thread::sleep(std::time::Duration::from_micros(300));
+                until_quiet(|| module.remove(&mut running.narrow, patch.at));
+            }
+            let (calls, wrong) = running.narrow.end();
+            assert_eq!(wrong, 0, "{name}: an answer of nobody");
+            assert!(calls > 1000, "{name}: {calls} calls");
+        }
+        assert!(running.narrow.fixed_bytes(0) == before, "byte for byte");
     }
 }
 

@@ -21,7 +21,8 @@ pub(super) struct Descriptor {
     pub(super) original: Vec<u8>,
     /// True if only other hooks lead there: padding, or data.
     pub(super) beside: bool,
-    /// True if the original calls something, so that somebody may return into it.
+    /// True if the original calls something, so that somebody may return into it. A call at its end
+    /// comes back behind it.
     pub(super) calls: bool,
 }
 
@@ -75,9 +76,17 @@ fn descriptor(look: &Look<'_>, target: &dyn Target, hook: &Hook) -> Result<Descr
         at,
         kind: hook.kind,
         beside: !is_code || padding || is_target(look, hook.at),
-        calls: is_code && instructions(own, bits(look)).iter().any(|one| one.is_call),
+        calls: is_code && calls_from_within(own, bits(look)),
         code,
         original: now,
+    })
+}
+
+fn calls_from_within(code: &[u8], bits: u32) -> bool {
+    let mut end = 0;
+    instructions(code, bits).iter().any(|one| {
+        end += one.length;
+        one.is_call && end < code.len()
     })
 }
 

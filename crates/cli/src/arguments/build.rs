@@ -182,8 +182,11 @@ pub(crate) enum HookName {
     Triple,
     /// An indirect jump over the first instruction, and an address in eight bytes of padding.
     Indirect,
-    /// A jump over the first instruction, which must have five bytes.
+    /// A jump over the first instructions, five bytes of them.
     Jump,
+    /// A jump over one instruction of five bytes or more in the middle of the function, before which
+    /// both builds are the same.
+    Middle,
 }
 
 impl From<HookName> for HookShape {
@@ -193,6 +196,7 @@ impl From<HookName> for HookShape {
             HookName::Triple => HookShape::Triple,
             HookName::Indirect => HookShape::Indirect,
             HookName::Jump => HookShape::Jump,
+            HookName::Middle => HookShape::Middle,
         }
     }
 }

@@ -10,6 +10,7 @@ use invivo_patch::{FinalPlan, HookRoom, Link};
 
 use super::cold::tables::Tables;
 use super::model::{Fixup, FixupKind, FixupRegion, LegacyPatch, ModuleId};
+use super::shape::way_to;
 use super::{Finding, HookShape, Hotp1Error, SECTION, validate, write};
 use crate::section::{self, Section};
 
@@ -92,6 +93,9 @@ pub fn build(
         let (at, to) = (word(link.base, link)?, word(link.fixed, link)?);
         let room = plan.rooms.get(&link.base);
         for (mut hook, validation) in hooks(base, link, (at, to), room, shape)? {
+            if hook.at > at {
+                patch.validations.extend(way_to(base, at, &hook));
+            }
             hook.validation = Some(patch.validations.len());
             patch.validations.push(validation);
             patch.hooks.push(hook);

@@ -21,15 +21,19 @@ pub enum HookShape {
     Indirect,
     /// `X86_JMP` over the first instructions.
     Jump,
+    /// `X86_JMP` over one long instruction in the middle of the function, to the same place of the
+    /// fixed one.
+    Middle,
 }
 
 impl HookShape {
     /// All of them, in the order in which they are tried.
-    pub const ALL: [HookShape; 4] = [
+    pub const ALL: [HookShape; 5] = [
         HookShape::Short,
         HookShape::Triple,
         HookShape::Indirect,
         HookShape::Jump,
+        HookShape::Middle,
     ];
 
     /// Its name in commands.
@@ -40,6 +44,7 @@ impl HookShape {
             HookShape::Triple => "triple",
             HookShape::Indirect => "indirect",
             HookShape::Jump => "jump",
+            HookShape::Middle => "middle",
         }
     }
 
@@ -50,7 +55,7 @@ impl HookShape {
             HookShape::Short => (5, 2),
             HookShape::Triple => (14, 2),
             HookShape::Indirect => (8, 6),
-            HookShape::Jump => (0, 5),
+            HookShape::Jump | HookShape::Middle => (0, 5),
         }
     }
 
@@ -132,7 +137,14 @@ impl HookShape {
         to: u32,
         room: Option<&HookRoom>,
     ) -> Result<Vec<(Hook, Validation)>, String> {
-        let whole = self.check(target, at, room)?;
+        let (at, to, whole) = match self {
+            HookShape::Middle => {
+                let long = middle(target, at, room)?;
+                let add = |place: u32| place.checked_add(long.start).ok_or("it is too large");
+                (add(at)?, add(to)?, long.len())
+            }
+            _ => (at, to, self.check(target, at, room)?),
+        };
         let near = match target.machine {
             PeMachine::I386 => 0,
             _ => hook_options::NEAR,
@@ -153,7 +165,9 @@ impl HookShape {
                 (HookKind::Va64, 8, at - 8, to),
                 (HookKind::Amd64Ind, whole | near, at, to),
             ],
-            HookShape::Jump => vec![(HookKind::X86Jmp, whole | near, at, to)],
+            HookShape::Jump | HookShape::Middle => {
+                vec![(HookKind::X86Jmp, whole | near, at, to)]
+            }
         };
         let hooks = parts.into_iter().map(|(kind, options, at, to)| {
             let hook = Hook {
@@ -173,6 +187,58 @@ impl HookShape {
         });
         hooks.collect()
     }
+}
+
+/// The first long instruction of the function at `at` that the loader does not change.
+fn middle(
+    target: &PeImage,
+    at: u32,
+    room: Option<&HookRoom>,
+) -> Result<std::ops::Range<u32>, String> {
+    let long = room.map_or(&[][..], |room| &room.long);
+    let mut places = long.iter().filter_map(|long| {
+        let [start, end] = [long.start, long.end].map(u32::try_from);
+        Some(start.ok()?..end.ok()?)
+    });
+    let changed = |place: &std::ops::Range<u32>| {
+        let [from, to] = [place.start, place.end].map(|there| u64::from(at) + u64::from(there));
+        let mut relocations = target.relocations.iter();
+        relocations.any(|one| one.at.0 < to && one.at.0 + one.kind.width() > from)
+    };
+    places.find(|place| !changed(place)).ok_or_else(|| {
+        "middle needs an instruction of five bytes that the loader does not change, behind what is the \
+         same in both builds and calls nothing, and to which nothing leads back"
+            .to_owned()
+    })
+}
+
+/// What stands before a hook in the middle of the function at `at`, in pieces that the loader leaves
+/// as they are: no other patch may lead away from there, or nobody comes by this one.
+pub(super) fn way_to(target: &PeImage, at: u32, hook: &Hook) -> Vec<Validation> {
+    let mut pieces = Vec::new();
+    let mut add = |from: u64, to: u64| {
+        let bytes = target.bytes(Rva(from), to.saturating_sub(from));
+        let bytes = bytes.filter(|bytes| !bytes.is_empty());
+        pieces.extend(
+            bytes
+                .zip(u32::try_from(from).ok())
+                .map(|(bytes, from)| Validation {
+                    bytes: bytes.to_vec(),
+                    target: from,
+                    flags: 0,
+                }),
+        );
+    };
+    let (mut from, end) = (u64::from(at), u64::from(hook.at));
+    for relocation in &target.relocations {
+        let next = relocation.at.0 + relocation.kind.width();
+        if next > from && relocation.at.0 < end {
+            add(from, relocation.at.0);
+            from = next;
+        }
+    }
+    add(from, end);
+    pieces
 }
 
 impl fmt::Display for HookShape {

@@ -1,29 +1,42 @@
-//! The begin of a function that is replaced: what may be written over there.
+//! The begin of a function that is replaced: what may be written over there, and where else.
 
-use invivo_compare::Comparison;
+use std::ops::Range;
+
+use invivo_compare::{Comparison, Hot};
+use invivo_image::LinkAddr;
+use invivo_image::pe::PeImage;
 use invivo_image::x86_64::decode;
-use invivo_image::{EntityId, LinkAddr};
+
+use super::middle::long_instructions;
 
 /// What is around the begin of a function of the base.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HookRoom {
     /// Bytes before it that belong to nothing that has a name, and that nothing leads to.
     pub before: u64,
     /// Bytes from its begin on, as whole instructions, of which nothing leads to any but the first.
     pub free: u64,
+    /// Instructions of five bytes or more behind its begin that every call comes by before it does
+    /// anything that the fix changed, counted in bytes from the begin, in order. The fixed
+    /// function goes on at the same distances from its own begin.
+    pub long: Vec<Range<u64>>,
 }
 
 /// No hook needs more.
 const MOST: u64 = 32;
 
 impl HookRoom {
-    /// What is around the begin of `id`.
+    /// What is around the begin of `hot`; `windows` are both images.
     ///
     /// # Errors
     /// When its code is not known; the text is for a person.
-    pub(super) fn of(c: &Comparison<'_>, id: EntityId) -> Result<HookRoom, String> {
+    pub(super) fn of(
+        c: &Comparison<'_>,
+        hot: &Hot,
+        windows: (&PeImage, &PeImage),
+    ) -> Result<HookRoom, String> {
         let (image, usage) = (c.base, &c.base_usage);
-        let entity = image.entity(id);
+        let entity = image.entity(hot.base.main);
         let start = entity.addr;
         let lines = decode(image, entity).ok_or("its code is not all instructions")?;
         // The nearest place from `start` on that anything leads to: other code, data, its own code.
@@ -50,6 +63,7 @@ impl HookRoom {
         Ok(HookRoom {
             before: room.count() as u64,
             free: free.unwrap_or(0),
+            long: long_instructions(c, windows, hot),
         })
     }
 }
