@@ -35,6 +35,9 @@ pub struct Options<'o> {
     pub consistency: Consistency,
     /// How long to wait for threads that are in the way.
     pub timeout: Duration,
+    /// How many bytes of memory may be searched while all threads stand; `None` for as many as
+    /// take a moment.
+    pub search: Option<u64>,
     /// The program and version that applies.
     pub applied_by: String,
     /// Set when the user wants to stop.

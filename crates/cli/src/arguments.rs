@@ -14,7 +14,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use build::{Build, Format};
 pub(crate) use images::{Audit, Check, Diff, Inspect, Install, Judged, Pair, Uninstall};
-pub(crate) use live::{Apply, Blocking, Consistency, List, Plan, Recover, Revert, Status, Symbols};
+pub(crate) use live::{
+    Apply, Blocking, Consistency, Effort, List, Plan, Recover, Revert, Status, Symbols,
+};
 pub(crate) use quick::parse;
 pub(crate) use selectors::{Selectors, Targets};
 pub(crate) use trust::{Sign, Verify};

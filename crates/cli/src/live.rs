@@ -9,6 +9,7 @@ use invivo_patch::Judgement;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use crate::arguments::Effort;
 use crate::failure::{Failure, INTERRUPTED, NOT_NOW};
 use crate::output::{Output, milliseconds};
 use crate::steps;
@@ -88,10 +89,11 @@ impl Run {
         self
     }
 
-    pub(crate) fn options(&self, consistency: Consistency, timeout: f64) -> Options<'_> {
+    pub(crate) fn options(&self, consistency: Consistency, effort: &Effort) -> Options<'_> {
         Options {
             consistency,
-            timeout: Duration::from_secs_f64(timeout),
+            timeout: Duration::from_secs_f64(effort.timeout),
+            search: effort.search.map(|mib| u64::from(mib) << 20),
             applied_by: format!("invivo {}", env!("CARGO_PKG_VERSION")),
             interrupted: Some(&self.interrupted),
             waiting: if self.quiet { None } else { Some(tell) },

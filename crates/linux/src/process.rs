@@ -48,6 +48,8 @@ pub struct Process {
     pub(crate) coroutines: RefCell<Option<Coroutines>>,
     /// The thread on whose processor this program already is.
     pub(crate) beside: Cell<Option<i32>>,
+    /// How many bytes of its memory may be searched while its threads stand, where that was said.
+    pub(crate) search: Option<u64>,
     _lock: Option<Lock>,
 }
 
@@ -86,6 +88,7 @@ impl Process {
             returning: Cell::new(None),
             coroutines: RefCell::new(None),
             beside: Cell::new(None),
+            search: options.and_then(|options| options.search),
             _lock: lock,
         };
         // What a stray still does to the mappings comes before the first look at them.

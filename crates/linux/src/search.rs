@@ -13,12 +13,20 @@ use crate::error::system;
 use crate::ptrace::Standing;
 
 const PAGE: u64 = 0x1000;
-/// Bytes of address space and of memory that are searched at most: threads stand meanwhile.
-const LARGEST: (u64, u64) = (64 << 30, 256 << 20);
+/// Bytes of address space, and of memory if nothing else was said, that are searched at most:
+/// threads stand meanwhile.
+const SPACE: u64 = 64 << 30;
+const MEMORY: u64 = 256 << 20;
 /// Bytes that are read at a time.
 const PIECE: u64 = 1 << 20;
 /// A page that is in memory, or was moved out of it (`Documentation/admin-guide/mm/pagemap.rst`).
 const THERE: u64 = 3 << 62;
+
+/// That it has more memory than the bytes that may be searched.
+pub(crate) fn too_large(most: u64) -> String {
+    let mib = most >> 20;
+    format!("it has more memory than is searched, {mib} MiB; allow more with --search MIB")
+}
 
 impl Process {
     /// A place that holds an address in `range`, or why that is not known, while `threads`, which
@@ -44,7 +52,8 @@ impl Process {
         }
         // As they are now, while nobody changes them.
         self.forget_maps();
-        self.look_through(LARGEST, &|_| true, &mut |from, to| {
+        let most = self.search.unwrap_or(MEMORY);
+        self.look_through(most, &|_| true, &mut |from, to| {
             // What lies in the range itself is left out.
             for (from, to) in [(from, to.min(range.start.0)), (from.max(range.end.0), to)] {
                 if from < to
@@ -58,10 +67,10 @@ impl Process {
     }
 
     /// What `look` first finds in the pages of mappings that are `wanted` and hold anything, or
-    /// why that is not known. `most` are bytes of address space and of memory.
+    /// why that is not known. `most` are bytes of memory.
     pub(crate) fn look_through(
         &self,
-        most: (u64, u64),
+        most: u64,
         wanted: &dyn Fn(&MemoryMap) -> bool,
         look: &mut dyn FnMut(u64, u64) -> Result<Option<String>, TargetError>,
     ) -> Result<Option<String>, TargetError> {
@@ -75,7 +84,7 @@ impl Process {
                 continue;
             }
             space += end - start;
-            if space > most.0 {
+            if space > SPACE {
                 return Ok(Some(
                     "it has more address space than is searched".to_owned(),
                 ));
@@ -84,8 +93,8 @@ impl Process {
                 let to = end.min(from + PIECE);
                 for (from, to) in pages(&file, from, to)? {
                     memory += to - from;
-                    if memory > most.1 {
-                        return Ok(Some("it has more memory than is searched".to_owned()));
+                    if memory > most {
+                        return Ok(Some(too_large(most)));
                     }
                     if let Some(found) = look(from, to)? {
                         return Ok(Some(found));

@@ -212,8 +212,8 @@ impl Stopped for AllStopped<'_> {
         let Some(switcher) = &known.switcher else {
             return Ok(None);
         };
-        if known.too_large {
-            let why = format!("it has more memory than is searched ({switcher} switches stacks)");
+        if let Some(why) = &known.too_large {
+            let why = format!("{switcher} switches stacks, and {why}");
             return Ok(Some((None, why)));
         }
         let found = self

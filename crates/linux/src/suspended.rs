@@ -18,10 +18,14 @@ use procfs::process::{MMPermissions, MemoryMap};
 use crate::Process;
 use crate::own_stack::{Live, is_left_over};
 use crate::proc_file::Status;
+use crate::search::too_large;
 use crate::switches::Switch;
 
-/// Bytes of address space and of memory that are searched: all threads stand meanwhile.
-const LARGEST: (u64, u64) = (64 << 30, 64 << 20);
+/// Bytes of memory that are searched, if nothing else was said: all threads stand meanwhile.
+const MEMORY: u64 = 64 << 20;
+
+/// Bytes that are looked at together.
+const BLOCK: usize = 64;
 
 /// What is known of a program before its threads stand.
 #[derive(Clone, Debug)]
@@ -30,8 +34,8 @@ pub(crate) struct Coroutines {
     pub(crate) switcher: Option<String>,
     /// Where each of its coroutines returns to in the end; empty if that is not known.
     pub(crate) ends: Vec<u64>,
-    /// It has more memory than is searched for them.
-    pub(crate) too_large: bool,
+    /// That it has more memory than is searched for them, if it has.
+    pub(crate) too_large: Option<String>,
 }
 
 impl Process {
@@ -43,7 +47,7 @@ impl Process {
             Switch::No | Switch::Other => Vec::new(),
         };
         Ok(Coroutines {
-            too_large: switcher.is_some() && self.is_too_large(),
+            too_large: switcher.as_ref().and_then(|_| self.is_too_large()),
             switcher,
             ends,
         })
@@ -58,14 +62,14 @@ impl Process {
         may_end_in_a_call(&bytes)
     }
 
-    /// True if it has more memory of its own than is searched while its threads stand, as far as
-    /// the kernel has counted it.
-    fn is_too_large(&self) -> bool {
+    /// That it has more memory of its own than is searched while its threads stand, as far as the
+    /// kernel has counted it.
+    fn is_too_large(&self) -> Option<String> {
         let status = Status::of_thread(self.pid, self.pid);
-        let own = status
-            .field("RssAnon:")
-            .and_then(|own| own.split(' ').next()?.parse().ok());
-        own.is_some_and(|kb: u64| kb > LARGEST.1 >> 10)
+        let kb = |name| -> Option<u64> { status.field(name)?.split(' ').next()?.parse().ok() };
+        let own = ["RssAnon:", "RssShmem:"].into_iter().filter_map(kb);
+        let most = self.search.unwrap_or(MEMORY);
+        (own.sum::<u64>() > most >> 10).then(|| too_large(most))
     }
 
     /// A place that may be a way back into one of `ranges` on a stack on which none of `threads`
@@ -90,15 +94,23 @@ impl Process {
         let (Some(lowest), Some(highest)) = (lowest, highest) else {
             return Ok(None);
         };
-        let text = self.look_through(LARGEST, &writable, &mut |from, to| {
+        let most = self.search.unwrap_or(MEMORY);
+        let text = self.look_through(most, &writable, &mut |from, to| {
             let size = usize::try_from(to - from).unwrap_or(0);
             let bytes = self.memory.read_some(LiveAddr(from), size);
             if bytes.len() < size {
                 return Ok(Some(format!("the memory at {from:#x} cannot be read")));
             }
-            let words = bytes.chunks_exact(8).zip((from..).step_by(8));
-            for (word, at) in words {
-                let word = u64::from_le_bytes(word.try_into().expect("eight bytes"));
+            // Branches only where there is anything: all threads stand meanwhile.
+            let blocks = bytes.chunks(BLOCK).zip((from..).step_by(BLOCK));
+            let blocks = blocks.filter(|(block, _)| {
+                words(block).fold(false, |any, word| {
+                    let inside = word.wrapping_sub(lowest) <= highest - lowest;
+                    ends.iter()
+                        .fold(any | inside, |any, end| any | (word == *end))
+                })
+            });
+            for (word, at) in blocks.flat_map(|(block, at)| words(block).zip((at..).step_by(8))) {
                 ended |= ends.contains(&word);
                 if (lowest..=highest).contains(&word)
                     && found.is_none()
@@ -119,6 +131,11 @@ impl Process {
         })?;
         Ok(text.map(|text| (found.map(|(inside, _)| inside), text)))
     }
+}
+
+fn words(bytes: &[u8]) -> impl Iterator<Item = u64> {
+    let (words, _) = bytes.as_chunks();
+    words.iter().map(|word| u64::from_le_bytes(*word))
 }
 
 /// True if a call in `range` may return to `at`. The first byte is where it begins, to which

@@ -499,11 +499,18 @@ fn noted_return_addresses() -> Result<()> {
         target.expect("price", "10")?;
         apply(&patch, target.pid(), &quiescent)?.expect_state("applied")?;
         target.expect("price", "12")?;
-        revert(Some("fix"), target.pid())?.expect_state("reverted")?;
+        target.expect("grow", "grown")?;
+        let why = ["more memory than is searched, 64 MiB", "--search MIB"];
+        let pid = target.pid().to_string();
+        let back = ["revert", "fix", "-p", &pid, "--json", "--timeout", "1"];
+        invivo(&back)?.expect_failure(3, &why)?;
+        target.expect("price", "12")?;
+        invivo(&[&back[..], &["--search", "200"]].concat())?.expect_state("reverted")?;
         target.expect("price", "10")?;
         target.expect("make", "made")?;
         let why = ["has coroutines", "is inside price", "may be its way back"];
-        apply(&patch, target.pid(), &quiescent)?.expect_failure(3, &why)?;
+        let all = [&quiescent[..], &["--search", "200"]].concat();
+        apply(&patch, target.pid(), &all)?.expect_failure(3, &why)?;
         target.expect("price", "10")
     })
 }

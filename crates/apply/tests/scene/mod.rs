@@ -162,6 +162,7 @@ pub(crate) fn options(consistency: Consistency) -> Options<'static> {
     Options {
         consistency,
         timeout: Duration::ZERO,
+        search: None,
         applied_by: "test".to_owned(),
         interrupted: None,
         waiting: None,

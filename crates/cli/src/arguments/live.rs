@@ -35,6 +35,19 @@ pub(crate) enum Consistency {
     Quiescent,
 }
 
+/// What may be done for it.
+#[derive(Debug, Args)]
+pub(crate) struct Effort {
+    /// How many seconds to wait for another tool, or for threads that are in the way.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10.0, value_parser = seconds)]
+    pub(crate) timeout: f64,
+    /// How many MiB of a process's memory may be searched while its threads stand: for coroutines
+    /// that wait inside what is replaced [default: 64], and for addresses of what is to be
+    /// unloaded [default: 256].
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) search: Option<u32>,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct Apply {
     /// The patch, or a payload for the Xen hypervisor below, which needs no process.
@@ -45,9 +58,8 @@ pub(crate) struct Apply {
     /// called through pointers is always `quiescent`, and so is a payload for Xen.
     #[arg(long, value_enum, default_value = "entry")]
     pub(crate) consistency: Consistency,
-    /// How many seconds to wait for another tool, or for threads that are in the way.
-    #[arg(long, value_name = "SECONDS", default_value_t = 10.0, value_parser = seconds)]
-    pub(crate) timeout: f64,
+    #[command(flatten)]
+    pub(crate) effort: Effort,
     /// Only say what would be done, as `invivo plan` does.
     #[arg(long)]
     pub(crate) dry_run: bool,
@@ -91,9 +103,8 @@ pub(crate) struct Revert {
     pub(crate) xen: bool,
     #[command(flatten)]
     pub(crate) targets: Targets,
-    /// How many seconds to wait for another tool, or for threads that are in the way.
-    #[arg(long, value_name = "SECONDS", default_value_t = 10.0, value_parser = seconds)]
-    pub(crate) timeout: f64,
+    #[command(flatten)]
+    pub(crate) effort: Effort,
     /// With --xen: how many milliseconds the processors may take to meet, in each attempt; the
     /// domains stand still meanwhile [default: 30].
     // What is required is not missed where something rules it out, so that is ruled out as well.
@@ -108,9 +119,8 @@ pub(crate) struct Blocking {
     pub(crate) patch: PathBuf,
     #[command(flatten)]
     pub(crate) processes: Processes,
-    /// How many seconds to wait for another tool at the same process.
-    #[arg(long, value_name = "SECONDS", default_value_t = 10.0, value_parser = seconds)]
-    pub(crate) timeout: f64,
+    #[command(flatten)]
+    pub(crate) effort: Effort,
 }
 
 #[derive(Debug, Args)]
@@ -118,9 +128,8 @@ pub(crate) struct Blocking {
 pub(crate) struct Recover {
     #[command(flatten)]
     pub(crate) targets: Targets,
-    /// How many seconds to wait for another tool, or for threads that are in the way.
-    #[arg(long, value_name = "SECONDS", default_value_t = 10.0, value_parser = seconds)]
-    pub(crate) timeout: f64,
+    #[command(flatten)]
+    pub(crate) effort: Effort,
 }
 
 #[derive(Debug, Args)]

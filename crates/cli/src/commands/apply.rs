@@ -53,7 +53,7 @@ pub(crate) fn run(apply: &Apply, replaces: Replaces, output: &Output) -> Result<
         arguments::Consistency::Quiescent => Consistency::Quiescent,
     };
     let run = Run::new(output).timed(apply.time);
-    let options = run.options(consistency, apply.timeout);
+    let options = run.options(consistency, &apply.effort);
     let work = |pid| {
         let mut process = Process::open(pid, Access::Write(&options))?;
         let outcome = engine(&mut process, &file.patch, &file.id, &options)?;
@@ -81,7 +81,7 @@ pub(crate) fn run(apply: &Apply, replaces: Replaces, output: &Output) -> Result<
         let left = left.filter(|process| is_first || !is_live(process.pid, &file.id));
         Ok((left.collect(), unread))
     };
-    everywhere(&run, apply.timeout, judgements, output, find, work)
+    everywhere(&run, apply.effort.timeout, judgements, output, find, work)
 }
 
 /// Refuses what only a payload for Xen can have.

@@ -58,7 +58,7 @@ struct StackFrame {
 pub(crate) fn run(blocking: &arguments::Blocking, output: &Output) -> Result<u8, Failure> {
     let file = load(&blocking.patch)?;
     let run = Run::new(output);
-    let options = run.options(Consistency::Quiescent, blocking.timeout);
+    let options = run.options(Consistency::Quiescent, &blocking.effort);
     let mut worst = 0;
     let mut processes = Vec::new();
     let mut failures = Vec::new();

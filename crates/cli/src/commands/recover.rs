@@ -12,7 +12,7 @@ use crate::output::Output;
 
 pub(crate) fn run(recover: &Recover, output: &Output) -> Result<u8, Failure> {
     let run = Run::new(output);
-    let options = run.options(Consistency::Entry, recover.timeout);
+    let options = run.options(Consistency::Entry, &recover.effort);
     let work = |pid| {
         let mut process = Process::open(pid, Access::Write(&options))?;
         let outcomes = invivo_apply::recover(&mut process, &options)?;
@@ -32,5 +32,5 @@ pub(crate) fn run(recover: &Recover, output: &Output) -> Result<u8, Failure> {
     };
     targets.confirm("settle what is open", &mut open, output)?;
     let find = || targets.keep(open()?);
-    everywhere(&run, recover.timeout, &[], output, find, work)
+    everywhere(&run, recover.effort.timeout, &[], output, find, work)
 }

@@ -17,7 +17,7 @@ pub(crate) fn run(revert: &Revert, output: &Output) -> Result<u8, Failure> {
         return verbs::revert(revert, output);
     }
     let run = Run::new(output);
-    let options = run.options(Consistency::Entry, revert.timeout);
+    let options = run.options(Consistency::Entry, &revert.effort);
     let name = revert.name.as_deref();
     let work = |pid| {
         let mut process = Process::open(pid, Access::Write(&options))?;
@@ -79,5 +79,5 @@ pub(crate) fn run(revert: &Revert, output: &Output) -> Result<u8, Failure> {
     targets.confirm("revert", &mut concerned, output)?;
     let _busy = output.busy("reverting");
     let find = || targets.keep(concerned()?);
-    everywhere(&run, revert.timeout, &[], output, find, work)
+    everywhere(&run, revert.effort.timeout, &[], output, find, work)
 }

@@ -40,7 +40,7 @@ pub(crate) fn apply(
         control.upload(&name, &file.bytes).map_err(failure)?;
     }
     let uploaded = start.elapsed();
-    let patience = patience(asked.timeout, asked.payload.rendezvous);
+    let patience = patience(asked.effort.timeout, asked.payload.rendezvous);
     let (operation, done) = match replaces {
         Replaces::Earlier => (Operation::Apply, control.apply(&name, false, patience)),
         Replaces::Any => (Operation::Replace, control.replace(&name, patience)),
@@ -75,7 +75,7 @@ fn steps(name: &Name, uploaded: Duration, all: Duration) {
 /// Takes a payload back, and forgets it if that is asked for, too.
 pub(crate) fn revert(asked: &Revert, output: &Output) -> Result<u8, Failure> {
     let name = Name::new(asked.name.as_deref().unwrap_or_default()).map_err(failure)?;
-    let patience = patience(asked.timeout, asked.rendezvous);
+    let patience = patience(asked.effort.timeout, asked.rendezvous);
     let mut control = open()?;
     let mut done = control.revert(&name, patience).map_err(failure)?;
     let mut operation = Operation::Revert;
