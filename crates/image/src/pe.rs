@@ -10,6 +10,7 @@ mod checksum;
 mod class_tables;
 mod debug_directory;
 mod error;
+mod frame4;
 mod functions;
 mod handlers;
 mod handling;

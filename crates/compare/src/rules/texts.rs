@@ -131,7 +131,7 @@ impl Rule {
             ),
             Rule::Personality => about(
                 "Exceptions pass through new code by a routine that the running image uses too.",
-                "An exception that finds no routine ends the program. Of a Windows image the routine's tables are followed, too; those of __C_specific_handler and __CxxFrameHandler3 are known.",
+                "An exception that finds no routine ends the program. Of a Windows image the routine's tables are followed, too; those of __C_specific_handler, __CxxFrameHandler3 and __CxxFrameHandler4 are known.",
                 "Write the fix without what needs the routine: clean-ups, catches, destructors.",
                 "A function of a C program, built with -fexceptions, got its first `__attribute__((cleanup))`.",
             ),

@@ -150,6 +150,29 @@ impl PeImage {
         Ok(handled)
     }
 
+    /// What the tables of `__CxxFrameHandler4` lead to, as [`PeImage::frame_tables`] tells it. `start` is
+    /// where the function begins.
+    ///
+    /// # Errors
+    /// When they are not in the image, or of a form that is not known.
+    pub fn compressed_frame_tables(&self, start: Rva, at: Rva) -> Result<Handled, PeError> {
+        let info = self.rva_at(at, 0, "tables of a C++ function")?;
+        let numbers = [start, info].map(|at| u32::try_from(at.0).unwrap_or(u32::MAX));
+        let bytes = |at: u32, size: u32| self.bytes(Rva(at.into()), size.into());
+        let Some(found) = super::frame4::read(bytes, numbers[0], numbers[1]) else {
+            let text = format!("the compressed tables of a C++ function at {info}");
+            return Err(PeError::Unsupported(text));
+        };
+        let places = |all: Vec<u32>| {
+            let all = all.into_iter().filter(|at| *at != 0);
+            all.map(|at| Rva(at.into())).collect()
+        };
+        Ok(Handled {
+            code: places(found.code),
+            types: places(found.types),
+        })
+    }
+
     /// What a description of a thrown object (`ThrowInfo`) leads to: destructor, copy constructors,
     /// types.
     ///

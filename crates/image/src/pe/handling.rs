@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use super::{Handler, PeImage, PeMachine};
+use super::{Handler, PeImage, PeMachine, frame4};
 use crate::LinkAddr;
 use crate::model::{Image, Slot};
 
@@ -17,6 +17,8 @@ pub struct Handling {
     end: u32,
     routine: u32,
     data: u32,
+    /// True if another entry has the same tables.
+    is_shared: bool,
 }
 
 /// What stands in a routine's tables.
@@ -46,7 +48,13 @@ pub(super) fn read(pe: &PeImage) -> Result<Vec<Handling>, super::PeError> {
             end,
             routine,
             data,
+            is_shared: false,
         });
+    }
+    found.sort_unstable_by_key(|one| one.data);
+    for group in found.chunk_by_mut(|one, other| one.data == other.data) {
+        let is_shared = group.len() > 1;
+        group.iter_mut().for_each(|one| one.is_shared = is_shared);
     }
     found.sort_unstable_by_key(|one| (one.start, one.end));
     Ok(found)
@@ -114,10 +122,15 @@ impl Handling {
         let behind = match self.routine_name(image)? {
             "__C_specific_handler" => tables.scopes(self.data).map(|_| None),
             "__CxxFrameHandler3" => tables.frame(self.data).map(|_| None),
+            "__CxxFrameHandler4" => tables.compressed_frame(self).map(|_| None),
             "__GSHandlerCheck" => Some(Some(self.data)),
             "__GSHandlerCheck_SEH" => tables.scopes(self.data).map(Some),
             "__GSHandlerCheck_EH" => {
                 tables.frame(self.data)?;
+                self.data.checked_add(4).map(Some)
+            }
+            "__GSHandlerCheck_EH4" => {
+                tables.compressed_frame(self)?;
                 self.data.checked_add(4).map(Some)
             }
             _ => None,
@@ -208,6 +221,28 @@ impl Tables<'_> {
             self.rows(catches, count, &[false, true, false, true, false])?;
         }
         self.rows(self.word(info, 6)?, places, &[true, false])
+    }
+
+    /// The same, compressed. Its places are told from where the function begins, which is not known
+    /// of one whose entries share their tables.
+    fn compressed_frame(&mut self, of: &Handling) -> Option<()> {
+        if of.is_shared {
+            return None;
+        }
+        let image = self.image;
+        let bytes = |place: u32, size: u32| image.bytes(at(image, place), size.into());
+        let found = frame4::read(bytes, of.start, self.word(of.data, 0)?)?;
+        self.words = found
+            .words
+            .into_iter()
+            .map(|word| match word {
+                frame4::Word::Place(place) if place != 0 => HandlingWord::Place(at(image, place)),
+                frame4::Word::Place(number) | frame4::Word::Number(number) => {
+                    HandlingWord::Number(number)
+                }
+            })
+            .collect();
+        Some(())
     }
 
     /// Where the value is kept that tells whether a buffer was overrun.

@@ -16,6 +16,7 @@ use super::walk::Walk;
 /// What the runtime knows the routines by whose tables are followed.
 const OF_C: &str = "__C_specific_handler";
 const OF_CPP: &str = "__CxxFrameHandler3";
+const OF_NEWER_CPP: &str = "__CxxFrameHandler4";
 
 impl Walk<'_, '_> {
     /// Follows what handles exceptions in a function.
@@ -76,10 +77,15 @@ impl Walk<'_, '_> {
         let handled = match routine.as_str() {
             OF_C => self.windows.scope_table(handler.data)?,
             OF_CPP => self.windows.frame_tables(handler.data)?,
+            OF_NEWER_CPP => {
+                let start = code.start;
+                self.windows.compressed_frame_tables(start, handler.data)?
+            }
             _ => {
                 let text = format!(
                     "handles exceptions by {routine}, of whose tables it is not known where they lead; \
-                     take what handles them out of the function ({OF_C} and {OF_CPP} are known)"
+                     take what handles them out of the function ({OF_C}, {OF_CPP} and {OF_NEWER_CPP} are \
+                     known)"
                 );
                 self.refuse(Rule::Personality, by, text);
                 return Ok(());
