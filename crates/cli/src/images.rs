@@ -74,17 +74,25 @@ fn load_windows(search: &Search<'_>, bytes: Arc<[u8]>) -> Result<Image, Failure>
         )));
     };
     let hint = format!("keep the PDB file beside the image, or name it with {option} FILE");
-    let bytes = read_file(&path).map_err(|failure| failure.hint(&hint))?;
     let fail =
         |error: PeError| Failure::new(REFUSED, format!("{}: {error}", path.display())).hint(&hint);
-    let pdb = Pdb::parse(&bytes).map_err(fail)?;
-    // The largest have hundreds of megabytes, and all that is needed of it is read.
-    drop(bytes);
+    let pdb = read_pdb(&path, fail).map_err(|failure| failure.hint(&hint))?;
     pdb.check(&image).map_err(fail)?;
     Image::from_pe(&image, &pdb).map_err(|error| {
         Failure::new(REFUSED, format!("{}: {error}", program.display()))
             .hint("linked images for x86-64 and x86 can be compared; others can be looked at with: invivo inspect")
     })
+}
+
+/// Reads a PDB file: what is needed of it, since the largest have hundreds of megabytes.
+fn read_pdb(path: &Path, fail: impl Fn(PeError) -> Failure) -> Result<Pdb, Failure> {
+    let unread = |error: std::io::Error| unreadable(path, &error);
+    let file = File::open(path).map_err(unread)?;
+    if file.metadata().map_err(unread)?.is_file() {
+        return Pdb::open(file).map_err(fail);
+    }
+    // A pipe is read once, from its beginning.
+    Pdb::parse(&read_file(path)?).map_err(fail)
 }
 
 /// Reads a Windows image.

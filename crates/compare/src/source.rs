@@ -78,10 +78,14 @@ impl Source {
 
     /// What a PDB file says: it does not tell who uses which type, so all of them count.
     pub(crate) fn of_pdb(facts: &PdbFacts) -> Source {
+        let unit = |producer: &String| UnitFacts {
+            producer: producer.clone(),
+            ..UnitFacts::default()
+        };
         Source {
-            types: facts.types.clone(),
+            types: UsedTypes::clone(&facts.types),
             beside: UsedTypes::new(),
-            compiled: Vec::new(),
+            compiled: facts.compilers.iter().map(unit).collect(),
         }
     }
 

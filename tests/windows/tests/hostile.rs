@@ -1,5 +1,6 @@
 //! Images and PDB files that somebody changed: an error or a view, never a panic.
 
+use std::fs::File;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -57,8 +58,17 @@ fn a_pdb_file_that_ends_anywhere_and_one_of_another_build() {
     let (folder, elsewhere) = (Folder::new("cut"), Folder::new("other"));
     let (library, other) = (library(&folder), library(&elsewhere));
     let good = std::fs::read(&library.pdb).expect("it can be read");
-    for length in (0..good.len()).step_by(509) {
-        let _ = Pdb::parse(&good[..length]);
+    // Read a piece at a time it is the same file, also where it breaks off.
+    let open = || Pdb::open(File::open(&library.pdb).expect("it can be read"));
+    let read = |pdb: Result<Pdb, _>| pdb.map(|pdb| format!("{pdb:?}")).ok();
+    assert_eq!(read(open()), read(Pdb::parse(&good)));
+    assert!(open().is_ok());
+    for length in (0..good.len()).step_by(509).rev() {
+        let cut = File::options().write(true).open(&library.pdb);
+        let cut = cut.expect("it can be written");
+        cut.set_len(length as u64).expect("it is cut");
+        let whole = Pdb::parse(&good[..length]);
+        assert_eq!(open().is_ok(), whole.is_ok(), "{length}");
     }
     let pdb = Pdb::parse(&good).expect("a PDB file");
     let mut image = other.image().expect("a Windows image");

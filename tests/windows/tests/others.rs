@@ -2,8 +2,8 @@
 //! ARM64. And what only debug data tell: changes of types that keep their size.
 
 use invivo_compare::{Comparison, Rule};
-use invivo_image::Rva;
 use invivo_image::pe::{ImportedSymbol, Pdb, PeMachine};
+use invivo_image::{Image, Rva};
 use windows_tests::{Build, Folder, build, readobj};
 
 /// The numbers behind `name` in what llvm-readobj prints.
@@ -100,7 +100,7 @@ fn images_for_arm64_are_read() {
 
         let pdb = Pdb::parse(&std::fs::read(&library.pdb).expect("a file")).expect("read");
         pdb.check(&image).expect("it belongs to it");
-        let answer = pdb.symbols.iter().find(|symbol| symbol.name == "answer");
+        let answer = pdb.symbols.iter().find(|symbol| &*symbol.name == "answer");
         let answer = answer.expect("it is named");
         assert!(answer.is_function && answer.size % 4 == 0 && answer.size > 0);
         let text = &image.sections[usize::from(answer.section) - 1];
@@ -161,5 +161,38 @@ fn the_linker_leaves_marks_out() {
         pdb.hot_patch_functions.is_empty(),
         "{:?}",
         pdb.hot_patch_functions
+    );
+}
+
+#[test]
+fn what_compiled_two_builds_is_held_against_each_other() {
+    let folder = Folder::new("compilers");
+    let view = |name: &str, how: Build| {
+        let built = build(&folder, name, "service", &how).expect("it is built");
+        built.view().expect("read")
+    };
+    let told = |base: &Image, fixed: &Image| {
+        let findings = Comparison::new(base, fixed).findings.into_iter();
+        let of_builds = findings.filter(|one| one.rule == Rule::Build);
+        of_builds.map(|one| one.text).collect::<Vec<_>>()
+    };
+    let mut plain = Build::base();
+    plain.compile.clear();
+    let (base, other) = (view("base", Build::base()), view("other", plain));
+    let facts = base.pdb.as_ref().expect("its PDB file is read");
+    let clang = |one: &&String| one.contains("clang") && one.contains(" hot-patch");
+    assert!(
+        facts.compilers.iter().any(|one| clang(&one)),
+        "{:?}",
+        facts.compilers
+    );
+    let found = told(&base, &other);
+    assert!(
+        found.iter().any(|one| one.contains("hot-patch")),
+        "{found:?}"
+    );
+    assert_eq!(
+        told(&base, &view("again", Build::base())),
+        Vec::<String>::new()
     );
 }

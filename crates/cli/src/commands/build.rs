@@ -9,7 +9,8 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use crate::arguments::{Build, Format, Pair};
-use crate::commands::{cold, final_image, livepatch, trace, windows};
+use crate::commands::windows::{self, Made};
+use crate::commands::{cold, final_image, livepatch, trace};
 use crate::debug_files::Search;
 use crate::failure::{Failure, REFUSED, USAGE};
 use crate::images::{load, load_pair};
@@ -68,7 +69,13 @@ pub(crate) fn run(build: &Build, output: &Output) -> Result<u8, Failure> {
         );
     }
     if base.is_windows() {
-        return windows::run(build, pair, &comparison, output);
+        let made = windows::run(build, pair, &comparison, output)?;
+        drop(comparison);
+        drop((base, fixed));
+        return match made {
+            Made::Ended(code) => Ok(code),
+            Made::Final(image) => windows::write(*image, build, output),
+        };
     }
     if build.format == Format::Hotp1 || build.hook.is_some() {
         let text = "patch modules of older Windows are made of Windows images only";

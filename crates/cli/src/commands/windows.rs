@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use invivo_compare::{Comparison, Finding};
 use invivo_format::hotp1::{self, HookShape};
-use invivo_format::hpat::{self, Options, PlaceError, validate};
+use invivo_format::hpat::{self, HotPatch, Options, PlaceError, validate};
 use invivo_image::pe::{HotPatchObject, PeError, PeImage};
 use invivo_image::{Binding, Machine, demangle};
 use invivo_patch::{FinalPlan, HotPatchMarks};
@@ -21,12 +21,30 @@ use crate::output::Output;
 use crate::patch_file::store;
 use crate::verdict::FinalVerdict;
 
+/// What a comparison led to.
+pub(crate) enum Made {
+    /// All is done; the exit code.
+    Ended(u8),
+    /// A final image is still to be written, for which nothing but this is needed: a copy of the
+    /// largest images is large itself, and the comparison need not be held beside it.
+    Final(Box<FinalImage>),
+}
+
+/// A final image that is not written yet.
+pub(crate) struct FinalImage {
+    base: PeImage,
+    fixed: PeImage,
+    metadata: HotPatch,
+    plan: FinalPlan,
+    findings: Vec<Finding>,
+}
+
 pub(crate) fn run(
     build: &Build,
     pair: &Pair,
     c: &Comparison<'_>,
     output: &Output,
-) -> Result<u8, Failure> {
+) -> Result<Made, Failure> {
     let is_cold = build.format == Format::Cold;
     // The format of Windows has no field for any of these; what is for the disk has one for some.
     for (given, option) in [
@@ -59,25 +77,19 @@ pub(crate) fn run(
     hold_against_marks(build, &objects, c)?;
     let plan = match verdict.plan {
         Ok(plan) => plan,
-        Err(error) => return refused(&error, output),
+        Err(error) => return refused(&error, output).map(Made::Ended),
     };
-    let read = |error: PeError| Failure::new(USAGE, error.to_string());
     let (base, fixed) = (
         c.base.windows().map_err(read)?,
         c.fixed.windows().map_err(read)?,
     );
     if is_cold {
-        return cold::of_builds(
-            (build, pair),
-            &base,
-            &fixed,
-            &plan,
-            verdict.findings,
-            output,
-        );
+        let (pair, findings) = ((build, pair), verdict.findings);
+        return cold::of_builds(pair, &base, &fixed, &plan, findings, output).map(Made::Ended);
     }
     if build.format == Format::Hotp1 {
-        return legacy(build, &base, &fixed, plan, verdict.findings, output);
+        let made = legacy(build, &base, &fixed, plan, verdict.findings, output);
+        return made.map(Made::Ended);
     }
     if build.hook.is_some() {
         let text = "modern Windows hooks functions in one way only";
@@ -85,7 +97,30 @@ pub(crate) fn run(
     }
     let metadata = hpat::build(&base, &fixed, &plan, build.sequence)
         .map_err(|error| Failure::new(REFUSED, error.to_string()))?;
+    Ok(Made::Final(Box::new(FinalImage {
+        base,
+        fixed,
+        metadata,
+        plan,
+        findings: verdict.findings,
+    })))
+}
+
+fn read(error: PeError) -> Failure {
+    Failure::new(USAGE, error.to_string())
+}
+
+/// Writes the copy of the fixed build with the metadata, once it is held against all rules.
+pub(crate) fn write(made: FinalImage, build: &Build, output: &Output) -> Result<u8, Failure> {
+    let FinalImage {
+        base,
+        fixed,
+        metadata,
+        plan,
+        findings,
+    } = made;
     let placed = hpat::place(&fixed, &metadata).map_err(place_failure)?;
+    drop(fixed);
     let made = PeImage::parse(Arc::clone(&placed.file)).map_err(read)?;
     let options = Options {
         base: Some(&base),
@@ -112,7 +147,7 @@ pub(crate) fn run(
         size: Some(placed.file.len()),
         live: true,
         functions: names.collect(),
-        findings: verdict.findings,
+        findings,
     };
     output.data(&built, || {
         let count = |number: usize, what: &str| {

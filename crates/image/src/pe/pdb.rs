@@ -8,20 +8,22 @@ mod symbols;
 mod types;
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+
+use ms_pdb::{RandomAccessFile, ReadAt};
 
 use super::{PeError, PeImage};
 use crate::{LinkAddr, UsedTypes};
 
 /// The file as the library reads it, from where it lies: the largest have hundreds of megabytes.
-type File<'f> = ms_pdb::Pdb<Cow<'f, [u8]>>;
+type File<F> = ms_pdb::Pdb<F>;
 
 /// A named place of a PDB file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PdbSymbol {
     /// As the linker or the source knows it.
-    pub name: String,
+    pub name: Arc<str>,
     /// The section's number, from 1 on.
     pub section: u16,
     /// Bytes from the section's start.
@@ -35,7 +37,7 @@ pub struct PdbSymbol {
     /// The object file that brought it, without its folder; of public symbols none.
     pub module: Option<Arc<str>>,
     /// How it is called, for functions.
-    pub prototype: Option<String>,
+    pub prototype: Option<Arc<str>>,
     /// What was inlined in it, for functions; outer ones come before those inside them.
     pub inlined: Vec<InlinedFunction>,
 }
@@ -65,19 +67,23 @@ pub struct Pdb {
     /// Functions that were compiled for hot patching (`S_HOTPATCHFUNC`), by linkage name. LLVM's
     /// linker leaves these records out.
     pub hot_patch_functions: Vec<String>,
+    /// What compiled its object files (`S_COMPILE3`): name, versions and flags.
+    pub compilers: BTreeSet<String>,
     /// Layouts of all types, by name.
-    pub types: UsedTypes,
+    pub types: Arc<UsedTypes>,
 }
 
 /// What an image keeps of its PDB file.
 #[derive(Clone, Debug, Default)]
 pub struct PdbFacts {
     /// Layouts of all types, by name.
-    pub types: UsedTypes,
+    pub types: Arc<UsedTypes>,
     /// What functions are called in the source, and how they are called.
-    pub(crate) functions: BTreeMap<LinkAddr, (String, String)>,
+    pub(crate) functions: BTreeMap<LinkAddr, (Arc<str>, Arc<str>)>,
     /// Functions that were compiled for hot patching.
     pub hot_patch_functions: Vec<String>,
+    /// What compiled its object files: name, versions and flags.
+    pub compilers: BTreeSet<String>,
     /// What was inlined in functions.
     pub(crate) inlined: BTreeMap<LinkAddr, Vec<InlinedFunction>>,
 }
@@ -109,15 +115,24 @@ fn broken(error: impl std::fmt::Display) -> PeError {
     PeError::Inconsistent(format!("its PDB file: {error}"))
 }
 
+/// Bytes of the first page that tell what the file is, and how large.
+const FIRST: usize = 0x30;
+
+/// The library answers some broken files with a failed assertion.
+fn guarded(read: impl FnOnce() -> Result<Pdb, PeError>) -> Result<Pdb, PeError> {
+    let read = std::panic::catch_unwind(std::panic::AssertUnwindSafe(read));
+    read.unwrap_or_else(|_| Err(broken("it is broken")))
+}
+
 /// Holds what the first page says of the file's size against the file: room for so many pages is
 /// made before any of them is read.
-fn check_pages(file: &[u8]) -> Result<(), PeError> {
+fn check_pages(first: &[u8], length: u64) -> Result<(), PeError> {
     const MAGIC: &[u8; 32] = b"Microsoft C/C++ MSF 7.00\r\n\x1aDS\0\0\0";
     let word = |at: usize| {
-        let held = file.get(at..)?.first_chunk();
+        let held = first.get(at..)?.first_chunk();
         held.map(|word| u64::from(u32::from_le_bytes(*word)))
     };
-    if !file.starts_with(MAGIC) {
+    if !first.starts_with(MAGIC) {
         return Err(PeError::Unsupported(
             "a PDB file of another kind than that of linkers".to_owned(),
         ));
@@ -125,7 +140,6 @@ fn check_pages(file: &[u8]) -> Result<(), PeError> {
     let (Some(page), Some(count), Some(directory)) = (word(0x20), word(0x28), word(0x2c)) else {
         return Err(broken("it ends in its first page"));
     };
-    let length = file.len() as u64;
     let whole = page.is_power_of_two() && (512..=0x1_0000).contains(&page);
     if !whole || count * page > length.next_multiple_of(page) || directory > length {
         return Err(broken(format!(
@@ -141,20 +155,33 @@ impl Pdb {
     /// # Errors
     /// When it is none, or is broken.
     pub fn parse(file: &[u8]) -> Result<Pdb, PeError> {
-        check_pages(file)?;
-        // The library answers some broken files with a failed assertion.
-        let read = std::panic::catch_unwind(|| Pdb::read(file));
-        read.unwrap_or_else(|_| Err(broken("it is broken")))
+        check_pages(file, file.len() as u64)?;
+        guarded(|| Pdb::read(Cow::Borrowed(file), file.len() as u64))
     }
 
-    fn read(file: &[u8]) -> Result<Pdb, PeError> {
-        let opened = File::open_from_random_file(Cow::Borrowed(file)).map_err(broken)?;
+    /// Reads a PDB file from where it is, a piece at a time: a large one is never in memory whole.
+    ///
+    /// # Errors
+    /// When it is none, or is broken, or cannot be read; also when it is exchanged or cut meanwhile.
+    pub fn open(file: std::fs::File) -> Result<Pdb, PeError> {
+        let length = file.metadata().map_err(broken)?.len();
+        let file = RandomAccessFile::from(file);
+        let mut first = [0; FIRST];
+        let held = FIRST.min(usize::try_from(length).unwrap_or(FIRST));
+        let first = &mut first[..held];
+        file.read_exact_at(first, 0).map_err(broken)?;
+        check_pages(first, length)?;
+        guarded(|| Pdb::read(file, length))
+    }
+
+    fn read<F: ReadAt>(file: F, length: u64) -> Result<Pdb, PeError> {
+        let opened = File::open_from_random_file(file).map_err(broken)?;
         let streams = opened.num_streams();
         let sizes = (0..streams).map(|stream| match opened.stream_len(stream) {
             size if size == u64::from(u32::MAX) => 0,
             size => size,
         });
-        if sizes.sum::<u64>() > file.len() as u64 {
+        if sizes.sum::<u64>() > length {
             return Err(broken("its streams are larger than itself"));
         }
         let key = opened.binding_key();
@@ -166,7 +193,8 @@ impl Pdb {
             thread_locals: Vec::new(),
             publics: Vec::new(),
             hot_patch_functions: Vec::new(),
-            types: types.layouts(),
+            compilers: BTreeSet::new(),
+            types: types.layouts().into(),
         };
         symbols::read(&opened, &types, &mut pdb)?;
         Ok(pdb)

@@ -355,9 +355,9 @@ impl<'p> Symbols<'p> {
             };
             // A global name is the linker's, which tells overloaded functions apart.
             let names = publics.get(&at).into_iter().flatten();
-            let mut names: Vec<&str> = names
+            let mut names: Vec<&Arc<str>> = names
                 .filter(|public| public.is_function == symbol.is_function)
-                .map(|public| public.name.as_str())
+                .map(|public| &public.name)
                 .collect();
             let is_global = !names.is_empty() || symbol.is_global;
             if names.is_empty() {
@@ -431,13 +431,20 @@ impl<'p> Symbols<'p> {
         (inside && !of_threads).then(|| address(self.pe, at))
     }
 
-    fn add(&mut self, at: LinkAddr, name: &str, of: &PdbSymbol, is_global: bool, exported: bool) {
+    fn add(
+        &mut self,
+        at: LinkAddr,
+        name: &Arc<str>,
+        of: &PdbSymbol,
+        is_global: bool,
+        exported: bool,
+    ) {
         let named = self.all.entry(at).or_default();
-        if named.iter().any(|known| &*known.name == name) {
+        if named.iter().any(|known| known.name == *name) {
             return;
         }
         named.push(Symbol {
-            name: name.into(),
+            name: Arc::clone(name),
             addr: at,
             size: of.size,
             kind: if of.is_function {
@@ -467,16 +474,17 @@ impl<'p> Symbols<'p> {
             .filter(|symbol| !symbol.inlined.is_empty());
         let inlined = inlined.filter_map(|one| Some((self.place(one)?, one.inlined.clone())));
         PdbFacts {
-            types: pdb.types.clone(),
+            types: Arc::clone(&pdb.types),
             inlined: inlined.collect(),
             functions: functions.collect(),
             hot_patch_functions: pdb.hot_patch_functions.clone(),
+            compilers: pdb.compilers.clone(),
         }
     }
 
     fn thread_locals(&self, pdb: &Pdb) -> Vec<Symbol> {
         let symbols = pdb.thread_locals.iter().map(|symbol| Symbol {
-            name: symbol.name.as_str().into(),
+            name: Arc::clone(&symbol.name),
             addr: LinkAddr(symbol.offset.into()),
             size: symbol.size,
             kind: SymbolKind::ThreadLocal,

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use ms_codeview::syms::{OffsetSegment, Sym, SymData, SymIter, SymKind};
+use ms_codeview::syms::{Compile3, OffsetSegment, Sym, SymData, SymIter, SymKind};
+use ms_pdb::ReadAt;
 
 use super::types::Types;
 use super::{File, InlinedFunction, Pdb, PdbSymbol, broken};
 use crate::pe::PeError;
 
-pub(super) fn read(file: &File<'_>, types: &Types, pdb: &mut Pdb) -> Result<(), PeError> {
+pub(super) fn read<F: ReadAt>(file: &File<F>, types: &Types, pdb: &mut Pdb) -> Result<(), PeError> {
     let modules = file.read_modules().map_err(broken)?;
     for module in modules.iter() {
         // Its size stands in another stream than its data.
@@ -53,9 +54,9 @@ pub(super) fn read(file: &File<'_>, types: &Types, pdb: &mut Pdb) -> Result<(), 
     Ok(())
 }
 
-fn placed(name: String, at: OffsetSegment) -> PdbSymbol {
+fn placed(name: impl Into<Arc<str>>, at: OffsetSegment) -> PdbSymbol {
     PdbSymbol {
-        name,
+        name: name.into(),
         section: at.segment(),
         offset: at.offset(),
         size: 0,
@@ -126,11 +127,59 @@ fn of_module(
             found.module = Some(Arc::clone(module));
             pdb.thread_locals.push(found);
         }
+        Ok(SymData::Compile3(compiler)) => {
+            pdb.compilers.insert(compiler_text(&compiler));
+        }
         Ok(SymData::HotPatchFunc(function)) => {
             pdb.hot_patch_functions.push(function.name.to_string());
         }
         _ => {}
     }
+}
+
+/// What compiled an object file, one word for each thing that two builds may differ in.
+fn compiler_text(compiler: &Compile3<'_>) -> String {
+    /// From bit 8 on; below is the language.
+    const FLAGS: [&str; 12] = [
+        "edit-and-continue",
+        "no-debug-data",
+        "link-time-code-generation",
+        "no-data-alignment",
+        "managed-code",
+        "security-checks",
+        "hot-patch",
+        "converted-from-cil",
+        "cil-module",
+        "sdl-checks",
+        "profile-guided",
+        "exported-module",
+    ];
+    let fixed = compiler.fixed;
+    let bits = fixed.flags.get();
+    let version = |parts: [u16; 4]| parts.map(|part| part.to_string()).join(".");
+    let parser = version([
+        fixed.frontend_major.get(),
+        fixed.frontend_minor.get(),
+        fixed.frontend_build.get(),
+        fixed.frontend_qfe.get(),
+    ]);
+    let generator = version([
+        fixed.ver_major.get(),
+        fixed.ver_minor.get(),
+        fixed.ver_build.get(),
+        fixed.ver_qfe.get(),
+    ]);
+    let (name, machine) = (compiler.name, fixed.machine.get());
+    let mut text = format!(
+        "{name} parser-{parser} generator-{generator} machine-{machine:#x} language-{:#x}",
+        bits & 0xff
+    );
+    let set = (8..).zip(FLAGS).filter(|(bit, _)| bits >> bit & 1 != 0);
+    set.for_each(|(_, flag)| {
+        text.push(' ');
+        text.push_str(flag);
+    });
+    text
 }
 
 /// The file's name without its folder, which differs between two builds.

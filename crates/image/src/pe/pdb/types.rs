@@ -1,10 +1,12 @@
 //! Types: sizes, layouts, and how functions are called.
 
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 use ms_codeview::types::fields::Field;
 use ms_codeview::types::{TypeData, TypeIndex};
+use ms_pdb::ReadAt;
 use ms_pdb::tpi::TypeStream;
 
 use super::{File, broken};
@@ -24,10 +26,12 @@ pub(super) struct Types {
     items: Option<TypeStream<Vec<u8>>>,
     /// Sizes of types that are only named where they are used.
     sizes: OnceCell<HashMap<String, u64>>,
+    /// How functions are called, by type: a large program has many functions of few types.
+    prototypes: RefCell<HashMap<u32, Arc<str>>>,
 }
 
 impl Types {
-    pub(super) fn read(file: &File<'_>) -> Result<Types, PeError> {
+    pub(super) fn read<F: ReadAt>(file: &File<F>) -> Result<Types, PeError> {
         let stream = file.read_type_stream().map_err(broken)?;
         // Each record has four bytes at least.
         if u64::from(stream.num_types()) > stream.type_records_bytes().len() as u64 / 4 {
@@ -40,6 +44,7 @@ impl Types {
             stream,
             items,
             sizes: OnceCell::new(),
+            prototypes: RefCell::default(),
         })
     }
 
@@ -277,8 +282,10 @@ impl Types {
     }
 
     /// How a function of this type is called.
-    pub(super) fn prototype(&self, at: TypeIndex) -> String {
-        self.text(at, 0)
+    pub(super) fn prototype(&self, at: TypeIndex) -> Arc<str> {
+        let mut known = self.prototypes.borrow_mut();
+        let text = known.entry(at.0).or_insert_with(|| self.text(at, 0).into());
+        Arc::clone(text)
     }
 }
 
