@@ -135,7 +135,7 @@ pub(crate) enum Command {
     Inspect(Inspect),
     /// Is the hot-patch metadata of a Windows image sound, and what will Xen answer to a payload?
     /// Each rule (A01 to A31, B01 to B17 for patches of older Windows, X01 to X68 for Xen) is
-    /// looked at.
+    /// looked at. Is a patch for processes whole, and the code of its base there?
     #[command(
         after_help = "Examples:\n  invivo check server_hotpatch.dll --base server.dll\n  invivo check fix.livepatch --xen xen-syms --xen-version 4.17\n  invivo check next.livepatch --xen xen-syms --after fix.livepatch\n  invivo explain A11"
     )]

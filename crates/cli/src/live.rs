@@ -251,6 +251,10 @@ fn print(outcome: &ProcessOutcome) {
         return;
     }
     let patch = outcome.patch.as_deref().unwrap_or("no live patch");
+    let colon = match outcome.state.as_str() {
+        "nothing to do" => ":",
+        _ => "",
+    };
     let functions = if outcome.hooks == 1 {
         "function"
     } else {
@@ -283,7 +287,7 @@ fn print(outcome: &ProcessOutcome) {
         .as_ref()
         .map_or(String::new(), |old| format!(", replacing {old}"));
     anstream::println!(
-        "process {}: {} {patch}{replaced}{how} ({})",
+        "process {}: {}{colon} {patch}{replaced}{how} ({})",
         outcome.pid,
         outcome.state,
         milliseconds(outcome.wall_us)

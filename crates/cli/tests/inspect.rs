@@ -227,6 +227,47 @@ fn a_pair_that_may_not_be_patched_gives_no_patch() {
     std::fs::remove_dir_all(folder).expect("the folder is ours");
 }
 
+#[test]
+fn check_says_whether_a_patch_is_whole_and_its_base_there() {
+    let folder = patched("check");
+    let check = |words: &[&str]| run_in(&folder, &[&["check"], words].concat());
+    let alone = check(&["fix.patch"]);
+    assert_eq!(alone.code, 0, "{alone:?}");
+    for text in [
+        "fix.patch: sound, replaces 1 function of server",
+        "without --base",
+        "invivo plan",
+    ] {
+        assert!(alone.stdout.contains(text), "{text}: {alone:?}");
+    }
+    let with_base = check(&["fix.patch", "--base", "base/server"]);
+    assert_eq!(with_base.code, 0, "{with_base:?}");
+    let other = check(&["fix.patch", "--base", "fixed/server"]);
+    assert_eq!(other.code, 1, "{other:?}");
+    assert!(other.stderr.contains("build id"), "{other:?}");
+    // The right build, but somebody changed the function in the file.
+    let mut bytes = std::fs::read(folder.join("base/server")).expect("it was made");
+    let image = invivo_image::Image::parse(bytes.clone().into(), None).expect("an image");
+    let mut entities = image.entities.iter();
+    let function = entities
+        .find(|entity| entity.name() == "check")
+        .expect("it is there");
+    // Code lies in the file as in memory, but for what is before it.
+    let code = image
+        .bytes(function.addr, function.size)
+        .expect("it has code");
+    let mut places = bytes.windows(code.len());
+    let at = places
+        .position(|window| window == code)
+        .expect("it is in the file");
+    bytes[at + code.len() - 1] ^= 1;
+    std::fs::write(folder.join("touched"), bytes).expect("a file can be written");
+    let touched = check(&["fix.patch", "--base", "touched"]);
+    assert_eq!(touched.code, 1, "{touched:?}");
+    assert!(touched.stderr.contains("other code is at"), "{touched:?}");
+    std::fs::remove_dir_all(folder).expect("the folder is ours");
+}
+
 /// A patch of processes is not sent to wherever it may go.
 #[test]
 fn a_patch_of_processes_wants_processes() {

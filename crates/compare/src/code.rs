@@ -7,10 +7,12 @@ use iced_x86::{Code, FlowControl, Instruction, Mnemonic, OpKind, Register};
 use invivo_image::x86_64::{Line, Reference, ReferenceKind, decode_all, is_explained};
 use invivo_image::{Image, LinkAddr};
 
-use crate::constants::{TableEntry, jump_table, relative_table};
+use crate::constants::{TableEntry, guard, jump_table, relative_table};
 use crate::matching::is_immediate;
 use crate::meaning::{Meaning, Referred};
 use crate::{Difference, Differing, Parts, Usage, doubtful};
+
+mod handed_on;
 
 /// More differences than this say no more. It has to be many: a function is left out of the
 /// patch only when all its differences are known to be line numbers.
@@ -114,6 +116,11 @@ impl<'a> Body<'a> {
             at,
             &|target| self.index(target).is_some(),
         )
+    }
+
+    /// True if the code itself says that the jump table has just these entries.
+    fn is_whole(&self, part: usize, line: usize, table: &[TableEntry]) -> bool {
+        guard(&self.lines[part], line) == Some(table.len() as u64)
     }
 
     fn relative_table(&self, part: usize, line: usize, at: LinkAddr) -> Option<Vec<LinkAddr>> {
@@ -327,7 +334,13 @@ impl Meaning<'_, '_> {
                     let result = match (tables, relative) {
                         (Some((one, other)), _) => {
                             let size = one.iter().map(|entry| u64::from(entry.width)).sum();
-                            same_tables(base, &one, fixed, &other).and_then(|()| rest(size))
+                            let known = base.is_whole(part, index, &one)
+                                && fixed.is_whole(part, index, &other)
+                                && self.ends_at(from, to, size);
+                            same_tables(base, &one, fixed, &other).and_then(|()| match known {
+                                true => Ok(()),
+                                false => rest(size),
+                            })
                         }
                         (None, Some((one, other))) => {
                             let lengths =
@@ -337,7 +350,7 @@ impl Meaning<'_, '_> {
                         }
                         (None, None) => {
                             let numbers = numbers_around(base, fixed, part, index);
-                            self.same(
+                            let same = self.same(
                                 Referred {
                                     at: from,
                                     line: Some(a),
@@ -348,7 +361,15 @@ impl Meaning<'_, '_> {
                                     line: Some(b),
                                     numbers: &numbers,
                                 },
-                            )
+                            );
+                            let empty = || {
+                                base.hands_on_empty(part, index, from)
+                                    && fixed.hands_on_empty(part, index, to)
+                            };
+                            same.or_else(|differ| match differ {
+                                Difference::Constant { .. } if empty() => Ok(()),
+                                differ => Err(differ),
+                            })
                         }
                     };
                     let one = Referred {

@@ -4,7 +4,7 @@
 //! they are linked, so a length has to come from the use or the next reference.
 
 use invivo_image::x86_64::Line;
-use invivo_image::{Image, Link, LinkAddr};
+use invivo_image::{Image, Link, LinkAddr, Place};
 
 use iced_x86::{InstructionInfoFactory, InstructionInfoOptions, Mnemonic, OpAccess, Register};
 
@@ -318,13 +318,18 @@ pub(crate) fn relative_table(
     distances.iter().map(lead).collect()
 }
 
-/// What the table of distances leads to which `lines[index]` loads the address of. No more
-/// than [`is_relative_table`] looks at, and the eight lines before, says how long it is.
+/// What the table of distances leads to which `lines[index]` loads the address of. Its symbol,
+/// or no more than [`is_relative_table`] looks at and the eight lines before, says how long it is.
 pub(crate) fn table_targets(image: &Image, lines: &[Line], index: usize) -> Vec<LinkAddr> {
     let Some(table) = lines[index].address.map(|reference| reference.target) else {
         return Vec::new();
     };
-    let size = guard(lines, index).and_then(|count| count.checked_mul(4));
+    let named = || match image.place(table) {
+        Place::In(id, 0) => Some(image.entity(id).size).filter(|size| size.is_multiple_of(4)),
+        _ => None,
+    };
+    let guarded = guard(lines, index).and_then(|count| count.checked_mul(4));
+    let size = guarded.or_else(named);
     let bytes = size.and_then(|size| image.bytes(table, size));
     let entries = bytes.unwrap_or_default().chunks_exact(4);
     let targets = entries.filter_map(|entry| {

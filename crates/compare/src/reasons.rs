@@ -126,7 +126,9 @@ fn add(
             );
             let share = shares.entry(name.clone()).or_default();
             if share.chain.is_empty() {
-                share.chain = chain.iter().map(|inlined| inlined.name.clone()).collect();
+                // A function that was split and put together again is inlined in itself.
+                let names = chain.iter().map(|inlined| inlined.name.clone());
+                share.chain = names.skip_while(|name| *name == function.name).collect();
             }
             let token = token(image, usage, part, &line);
             *share.balance.entry(token).or_default() += if side == 1 { 1 } else { -1 };

@@ -214,6 +214,13 @@ const ROWS: &[Row] = &[
         )],
     },
     Row {
+        name: "a function that was split and put together again",
+        base: "struct s { int a, b, c; };\n int want(struct s *p) { if (p->a) return 0; if (p->b > 1) return 1; printf(\"%d K\", p->c); return p->c > 2; }\n int main(int n, char **v) { struct s s = {n, n + 1, n + 2}; return v[1] ? want(&s) : 0; }\n",
+        fixed: "struct s { int a, b, c; };\n int want(struct s *p) { if (p->a) return 0; if (p->b > 1) return 1; printf(\"%d Q\", p->c); return p->c > 7; }\n int main(int n, char **v) { struct s s = {n, n + 1, n + 2}; return v[1] ? want(&s) : 0; }\n",
+        flags: DEBUG,
+        expected: &[("want", ReasonKind::Source, "its own source changed", "")],
+    },
+    Row {
         name: "the compiler chose another order",
         base: LOOP,
         fixed: LOOP,

@@ -49,7 +49,7 @@ fn states_of_a_life() -> Result<()> {
         }
         let text = invivo(&["status", &patch.display().to_string()])?;
         ensure!(
-            text.stdout.contains("1 processes run it; 1 are patched"),
+            text.stdout.contains("1 process runs it; 1 is patched"),
             "{}",
             text.told()
         );

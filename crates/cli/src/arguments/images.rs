@@ -106,7 +106,8 @@ pub(crate) struct Inspect {
 
 #[derive(Debug, Args)]
 pub(crate) struct Check {
-    /// A Windows image with hot-patch metadata or patched on disk, or a payload for Xen.
+    /// A Windows image with hot-patch metadata or patched on disk, a payload for Xen, or a patch for
+    /// processes.
     pub(crate) image: PathBuf,
     /// The build that it is for; without it, its side is not looked at.
     #[arg(long, value_name = "FILE")]

@@ -1,17 +1,23 @@
 //! `invivo check`
 
+use std::path::Path;
+
 use invivo_format::hotp1::{self, Rule};
 use invivo_format::hpat::{Options, Report, Weight, validate};
+use invivo_image::Image;
 use invivo_image::pe::PeImage;
+use invivo_patch::{Hex, Patch};
 use owo_colors::OwoColorize;
 use schemars::JsonSchema;
 use serde::Serialize;
+use sha2::{Digest as _, Sha256};
 
 use crate::arguments::Check;
 use crate::commands::payload;
-use crate::failure::{Failure, REFUSED};
+use crate::failure::{Failure, REFUSED, USAGE};
 use crate::images::{load_pe, read_file};
 use crate::output::Output;
+use crate::patch_file::{PatchFile, final_of, is_patch, parse};
 
 /// `check --json`.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -48,6 +54,9 @@ struct More {
 
 pub(crate) fn run(check: &Check, output: &Output) -> Result<u8, Failure> {
     let bytes = read_file(&check.image)?;
+    if let Some(file) = for_processes(&check.image, &bytes)? {
+        return for_process(check, &file, output);
+    }
     if bytes.starts_with(b"\x7fELF") {
         return payload::check(check, &bytes, output);
     }
@@ -68,6 +77,73 @@ pub(crate) fn run(check: &Check, output: &Output) -> Result<u8, Failure> {
     };
     output.data(&checked, || print(&checked, &parts))?;
     Ok(if checked.sound { 0 } else { REFUSED })
+}
+
+/// A patch for processes that the bytes are or hold. To read one is to hold it against all that a patch
+/// must be, so that what is left to ask is whether it fits a base.
+fn for_processes(path: &Path, bytes: &[u8]) -> Result<Option<PatchFile>, Failure> {
+    let is_one = !PeImage::is_pe(bytes) && (is_patch(bytes) || final_of(path, bytes)?.is_some());
+    is_one.then(|| parse(path, bytes)).transpose()
+}
+
+fn for_process(check: &Check, file: &PatchFile, output: &Output) -> Result<u8, Failure> {
+    let patch = &file.patch;
+    if let Some(path) = &check.base {
+        let base = Image::parse(read_file(path)?, None)
+            .map_err(|error| Failure::new(USAGE, format!("{}: {error}", path.display())))?;
+        fits(patch, &base).map_err(|why| {
+            let text = format!(
+                "{} is not for {}: {why}",
+                check.image.display(),
+                path.display()
+            );
+            Failure::new(REFUSED, text).hint("see what it is for with: invivo inspect PATCH")
+        })?;
+    }
+    let functions = match patch.redirects.len() {
+        1 => "1 function".to_owned(),
+        count => format!("{count} functions"),
+    };
+    let parts = format!("replaces {functions} of {}", patch.target.file_name);
+    let checked = Checked {
+        schema: "invivo.check/1",
+        file: check.image.display().to_string(),
+        base: check.base.as_ref().map(|path| path.display().to_string()),
+        sound: true,
+        findings: Vec::new(),
+        more: Vec::new(),
+        without_base: Vec::new(),
+    };
+    output.data(&checked, || {
+        print(&checked, &parts);
+        if check.base.is_none() {
+            anstream::println!("without --base FILE the code that it replaces was not looked at");
+        }
+        anstream::println!(
+            "whether a process is ready for it: invivo plan {} -p PID",
+            checked.file
+        );
+    })?;
+    Ok(0)
+}
+
+/// That all code is there which the patch expects; otherwise what is not.
+fn fits(patch: &Patch, base: &Image) -> Result<(), String> {
+    let id = base.build_id.as_ref().map(|id| Hex(id.0.clone()));
+    if id.as_ref() != Some(&patch.target.build_id) {
+        let wanted = &patch.target.build_id;
+        let found = id.map_or("none".to_owned(), |id| id.to_string());
+        return Err(format!("build id {wanted} is wanted, it has {found}"));
+    }
+    let is_there = |check: &invivo_patch::Check| {
+        let at = base.base.checked_add(check.at.0)?;
+        let bytes = base.bytes(at, check.size)?;
+        (Sha256::digest(bytes)[..] == check.sha256.0[..]).then_some(())
+    };
+    match patch.checks.iter().find(|check| is_there(check).is_none()) {
+        Some(check) => Err(format!("other code is at {}", check.at)),
+        None => Ok(()),
+    }
 }
 
 fn checked(check: &Check, report: &Report) -> Checked {

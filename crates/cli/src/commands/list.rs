@@ -113,12 +113,15 @@ fn print(listing: &Listing, unread: usize) {
             let state = state
                 .and_then(|value| value.as_str().map(str::to_owned))
                 .unwrap_or_default();
+            let labels = match &patch.labels[..] {
+                [] => String::new(),
+                labels => format!(" [{}]", labels.join(", ")),
+            };
             anstream::println!(
-                "{} {}: {} {state} [{}]",
+                "{} {}: {} {state}{labels}",
                 process.pid,
                 process.exe,
-                patch.name.bold(),
-                patch.labels.join(", ")
+                patch.name.bold()
             );
             anstream::println!("    replaces {}", patch.functions.join(", "));
         }

@@ -208,7 +208,15 @@ fn print(overview: &Overview) {
     overview.processes.iter().for_each(print_one);
     let all = overview.processes.len();
     let applied = overview.processes.iter().filter(|p| p.state == "applied");
-    anstream::println!("{all} processes run it; {} are patched", applied.count());
+    let run = match all {
+        1 => "1 process runs it".to_owned(),
+        _ => format!("{all} processes run it"),
+    };
+    let patched = match applied.count() {
+        1 => "1 is patched".to_owned(),
+        count => format!("{count} are patched"),
+    };
+    anstream::println!("{run}; {patched}");
 }
 
 fn print_one(process: &ProcessStatus) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use object::elf;
 use object::read::SectionIndex;
-use object::read::elf::{SectionTable, Sym, SymbolTable};
+use object::read::elf::{SectionHeader, SectionTable, Sym, SymbolTable};
 
 use super::{Elf, LE, broken};
 use crate::model::{Binding, Entity, EntityKind, Image, SectionKind, Symbol, SymbolKind};
@@ -28,8 +28,8 @@ pub(super) fn read(
         .symbols(LE, own, elf::SHT_DYNSYM)
         .map_err(broken("dynamic symbols"))?;
     let mut symbols = Vec::new();
-    collect(image, &dynamic, true, &mut symbols)?;
-    collect(image, &full, false, &mut symbols)?;
+    collect(image, own_table, &dynamic, true, &mut symbols)?;
+    collect(image, named_table, &full, false, &mut symbols)?;
     // An exported symbol stands in both tables; the first one, which says so, stays.
     let mut seen = HashSet::new();
     symbols.retain(|(symbol, section)| {
@@ -59,6 +59,7 @@ pub(super) fn read(
 
 fn collect(
     image: &Image,
+    sections: &SectionTable<'_, Elf>,
     table: &SymbolTable<'_, Elf>,
     exported: bool,
     into: &mut Vec<(Symbol, usize)>,
@@ -80,6 +81,13 @@ fn collect(
         let Some(SectionIndex(section)) = section else {
             continue;
         };
+        // What is not loaded has no address: link-time optimization leaves a mark for the debug
+        // data of each file (`table.c.7317d117`), whose value is a place in `.debug_info`.
+        let header = sections.section(SectionIndex(section));
+        let header = header.map_err(broken("symbol section"))?;
+        if !header.sh_flags(LE).contains(elf::SHF_ALLOC) {
+            continue;
+        }
         let addr = LinkAddr(symbol.st_value(LE));
         // The compiler's own labels (`.LC14` for a text) say nothing about what a constant
         // is or where it ends. Assemblers leave them out; where texts are merged, they
