@@ -9,7 +9,7 @@ use invivo_apply::ApplyError;
 use invivo_apply::hotp1::{COLD_PATCH_VALID, PatchedModule};
 use invivo_compare::Comparison;
 use invivo_format::hotp1::{self, ColdError, HookShape, cold, validate_cold};
-use invivo_image::pe::{PeImage, checksum};
+use invivo_image::pe::{PeImage, checksum, directory};
 use invivo_patch::FinalPlan;
 use object::read::pe::PeFile64;
 use object::read::{ExportTarget, NameOrOrdinal};
@@ -355,9 +355,85 @@ fn what_is_something_else_is_refused() {
     assert!(guard.to_string().contains("control-flow guard"), "{guard}");
 }
 
-/// Whatever stands in a patch module, what comes of it is a file or a refusal.
+/// Broken files are refused before anything is made of them, with the place in what was given.
 #[test]
-fn any_word_of_a_module_may_be_anything() {
+fn broken_files_are_refused_by_their_place() {
+    let folder = Folder::new("cold-broken");
+    // Both functions call something, and so have unwind data.
+    let how = |how: Build| how.with("-Os -DINSIDE");
+    let base = library(&folder, "base", "begins", how(Build::base()));
+    let fixed = library(&folder, "fixed", "begins", how(Build::fixed("digits,both")));
+    let plan = plan(&base, &fixed);
+    let module = module(&base, &fixed, &plan, HookShape::Short);
+    let base = base.image().expect("a Windows image");
+    let forge = |image: &PeImage, at: invivo_image::Rva, words: &[u32]| {
+        let mut file = image.file().to_vec();
+        let start = image.file_place(at).expect("in the file").start;
+        for (place, word) in (start..).step_by(4).zip(words) {
+            file[place..place + 4].copy_from_slice(&word.to_le_bytes());
+        }
+        PeImage::parse(Arc::from(file)).expect("a Windows image")
+    };
+    let refused = |base: &PeImage, module: &PeImage, plan: Option<&FinalPlan>, words: &[&str]| {
+        let error = cold(base, module, plan).expect_err("it is broken");
+        assert!(matches!(error, ColdError::Image(_)), "{error:?}");
+        let text = error.to_string();
+        for word in words {
+            assert!(text.contains(word), "{word}: {text}");
+        }
+    };
+    // The second name is the first one again.
+    let table = |image: &PeImage, index| image.directory(index).expect("it is there").at;
+    let exports = table(&base, directory::EXPORT);
+    let names = base
+        .word(invivo_image::Rva(exports.0 + 32))
+        .expect("a table");
+    let names = invivo_image::Rva(names.into());
+    let first = base.word(names).expect("a name");
+    let twice = forge(&base, invivo_image::Rva(names.0 + 4), &[first]);
+    for plan in [None, Some(&plan)] {
+        refused(
+            &twice,
+            &module,
+            plan,
+            &["the base exports", "twice, as numbers", "/export"],
+        );
+    }
+    // Two entries change their places.
+    let unwind = table(&base, directory::EXCEPTION);
+    let entry = |number: u64| -> Vec<u32> {
+        let words = (0..3).map(|word| unwind.0 + 12 * number + 4 * word);
+        let words = words.map(|at| base.word(invivo_image::Rva(at)));
+        words.map(|word| word.expect("an entry")).collect()
+    };
+    let swapped = [entry(1), entry(0)].concat();
+    let swapped = forge(&base, unwind, &swapped);
+    refused(
+        &swapped,
+        &module,
+        None,
+        &["of the base is not in order", "link it again"],
+    );
+    // An entry about what is behind all that is carried.
+    let unwind = table(&module, directory::EXCEPTION);
+    let last = module.functions.len() as u64 - 1;
+    let behind = forge(
+        &module,
+        invivo_image::Rva(unwind.0 + 12 * last),
+        &[module.size - 16, module.size],
+    );
+    refused(
+        &base,
+        &behind,
+        None,
+        &["an entry for", "do not all come into the new file"],
+    );
+}
+
+/// Whatever stands in either file, what comes of it is a patched file or a refusal that names a place in
+/// what was given, and never one of what was made.
+#[test]
+fn any_word_of_either_file_may_be_anything() {
     let folder = Folder::new("cold-hostile");
     let imports = |how: Build| how.importing(&["GetTickCount"]).with("-DIMPORTS");
     let base = library(&folder, "base", "service", imports(Build::base()));
@@ -365,30 +441,37 @@ fn any_word_of_a_module_may_be_anything() {
     let plan = plan(&base, &fixed);
     let module = module(&base, &fixed, &plan, HookShape::Triple);
     let base = base.image().expect("a Windows image");
-    let (mut made, mut refused, mut broken) = (0, 0, BTreeSet::new());
-    for at in (0..module.file().len()).step_by(4) {
-        for value in [0, 1, 0xffff_fff0, 0x7fff_ffff, 0x2000] {
-            let mut file = module.file().to_vec();
-            let word: u32 = value;
-            file[at..at + 4].copy_from_slice(&word.to_le_bytes());
-            let Ok(forged) = PeImage::parse(Arc::from(file)) else {
-                continue;
-            };
-            for plan in [None, Some(&plan)] {
-                match cold(&base, &forged, plan) {
-                    Ok(_) => made += 1,
-                    // A file that nobody can read, or that is not what it should be.
-                    Err(error @ (ColdError::Unreadable(_) | ColdError::Result(_))) => {
-                        broken.insert(format!("{value:#x} at {at:#x}: {error}"));
+    let both = [&base, &module];
+    for (which, file) in ["base", "module"].into_iter().zip(both) {
+        let (mut made, mut refused, mut broken) = (0, 0, BTreeSet::new());
+        for at in (0..file.file().len()).step_by(4) {
+            for value in [0, 1, 0xffff_fff0, 0x7fff_ffff, 0x2000] {
+                let mut bytes = file.file().to_vec();
+                let word: u32 = value;
+                bytes[at..at + 4].copy_from_slice(&word.to_le_bytes());
+                let Ok(forged) = PeImage::parse(Arc::from(bytes)) else {
+                    continue;
+                };
+                let [base, module] = match which {
+                    "base" => [&forged, &module],
+                    _ => [&base, &forged],
+                };
+                for plan in [None, Some(&plan)] {
+                    match cold(base, module, plan) {
+                        Ok(_) => made += 1,
+                        // A file that nobody can read, or that is not what it should be.
+                        Err(error @ (ColdError::Unreadable(_) | ColdError::Result(_))) => {
+                            broken.insert(format!("{value:#x} at {at:#x}: {error}"));
+                        }
+                        Err(_) => refused += 1,
                     }
-                    Err(_) => refused += 1,
                 }
             }
         }
+        assert!(broken.is_empty(), "{which}: {broken:#?}");
+        assert!(
+            made > 100 && refused > 100,
+            "{which}: {made} made, {refused} refused"
+        );
     }
-    assert!(broken.is_empty(), "{broken:#?}");
-    assert!(
-        made > 100 && refused > 100,
-        "{made} made, {refused} refused"
-    );
 }

@@ -64,12 +64,19 @@ pub enum ColdError {
     /// The patch module breaks rules, or is for another file.
     #[error("the patch module breaks {} rules, the first: {}", .0.len(), .0[0])]
     Rules(Vec<Finding>),
-    /// What was made breaks rules: a defect here.
-    #[error("the patched file would break {} rules, the first: {}", .0.len(), .0[0])]
+    /// What was made breaks rules: a defect here, or files that are broken in a way that nobody
+    /// looked for.
+    #[error(
+        "the patched file would break {} rules, so nothing is made; the first: {}; the two files may be \
+         broken: look at both with invivo inspect, and link them again", .0.len(), .0[0]
+    )]
     Result(Vec<Finding>),
     /// What was made cannot be read back: a defect here, or files that are broken in a way that
     /// nobody looked for. Nothing is made of them.
-    #[error("the patched file cannot be read: {0}")]
+    #[error(
+        "what would be made of the two files cannot be read back, so nothing is made: {0}; they may be \
+         broken: look at both with invivo inspect, and link them again"
+    )]
     Unreadable(#[from] PeError),
 }
 
@@ -119,6 +126,7 @@ pub fn cold(base: &PeImage, module: &PeImage, plan: Option<&FinalPlan>) -> Resul
     if !findings.is_empty() {
         return Err(ColdError::Rules(findings));
     }
+    exports::once("base", base)?;
     let mut parts = Parts::of(base, module)?;
     let distance = parts.distance;
     let Some(patch) = base.image_base.checked_add(distance.into()) else {

@@ -54,3 +54,8 @@ EXPORT ALONE int both(int value) {
     int answer = help(value);
     return answer + 3 + ADD;
 }
+
+#ifdef INSIDE
+/* Another one with unwind data. */
+EXPORT ALONE int twice(int value) { return help(value) + help(value + 1); }
+#endif

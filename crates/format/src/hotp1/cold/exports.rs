@@ -29,6 +29,7 @@ pub(super) fn directory(
     let Some(plan) = plan else {
         return Ok(None);
     };
+    once("patch module", module)?;
     let known: BTreeSet<&str> = names(&base.exports).collect();
     let mut all: Vec<(u16, Entry, Vec<&str>)> = Vec::new();
     for export in &base.exports {
@@ -69,6 +70,24 @@ pub(super) fn directory(
         return Ok(None);
     }
     write(base, module, all, at).map(Some)
+}
+
+/// Refuses a file that exports two things by one name: which one programs get, nobody knows, and the
+/// new file would have to choose.
+pub(super) fn once(whose: &str, image: &PeImage) -> Result<(), ColdError> {
+    let mut known: BTreeMap<&str, u16> = BTreeMap::new();
+    for export in &image.exports {
+        for name in &export.names {
+            if let Some(first) = known.insert(name, export.ordinal) {
+                let second = export.ordinal;
+                return refuse(format!(
+                    "the {whose} exports {name} twice, as numbers {first} and {second}; take one of \
+                     them out of its export list (/export, .def) and link it again"
+                ));
+            }
+        }
+    }
+    Ok(())
 }
 
 fn names(exports: &[PeExport]) -> impl Iterator<Item = &str> {

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 
 use invivo_image::Rva;
-use invivo_image::pe::{BaseRelocation, BaseRelocationKind, PeImage, PeMachine, directory};
+use invivo_image::pe::{
+    BaseRelocation, BaseRelocationKind, PeImage, PeMachine, UnwindFunction, directory,
+};
 
 use super::parts::Parts;
 use super::{ColdError, MARK, refuse};
@@ -238,14 +240,31 @@ pub(super) fn unwind(
     let (before, mut done) = (table.len(), BTreeSet::new());
     let mut functions: Vec<_> = module.functions.iter().filter(|f| runs(&f.code)).collect();
     functions.sort_by_key(|function| function.code.start);
+    if !functions.is_empty() {
+        in_order("base", &base.functions)?;
+    }
+    let mut last = Rva(0);
     for function in functions {
-        let start = function.code.start;
+        let (start, end) = (function.code.start, function.code.end);
+        if start < last {
+            return refuse(overlap("patch module", start, last));
+        }
+        last = end;
         let data = function.unwind.filter(|data| data.0 % 2 == 0);
         let Some(data) = data else {
             return refuse(format!(
                 "the unwind data of {start} are those of another function"
             ));
         };
+        let within = end.0.checked_sub(1).map(Rva).filter(|_| start < end);
+        let carried = within.is_some_and(|within| parts.holds(within)) && parts.holds(start);
+        if !carried || !parts.holds(data) || !parts.holds(Rva(data.0 + 3)) {
+            return refuse(format!(
+                "the exception directory of the patch module has an entry for {start} to {end} with \
+                 unwind data at {data}, which do not all come into the new file; link the fixed build \
+                 again, so that each entry is about a function in its sections"
+            ));
+        }
         if done.insert(data) {
             lead(module, parts, data, start)?;
         }
@@ -256,6 +275,22 @@ pub(super) fn unwind(
         }
     }
     Ok((table.len() > before).then_some(table))
+}
+
+/// Windows searches the table by halves: what is added is found only where the rest is in order.
+fn in_order(whose: &str, functions: &[UnwindFunction]) -> Result<(), ColdError> {
+    let mut pairs = functions.windows(2);
+    match pairs.find(|pair| pair[1].code.start < pair[0].code.end) {
+        Some(pair) => refuse(overlap(whose, pair[1].code.start, pair[0].code.end)),
+        None => Ok(()),
+    }
+}
+
+fn overlap(whose: &str, start: Rva, end: Rva) -> String {
+    format!(
+        "the exception directory of the {whose} is not in order: an entry begins at {start}, the one \
+         before it ends at {end}; link it again (without /incremental)"
+    )
 }
 
 /// Makes the places right to which unwind data lead.
