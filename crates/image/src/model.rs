@@ -431,14 +431,17 @@ impl Image {
     /// before them; those of functions that are not called as usual have more in them, and stay.
     #[must_use]
     pub fn compiled_name<'s>(&self, symbol: &'s Symbol) -> &'s str {
-        let name: &str = &symbol.name;
-        let plain = self.machine == Machine::X86
-            && symbol.binding == Binding::Global
-            && !name.contains(['@', '?']);
-        match name.strip_prefix('_') {
-            Some(rest) if plain => rest,
-            _ => name,
+        match symbol.binding {
+            Binding::Global => self.compiled_name_of(&symbol.name),
+            _ => &symbol.name,
         }
+    }
+
+    /// The same of a name that all files know, as an object file has it.
+    #[must_use]
+    pub fn compiled_name_of<'s>(&self, name: &'s str) -> &'s str {
+        let plain = self.machine == Machine::X86 && !name.contains(['@', '?']);
+        name.strip_prefix('_').filter(|_| plain).unwrap_or(name)
     }
 
     /// `at` relative to the image base.

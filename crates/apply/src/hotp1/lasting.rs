@@ -10,8 +10,8 @@ use super::host::{Done, blocks};
 use super::record::{LegacyPatchRecord, LegacyRecord};
 use super::{Outcome, PatchedModule, switch};
 use crate::hpat::{Host, HostImage, WordRecord};
-use crate::pe::{Ledger, parse};
-use crate::{ApplyError, Loaded, Stopped, Target, TargetError, refused};
+use crate::pe::Ledger;
+use crate::{ApplyError, Loaded, Stopped, Target, refused};
 
 const MAGIC: [u8; 8] = *b"invivoH1";
 
@@ -316,22 +316,7 @@ impl<'h> Lasting<'h> {
 
 /// A patch of a record, if it still is what it was.
 fn loaded(host: &dyn Host, patch: &LegacyPatchRecord) -> Result<Loaded, ApplyError> {
-    let image = parse(&patch.path, host.file(&patch.path)?)?;
-    if (image.time_stamp, image.checksum) != (patch.time_stamp, patch.checksum) {
-        return refused(format!(
-            "{} is not the file any more that was loaded from there; put it back",
-            patch.path
-        ));
-    }
-    let end = patch.at.checked_add(u64::from(image.size));
-    if end.is_none() {
-        let text = format!("no image is at {:#x}", patch.at);
-        return Err(TargetError::Unsupported(text).into());
-    }
-    Ok(Loaded {
-        image: Arc::new(image),
-        at: LiveAddr(patch.at),
-        reserve: 0,
-        table: None,
-    })
+    let file = host.file(&patch.path)?;
+    let known = (patch.time_stamp, patch.checksum);
+    Loaded::recorded(&patch.path, file, known, patch.at)
 }

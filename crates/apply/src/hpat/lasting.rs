@@ -261,19 +261,14 @@ impl<'h> Lasting<'h> {
 
 /// A patch of a record, if it still is what it was.
 fn loaded(host: &dyn Host, patch: &PatchRecord) -> Result<Loaded, ApplyError> {
-    let image = parse(&patch.path, host.file(&patch.path)?)?;
-    if (image.time_stamp, image.checksum) != (patch.time_stamp, patch.checksum) {
-        return refused(format!(
-            "{} is not the file any more that was loaded from there; put it back",
-            patch.path
-        ));
+    let file = host.file(&patch.path)?;
+    let known = (patch.time_stamp, patch.checksum);
+    let mut loaded = Loaded::recorded(&patch.path, file, known, patch.at)?;
+    if patch.table != 0 {
+        loaded.reserve = RESERVE;
+        loaded.table = Some(LiveAddr(patch.table));
     }
-    Ok(Loaded {
-        image: Arc::new(image),
-        at: LiveAddr(patch.at),
-        reserve: if patch.table == 0 { 0 } else { RESERVE },
-        table: (patch.table != 0).then_some(LiveAddr(patch.table)),
-    })
+    Ok(loaded)
 }
 
 fn release(host: &mut dyn Host, patch: &PatchRecord) -> Result<(), TargetError> {

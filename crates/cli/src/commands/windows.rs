@@ -8,7 +8,7 @@ use invivo_compare::{Comparison, Finding};
 use invivo_format::hotp1::{self, HookShape};
 use invivo_format::hpat::{self, HotPatch, Options, PlaceError, validate};
 use invivo_image::pe::{HotPatchObject, PeError, PeImage};
-use invivo_image::{Binding, Machine, demangle};
+use invivo_image::{Binding, demangle};
 use invivo_patch::{FinalPlan, HotPatchMarks};
 use sha2::{Digest as _, Sha256};
 
@@ -295,17 +295,10 @@ fn functions(c: &Comparison<'_>, objects: &[HotPatchObject]) -> (String, Vec<Str
             }
         }
         let found = found.into_iter().flatten();
-        names.extend(found.map(|name| of_compiler(c.fixed.machine, name)));
+        names.extend(found.map(|name| c.fixed.compiled_name_of(name)));
     }
     let list = names.iter().map(|name| format!("{name}\n"));
     (list.collect(), unknown)
-}
-
-/// What the compiler calls what an object file calls so, as [`invivo_image::Image::compiled_name`]
-/// says it of names that all files know.
-fn of_compiler(machine: Machine, name: &str) -> &str {
-    let plain = machine == Machine::X86 && !name.contains(['@', '?']);
-    name.strip_prefix('_').filter(|_| plain).unwrap_or(name)
 }
 
 fn place_failure(error: PlaceError) -> Failure {

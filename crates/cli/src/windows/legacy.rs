@@ -10,12 +10,33 @@ use super::{Change, WE, micros, stood, tell_unloaded};
 use crate::failure::Failure;
 use crate::output::{Output, milliseconds};
 
+/// What became of a patch module.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Became {
+    Applied,
+    Removed,
+    Settled,
+    /// Only memory was given back.
+    Unloaded,
+}
+
+impl Became {
+    fn name(self) -> &'static str {
+        match self {
+            Became::Applied => "applied",
+            Became::Removed => "removed",
+            Became::Settled => "settled",
+            Became::Unloaded => "unloaded",
+        }
+    }
+}
+
 /// What was done with one module of a process.
 #[derive(Debug, Serialize)]
 pub(super) struct Done {
     pid: u32,
-    /// `applied`, `removed` or `settled`; `unloaded` where only memory was given back.
-    state: &'static str,
+    state: Became,
     module: String,
     patch: String,
     /// Places that were changed, all in one step.
@@ -30,7 +51,7 @@ pub(super) struct Done {
     stopped_us: u64,
 }
 
-fn change(pid: u32, state: &'static str, done: hotp1::Done, begin: Instant) -> Change {
+fn change(pid: u32, state: Became, done: hotp1::Done, begin: Instant) -> Change {
     Change::Older(Done {
         pid,
         state,
@@ -52,7 +73,7 @@ pub(super) fn apply(
     begin: Instant,
 ) -> Result<Vec<Change>, Failure> {
     let done = hotp1::apply(process, path, WE)?;
-    Ok(vec![change(pid, "applied", done, begin)])
+    Ok(vec![change(pid, Became::Applied, done, begin)])
 }
 
 pub(super) fn revert(
@@ -64,8 +85,8 @@ pub(super) fn revert(
 ) -> Result<Vec<Change>, Failure> {
     let all = hotp1::revert(process, which, unload, WE)?.into_iter();
     let state = |done: &hotp1::Done| match done.patch.is_empty() {
-        true => "unloaded",
-        false => "removed",
+        true => Became::Unloaded,
+        false => Became::Removed,
     };
     Ok(all
         .map(|done| change(pid, state(&done), done, begin))
@@ -79,7 +100,7 @@ pub(super) fn recover(
 ) -> Result<Vec<Change>, Failure> {
     let all = hotp1::recover(process, WE)?.into_iter();
     Ok(all
-        .map(|done| change(pid, "settled", done, begin))
+        .map(|done| change(pid, Became::Settled, done, begin))
         .collect())
 }
 
@@ -89,7 +110,7 @@ pub(super) fn tell(done: &Done) {
         anstream::println!(
             "process {}: {} {} in {}: {} hook{plural} in one step, {}, {} active ({})",
             done.pid,
-            done.state,
+            done.state.name(),
             done.patch,
             done.module,
             done.hooks,
@@ -127,28 +148,51 @@ struct Overview {
     processes: Vec<Standing>,
 }
 
+/// What a patch module is in a process that has its target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum State {
+    Active,
+    Removed,
+    /// The target that runs was patched on disk.
+    Cold,
+    #[serde(rename = "not patched")]
+    NotPatched,
+}
+
+impl State {
+    fn of(one: &Concerned) -> State {
+        match (one.active, one.cold, one.removed) {
+            (true, ..) => State::Active,
+            (_, true, _) => State::Cold,
+            (.., true) => State::Removed,
+            _ => State::NotPatched,
+        }
+    }
+
+    /// What runs, for a person.
+    fn running(self) -> &'static str {
+        match self {
+            State::Active => "patched",
+            State::Removed => "removed",
+            State::Cold => "patched on disk",
+            State::NotPatched => "not patched",
+        }
+    }
+}
+
 #[derive(Debug, Serialize)]
 struct Standing {
     pid: u32,
     exe: String,
     module: String,
-    /// `active`, `removed`, `cold` (the module that runs was patched on disk) or `not patched`.
-    state: &'static str,
+    state: State,
     /// True if the file that has the module's name now was patched on disk.
     fixed_on_disk: bool,
 }
 
-fn state(one: &Concerned) -> &'static str {
-    match (one.active, one.cold, one.removed) {
-        (true, ..) => "active",
-        (_, true, _) => "cold",
-        (.., true) => "removed",
-        _ => "not patched",
-    }
-}
-
 /// Processes that have the module of a patch loaded in which the patch is in one of these states.
-pub(super) fn concerned(path: &str, states: &[&str]) -> Result<Vec<u32>, Failure> {
+pub(super) fn concerned(path: &str, states: &[State]) -> Result<Vec<u32>, Failure> {
     let all = holders(path)?.into_iter();
     let found = all.filter(|one| states.contains(&one.state));
     Ok(found.map(|one| one.pid).collect())
@@ -167,7 +211,7 @@ fn holders(path: &str) -> Result<Vec<Standing>, Failure> {
         found.extend(all.into_iter().map(|one| Standing {
             pid: running.pid,
             exe: running.name.clone(),
-            state: state(&one),
+            state: State::of(&one),
             module: one.path,
             fixed_on_disk: one.fixed_on_disk,
         }));
@@ -182,11 +226,7 @@ pub(super) fn status(path: &str, output: &Output) -> Result<u8, Failure> {
     };
     output.data(&overview, || {
         for one in &overview.processes {
-            let running = match one.state {
-                "active" => "patched",
-                "cold" => "patched on disk",
-                other => other,
-            };
+            let running = one.state.running();
             let disk = if one.fixed_on_disk { "fixed" } else { "old" };
             anstream::println!(
                 "{} {}: {}: running: {running}; on disk: {disk}",
