@@ -12,7 +12,7 @@ use invivo_apply::{Loaded, Stack, TargetError, Thread};
 use invivo_image::pe::PeImage;
 use invivo_image::{LiveAddr, Rva};
 
-use crate::native::{Access, PAGE, View, fill, relocate};
+use crate::native::{Access, PAGE, TABLE, View, fill, relocate};
 
 mod target;
 
@@ -64,18 +64,22 @@ impl Narrow {
         for (image, at) in images {
             let size = u64::from(image.size).next_multiple_of(PAGE);
             let access = |page: u64| match image.section_at(Rva(page)) {
+                // Behind it the address table: jumps, and what they read.
+                _ if page == size => Access::Code,
+                _ if page > size => Access::Data,
                 Some(section) if section.is_executable() => Access::Code,
                 Some(section) if section.is_writable() => Access::Data,
                 _ => Access::Constant,
             };
-            let pages: Vec<Access> = (0..size).step_by(PAGE as usize).map(access).collect();
+            let pages = (0..size + TABLE).step_by(PAGE as usize).map(access);
+            let pages: Vec<Access> = pages.collect();
             let view = View::unmapped(&pages, *at)?;
             fill(&view, image)?;
             relocate(&view, image)?;
             views.push(view);
             loaded.push(Loaded {
                 at: LiveAddr(*at),
-                reserve: 0,
+                reserve: TABLE,
                 table: None,
                 image: Arc::new(image.clone()),
             });

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use invivo_apply::hotp1::PatchedModule;
+use invivo_apply::hpat::PatchedImage;
 use invivo_apply::{ApplyError, Loaded, Target};
 use invivo_compare::Comparison;
 use invivo_format::hotp1::{self, FixupKind, Hook, HookKind, HookShape, cold, read, validate_cold};
@@ -571,6 +572,48 @@ fn metadata_of_modern_windows_is_written() {
 }
 
 /// A relocation that no instruction has in an operand of its own: nothing is known of that code.
+/// A final image for x86 is made live and taken back while threads call: state and what did not change
+/// are the base's, and no thread is stopped where no function begins one byte before a boundary.
+#[test]
+fn a_final_image_is_run() {
+    let folder = Folder::new("x86-final");
+    let old = build(&folder, "base", "steady", &base().with(PLAIN)).expect("it is built");
+    let how = Build::fixed("count,weigh").narrow().with(PLAIN);
+    let new = build(&folder, "fixed", "steady", &how).expect("it is built");
+    let made = final_image(&old, &new, 1).expect("it keeps all rules");
+    let target = old.image().expect("a Windows image");
+    let mut running = Running::new(&folder, &[(target, TARGET), (made, PATCH)]);
+    let patch = running.loaded[1].clone();
+    let mut image = PatchedImage::new(running.loaded[0].clone());
+    let before = running.narrow.fixed_bytes(0);
+    let calls = |running: &Running| ["count", "weigh"].map(|name| running.call(name, 5));
+    assert_eq!(calls(&running), [80, 80], "old");
+    let done = until_quiet(|| image.apply(&mut running.narrow, &patch));
+    assert_eq!((done.fresh, done.stopped.is_zero()), (2, true));
+    assert_eq!(calls(&running), [81, 81], "new");
+    until_quiet(|| image.revert(&mut running.narrow));
+    assert_eq!(calls(&running), [80, 80], "taken back");
+    let count = running.at(0, "count");
+    running
+        .narrow
+        .begin(count, 5, [80, 81])
+        .expect("it answers");
+    for _ in 0..20 {
+        until_quiet(|| image.apply(&mut running.narrow, &patch));
+        std::thread::sleep(std::time::Duration::from_micros(300));
+        until_quiet(|| image.revert(&mut running.narrow));
+    }
+    let (called, wrong) = running.narrow.end();
+    assert_eq!(wrong, 0, "an answer of nobody");
+    assert!(called > 1000, "{called} calls");
+    // The jumps that nothing leads to any more go when nobody is on the way.
+    until_quiet(|| image.revert(&mut running.narrow));
+    assert!(running.narrow.fixed_bytes(0) == before, "byte for byte");
+    let counted = ["get_counted", "get_weighed", "get_helped"].map(|name| running.call(name, 0));
+    let called = called.cast_signed() + 3;
+    assert_eq!(counted, [called, 3, called], "the base's state");
+}
+
 #[test]
 fn a_relocation_that_is_no_operand() {
     let folder = Folder::new("x86-shifted");

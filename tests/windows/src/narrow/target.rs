@@ -57,6 +57,13 @@ impl Target for Narrow {
         }
     }
 
+    fn store(&mut self, at: LiveAddr, bytes: &[u8]) -> Result<(), TargetError> {
+        match self.any(|view| view.store(at, bytes)) {
+            true => Ok(()),
+            false => Err(missing("write", at, bytes.len())),
+        }
+    }
+
     fn original(&self, _: Range<LiveAddr>) -> Result<Option<Vec<u8>>, TargetError> {
         Ok(None)
     }
