@@ -4,19 +4,22 @@
 //! fixed image has; every reference that leads out of the copy is bound to the
 //! base. What cannot be bound to exactly one place is refused.
 
+mod callouts;
+mod redirects;
+
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use invivo_compare::{Comparison, Finding, Parts, Rule, Severity};
-use invivo_image::{Entity, EntityId, EntityKind, Image, LinkAddr, Place, Slot, demangle};
-use sha2::{Digest as _, Sha256};
+use invivo_image::{EntityId, Image, LinkAddr, Place, Slot, demangle};
 
 use crate::doubt::Doubt;
 use crate::model::{
-    Callout, Check, Contents, Direction, Hex, Identity, Moment, Order, Patch, Redirect, Section,
-    SectionKind, Symbol, SymbolPlace, TargetImage,
+    Contents, Hex, Identity, Moment, Order, Patch, Section, SectionKind, Symbol, SymbolPlace,
+    TargetImage,
 };
-use crate::{Entry, agreement, annexes, frames};
+use crate::{annexes, frames};
+pub(crate) use redirects::checks;
 
 /// What a person says about a patch.
 #[derive(Clone, Debug, Default)]
@@ -302,49 +305,6 @@ impl<'c, 'a> Planner<'c, 'a> {
         self.placed[&Placed::Copy(function)]
     }
 
-    /// Functions that are called before and after: new ones, since one that the base has
-    /// would be in the target twice.
-    fn callouts(&mut self, wanted: &[(Moment, String)]) -> Vec<Callout> {
-        let fixed = self.c.fixed;
-        let mut callouts = Vec::new();
-        for (moment, name) in wanted {
-            let is_wanted = |entity: &Entity| {
-                let mut names = entity.names.iter().map(|symbol| &*symbol.name);
-                entity.kind == EntityKind::Function
-                    && entity.size > 0
-                    && names.any(|own| own == name || demangle(own) == *name)
-            };
-            let found = fixed
-                .entities
-                .iter()
-                .zip(0u32..)
-                .filter(|(e, _)| is_wanted(e));
-            let found: Vec<EntityId> = found.map(|(_, index)| EntityId(index)).collect();
-            let why = match found[..] {
-                [id] if self.c.pairs.base_of(id).is_none() => {
-                    let function = fixed.entity(id).name().to_owned();
-                    let (moment, symbol) = (*moment, self.copied(id));
-                    callouts.push(Callout {
-                        moment,
-                        function,
-                        symbol,
-                    });
-                    continue;
-                }
-                [_] => "is in the base too; a callout has to be a function that only the fix has",
-                [] => {
-                    "is no function of the fixed build; one that nobody calls stays only with \
-                     __attribute__((used))"
-                }
-                _ => "is the name of several functions of the fixed build",
-            };
-            let why = format!("is to be called {moment}, and {why}");
-            self.refused
-                .push(Finding::refuse(Rule::Binding, name.clone(), why));
-        }
-        callouts
-    }
-
     pub(crate) fn copy_functions(&mut self) {
         let mut done = HashSet::new();
         while let Some(parts) = self.waiting.pop_front() {
@@ -354,84 +314,6 @@ impl<'c, 'a> Planner<'c, 'a> {
             }
         }
     }
-
-    fn redirects(&mut self) -> Vec<Redirect> {
-        let c = self.c;
-        let hot: HashSet<EntityId> = c.hot.iter().flat_map(|f| f.base.ids()).collect();
-        let mut redirects = Vec::new();
-        for function in &c.hot {
-            let entity = c.base.entity(function.base.main);
-            let rva = |id| place_of(c.base, id);
-            let Some(entry) = Entry::of(c.base, &c.base_usage, &function.base) else {
-                self.refuse(
-                    Rule::Binding,
-                    function.fixed.main,
-                    "its code in the base is not all instructions",
-                );
-                continue;
-            };
-            redirects.push(Redirect {
-                direction: Direction::Forward,
-                function: entity.name().to_owned(),
-                at: rva(function.base.main).0,
-                size: entity.size,
-                hooked: self.is_entered(function.base.main, &hot)
-                    || agreement::is_kept(c, function),
-                entry,
-                replacement: self.placed[&Placed::Copy(function.fixed.main)],
-                cold: function.base.cold.iter().map(|part| rva(*part)).collect(),
-            });
-        }
-        redirects
-    }
-
-    /// True if anything but the functions of the hot set can enter `function`.
-    fn is_entered(&self, function: EntityId, hot: &HashSet<EntityId>) -> bool {
-        let usage = &self.c.base_usage;
-        let exported = self
-            .c
-            .base
-            .entity(function)
-            .names
-            .iter()
-            .any(|symbol| symbol.exported);
-        let called = usage
-            .uses
-            .get(&function)
-            .is_some_and(|uses| uses.iter().any(|u| !hot.contains(&u.by)));
-        // A function that no code refers to is reached in a way that was not seen.
-        let unseen = !usage.uses.contains_key(&function) && !usage.pointed.contains_key(&function);
-        exported || called || unseen || usage.address_is_taken(function)
-    }
-}
-
-/// Bytes that must be there: all code that is replaced, and padding that hooks may use.
-pub(crate) fn checks(
-    base: &Image,
-    parts: impl Iterator<Item = EntityId>,
-    redirects: &[Redirect],
-) -> Vec<Check> {
-    let code = parts.map(|id| (base.entity(id).addr, base.entity(id).size));
-    let hooked = redirects.iter().filter(|redirect| redirect.hooked);
-    let padding = hooked.flat_map(|redirect| {
-        let entry = LinkAddr(base.base.0 + redirect.at.0);
-        let near = redirect.entry.pads.iter();
-        near.filter_map(move |(at, size)| Some((entry.checked_offset(*at)?, u64::from(*size))))
-    });
-    let mut ranges: Vec<(LinkAddr, u64)> = code.chain(padding).collect();
-    ranges.sort_unstable();
-    ranges.dedup();
-    ranges
-        .into_iter()
-        .filter_map(|(at, size)| {
-            let sha256 = Hex(Sha256::digest(base.bytes(at, size)?).to_vec());
-            Some(Check {
-                at: base.rva(at)?,
-                size,
-                sha256,
-            })
-        })
-        .collect()
 }
 
 /// Every slot of an image by what it holds: those that the loader fills, and those
@@ -453,17 +335,6 @@ fn slots(image: &Image) -> HashMap<Slot, LinkAddr> {
     filled
         .chain(image.slots.iter().map(|(at, slot)| (slot.clone(), *at)))
         .collect()
-}
-
-/// Where an entity is, relative to its image.
-fn place_of(image: &Image, id: EntityId) -> (invivo_image::Rva, u64) {
-    let entity = image.entity(id);
-    (
-        image
-            .rva(entity.addr)
-            .expect("entities lie in sections, sections behind the base"),
-        entity.size,
-    )
 }
 
 pub(crate) fn index(value: usize) -> u32 {
