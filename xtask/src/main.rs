@@ -50,6 +50,7 @@ usage: cargo xtask COMMAND
   torture kill [--count N] kill the tool at random instants; the target must notice nothing
   torture soak [--rounds N] apply, replace and revert under load; nothing may pile up
   torture windows [--rounds N] the same in a process of Windows, run by Wine
+  torture windows-kill [--count N] kill invivo.exe at random instants, run by Wine
   fuzz [--minutes N] [TARGET…]
                            feed every reader with hostile input, 10 minutes each
   street                   check that each crate imports only crates to its left
@@ -95,6 +96,8 @@ fn run() -> Result<bool> {
         ["torture", "kill", "--count", count] => torture::kill(&workspace, count),
         ["torture", "soak"] => torture::soak(&workspace, torture::ROUNDS),
         ["torture", "soak", "--rounds", rounds] => torture::soak(&workspace, rounds),
+        ["torture", "windows-kill"] => torture::windows_kill(&workspace, torture::WINDOWS_KILLS),
+        ["torture", "windows-kill", "--count", count] => torture::windows_kill(&workspace, count),
         ["torture", "windows"] => torture::windows(&workspace, torture::ROUNDS),
         ["torture", "windows", "--rounds", rounds] => torture::windows(&workspace, rounds),
         ["fuzz", "--minutes", minutes, targets @ ..] => fuzz::run(&workspace, minutes, targets),

@@ -15,6 +15,8 @@ const LIMIT: Duration = Duration::from_secs(3600);
 /// Kills and rounds where no number is given.
 pub(crate) const KILLS: &str = "10000";
 pub(crate) const ROUNDS: &str = "1000";
+/// One takes seconds.
+pub(crate) const WINDOWS_KILLS: &str = "500";
 /// As many as `cargo xtask test` has time for.
 pub(crate) const FEW_KILLS: &str = "2000";
 pub(crate) const FEW_ROUNDS: &str = "100";
@@ -31,12 +33,27 @@ pub(crate) fn soak(workspace: &Workspace, rounds: &str) -> Result<bool> {
 
 /// Goes `rounds` rounds in a process of Windows.
 pub(crate) fn windows(workspace: &Workspace, rounds: &str) -> Result<bool> {
+    in_wine(
+        workspace,
+        ["wine", "rounds"],
+        ("INVIVO_WINE_ROUNDS", rounds),
+    )
+}
+
+/// Kills `invivo.exe` `count` times.
+pub(crate) fn windows_kill(workspace: &Workspace, count: &str) -> Result<bool> {
+    let test = ["hotp1_wine", "killed_by_the_clock"];
+    in_wine(workspace, test, ("INVIVO_WINE_KILLS", count))
+}
+
+fn in_wine(workspace: &Workspace, test: [&str; 2], (name, value): (&str, &str)) -> Result<bool> {
     install::ensure(install::WINDOWS)?;
     let mut cargo = workspace.cargo();
     cargo
-        .args(["test", "--quiet", "--package", "windows-tests"])
-        .args(["--test", "wine", "rounds", "--", "--nocapture"])
-        .env("INVIVO_WINE_ROUNDS", rounds);
+        .args(["test", "--quiet", "--package", "windows-tests", "--test"])
+        .args(test)
+        .args(["--", "--nocapture"])
+        .env(name, value);
     process::succeeds(&mut cargo, LIMIT)
 }
 

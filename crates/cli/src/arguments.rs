@@ -35,7 +35,8 @@ Exit codes:
   6   the process does not exist or ended meanwhile; there is no Xen
   7   interrupted; the process is as it was
   8   the process may be inconsistent
-  70  a defect in invivo";
+  70  a defect in invivo
+  74  an error of which nothing could be written anywhere";
 
 /// Repairs native programs while they run.
 ///

@@ -1,5 +1,7 @@
 //! What went wrong, as people and scripts see it: a text, a hint, an exit code.
 
+use std::io::{ErrorKind, Write};
+
 use invivo_apply::{ApplyError, TargetError};
 use owo_colors::OwoColorize;
 
@@ -13,6 +15,8 @@ pub(crate) const GONE: u8 = 6;
 #[cfg(not(windows))]
 pub(crate) const INTERRUPTED: u8 = 7;
 pub(crate) const INCONSISTENT: u8 = 8;
+/// Nothing could be told: no error ends in silence with a code that has a meaning.
+pub(crate) const UNTOLD: u8 = 74;
 
 /// An error of the program.
 #[derive(Debug)]
@@ -36,12 +40,57 @@ impl Failure {
         self
     }
 
-    pub(crate) fn print(&self) {
-        anstream::eprintln!("{} {}", "error:".red().bold(), self.text);
+    /// Tells it on standard error or, where there is none, on standard output; gives the code to end
+    /// with.
+    pub(crate) fn print(&self) -> u8 {
+        let mut text = format!("{} {}\n", "error:".red().bold(), self.text);
         if let Some(hint) = &self.hint {
-            anstream::eprintln!("\n{} {hint}", "hint:".cyan().bold());
+            text += &format!("\n{} {hint}\n", "hint:".cyan().bold());
+        }
+        let mut streams: Vec<Box<dyn Write>> = Vec::new();
+        if is_open(&std::io::stderr()) {
+            streams.push(Box::new(anstream::stderr()));
+        }
+        if is_open(&std::io::stdout()) {
+            streams.push(Box::new(anstream::stdout()));
+        }
+        match told(&text, &mut streams) {
+            true => self.code,
+            false => UNTOLD,
         }
     }
+}
+
+/// Tells all of them; gives the worst code, 0 where there is none.
+#[cfg(not(windows))]
+pub(crate) fn print_all(failures: &[Failure]) -> u8 {
+    let codes = failures.iter().map(Failure::print);
+    codes.max().unwrap_or(0)
+}
+
+/// Writes a text to the first stream that takes it. One whose reader has gone away takes it, too:
+/// that nobody wants to know is not our business.
+fn told(text: &str, streams: &mut [Box<dyn Write>]) -> bool {
+    streams.iter_mut().any(|stream| {
+        let written = stream
+            .write_all(text.as_bytes())
+            .and_then(|()| stream.flush());
+        written.map_or_else(|error| error.kind() == ErrorKind::BrokenPipe, |()| true)
+    })
+}
+
+/// False for a stream that a program was started without; Rust's library takes what is written to
+/// one for written.
+#[cfg(windows)]
+fn is_open(stream: &impl std::os::windows::io::AsRawHandle) -> bool {
+    let handle = stream.as_raw_handle();
+    !handle.is_null() && handle.addr() != usize::MAX
+}
+
+/// True: where one is missing, Rust's library has opened `/dev/null` in its place.
+#[cfg(not(windows))]
+fn is_open(_: &impl std::os::fd::AsFd) -> bool {
+    true
 }
 
 impl From<TargetError> for Failure {
@@ -116,6 +165,30 @@ fn remedy(scope: &str) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Takes nothing.
+    struct Closed(ErrorKind);
+
+    impl Write for Closed {
+        fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+            Err(self.0.into())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// A program that is refused without a word could mean anything.
+    #[test]
+    fn what_cannot_be_told_is_known_by_its_code() {
+        let broken = || -> Box<dyn Write> { Box::new(Closed(ErrorKind::Other)) };
+        assert!(!told("refused", &mut []));
+        assert!(!told("refused", &mut [broken(), broken()]));
+        assert!(told("refused", &mut [broken(), Box::new(Vec::new())]));
+        let gone = ErrorKind::BrokenPipe;
+        assert!(told("refused", &mut [Box::new(Closed(gone))]));
+    }
 
     /// With 3 not even root may trace: to send people to sudo would be of no use.
     #[test]

@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::arguments::Effort;
-use crate::failure::{Failure, INTERRUPTED, NOT_NOW};
+use crate::failure::{Failure, INTERRUPTED, NOT_NOW, print_all};
 use crate::output::{Output, milliseconds};
 use crate::steps;
 use crate::verdict::print_judgements;
@@ -177,16 +177,12 @@ pub(crate) fn show(
         outcomes.processes.iter().for_each(print);
         print_judgements(&outcomes.judgements);
     })?;
-    failures.iter().for_each(Failure::print);
+    let worst = print_all(&failures);
     if looked_at > 1 && !failures.is_empty() {
         let text = format!("{} of {looked_at} processes: not done", failures.len());
         Failure::new(0, text).print();
     }
-    Ok(failures
-        .iter()
-        .map(|failure| failure.code)
-        .max()
-        .unwrap_or(0))
+    Ok(worst)
 }
 
 pub(crate) fn micros(duration: Duration) -> u64 {

@@ -82,7 +82,9 @@ fn main() -> ExitCode {
     // What the command did counts.
     match saved {
         Ok(told) => anstream::eprintln!("{told}"),
-        Err(failure) => failure.print(),
+        Err(failure) => {
+            failure.print();
+        }
     }
     code
 }
@@ -100,21 +102,18 @@ fn main() -> ExitCode {
 /// Nothing is run where the words ask for help, for the version or for nothing that is known.
 fn not_run(error: &clap::Error) -> ExitCode {
     // Help and version are no errors; clap prints each where it belongs.
-    let _ = error.print();
-    ExitCode::from(if error.use_stderr() {
-        failure::USAGE
-    } else {
-        0
+    let told = error.print();
+    ExitCode::from(match told {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => failure::UNTOLD,
+        _ if error.use_stderr() => failure::USAGE,
+        _ => 0,
     })
 }
 
 fn ended(result: Result<u8, Failure>) -> ExitCode {
     match result {
         Ok(code) => ExitCode::from(code),
-        Err(failure) => {
-            failure.print();
-            ExitCode::from(failure.code)
-        }
+        Err(failure) => ExitCode::from(failure.print()),
     }
 }
 

@@ -20,6 +20,7 @@ use serde::Serialize;
 use crate::arguments::{Apply, Arguments, Command, List, Processes, Revert, Status};
 use crate::failure::{Failure, REFUSED, USAGE};
 use crate::output::{Output, milliseconds};
+use legacy::State;
 
 const WE: &str = concat!("invivo ", env!("CARGO_PKG_VERSION"));
 
@@ -128,8 +129,7 @@ fn each(
             match done {
                 Ok(done) => all.extend(done),
                 Err(failure) => {
-                    failure.print();
-                    code = code.max(failure.code);
+                    code = code.max(failure.print());
                 }
             }
         }
@@ -137,8 +137,7 @@ fn each(
         looks += 1;
         pids = match chosen.all && looks < LOOKS {
             true => find().unwrap_or_else(|failure| {
-                failure.print();
-                code = code.max(failure.code);
+                code = code.max(failure.print());
                 Vec::new()
             }),
             false => Vec::new(),
@@ -220,7 +219,7 @@ fn apply(apply: &Apply, output: &Output) -> Result<u8, Failure> {
     let path = whole_path(&apply.patch)?;
     let older = hotp1::is_legacy(&image(&apply.patch)?);
     let find = || match older {
-        true => legacy::concerned(&path, &["not patched", "removed", "cold"]),
+        true => legacy::concerned(&path, &[State::NotPatched, State::Removed, State::Cold]),
         false => modern(&metadata(&apply.patch)?),
     };
     each(&apply.processes, output, &find, &|process, pid, begin| {
@@ -243,8 +242,8 @@ fn revert(revert: &Revert, output: &Output) -> Result<u8, Failure> {
         None => None,
     };
     let find = || match &which {
-        Some(path) if !revert.unload => legacy::concerned(path, &["active"]),
-        Some(path) => legacy::concerned(path, &["active", "removed"]),
+        Some(path) if !revert.unload => legacy::concerned(path, &[State::Active]),
+        Some(path) => legacy::concerned(path, &[State::Active, State::Removed]),
         None => changed(),
     };
     each(&revert.processes, output, &find, &|process, pid, begin| {

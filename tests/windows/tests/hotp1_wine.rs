@@ -2,6 +2,8 @@
 //! call old code, new code, and old code again, and the library is what it was, byte for byte.
 
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Instant;
 
 use invivo_compare::Comparison;
 use invivo_format::hotp1::{self, HookShape};
@@ -381,6 +383,71 @@ fn a_tool_that_dies_at_work() {
         }
     }
     to(false, &mut is_new);
+    assert_eq!(caller.answers(), [true, false, false], "the base");
+    let (seen, counted) = caller.end();
+    assert_eq!(seen.wrong, 0, "an answer of nobody");
+    assert_eq!(counted, [seen.calls; 3], "every call was counted once");
+}
+
+/// A tool that is killed at some moment, whatever it does then: `list` tells of it, `recover` puts it in
+/// order, and neither says no without a word. `INVIVO_WINE_KILLS` asks for more kills.
+#[test]
+fn a_tool_that_is_killed_by_the_clock() {
+    let count = std::env::var("INVIVO_WINE_KILLS").unwrap_or_else(|_| "6".to_owned());
+    let count: u32 = count.parse().expect("a number of kills");
+    let folder = Folder::new("hotp1-wine-killed");
+    let base = library(&folder, "base", "steady", Build::base());
+    let fixed = library(&folder, "fixed", "steady", Build::fixed("count,weigh"));
+    let patch = name(&patch(&base, &fixed, HookShape::Short));
+    let program = wine::c_program("caller").expect("the program");
+    let tool = wine::invivo().expect("invivo.exe");
+    let wine = Wine::ready().expect("Wine");
+    let mut caller = Caller::start(&program, &base);
+    let pid = caller.pid.to_string();
+    let old = fixed_bytes(caller.linux_pid(), &base);
+    let begin = Instant::now();
+    caller.done(&["apply", &patch, "--pid", &pid]);
+    let whole = begin.elapsed();
+    let new = fixed_bytes(caller.linux_pid(), &base);
+    let (mut is_new, mut part, mut open) = (true, 0.0, 0);
+    for number in 0..count {
+        let verb = if is_new { "revert" } else { "apply" };
+        // Moments that lie evenly in the time that it takes, however many there are.
+        part = (part + 0.618_034) % 1.0;
+        let mut command = wine.command(&tool);
+        command.args([verb, &patch, "--pid", &pid]);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        let mut child = command.spawn().expect("it starts");
+        std::thread::sleep(whole.mul_f64(part));
+        // It is ours; where it has ended nothing happens.
+        let _ = child.kill();
+        let ended = child.wait().expect("it ended");
+        let when = format!("{verb} {number}, killed after {part:.3} of {whole:?}: {ended}");
+        let done = |verb: &str| {
+            let (text, code) = caller.invivo(&[verb, "--pid", &pid]);
+            assert!(code == 0, "{when}, then {verb} ends with {code}: {text:?}");
+            text
+        };
+        let listed = done("list");
+        let told = ["a tool died at work", "threads stand"];
+        let is_open = told.iter().any(|told| listed.contains(told));
+        open += u32::from(is_open);
+        let settled = done("recover");
+        let words = settled.contains("settled") || settled.contains("go on");
+        assert!(!is_open || words, "{when}: {listed}{settled}");
+        let listed = done("list");
+        assert!(
+            !told.iter().any(|told| listed.contains(told)),
+            "{when}: {listed}"
+        );
+        let now = fixed_bytes(caller.linux_pid(), &base);
+        assert!(now == old || now == new, "{when}: half of it");
+        is_new = now == new;
+    }
+    println!("{count} kills, {open} of them left something open");
+    if is_new {
+        caller.done(&["revert", &patch, "--pid", &pid]);
+    }
     assert_eq!(caller.answers(), [true, false, false], "the base");
     let (seen, counted) = caller.end();
     assert_eq!(seen.wrong, 0, "an answer of nobody");

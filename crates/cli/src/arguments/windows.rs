@@ -4,12 +4,24 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+const EXIT_CODES: &str = "\
+Exit codes:
+  0   done, or nothing to do
+  1   refused: not safe, or does not match; the reasons are printed
+  2   usage, or a file that cannot be read
+  3   not now, trying again may work
+  5   permission
+  6   the process does not exist or ended meanwhile
+  8   the process may be inconsistent
+  70  a defect in invivo
+  74  an error of which nothing could be written anywhere";
+
 /// Repairs native programs while they run: hot patches of Windows images.
 ///
 /// Makes a final image or a patch module (`.hotp1`), as `invivo build` writes them on Linux, live in
 /// running processes, without the hot-patch service of the kernel, and can take it back.
 #[derive(Debug, Parser)]
-#[command(name = "invivo", version, max_term_width = 100)]
+#[command(name = "invivo", version, max_term_width = 100, after_help = EXIT_CODES)]
 pub(crate) struct Arguments {
     /// Print one JSON object on standard output instead of text.
     #[arg(long, global = true)]

@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::arguments;
-use crate::failure::{Failure, NOT_NOW};
+use crate::failure::{Failure, NOT_NOW, print_all};
 use crate::live::{Run, micros};
 use crate::output::{Output, milliseconds};
 use crate::patch_file::load;
@@ -105,8 +105,7 @@ pub(crate) fn run(blocking: &arguments::Blocking, output: &Output) -> Result<u8,
                 .for_each(|blocker| anstream::println!("  {blocker}"));
         }
     })?;
-    failures.iter().for_each(Failure::print);
-    Ok(worst)
+    Ok(worst.max(print_all(&failures)))
 }
 
 fn found(pid: i32, blockers: &[Blocker], stopped: Duration) -> ProcessBlocking {

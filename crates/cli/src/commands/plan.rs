@@ -12,7 +12,7 @@ use crate::arguments::{Plan, Targets};
 use crate::commands::apply::{Replaces, concerned};
 use crate::commands::inspect::CalloutDump;
 use crate::commands::xen::verbs;
-use crate::failure::{Failure, REFUSED};
+use crate::failure::{Failure, REFUSED, print_all};
 use crate::images::read_file;
 use crate::output::Output;
 use crate::patch_file::{PatchFile, parse, payload_of};
@@ -149,12 +149,7 @@ pub(crate) fn show(
         plans.processes.iter().for_each(print);
         crate::verdict::print_judgements(&plans.judgements);
     })?;
-    failures.iter().for_each(Failure::print);
-    Ok(failures
-        .iter()
-        .map(|failure| failure.code)
-        .max()
-        .unwrap_or(0))
+    Ok(print_all(&failures))
 }
 
 /// What is to be said of filters; an error where it is known that no thread can make a call.
