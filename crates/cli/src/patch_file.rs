@@ -7,6 +7,7 @@ use std::sync::Arc;
 use invivo_format::elf;
 use invivo_format::final_image::{self, Final, FinalError};
 use invivo_format::livepatch::{Read, is_payload, read};
+use invivo_image::pe::PeImage;
 use invivo_patch::{Hex, Patch};
 use sha2::{Digest as _, Sha256};
 
@@ -50,8 +51,22 @@ pub(crate) fn load(path: &Path) -> Result<PatchFile, Failure> {
     parse(path, &read_file(path)?)
 }
 
+/// Refuses what concerns processes and files of Windows.
+pub(crate) fn not_of_windows(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    if !PeImage::is_pe(bytes) {
+        return Ok(());
+    }
+    let file = path.display();
+    let text = format!("{file}: is an image of Windows, which no process here runs");
+    Err(Failure::new(REFUSED, text).hint(format!(
+        "ask invivo.exe on Windows (apply, status, install); what the file is, tells here: invivo \
+         inspect {file}"
+    )))
+}
+
 /// The patch that these bytes are; `path` is for messages.
 pub(crate) fn parse(path: &Path, bytes: &[u8]) -> Result<PatchFile, Failure> {
+    not_of_windows(path, bytes)?;
     let bytes = match final_of(path, bytes)? {
         Some(found) => found.patch.ok_or_else(|| {
             let text = format!("{}: has no patch for running processes", path.display());

@@ -231,14 +231,16 @@ fn records(report: &Report) -> String {
 
 fn print(checked: &Checked, parts: &str) {
     for finding in &checked.findings {
-        let refuses = match finding.by {
-            "kernel" => "Windows refuses it",
-            _ => "Windows may let it through",
-        };
         let rule = finding.rule;
+        // Of older Windows it is not known what exactly it refused.
+        let refuses = match finding.by {
+            _ if rule.starts_with('B') => "",
+            "kernel" => " (Windows refuses it)",
+            _ => " (Windows may let it through)",
+        };
         match finding.weight {
             "warned" => anstream::println!("{} {}", rule.yellow().bold(), finding.text),
-            _ => anstream::println!("{} {} ({refuses})", rule.red().bold(), finding.text),
+            _ => anstream::println!("{} {}{refuses}", rule.red().bold(), finding.text),
         }
     }
     for more in &checked.more {

@@ -45,7 +45,8 @@ impl Exchanged {
 
 pub(crate) fn install(install: &Install, output: &Output) -> Result<u8, Failure> {
     let bytes = read_file(&install.image)?;
-    let found = final_of(&install.image, &bytes)?.ok_or_else(|| not_final(&install.image))?;
+    let found =
+        final_of(&install.image, &bytes)?.ok_or_else(|| not_final(&install.image, &bytes))?;
     let live = found.patch.is_some();
     let busy = output.busy("exchanging");
     let done = invivo_file::install(&install.file, &bytes, &found.manifest)?;
@@ -103,9 +104,12 @@ pub(crate) fn uninstall(uninstall: &Uninstall, output: &Output) -> Result<u8, Fa
     Ok(0)
 }
 
-fn not_final(path: &std::path::Path) -> Failure {
-    Failure::new(REFUSED, format!("{}: not a final image", path.display()))
-        .hint("give a file that was written by: invivo build BASE FIXED --format final -o FILE")
+fn not_final(path: &std::path::Path, bytes: &[u8]) -> Failure {
+    let failure = Failure::new(REFUSED, format!("{}: not a final image", path.display()));
+    failure.hint(match PeImage::is_pe(bytes) {
+        true => "make a cold patch of it first: invivo build BASE FIXED --format cold -o FILE, where FIXED is the fixed build or a patch module (.hotp1)",
+        false => "give a file that was written by: invivo build BASE FIXED --format final -o FILE",
+    })
 }
 
 impl From<FileError> for Failure {

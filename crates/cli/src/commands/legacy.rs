@@ -15,9 +15,11 @@ pub(crate) struct LegacyDump {
     broken: Option<String>,
     /// The module that it changes.
     target: String,
-    /// How the exact build of that is known, and what that gives.
+    /// How the exact build of that is known, and what that gives, as the bytes in the file.
     id_method: String,
     id: String,
+    /// The checksum that the target must have, in hexadecimal digits, where it is known by that.
+    checksum: Option<String>,
     /// Where the fixups take the patch and the target to be.
     patch_base: String,
     target_base: String,
@@ -98,6 +100,10 @@ fn shown(patch: &LegacyPatch) -> LegacyDump {
         target: patch.target_name.clone(),
         id_method: patch.id.name().to_owned(),
         id: digits(&patch.id.value),
+        checksum: (patch.id.method == 3).then(|| {
+            let [a, b, c, d, ..] = patch.id.value;
+            format!("{:08x}", u32::from_le_bytes([a, b, c, d]))
+        }),
         patch_base: format!("{:#x}", patch.hotp_base),
         target_base: format!("{:#x}", patch.target_base),
         fixups: fixups.collect(),
@@ -170,12 +176,17 @@ pub(crate) fn print(dump: &LegacyDump) {
         anstream::println!("  {broken}");
         return;
     }
-    let (target, method, id) = (&dump.target, &dump.id_method, &dump.id);
+    let (target, method) = (&dump.target, &dump.id_method);
+    let id = dump.checksum.as_ref().unwrap_or(&dump.id);
     anstream::println!("  for {target}, {method} {id}");
     let (patch, target) = (&dump.patch_base, &dump.target_base);
     anstream::println!("  fixups for the patch at {patch}, the target at {target}");
     for fixup in &dump.fixups {
-        anstream::println!("    {:<10} {}", fixup.at, fixup.kind);
+        let padding = match fixup.kind.as_str() {
+            "NONE" => ", which fills up",
+            _ => "",
+        };
+        anstream::println!("    {:<10} {}{padding}", fixup.at, fixup.kind);
     }
     anstream::println!("  the target must have");
     for (number, validation) in dump.validations.iter().enumerate() {

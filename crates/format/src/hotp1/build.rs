@@ -190,6 +190,10 @@ fn hooks(
     shape: Option<HookShape>,
 ) -> Result<Vec<(super::Hook, super::Validation)>, BuildError> {
     let given = shape.map(|shape| vec![shape]);
+    let other = match given {
+        Some(_) => ", or let the hook be chosen",
+        None => "",
+    };
     let tried = given.unwrap_or_else(|| HookShape::ALL.to_vec());
     let mut reasons = Vec::new();
     for shape in tried {
@@ -205,7 +209,7 @@ fn hooks(
     };
     Err(BuildError::Image(format!(
         "{name} cannot be hooked: {reasons}; build the base with -fms-hotpatch and \
-         /functionpadmin:{padding}"
+         /functionpadmin:{padding}{other}"
     )))
 }
 

@@ -11,7 +11,9 @@ use crate::arguments::Status;
 use crate::commands::xen::Standings;
 use crate::failure::{Failure, REFUSED, USAGE};
 use crate::images::read_file;
-use crate::patch_file::{PatchFile, PayloadFile, final_of, is_patch, parse, payload_of};
+use crate::patch_file::{
+    PatchFile, PayloadFile, final_of, is_patch, not_of_windows, parse, payload_of,
+};
 
 /// An image that is asked about.
 pub(super) struct Wanted {
@@ -65,6 +67,7 @@ fn of_xen(asked: &Status, payloads: &[PayloadFile]) -> Result<Option<Standings>,
 
 /// The image that a patch or a program file is about.
 fn about(file: &Path, bytes: &Arc<[u8]>) -> Result<Wanted, Failure> {
+    not_of_windows(file, bytes)?;
     if let Some(found) = final_of(file, bytes)? {
         let name = file.display();
         let base = found.manifest.base.build_id.clone();
