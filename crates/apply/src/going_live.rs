@@ -7,7 +7,7 @@ use invivo_image::LiveAddr;
 
 use crate::callouts;
 use crate::changes::{between_forms, changes, overlap};
-use crate::record::{Record, State, set_state, write_record};
+use crate::record::{Record, State, rewrite, set_state, write_record};
 use crate::switch::{Job, Switched, switch};
 use crate::{ApplyError, Options, Target, TargetError, refused};
 
@@ -56,7 +56,7 @@ pub(crate) fn go_live(
     };
     write_record(target, record, State::Switching)?;
     let switched = switch(target, &job, &mut |target, scratch| {
-        write_record(
+        rewrite(
             target,
             &Record {
                 scratch,
@@ -66,7 +66,7 @@ pub(crate) fn go_live(
         )
     })?;
     callouts::goes_live(target, record)?;
-    write_record(target, record, State::Applied)?;
+    rewrite(target, record, State::Applied)?;
     if let Some(previous) = going.previous {
         callouts::leave(target, previous)?;
         set_state(target, previous, State::Reverted)?;

@@ -11,6 +11,7 @@ mod callouts;
 mod changes;
 mod clean;
 mod find;
+mod fixed;
 mod going_live;
 pub mod hotp1;
 pub mod hpat;

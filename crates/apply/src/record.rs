@@ -15,6 +15,8 @@ use crate::{Region, Target, TargetError};
 const MAGIC: [u8; 8] = *b"INVIVO\x1a\x01";
 /// Bytes before the body: magic, state, size of the body.
 const HEADER: usize = 24;
+/// Bytes that the kernel writes in one piece, where they begin a page.
+const PAGE: usize = 4096;
 /// Where the state stands in the header.
 const STATE: u64 = 8;
 /// The largest record that is believed, in bytes.
@@ -104,6 +106,16 @@ pub struct FunctionRecord {
 pub struct Record {
     /// The patch's digest.
     pub id: Hex,
+    /// Where text pages are while they are changed, and how many bytes of them.
+    #[serde(with = "crate::fixed::range")]
+    pub scratch: (LiveAddr, u64),
+    /// True from just before its unwind data are registered on: its memory stays then.
+    #[serde(with = "crate::fixed::flag")]
+    pub registering: bool,
+    /// True if its unwind data are registered with the language's runtime, which
+    /// keeps pointers into its memory.
+    #[serde(with = "crate::fixed::flag")]
+    pub registered: bool,
     /// Its name.
     pub name: String,
     /// What it fixes.
@@ -136,18 +148,11 @@ pub struct Record {
     pub unwind: Option<(LiveAddr, u64)>,
     /// Names of its variables.
     pub variables: Vec<String>,
-    /// Where text pages are while they are changed, and how many bytes of them.
-    pub scratch: (LiveAddr, u64),
     /// Functions of it that are called before and after.
     #[serde(default)]
     pub callouts: Option<Callouts>,
     /// The digest of the live patch that it replaces.
     pub replaces: Option<Hex>,
-    /// True from just before its unwind data are registered on: its memory stays then.
-    pub registering: bool,
-    /// True if its unwind data are registered with the language's runtime, which
-    /// keeps pointers into its memory.
-    pub registered: bool,
     /// True if it went live at a moment when no thread was inside what it replaces:
     /// it is taken back in the same way.
     pub quiescent: bool,
@@ -208,13 +213,36 @@ pub(crate) fn write_record(
     record: &Record,
     state: State,
 ) -> Result<(), TargetError> {
-    let bytes = record.to_bytes(state).ok_or_else(|| {
+    target.write(record.region.0, &to_bytes(record, state)?)
+}
+
+/// Changes the record of a patch that is live, in which nothing but its state and what `fixed`
+/// tells of differs from what stands there: within one page.
+pub(crate) fn rewrite(
+    target: &mut dyn Target,
+    record: &Record,
+    state: State,
+) -> Result<(), TargetError> {
+    let mut bytes = to_bytes(record, state)?;
+    let start = record.region.0;
+    if let Some(behind) = bytes.get(PAGE..) {
+        let mut there = vec![0; behind.len()];
+        target.read(LiveAddr(start.0 + PAGE as u64), &mut there)?;
+        // An older program may have written it in another way.
+        if there == behind {
+            bytes.truncate(PAGE);
+        }
+    }
+    target.write(start, &bytes)
+}
+
+fn to_bytes(record: &Record, state: State) -> Result<Vec<u8>, TargetError> {
+    record.to_bytes(state).ok_or_else(|| {
         TargetError::Unsupported(format!(
             "the record of {} does not fit its room",
             record.name
         ))
-    })?;
-    target.write(record.region.0, &bytes)
+    })
 }
 
 /// Changes only the state of a record: one aligned word.
@@ -344,6 +372,32 @@ mod tests {
         assert_eq!(state(&target), State::Applied);
         target.write(LiveAddr(0x1000), &[1]).unwrap();
         assert_eq!(state(&target), State::Reverted, "its library came back");
+    }
+
+    #[test]
+    fn what_changes_while_it_is_live_is_on_one_page() {
+        let mut record = sample();
+        let of = |record: &Record, state| record.to_bytes(state).unwrap();
+        record.room = 0x4000;
+        record.functions = vec!["a_function_with_a_name".to_owned(); 400];
+        let before = of(&record, State::Switching);
+        assert!(before.len() > 2 * PAGE);
+        for (scratch, flag) in [(0, false), (1, true), (u64::MAX, false)] {
+            record.scratch = (LiveAddr(scratch), scratch);
+            (record.registering, record.registered) = (flag, flag);
+            let now = of(&record, State::Applied);
+            assert_eq!(now[PAGE..], before[PAGE..]);
+            let end = now.iter().rposition(|byte| *byte != 0).unwrap();
+            let read: Record = serde_json::from_slice(&now[HEADER..=end]).unwrap();
+            assert_eq!(read, record);
+        }
+        // As older programs wrote it.
+        let text = String::from_utf8(serde_json::to_vec(&sample()).unwrap()).unwrap();
+        let older = text
+            .replace("\"0000000000000000+0000000000000000\"", "[0,0]")
+            .replace("\"registered\":0", "\"registered\":false");
+        assert_ne!(older, text);
+        assert_eq!(serde_json::from_str::<Record>(&older).unwrap(), sample());
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use invivo_image::LiveAddr;
 
-use crate::record::{Record, State, write_record};
+use crate::record::{Record, State, rewrite};
 use crate::{ApplyError, Target};
 
 /// Makes the patch's unwind data known to the language's runtime. The record says so
@@ -63,6 +63,6 @@ pub(crate) fn tell_backtraces(target: &mut dyn Target, record: &mut Record) -> D
     } else if !started {
         *record = before;
     }
-    let _ = write_record(target, record, State::Applied);
+    let _ = rewrite(target, record, State::Applied);
     visited.ok().flatten().unwrap_or_default()
 }

@@ -6,7 +6,7 @@ use invivo_patch::Moment;
 
 use crate::callouts;
 use crate::changes::taken_back;
-use crate::record::{HookRecord, Record, State, read_all, write_record};
+use crate::record::{HookRecord, Record, State, read_all, rewrite};
 use crate::settle::recover;
 use crate::switch::{Change, Job, switch};
 use crate::{
@@ -97,9 +97,9 @@ fn revert_one(
     };
     let mut called = Vec::new();
     let asked = callouts::ask(target, record, Moment::BeforeRevert, &mut called)?;
-    write_record(target, record, State::Reverting)?;
+    rewrite(target, record, State::Reverting)?;
     let mut journal = |target: &mut dyn Target, scratch| {
-        write_record(
+        rewrite(
             target,
             &Record {
                 scratch,
@@ -133,12 +133,12 @@ fn revert_one(
             let unfinished = matches!(error, ApplyError::Target(TargetError::Unfinished(_)));
             // Where it is not as before, the next command finishes it.
             if live && !unfinished {
-                write_record(target, record, State::Applied)?;
+                rewrite(target, record, State::Applied)?;
             }
             return Err(error);
         }
     };
-    write_record(target, record, State::Reverted)?;
+    rewrite(target, record, State::Reverted)?;
     let told = callouts::tell(target, record, Moment::AfterRevert, &mut called)?;
     callouts::leave(target, record)?;
     // The patch's memory stays, even if no thread is inside: new code may have left

@@ -267,11 +267,14 @@ const LOOKS: (u32, u32) = (8, 64);
 const NO_PROCESSOR: Duration = Duration::from_millis(500);
 /// Who waits for something may wait for long.
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+/// How long those in the way are taken to be there still, without a look at their stacks.
+const LONGEST_STILL: Duration = Duration::from_secs(5);
 
 pub(crate) fn stopped(target: &mut dyn Target, job: &Job<'_>) -> Result<Switched, ApplyError> {
     let begun = Instant::now();
     let deadline = begun + job.options.timeout;
     let mut pause = Duration::from_millis(1);
+    let mut still = LONGEST_PAUSE;
     let mut looks = 0;
     let mut running: Vec<i32> = Vec::new();
     loop {
@@ -295,7 +298,11 @@ pub(crate) fn stopped(target: &mut dyn Target, job: &Job<'_>) -> Result<Switched
         });
         let stopped = match result {
             // A thread that gets no processor does not stop either.
-            Err(TargetError::NotNow(_)) if Instant::now() < deadline => continue,
+            Err(TargetError::NotNow(_)) if Instant::now() + pause < deadline => {
+                std::thread::sleep(pause);
+                pause = (pause * 2).min(LONGEST_PAUSE);
+                continue;
+            }
             other => other?,
         };
         if in_the_way.is_empty() {
@@ -332,12 +339,34 @@ pub(crate) fn stopped(target: &mut dyn Target, job: &Job<'_>) -> Result<Switched
         running = inside.map(|blocker| blocker.thread.tid).collect();
         // The threads run again between two looks, each time for longer.
         std::thread::sleep(pause);
+        if running.is_empty() {
+            let until = deadline.min(Instant::now() + still);
+            wait_for_one_of(target, &in_the_way, until, job);
+            still = (still * 2).min(LONGEST_STILL);
+        }
         pause = if running.is_empty() {
             pause * 2
         } else {
             stopped * RUN_BETWEEN
         };
         pause = pause.clamp(Duration::from_millis(1), LONGEST_PAUSE);
+    }
+}
+
+/// Waits until one of those in the way has gone on, as far as that can be seen without stopping
+/// anybody, or `until` then.
+///
+/// Some waits of other threads begin anew after each look (`epoll_wait` with a time-out): looks
+/// that come more often than that time would never let it end.
+fn wait_for_one_of(target: &dyn Target, blockers: &[Blocker], until: Instant, job: &Job<'_>) {
+    const POLL: Duration = Duration::from_millis(2);
+    let place = |blocker: &Blocker| Some((blocker.thread.tid, target.waits(blocker.thread.tid)?));
+    let Some(places) = blockers.iter().map(place).collect::<Option<Vec<_>>>() else {
+        return;
+    };
+    let is_there = |(tid, at): &(i32, String)| target.waits(*tid).as_ref() == Some(at);
+    while Instant::now() < until && !job.options.is_interrupted() && places.iter().all(is_there) {
+        std::thread::sleep(POLL);
     }
 }
 

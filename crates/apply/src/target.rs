@@ -296,6 +296,13 @@ pub trait Target {
     /// When the target is gone or may not be looked at.
     fn glimpse(&self) -> Result<Vec<Stack>, TargetError>;
 
+    /// Where a thread waits, in words that are others once it has gone on; `None` if it runs, or
+    /// that cannot be seen.
+    fn waits(&self, tid: i32) -> Option<String> {
+        let _ = tid;
+        None
+    }
+
     /// What a thread is called, if it is still there.
     fn thread_name(&self, tid: i32) -> String {
         let _ = tid;

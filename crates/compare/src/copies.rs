@@ -31,10 +31,7 @@ impl Meaning<'_, '_> {
     fn same_body(&self, base: EntityId, fixed: EntityId) -> bool {
         self.assuming(base, fixed, || {
             let c = self.comparison();
-            let (one, other) = (
-                c.base_cold.parts(c.base, base),
-                c.fixed_cold.parts(c.fixed, fixed),
-            );
+            let (one, other) = (c.base_cold.parts(base), c.fixed_cold.parts(fixed));
             self.differences(&one, &other).is_empty()
         })
     }

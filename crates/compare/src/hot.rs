@@ -30,7 +30,7 @@ impl Parts {
         let functions = image.entity_ids().filter(|(id, entity)| {
             entity.kind == EntityKind::Function && entity.size > 0 && !cold.all.contains(id)
         });
-        functions.map(|(id, _)| cold.parts(image, id)).collect()
+        functions.map(|(id, _)| cold.parts(id)).collect()
     }
 
     /// All parts, the function first.
@@ -104,8 +104,8 @@ pub(crate) fn differing(c: &Comparison<'_>) -> Vec<Pair> {
         .filter(|(_, fixed)| is_function(c.fixed, &c.fixed_cold, *fixed))
         .collect();
     let compare = |meaning: &mut Meaning<'_, '_>, (base, fixed): &(EntityId, EntityId)| {
-        let base = c.base_cold.parts(c.base, *base);
-        let fixed = c.fixed_cold.parts(c.fixed, *fixed);
+        let base = c.base_cold.parts(*base);
+        let fixed = c.fixed_cold.parts(*fixed);
         if meaning.same_outlines(&base, &fixed) {
             return None;
         }
@@ -201,7 +201,6 @@ pub(crate) struct ColdParts {
 impl ColdParts {
     pub(crate) fn of(image: &Image) -> Self {
         let mut by_name: HashMap<&str, Vec<EntityId>> = HashMap::new();
-        let mut all = BTreeSet::new();
         for (id, entity) in image.entity_ids() {
             if entity.kind != EntityKind::Function {
                 continue;
@@ -214,34 +213,36 @@ impl ColdParts {
                     }
                 }
             }
-            if whole_of(entity.name()).is_some() {
-                all.insert(id);
-            }
         }
         // Few have any, and to look for a name costs more than for a number.
         let mut by_function = HashMap::new();
+        let mut all = BTreeSet::new();
         for (id, entity) in image.entity_ids().filter(|_| !by_name.is_empty()) {
-            if let Some(parts) = by_name.get(entity.name()) {
-                by_function.insert(id, parts.clone());
+            // A constructor is `C1` and `C2` at once, and its part is called after one of them.
+            let mut parts: Vec<EntityId> = Vec::new();
+            for symbol in &entity.names {
+                let named = by_name.get(&*symbol.name).into_iter().flatten();
+                // A global function's cold part is local to the file that has the function, and
+                // the symbol of a global function does not say which file that is. A local one's
+                // is in its own file: the only part of that name may be that of another file's.
+                parts.extend(named.filter(|part| {
+                    let file = &symbol.file;
+                    file.is_none() || image.entity(**part).symbol().file == *file
+                }));
+            }
+            parts.sort_unstable();
+            parts.dedup();
+            if !parts.is_empty() {
+                // One that is nobody's is compared as a function.
+                all.extend(&parts);
+                by_function.insert(id, parts);
             }
         }
         ColdParts { by_function, all }
     }
 
-    pub(crate) fn parts(&self, image: &Image, main: EntityId) -> Parts {
-        let Some(cold) = self.by_function.get(&main) else {
-            let cold = Vec::new();
-            return Parts { main, cold };
-        };
-        let entity = image.entity(main);
-        let mut cold = cold.clone();
-        // A global function's cold part is local to the file that has the function, and
-        // the symbol of a global function does not say which file that is. A local one's is
-        // in its own file: the only part of that name may be that of another file's function.
-        let file = &entity.symbol().file;
-        if file.is_some() {
-            cold.retain(|id| image.entity(*id).symbol().file == *file);
-        }
+    pub(crate) fn parts(&self, main: EntityId) -> Parts {
+        let cold = self.by_function.get(&main).cloned().unwrap_or_default();
         Parts { main, cold }
     }
 }

@@ -230,7 +230,7 @@ impl<'a> Comparison<'a> {
     /// A function of the fixed image with its cold parts.
     #[must_use]
     pub fn fixed_parts(&self, main: EntityId) -> Parts {
-        self.fixed_cold.parts(self.fixed, main)
+        self.fixed_cold.parts(main)
     }
 
     /// True if some finding forbids a patch.

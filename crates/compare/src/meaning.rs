@@ -205,7 +205,11 @@ impl<'c, 'a> Meaning<'c, 'a> {
             // name (`__func__.2`, `__func__.3`) and the same contents is the same.
             return self.same_object(base, fixed);
         }
-        paired == Some(fixed) && c.base.entity(base).size == c.fixed.entity(fixed).size
+        // What is written in one build only may be another constant.
+        let is_one = read_only(c.base, base) || read_only(c.fixed, fixed);
+        paired == Some(fixed)
+            && c.base.entity(base).size == c.fixed.entity(fixed).size
+            && (!is_one || self.same_object(base, fixed))
     }
 
     /// True for two constants whose symbols do not say how long they are, as in assembly:
@@ -227,13 +231,6 @@ impl<'c, 'a> Meaning<'c, 'a> {
     }
 
     fn is_constant(&self, base: EntityId, fixed: EntityId) -> bool {
-        let read_only = |image: &Image, id| {
-            let entity = image.entity(id);
-            let section = image.section_at(entity.addr);
-            // Of what has no size among the code nobody knows what it holds.
-            section.is_some_and(|s| s.kind == SectionKind::ReadOnly)
-                || entity.size > 0 && image.is_constant_at(entity.addr)
-        };
         read_only(self.comparison.base, base) && read_only(self.comparison.fixed, fixed)
     }
 
@@ -476,4 +473,13 @@ fn same_edge(base: &Image, a: LinkAddr, fixed: &Image, b: LinkAddr) -> bool {
     };
     let name = ends(base, a);
     name.is_some() && name == ends(fixed, b)
+}
+
+/// True for what nobody can write.
+fn read_only(image: &Image, id: EntityId) -> bool {
+    let entity = image.entity(id);
+    let section = image.section_at(entity.addr);
+    // Of what has no size among the code nobody knows what it holds.
+    section.is_some_and(|s| s.kind == SectionKind::ReadOnly)
+        || entity.size > 0 && image.is_constant_at(entity.addr)
 }

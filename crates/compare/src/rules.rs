@@ -272,7 +272,7 @@ fn sort(findings: &mut [Finding]) {
 
 /// True for an object that holds state: no constant, and nothing that the loader or the
 /// linker owns.
-fn is_variable(image: &Image, id: EntityId) -> bool {
+pub(crate) fn is_variable(image: &Image, id: EntityId) -> bool {
     let entity = image.entity(id);
     let kind = image.section_at(entity.addr).map(|section| section.kind);
     // In code that may be written, too.

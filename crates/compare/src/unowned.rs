@@ -83,8 +83,9 @@ pub(crate) fn find(c: &Comparison<'_>, findings: &mut Vec<Finding>) {
     stub_frames(c, &meaning, findings);
 }
 
-/// False where another linker brings stubs and marks of its own: what it wrote between the
-/// program's functions then says nothing about the fix.
+/// False where another linker brings stubs and marks of its own, and has an order of its own: what
+/// it wrote between the program's functions then says nothing about the fix. Sections that a source
+/// brings, its first variable of a thread for example, say nothing of the linker.
 fn same_sections(c: &Comparison<'_>) -> bool {
     let (base, fixed) = (&c.base.sections, &c.fixed.sections);
     let names = |section: &'_ Section| section.name.clone();
@@ -93,7 +94,30 @@ fn same_sections(c: &Comparison<'_>) -> bool {
         let all = |sections: &'_ [Section]| sections.iter().map(names).collect::<BTreeSet<_>>();
         return all(base) == all(fixed);
     }
-    base.iter().map(names).eq(fixed.iter().map(names))
+    let of_linker = |section: &&Section| {
+        const OF_SOURCES: [&str; 12] = [
+            ".data",
+            ".rodata",
+            ".bss",
+            ".tdata",
+            ".tbss",
+            ".init_array",
+            ".fini_array",
+            ".preinit_array",
+            ".gcc_except_table",
+            ".ctors",
+            ".dtors",
+            ".plt.got",
+        ];
+        let name = &section.name;
+        let is = |of: &&str| {
+            name.strip_prefix(*of)
+                .is_some_and(|end| end.is_empty() || end.starts_with('.'))
+        };
+        name.starts_with('.') && !OF_SOURCES.iter().any(is)
+    };
+    let base = base.iter().filter(of_linker).map(names);
+    base.eq(fixed.iter().filter(of_linker).map(names))
 }
 
 /// True if two places in code that nobody owns are as far behind functions that are a pair,

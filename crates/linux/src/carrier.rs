@@ -24,6 +24,8 @@ const CALL_PATIENCE: Duration = Duration::from_secs(30);
 const NO_REPLACE: i32 = 0x10_0000;
 /// `rt_sigreturn`.
 const SIGRETURN: i32 = 15;
+/// What `cs` is in 64-bit code.
+const CODE_64: u64 = 0x33;
 /// `MREMAP_DONTUNMAP`.
 const DONT_UNMAP: i32 = 4;
 
@@ -60,6 +62,14 @@ impl<'p> Carrier<'p> {
         (since, first): (Instant, Option<First>),
     ) -> Result<Self, TargetError> {
         let registers = thread.held()?;
+        // In 32-bit code (`cs` tells), or where the program itself gets its system calls, as Wine's
+        // do, a call of ours would be another one, or end the process.
+        if registers.cs != CODE_64 || thread.dispatches_calls() {
+            return Err(TargetError::NotNow(format!(
+                "thread {} runs 32-bit code, or is told of its own system calls",
+                thread.tid()
+            )));
+        }
         if thread.call().is_none() && is_inside(&thread, &process.memory, registers.rip) {
             return Err(TargetError::NotNow(format!(
                 "thread {} is inside a restartable sequence",
@@ -197,7 +207,7 @@ impl<'p> Carrier<'p> {
             // still the way back.
             self.thread.set_signal_mask(self.mask)?;
         }
-        let mut registers = self.thread.way_on(&self.registers);
+        let mut registers = self.registers;
         // A real return from a signal makes the kernel forget how to resume a call with
         // a time-out, so that call is made anew.
         if self.returned && registers.rax == negative(RESTART_BLOCK) {

@@ -70,6 +70,7 @@ pub(crate) fn by_deputy_while<T>(
     // Nobody is held for a tool that has died, but by whom it held.
     end_if_alone(parent);
     let done = work();
+    late::let_go_now();
     end_if_alone(parent);
     done
 }
@@ -191,6 +192,7 @@ where
     if let Some(work) = task.work.take() {
         // A panic belongs to the program that asked.
         task.done = Some(catch_unwind(AssertUnwindSafe(work)));
+        late::end();
     }
     if let Some(awake) = task.awake {
         awake.end();

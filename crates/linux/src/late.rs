@@ -7,29 +7,41 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use invivo_apply::TargetError;
 
+use crate::proc_file::Status;
 use crate::ptrace::Standing;
 use crate::ticks::Ticks;
 
+/// How long a thread that is to be let go may take to stop, and one that gets no processor.
+const PATIENCE: Duration = Duration::from_millis(200);
+const WITHOUT_PROCESSOR: Duration = Duration::from_secs(4);
+
 thread_local! {
-    /// Process and thread of each: those that the deputy traces which runs here now. A deputy that
-    /// is killed leaves no borrow behind.
-    static LATE: Cell<Vec<(i32, i32)>> = const { Cell::new(Vec::new()) };
+    /// Those that the deputy traces which runs here now. One that is killed leaves no borrow behind.
+    static LATE: Cell<Vec<Late>> = const { Cell::new(Vec::new()) };
 }
 
-/// This thread was left without having stopped.
-pub(crate) fn note(pid: i32, tid: i32) {
+struct Late {
+    pid: i32,
+    tid: i32,
+    /// It was asked to stop.
+    asked: bool,
+}
+
+/// This thread was left without having stopped, which it was asked to do or not.
+pub(crate) fn note(pid: i32, tid: i32, asked: bool) {
     let mut late = LATE.take();
-    late.push((pid, tid));
+    late.push(Late { pid, tid, asked });
     LATE.set(late);
 }
 
 /// This thread is waited for again.
 pub(crate) fn forget(tid: i32) {
     let mut late = LATE.take();
-    late.retain(|(_, other)| *other != tid);
+    late.retain(|late| late.tid != tid);
     LATE.set(late);
 }
 
@@ -44,10 +56,42 @@ pub(crate) fn let_go(ticks: &Rc<Ticks>) {
     if late.is_empty() {
         return;
     }
-    late.retain(|(pid, tid)| !is_let_go(Standing::new(*pid, *tid, ticks)));
+    late.retain(|late| !is_let_go(Standing::new(late.pid, late.tid, ticks)));
     // Letting one go may have noted it anew.
     late.append(&mut LATE.take());
     LATE.set(late);
+}
+
+/// The same where no wait goes on.
+pub(crate) fn let_go_now() {
+    let late = LATE.take();
+    let is_any = !late.is_empty();
+    LATE.set(late);
+    if is_any {
+        let_go(&Rc::new(Ticks::new()));
+    }
+}
+
+/// The same before the tracer ends: the kernel lets go whoever is left, but the call out of which
+/// a thread was called is kept only where it stands.
+pub(crate) fn end() {
+    let begun = Instant::now();
+    loop {
+        let_go_now();
+        let mut late = LATE.take();
+        late.retain(|late| late.asked);
+        let comes = |late: &Late| Status::of_thread(late.pid, late.tid).state() == 'R';
+        let patience = if late.iter().any(comes) {
+            WITHOUT_PROCESSOR
+        } else {
+            PATIENCE
+        };
+        if late.is_empty() || begun.elapsed() > patience {
+            return;
+        }
+        LATE.set(late);
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 /// False if it has not stopped yet.

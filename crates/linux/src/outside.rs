@@ -66,6 +66,10 @@ pub(crate) fn is_outside_runtime(
     if let Some(why) = walk.unknown {
         return busy(&why);
     }
+    // For example, a garbage collector's handler waits in `sigsuspend` over a `malloc`.
+    if walk.handler {
+        return busy("it is inside a signal's handler");
+    }
     let maps = process.maps()?;
     let file_of = |pc: &LiveAddr| {
         let map = maps
@@ -100,8 +104,12 @@ pub(crate) fn is_outside_runtime(
     // when this thread goes on, and may hold another lock meanwhile. For example: two threads wait
     // for the allocator, the second one inside the loader; the first one is woken, held, and
     // has a function called in it that wants the loader's lock.
-    if call == libc::SYS_futex.cast_unsigned() && !thread.is_waiting() {
-        return busy("it was woken a moment ago");
+    // And whoever makes a call that does not wait may make it for the allocator.
+    if !thread.is_waiting() {
+        return busy("its call has just ended");
+    }
+    if call == libc::SYS_futex.cast_unsigned() && process.waits_in_allocator(&walk.frames) {
+        return busy("it may wait inside an allocator");
     }
     // The wrapper of a call is one function, with a second one behind it for those
     // at which a thread can be cancelled.
@@ -112,6 +120,48 @@ pub(crate) fn is_outside_runtime(
 }
 
 impl Process {
+    /// True if a thread that waits for a lock may do so inside an allocator, which programs bring
+    /// along: one of its innermost functions outside of libc has no name, or such a name.
+    fn waits_in_allocator(&self, frames: &[LiveAddr]) -> bool {
+        const INNERMOST: usize = 12;
+        const OTHERS: [&str; 4] = ["pthread_cond_", "pthread_join", "sem_", "pthread_barrier_"];
+        const NAMES: [&str; 12] = [
+            "alloc",
+            "memalign",
+            "operator new",
+            "operator delete",
+            "arena",
+            "SpinLock",
+            "je_",
+            "mi_",
+            "tc_",
+            "free",
+            "purge",
+            "decay",
+        ];
+        // How the language's own types are called tells nothing.
+        const TYPES: [&str; 3] = ["alloc::", "FreeFn", "free_list"];
+        let names = self.names_of(&frames[..frames.len().min(INNERMOST)]);
+        let split = |name: &'_ Option<String>| -> (String, bool) {
+            let name = name.clone().unwrap_or_default();
+            match name.split_once(" in ") {
+                Some((function, file)) => (function.to_owned(), file.starts_with("libc")),
+                None => (String::new(), name.starts_with("libc")),
+            }
+        };
+        let names: Vec<(String, bool)> = names.iter().map(split).collect();
+        let waits = |(name, libc): &(String, bool)| {
+            *libc && OTHERS.iter().any(|part| name.starts_with(part))
+        };
+        let allocates = |(name, libc): &(String, bool)| {
+            let name = TYPES
+                .iter()
+                .fold(name.clone(), |name, part| name.replace(part, ""));
+            (name.is_empty() && !libc) || NAMES.iter().any(|part| name.contains(part))
+        };
+        !names.iter().any(waits) && names.iter().any(allocates)
+    }
+
     /// Makes `calls` on a thread that is known to hold no such lock, if one of the first that wait
     /// for others does not. Nobody is waited for but the one that was held a moment ago, which is on
     /// its way back into its call: often it is the only thread. Threads with a filter of their system
@@ -217,7 +267,7 @@ mod tests {
         assert_eq!(asked(false).unwrap(), (futex, Ok(())));
         let (call, fits) = asked(true).unwrap();
         assert_eq!(call, futex, "it ran before it was held");
-        assert!(fits.unwrap_err().ends_with("it was woken a moment ago"));
+        assert!(fits.unwrap_err().ends_with("its call has just ended"));
         waits.join().unwrap();
     }
 }

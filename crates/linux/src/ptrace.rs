@@ -14,7 +14,6 @@ use rustix::process::{WaitOptions, WaitStatus, waitpid};
 
 use crate::error::traced;
 use crate::late;
-use crate::proc_file::Status;
 use crate::seccomp::{Call, Filters, Verdict};
 use crate::seize::interrupt;
 use crate::ticks::Ticks;
@@ -25,12 +24,10 @@ const EVENT_STOP: i32 = 128;
 const SUSPEND_SECCOMP: libc::c_int = 1 << 21;
 /// `-ERESTARTSYS` to `-ERESTART_RESTARTBLOCK`: the kernel resumes the call.
 const RESUMED: RangeInclusive<i64> = 512..=516;
+/// `-ERESTARTNOHAND`: the kernel makes the call again, but for a signal that has a handler.
+const RESTART_NO_HANDLER: i32 = 514;
 /// `-ERESTART_RESTARTBLOCK`: the kernel resumes the call with another one, `restart_syscall`.
 pub(crate) const RESTART_BLOCK: i32 = 516;
-
-/// How long a thread that is to be let go may take to stop, and one that gets no processor.
-const PATIENCE: Duration = Duration::from_millis(200);
-const WITHOUT_PROCESSOR: Duration = Duration::from_secs(4);
 
 /// A thread that this program traces and that stands still.
 ///
@@ -42,8 +39,6 @@ pub(crate) struct Standing {
     pid: i32,
     /// The system call that it was inside when it stopped.
     call: Option<u64>,
-    /// Its registers at that time, if they said that the call was interrupted.
-    interrupted: Option<user_regs_struct>,
     /// Those with which it stands, once its call was seen to.
     held: Option<user_regs_struct>,
     gone: bool,
@@ -98,7 +93,6 @@ impl Standing {
             tid: Pid::from_raw(tid),
             pid,
             call: None,
-            interrupted: None,
             held: None,
             gone: false,
             ticks: Rc::clone(ticks),
@@ -138,6 +132,8 @@ impl Standing {
     /// Waits for the next stop.
     pub(crate) fn wait(&mut self, deadline: Instant) -> Result<Stop, TargetError> {
         loop {
+            // What this one does may need what they hold.
+            late::let_go(&self.ticks);
             let stop = if self.ticks.tick() {
                 self.next_stop(WaitOptions::empty())?
             } else {
@@ -146,8 +142,6 @@ impl Standing {
             if let Some(stop) = stop {
                 return Ok(stop);
             }
-            // What this one does may need what they hold.
-            late::let_go(&self.ticks);
             if Instant::now() > deadline {
                 return Err(TargetError::NotNow(format!(
                     "thread {} of process {} does not stop (it waits inside the kernel)",
@@ -204,25 +198,23 @@ impl Standing {
     ///
     /// The kernel restarts most interrupted system calls by itself. It returns EINTR
     /// from `epoll_wait`, `semtimedop`, `sigtimedwait` and socket calls with a time-out,
-    /// although no signal came; those are restarted here.
+    /// although no signal came. These get another result, at which the kernel makes the call
+    /// again unless a handler of a signal runs first, and says EINTR then: nobody else can know
+    /// that, for a signal may come at any time.
     pub(crate) fn keep_its_call(&mut self) -> Result<(), TargetError> {
-        let registers = self.registers()?;
+        let mut registers = self.registers()?;
         self.held = Some(registers);
         self.call = u64::try_from(registers.orig_rax.cast_signed()).ok();
-        let is_call = self.call.is_some();
+        // What it closes is closed already, and another one may have the number by now.
+        let is_call = self
+            .call
+            .is_some_and(|call| call != libc::SYS_close.cast_unsigned());
         let ends_early = is_call && registers.rax == negative(libc::EINTR)
             || is_call && registers.rax == negative(RESTART_BLOCK) && !self.may_resume(&registers);
         if ends_early {
-            let mut again = registers;
-            restart(&mut again);
-            // At once: whether a signal came takes longer to see.
-            self.set_registers(&again)?;
-            if self.has_signal() {
-                self.set_registers(&registers)?;
-            } else {
-                self.interrupted = Some(registers);
-                self.held = Some(again);
-            }
+            registers.rax = negative(RESTART_NO_HANDLER);
+            self.set_registers(&registers)?;
+            self.held = Some(registers);
         }
         Ok(())
     }
@@ -258,10 +250,9 @@ impl Standing {
 
     /// True if its system call has not ended: it is resumed.
     pub(crate) fn is_waiting(&self) -> bool {
-        let is_resumed =
-            |r: &user_regs_struct| RESUMED.contains(&r.rax.cast_signed().wrapping_neg());
-        let ended = self.held.is_none_or(|registers| !is_resumed(&registers));
-        self.call.is_some() && (self.interrupted.is_some() || !ended)
+        let result = self.held.map(|registers| registers.rax.cast_signed());
+        let is_resumed = result.is_some_and(|result| RESUMED.contains(&result.wrapping_neg()));
+        self.call.is_some() && is_resumed
     }
 
     /// The system call that it was inside.
@@ -269,39 +260,9 @@ impl Standing {
         self.call
     }
 
-    /// The registers with which it goes on, where they were `now` when it was held: a
-    /// signal that came meanwhile does interrupt its call.
-    pub(crate) fn way_on(&self, now: &user_regs_struct) -> user_regs_struct {
-        match self.interrupted {
-            Some(interrupted) if self.has_signal() => interrupted,
-            _ => *now,
-        }
-    }
-
-    /// True if a signal waits that the thread will take.
-    fn has_signal(&self) -> bool {
-        let status = Status::of_thread(self.pid, self.tid.as_raw());
-        let set = |name| status.bits(name);
-        let sets = (|| {
-            Some((
-                set("SigPnd:")?,
-                set("ShdPnd:")?,
-                set("SigBlk:")?,
-                set("SigIgn:")?,
-            ))
-        })();
-        sets.is_none_or(|(own, shared, blocked, ignored)| {
-            (own | shared) & !(blocked | ignored) != 0
-        })
-    }
-
     /// Lets it go on as if it had never been stopped.
     pub(crate) fn release(self) -> Result<(), TargetError> {
-        let resumed = match self.interrupted {
-            Some(interrupted) if self.has_signal() => self.set_registers(&interrupted),
-            _ => Ok(()),
-        };
-        match resumed.and(self.let_go()) {
+        match self.let_go() {
             Ok(()) | Err(TargetError::Gone(_)) => Ok(()),
             Err(error) => Err(error),
         }
@@ -321,13 +282,12 @@ impl Standing {
     pub(crate) fn let_go_at(&mut self, stop: &Stop) {
         let signal = match stop {
             Stop::Signal(signal) => Some(*signal),
-            Stop::SystemCall => None,
-            Stop::Event | Stop::Group => {
-                // A thread that cannot be asked is gone.
-                let _ = self.keep_its_call();
-                None
-            }
+            Stop::SystemCall | Stop::Event | Stop::Group => None,
         };
+        // At the edge of a system call it has its result. A thread that cannot be asked is gone.
+        if !matches!(stop, Stop::SystemCall) {
+            let _ = self.keep_its_call();
+        }
         let _ = self.detach(signal);
     }
 
@@ -342,17 +302,16 @@ impl Standing {
 
 impl Drop for Standing {
     fn drop(&mut self) {
-        if !self.gone {
-            // The thread may be running when a wait failed: then it has to stop to be let go.
-            if ptrace::detach(self.tid, None).is_err() && ptrace::interrupt(self.tid).is_ok() {
-                // Who was called out of a wait and gets no processor comes to its stop, and
-                // only there is its call kept.
-                let comes = Status::of_thread(self.pid, self.tid()).state() == 'R';
-                let patience = if comes { WITHOUT_PROCESSOR } else { PATIENCE };
-                match self.wait(Instant::now() + patience) {
-                    Ok(stop) => self.let_go_at(&stop),
-                    Err(TargetError::Gone(_)) => {}
-                    Err(_) => late::note(self.pid, self.tid()),
+        if self.gone {
+            return;
+        }
+        match self.look() {
+            Ok(Some(stop)) => self.let_go_at(&stop),
+            Err(TargetError::Gone(_)) => {}
+            // It stands since it was last waited for, or runs, and has to stop to be let go.
+            Ok(None) | Err(_) => {
+                if ptrace::detach(self.tid, None).is_err() && ptrace::interrupt(self.tid).is_ok() {
+                    late::note(self.pid, self.tid(), true);
                 }
             }
         }

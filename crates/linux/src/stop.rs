@@ -43,6 +43,8 @@ const NOT_RESUMED: [i64; 14] = [
     libc::SYS_accept,
     libc::SYS_accept4,
 ];
+/// Calls in which a thread waits for a child, and cannot be made to stand.
+const CREATING: [i64; 3] = [libc::SYS_vfork, libc::SYS_clone, libc::SYS_clone3];
 
 /// Every thread of a process, standing.
 pub(crate) struct AllStopped<'p> {
@@ -101,21 +103,35 @@ impl<'p> AllStopped<'p> {
             new.retain(|tid| asked(seize(process.pid, *tid), *tid));
             // Whose call the kernel will not resume is held first, and one by one: should
             // this program die before the next line, that call ends early.
+            let mut creates = None;
             let (brief, mut new): (Vec<i32>, Vec<i32>) = new.into_iter().partition(|tid| {
                 let call = process.waits_in(*tid);
+                creates = creates.or(call.filter(|call| CREATING.contains(call)).and(Some(*tid)));
                 call.is_some_and(|call| NOT_RESUMED.contains(&call))
             });
-            all.since.get_or_insert_with(Instant::now);
+            if let Some(tid) = creates {
+                // All others would stand until that ends, or this look is given up.
+                all.resume()?;
+                for tid in brief.into_iter().chain(new) {
+                    late::note(process.pid, tid, false);
+                }
+                return Err(TargetError::NotNow(format!(
+                    "thread {tid} of process {} waits for a child that shares its memory (vfork)",
+                    process.pid
+                )));
+            }
+            let begun = *all.since.get_or_insert_with(Instant::now);
+            let left = || PATIENCE.saturating_sub(begun.elapsed());
             let mut standing = Vec::new();
             for tid in brief {
                 if asked(interrupt(process.pid, tid), tid) {
-                    standing.push(wait_standing(process.pid, tid, PATIENCE, &ticks));
+                    standing.push(wait_standing(process.pid, tid, left(), &ticks));
                 }
             }
             // All others are asked before any is waited for.
             new.retain(|tid| asked(interrupt(process.pid, *tid), *tid));
             let others = new.into_iter();
-            standing.extend(others.map(|tid| wait_standing(process.pid, tid, PATIENCE, &ticks)));
+            standing.extend(others.map(|tid| wait_standing(process.pid, tid, left(), &ticks)));
             for thread in standing {
                 match thread {
                     Ok(thread) => all.threads.push(thread),
@@ -297,7 +313,7 @@ impl Process {
         }
         // The others are stopped as all threads are.
         for thread in running {
-            late::note(self.pid, thread.tid());
+            late::note(self.pid, thread.tid(), false);
             thread.stay_traced();
         }
         (there, since)

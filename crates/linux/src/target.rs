@@ -183,6 +183,10 @@ impl Target for Process {
         Ok(stacks)
     }
 
+    fn waits(&self, tid: i32) -> Option<String> {
+        self.waits_at(tid)
+    }
+
     fn thread_name(&self, tid: i32) -> String {
         self.name_of(tid)
     }

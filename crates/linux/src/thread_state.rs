@@ -14,6 +14,8 @@ use crate::ptrace::Standing;
 /// `PTRACE_GETSIGMASK`, `PTRACE_SETSIGMASK`.
 const GET_SIGNAL_MASK: libc::c_uint = 0x420a;
 const SET_SIGNAL_MASK: libc::c_uint = 0x420b;
+/// `PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG`.
+const GET_DISPATCH: libc::c_uint = 0x4211;
 /// `NT_X86_XSTATE`.
 const XSTATE: usize = 0x202;
 /// More than the extended state of any processor.
@@ -63,6 +65,24 @@ impl Standing {
         Errno::result(result).map_err(|e| traced(self.pid(), "read the extended state of", e))?;
         bytes.truncate(vector.iov_len);
         Ok(bytes)
+    }
+
+    /// True if the program has itself told of its own system calls
+    /// (`Documentation/admin-guide/syscall-user-dispatch.rst`). Kernels before 6.4 do not say.
+    pub(crate) fn dispatches_calls(&self) -> bool {
+        // Mode, selector, offset, length.
+        let mut config = [0u64; 4];
+        // SAFETY: the kernel writes as many bytes as the third argument says to the fourth, which
+        // is of that size.
+        let result = unsafe {
+            libc::ptrace(
+                GET_DISPATCH,
+                self.tid(),
+                size_of_val(&config),
+                &raw mut config,
+            )
+        };
+        result == 0 && config[0] != 0
     }
 
     pub(crate) fn signal_mask(&self) -> Result<u64, TargetError> {

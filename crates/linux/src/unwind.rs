@@ -77,6 +77,8 @@ pub(crate) struct Walk {
     pub(crate) unknown: Option<String>,
     /// The stack pointer in the outermost frame.
     pub(crate) end: u64,
+    /// True if a signal's handler is on it: what was interrupted may be inside anything.
+    pub(crate) handler: bool,
 }
 
 impl Unwinder {
@@ -106,10 +108,13 @@ impl Unwinder {
             r.r12, r.r13, r.r14, r.r15, r.rip,
         ]
         .map(Some);
-        let (frames, unknown) = self.walk_from(memory, &mut registers, r.rsp, r.rip);
+        let mut handler = false;
+        let (frames, unknown) =
+            self.walk_from(memory, &mut registers, (r.rsp, r.rip), &mut handler);
         Walk {
             frames,
             unknown,
+            handler,
             end: registers[usize::from(RSP)].unwrap_or(0),
         }
     }
@@ -127,7 +132,7 @@ impl Unwinder {
         let mut registers: Registers = [None; 17];
         registers[usize::from(RSP)] = Some(rsp);
         registers[usize::from(RIP)] = Some(rip);
-        let (mut frames, unknown) = self.walk_from(memory, &mut registers, rsp, rip);
+        let (mut frames, unknown) = self.walk_from(memory, &mut registers, (rsp, rip), &mut false);
         if unknown.is_some() {
             let stack = memory.read_some(LiveAddr(rsp), SEARCHED);
             let words = stack
@@ -144,8 +149,8 @@ impl Unwinder {
         &mut self,
         memory: &Memory,
         registers: &mut Registers,
-        rsp: u64,
-        rip: u64,
+        (rsp, rip): (u64, u64),
+        handler: &mut bool,
     ) -> (Vec<LiveAddr>, Option<String>) {
         let mut stack = StackCache::new(memory, rsp);
         let mut frames = vec![LiveAddr(rip)];
@@ -157,7 +162,7 @@ impl Unwinder {
                 return (frames, Some("a return address is not known".to_owned()));
             };
             match self.step(&mut stack, registers, rip, &mut exact) {
-                Ok(true) => {}
+                Ok(true) => *handler |= exact,
                 Ok(false) => return (frames, None),
                 Err(why) => return (frames, Some(why)),
             }

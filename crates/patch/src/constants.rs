@@ -217,6 +217,12 @@ impl Planner<'_, '_> {
             .ok()
             .filter(|_| entity.size <= LARGEST);
         let size = size.ok_or_else(|| format!("{} is too large", entity.name()))?;
+        // A size out of a hostile symbol table is no reason for so many zeros.
+        let ends = entity.addr.checked_add(entity.size);
+        if ends.is_none_or(|end| end > section.range.end) {
+            let name = invivo_image::demangle(entity.name());
+            return Err(format!("{name} ends behind its section, {}", section.name));
+        }
         let bytes = image
             .bytes(entity.addr, entity.size)
             .map_or_else(|| vec![0; size], <[u8]>::to_vec);

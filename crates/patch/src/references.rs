@@ -195,6 +195,10 @@ impl Planner<'_, '_> {
             .is_some_and(|s| s.kind == SectionKind::ReadOnly);
         if let Some(base) = c.pairs.base_of(id) {
             if !constant || c.same_object(base, id) {
+                let running = c.base.section_at(c.base.entity(base).addr);
+                if !constant && running.is_some_and(|s| s.kind == SectionKind::ReadOnly) {
+                    return Err(format!("it uses {name}, which is a constant in the base"));
+                }
                 if c.base.entity(base).size != entity.size {
                     return Err(format!("it uses {name}, whose size changed"));
                 }

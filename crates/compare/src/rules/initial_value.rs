@@ -1,10 +1,10 @@
 //! R-INIT: a variable that lives in the process keeps the value that it has.
 
-use invivo_image::demangle;
+use invivo_image::{EntityKind, demangle};
 
 use crate::Comparison;
 use crate::meaning::Meaning;
-use crate::rules::{Finding, Rule, constant, variables};
+use crate::rules::{Finding, Rule, constant, is_variable, variables};
 
 pub(super) fn find(c: &Comparison<'_>, findings: &mut Vec<Finding>) {
     let meaning = Meaning::new(c);
@@ -21,5 +21,32 @@ pub(super) fn find(c: &Comparison<'_>, findings: &mut Vec<Finding>) {
                  what it has, which the fixed code may not expect",
             ));
         }
+    }
+    turned(c, &meaning, findings);
+}
+
+/// What can be written in one build only: compilers keep a static that nobody writes among the
+/// constants.
+fn turned(c: &Comparison<'_>, meaning: &Meaning<'_, '_>, findings: &mut Vec<Finding>) {
+    for (base, fixed) in c.pairs.iter() {
+        let (one, other) = (c.base.entity(base), c.fixed.entity(fixed));
+        let objects = [one, other]
+            .into_iter()
+            .all(|e| e.kind == EntityKind::Object && e.size > 0);
+        let what = match (is_variable(c.base, base), is_variable(c.fixed, fixed)) {
+            (false, true) if objects => {
+                "is a constant in the running image, which the fixed code could not write"
+            }
+            (true, false) if objects && !meaning.same_object(base, fixed) => {
+                "is a variable in the running image, and a constant with another value in the \
+                 fixed one; who holds its address keeps the old value"
+            }
+            _ => continue,
+        };
+        findings.push(Finding::refuse(
+            Rule::InitialValue,
+            demangle(one.name()),
+            what,
+        ));
     }
 }

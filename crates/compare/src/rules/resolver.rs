@@ -24,7 +24,7 @@ pub(super) fn find(c: &Comparison<'_>, findings: &mut Vec<Finding>) {
             }
             continue;
         };
-        let parts = (c.base_cold.parts(c.base, id), c.fixed_parts(fixed));
+        let parts = (c.base_cold.parts(id), c.fixed_parts(fixed));
         if !meaning.differences(&parts.0, &parts.1).is_empty() {
             refuse(
                 resolver.name(),
