@@ -10,11 +10,12 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use foldhash::HashMap;
 use iced_x86::{OpKind, Register};
-use invivo_image::x86_64::decode;
+use invivo_image::x86_64::{Line, decode};
 use invivo_image::{Binding, Entity, EntityId, EntityKind, Image, Place, Symbol, is_rust, stem};
 
 use crate::Usage;
 use crate::copies::is_anonymous;
+use crate::families::{Families, Member};
 
 /// The pairs, in both directions.
 #[derive(Debug, Default)]
@@ -23,6 +24,11 @@ pub struct Pairs {
     to_fixed: Vec<Option<EntityId>>,
     to_base: Vec<Option<EntityId>>,
     count: usize,
+    /// What a number in its name tells from others.
+    pub(crate) families: Families,
+    /// Functions of the base whose names say less than which function they are, and that nothing
+    /// of the fixed image was found to be.
+    pub(crate) unrecognised: BTreeSet<EntityId>,
 }
 
 impl Pairs {
@@ -55,6 +61,8 @@ impl Pairs {
             to_fixed: vec![None; base.entities.len()],
             to_base: vec![None; fixed.entities.len()],
             count: 0,
+            families: Families::of(base, fixed),
+            unrecognised: BTreeSet::new(),
         };
         // From the strictest key to the loosest; each pass sees what the others left.
         let keys: [KeyOf; 5] = [
@@ -64,6 +72,8 @@ impl Pairs {
             |s| Some(Key::of(stem(&s.name), Some(source_file(s)?))),
             |s| Some(Key::of(stem(&s.name), None)),
         ];
+        pairs.rounds((base, fixed), (in_base, in_fixed), &keys);
+        pairs.pair_numbered((base, fixed), (in_base, in_fixed));
         pairs.rounds((base, fixed), (in_base, in_fixed), &keys);
         pairs
     }
@@ -97,7 +107,12 @@ impl Pairs {
             let before = self.count;
             for key in keys {
                 self.pass(base, fixed, *key, None);
-                for told_by in [ToldBy::Body, ToldBy::Callers, ToldBy::Position] {
+                for told_by in [
+                    ToldBy::Body,
+                    ToldBy::Callers,
+                    ToldBy::Position,
+                    ToldBy::Number,
+                ] {
                     self.pass(base, fixed, *key, Some((told_by, in_base, in_fixed)));
                 }
             }
@@ -116,8 +131,13 @@ impl Pairs {
         key: KeyOf,
         told: Option<(ToldBy, &Usage, &Usage)>,
     ) {
-        let left = bearers(base, key, told.is_some(), |id| self.fixed_of(id).is_some());
-        let right = bearers(fixed, key, told.is_some(), |id| self.base_of(id).is_some());
+        let families = &self.families;
+        let left = bearers(base, &families.base, key, told.is_some(), |id| {
+            self.fixed_of(id).is_some()
+        });
+        let right = bearers(fixed, &families.fixed, key, told.is_some(), |id| {
+            self.base_of(id).is_some()
+        });
         let mut found = Vec::new();
         for (name, ids) in left {
             let Some(others) = right.get(&name) else {
@@ -132,11 +152,13 @@ impl Pairs {
             let here = Side {
                 image: base,
                 usage: in_base,
+                members: &families.base,
                 pair: &|id| self.fixed_of(id).is_some().then_some(id),
             };
             let there = Side {
                 image: fixed,
                 usage: in_fixed,
+                members: &families.fixed,
                 pair: &|id| self.base_of(id),
             };
             let mut alike: HashMap<u64, (Vec<EntityId>, Vec<EntityId>)> = HashMap::default();
@@ -189,12 +211,21 @@ type KeyOf = fn(&Symbol) -> Option<Key<'_>>;
 /// What is still to be paired, by kind and key.
 fn bearers<'a>(
     image: &'a Image,
+    members: &HashMap<EntityId, Member>,
     key: KeyOf,
     distinguished: bool,
     done: impl Fn(EntityId) -> bool,
 ) -> HashMap<(EntityKind, Key<'a>), Vec<EntityId>> {
     let mut found: HashMap<_, Vec<EntityId>> = HashMap::default();
     for (id, entity) in image.entity_ids().filter(|(id, _)| !done(*id)) {
+        if let Some(member) = members.get(&id) {
+            // Functions are told apart by more than one pair at a time.
+            if distinguished && entity.kind == EntityKind::Object {
+                let key = (entity.kind, Key::of_family(member.family));
+                found.entry(key).or_default().push(id);
+            }
+            continue;
+        }
         for symbol in own_names(entity) {
             // The number in `counter.3` is given anew in each build: today's
             // `counter.3` may be what another function called `counter` yesterday.
@@ -242,11 +273,25 @@ fn own_names(entity: &Entity) -> impl Iterator<Item = &Symbol> {
 struct Key<'a> {
     name: &'a str,
     file: Option<&'a str>,
+    /// In place of both.
+    family: Option<u64>,
 }
 
 impl<'a> Key<'a> {
     fn of(name: &'a str, file: Option<&'a str>) -> Self {
-        Key { name, file }
+        Key {
+            name,
+            file,
+            family: None,
+        }
+    }
+
+    fn of_family(family: u64) -> Self {
+        Key {
+            name: "",
+            file: None,
+            family: Some(family),
+        }
     }
 }
 
@@ -264,14 +309,18 @@ enum ToldBy {
     /// instructions, the one that its tenth instruction refers to is the one that its
     /// tenth instruction referred to.
     Position,
+    /// A variable by the number in its name, as long as all its users kept their instructions.
+    Number,
 }
 
 /// One image of the pair, on the way.
-struct Side<'a> {
-    image: &'a Image,
-    usage: &'a Usage,
+pub(crate) struct Side<'a> {
+    pub(crate) image: &'a Image,
+    pub(crate) usage: &'a Usage,
+    /// What a number in its name tells from others.
+    pub(crate) members: &'a HashMap<EntityId, Member>,
     /// What an entity that has its pair is called in the base.
-    pair: &'a dyn Fn(EntityId) -> Option<EntityId>,
+    pub(crate) pair: &'a dyn Fn(EntityId) -> Option<EntityId>,
 }
 
 impl Side<'_> {
@@ -305,6 +354,14 @@ impl Side<'_> {
             && !self.usage.pointed.contains_key(&id)
         {
             self.positions(id, &mut hash);
+        } else if by == ToldBy::Number && self.members.contains_key(&id) {
+            entity.name().hash(&mut hash);
+            let users = self.users(id).into_iter();
+            let users: BTreeSet<_> = users
+                .map(|by| (self.label(by), self.tell(by, ToldBy::Body)))
+                .collect();
+            users.hash(&mut hash);
+            self.holders(id, &mut hash);
         } else {
             self.callers(id, &mut hash);
             self.holders(id, &mut hash);
@@ -356,18 +413,7 @@ impl Side<'_> {
             .flatten()
             .filter(|line| !line.is_padding())
         {
-            let instruction = &line.instruction;
-            instruction.code().as_near_branch().hash(hash);
-            for op in 0..instruction.op_count() {
-                if instruction.op_kind(op) == OpKind::Register {
-                    instruction.op_register(op).hash(hash);
-                } else if line.immediate.is_none() && is_immediate(instruction.op_kind(op)) {
-                    instruction.immediate(op).hash(hash);
-                }
-            }
-            if instruction.memory_base() != Register::RIP && line.address.is_none() {
-                instruction.memory_displacement64().hash(hash);
-            }
+            shape(&line, hash);
             for reference in line.references() {
                 if let Place::In(target, offset) = self.image.place(reference.target)
                     && target != id
@@ -376,6 +422,22 @@ impl Side<'_> {
                 }
             }
         }
+    }
+}
+
+/// What an instruction does, but for what it refers to.
+pub(crate) fn shape(line: &Line, hash: &mut DefaultHasher) {
+    let instruction = &line.instruction;
+    instruction.code().as_near_branch().hash(hash);
+    for op in 0..instruction.op_count() {
+        if instruction.op_kind(op) == OpKind::Register {
+            instruction.op_register(op).hash(hash);
+        } else if line.immediate.is_none() && is_immediate(instruction.op_kind(op)) {
+            instruction.immediate(op).hash(hash);
+        }
+    }
+    if instruction.memory_base() != Register::RIP && line.address.is_none() {
+        instruction.memory_displacement64().hash(hash);
     }
 }
 

@@ -29,7 +29,9 @@ pub use model::{
     Binding, BuildId, Entity, EntityId, EntityKind, Image, Import, Link, Machine, Section,
     SectionKind, Segment, Slot, Symbol, SymbolKind,
 };
-pub use names::{Spoken, clone_sorts, demangle, is_rust, source_name, stem, whole_of};
+pub use names::{
+    Spoken, clone_sorts, demangle, is_rust, source_name, stem, whole_of, without_discriminator,
+};
 pub use objects::{Annex, AnnexField, EXTERNAL, ObjectFile, is_annex};
 pub use order::AddressIndex;
 pub use place::Place;

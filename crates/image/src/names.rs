@@ -9,7 +9,7 @@ use std::collections::{BTreeSet, HashSet};
 /// `stringmatchlen_impl.constprop.0` → `stringmatchlen_impl`.
 #[must_use]
 pub fn stem(name: &str) -> &str {
-    let rest = unsuffixed(name);
+    let rest = without_discriminator(unsuffixed(name)).0;
     rust_hash_start(rest).map_or(rest, |end| &rest[..end])
 }
 
@@ -64,6 +64,41 @@ const ASIDE: &str = ".aside";
 #[must_use]
 pub(crate) fn part_name(function: &str, number: u32) -> String {
     format!("{function}{ASIDE}.{number}")
+}
+
+/// The name of a local variable of C++ without the number behind it, and that number: none is the
+/// first of that name in its function, `_0` the second.
+///
+/// `_ZZ1fvE1c_0` → `_ZZ1fvE1c`, 1.
+#[must_use]
+pub fn without_discriminator(name: &str) -> (&str, u64) {
+    if !["_ZZ", "_ZGVZ", "_ZGRZ"]
+        .iter()
+        .any(|kind| name.starts_with(kind))
+    {
+        return (name, 0);
+    }
+    let digits = |text: &str| text.bytes().rev().take_while(u8::is_ascii_digit).count();
+    let long = name.strip_suffix('_');
+    let text = long.unwrap_or(name);
+    let (head, number) = text.split_at(text.len() - digits(text));
+    let head = head.strip_suffix(if long.is_some() { "__" } else { "_" });
+    match (head, number.parse::<u64>()) {
+        (Some(head), Ok(number)) if ends_a_word(head) => (head, number.saturating_add(1)),
+        // The number may belong to the word, as in `3x_0`.
+        _ => (name, 0),
+    }
+}
+
+/// True if the last word of `text` ends with it: its length stands before it.
+fn ends_a_word(text: &str) -> bool {
+    (1..text.len()).any(|length| {
+        let Some(before) = text.get(..text.len() - length) else {
+            return false;
+        };
+        let number = length.to_string();
+        before.ends_with(&number) && !text[before.len()..].starts_with(|c: char| c.is_ascii_digit())
+    })
 }
 
 /// True for a mangled name of Rust, whatever a compiler or linker put behind it.
@@ -201,6 +236,10 @@ mod tests {
         );
         assert_eq!(stem("f.isra.0.part.1.cold"), "f");
         assert_eq!(stem("counter.1234"), "counter");
+        assert_eq!(stem("_ZZ1fvE5count_0"), "_ZZ1fvE5count");
+        assert_eq!(stem("_ZGVZ1fvE5count__12_"), "_ZGVZ1fvE5count");
+        assert_eq!(stem("_ZZ1fvE3x_0"), "_ZZ1fvE3x_0");
+        assert_eq!(stem("_Z3x_0v"), "_Z3x_0v");
         assert_eq!(stem(".LC7"), ".LC7");
         assert_eq!(stem("v1.2beta"), "v1.2beta");
     }

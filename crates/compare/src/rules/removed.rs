@@ -42,10 +42,23 @@ fn functions(c: &Comparison<'_>, findings: &mut Vec<Finding>) {
     for id in &c.removed {
         let entity = c.base.entity(*id);
         let name = demangle(entity.name());
-        if kept.contains(&source_name(entity.name())) {
+        let unrecognised = c.pairs.unrecognised.contains(id);
+        let keeper = keeper(c, *id, unrecognised);
+        // Lambdas are called alike but for a number that each build gives anew.
+        let unrecognised = unrecognised && keeper.is_some();
+        if !unrecognised && kept.contains(&source_name(entity.name())) {
             continue;
         }
-        findings.push(match keeper(c, *id) {
+        findings.push(match keeper {
+            Some(keeper) if unrecognised => Finding::refuse(
+                Rule::Removed,
+                name,
+                format!(
+                    "is one of several functions that only a number in their names tells apart, \
+                     none of the fixed image's is known to be what became of it, and {keeper}: it \
+                     can still be called as it was"
+                ),
+            ),
             Some(keeper) => Finding::refuse(
                 Rule::Removed,
                 name,
@@ -64,17 +77,25 @@ fn functions(c: &Comparison<'_>, findings: &mut Vec<Finding>) {
     }
 }
 
-/// Who may have the address of a removed function.
-fn keeper(c: &Comparison<'_>, function: EntityId) -> Option<String> {
+/// Who may have the address of a removed function; `by_constants`: a table that is never written, too.
+fn keeper(c: &Comparison<'_>, function: EntityId, by_constants: bool) -> Option<String> {
     let is_live = |at: &&LinkAddr| {
         let section = c.base.section_at(**at);
-        section.is_some_and(|s| s.kind == SectionKind::Data && !is_list(&s.name))
+        section.is_some_and(|s| {
+            let kept =
+                s.kind == SectionKind::Data || by_constants && s.kind == SectionKind::ReadOnly;
+            kept && !is_list(&s.name)
+        })
     };
     let mut places = c.base_usage.pointed.get(&function).into_iter().flatten();
     if let Some(at) = places.find(is_live) {
         let holder = c.base.entity_at(*at);
         let holder = holder.map_or_else(|| at.to_string(), |id| demangle(c.base.entity(id).name()));
-        return Some(format!("the live variable {holder} holds its address"));
+        let kind = c.base.section_at(*at).map(|section| section.kind);
+        return Some(match kind {
+            Some(SectionKind::Data) => format!("the live variable {holder} holds its address"),
+            _ => format!("the table at {holder}, which live data may point to, holds its address"),
+        });
     }
     let own = Some(c.base.entity(function).name());
     let uses = c.base_usage.uses.get(&function).into_iter().flatten();
