@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::rc::Rc;
 
 use foldhash::{HashMap, HashMapExt};
 use invivo_image::x86_64::decode;
@@ -21,6 +22,9 @@ const DEEPEST: usize = 12;
 
 /// How many changed ones of one family are held against each other.
 const MOST: usize = 64;
+
+/// How many things that others do are kept with one.
+const MOST_PARTS: usize = 4096;
 
 /// How much of a constant is read, in bytes.
 const LONGEST: u64 = 4096;
@@ -104,8 +108,8 @@ struct Body {
 
 /// The functions of one family.
 struct Family {
-    base: Vec<(EntityId, Body)>,
-    fixed: Vec<(EntityId, Body)>,
+    base: Vec<(EntityId, Rc<Body>)>,
+    fixed: Vec<(EntityId, Rc<Body>)>,
 }
 
 impl Family {
@@ -197,7 +201,7 @@ impl Family {
 /// Reads what functions do, each once.
 struct Bodies<'a> {
     side: &'a Side<'a>,
-    known: HashMap<EntityId, Body>,
+    known: HashMap<EntityId, Rc<Body>>,
     /// What is being read, from the outermost.
     open: Vec<EntityId>,
 }
@@ -211,9 +215,9 @@ impl<'a> Bodies<'a> {
         }
     }
 
-    fn body(&mut self, id: EntityId) -> Body {
+    fn body(&mut self, id: EntityId) -> Rc<Body> {
         if let Some(known) = self.known.get(&id) {
-            return known.clone();
+            return Rc::clone(known);
         }
         self.open.push(id);
         let image = self.side.image;
@@ -239,10 +243,10 @@ impl<'a> Bodies<'a> {
         }
         body.hash = hash.finish();
         self.open.pop();
-        // What was cut off at one that is being read may read otherwise from elsewhere.
-        if self.open.is_empty() || body.is_all {
-            self.known.insert(id, body.clone());
-        }
+        let body = Rc::new(body);
+        // Whatever a hostile image makes of its calls, each is read once: what was cut off at one
+        // that is being read stays so.
+        self.known.insert(id, Rc::clone(&body));
         body
     }
 
@@ -302,7 +306,8 @@ impl<'a> Bodies<'a> {
                 let inner = self.body(id);
                 inner.hash.hash(part);
                 body.is_all &= inner.is_all;
-                body.parts.extend(inner.parts);
+                let room = MOST_PARTS.saturating_sub(body.parts.len());
+                body.parts.extend(inner.parts.iter().take(room));
             }
         } else {
             stem(entity.name()).hash(part);

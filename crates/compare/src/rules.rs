@@ -7,12 +7,14 @@ mod allocation;
 mod build;
 mod constant;
 mod export;
+mod given;
 mod guard;
 mod import;
 mod initial_value;
 mod judgement;
 mod layout;
 mod library;
+mod once;
 mod personality;
 mod removed;
 mod resolver;
@@ -229,7 +231,7 @@ impl Finding {
 
 /// Holds the comparison against every rule.
 pub(crate) fn find(c: &Comparison<'_>) -> Vec<Finding> {
-    let rules: [fn(&Comparison<'_>, &mut Vec<Finding>); 22] = [
+    let rules: [fn(&Comparison<'_>, &mut Vec<Finding>); 23] = [
         symbols::find,
         build::find,
         guard::find,
@@ -247,6 +249,7 @@ pub(crate) fn find(c: &Comparison<'_>) -> Vec<Finding> {
         export::find,
         library::find,
         start::find,
+        once::find,
         resolver::find,
         personality::find,
         virtual_table::find,

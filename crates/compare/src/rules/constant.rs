@@ -1,13 +1,14 @@
 //! R-CONST: a constant that something reads which the patch does not replace.
 //!
 //! A function that reads a changed constant is replaced and reads the patch's copy. Live
-//! data that point to it, and other images that bind to it, go on with the base's.
+//! data that point to it, and other images that bind to it, go on with the base's. So do data in
+//! the heap, of which nothing is known but that code gives the address away.
 
 use invivo_image::{EntityId, EntityKind, Image, Place, SectionKind, Slot, demangle};
 
 use crate::Comparison;
 use crate::meaning::Meaning;
-use crate::rules::{Finding, Rule};
+use crate::rules::{Finding, Rule, given};
 
 pub(super) fn find(c: &Comparison<'_>, findings: &mut Vec<Finding>) {
     let meaning = Meaning::new(c);
@@ -37,6 +38,9 @@ pub(super) fn find(c: &Comparison<'_>, findings: &mut Vec<Finding>) {
         if let Some(holder) = holders.next() {
             let reader = format!("the live variable {holder} points to");
             findings.push(Finding::refuse(Rule::Constant, name, text(reader)));
+        } else if let Some(holder) = given::holder(c, base) {
+            let text = format!("has other contents in the fixed image, and {holder}");
+            findings.push(Finding::refuse(Rule::Constant, name, text));
         } else if entity.names.iter().any(|symbol| symbol.exported) {
             let text = text("other images may read".to_owned());
             // Libraries hardly ever read what a program exports, and `-rdynamic` exports all.

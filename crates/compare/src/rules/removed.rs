@@ -8,7 +8,7 @@ use invivo_image::{
 use rayon::prelude::*;
 
 use crate::Comparison;
-use crate::rules::{Finding, Rule, is_variable};
+use crate::rules::{Finding, Rule, given, is_variable};
 
 pub(super) fn find(c: &Comparison<'_>, findings: &mut Vec<Finding>) {
     functions(c, findings);
@@ -97,12 +97,31 @@ fn keeper(c: &Comparison<'_>, function: EntityId, by_constants: bool) -> Option<
             _ => format!("the table at {holder}, which live data may point to, holds its address"),
         });
     }
+    // A table that is never written, which data in the heap may point to.
+    let places = c.base_usage.pointed.get(&function).into_iter().flatten();
+    let tables = places.filter_map(|at| c.base.entity_at(*at).filter(|id| is_table(c.base, *id)));
+    for table in tables {
+        if let Some(holder) = given::holder(c, table) {
+            let table = demangle(c.base.entity(table).name());
+            return Some(format!("{table} holds its address, and {holder}"));
+        }
+    }
     let own = Some(c.base.entity(function).name());
     let uses = c.base_usage.uses.get(&function).into_iter().flatten();
     let mut takers = uses.filter(|u| !u.branch && whole_of(c.base.entity(u.by).name()) != own);
     let taker = takers.next()?;
     let by = demangle(c.base.entity(taker.by).name());
     Some(format!("{by} has given its address away"))
+}
+
+/// True for a constant other than tables of virtual functions, which have a rule of their own.
+fn is_table(image: &Image, id: EntityId) -> bool {
+    let entity = image.entity(id);
+    let name = entity.name();
+    let is_class = ["_ZTV", "_ZTT", "_ZTC", "_ZTI", "??_7"]
+        .iter()
+        .any(|kind| name.starts_with(kind));
+    entity.size > 0 && !is_class && image.is_constant_at(entity.addr)
 }
 
 /// Lists that are read when the image is loaded or unloaded, not live data.
