@@ -250,4 +250,16 @@ impl Differing {
             _ => None,
         }
     }
+
+    /// True if the instructions are the same but for what they refer to.
+    pub(crate) fn keeps_instructions(&self) -> bool {
+        matches!(
+            self.what,
+            Difference::Reference { .. }
+                | Difference::Constant { .. }
+                | Difference::Line { .. }
+                | Difference::Record { .. }
+                | Difference::Doubt { .. }
+        )
+    }
 }

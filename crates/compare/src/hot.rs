@@ -54,13 +54,25 @@ pub struct Hot {
     pub fixed_source: Option<SourceFunction>,
     /// Why.
     pub reasons: Vec<Reason>,
+    /// It does with its data what it did: the same instructions, which refer to something else.
+    pub(crate) same_instructions: bool,
 }
 
 impl Hot {
-    /// How it is called in the base and in the fixed image, for a person, if that differs.
+    /// True if both images tell the types of its parameters and variables.
+    #[must_use]
+    pub fn is_typed(&self) -> bool {
+        let sources = [&self.base_source, &self.fixed_source];
+        sources.map(|source| source.as_ref().is_some_and(|s| s.typed)) == [true; 2]
+    }
+
+    /// How it is called in the base and in the fixed image, for a person, if that differs; `None`
+    /// also if it is not known ([`Hot::is_typed`]).
     #[must_use]
     pub fn prototypes(&self) -> Option<(&str, &str)> {
-        let (before, after) = (self.base_source.as_ref()?, self.fixed_source.as_ref()?);
+        let known = |source: &&SourceFunction| source.typed;
+        let before = self.base_source.as_ref().filter(known)?;
+        let after = self.fixed_source.as_ref().filter(known)?;
         (before.prototype != after.prototype).then_some((
             before.prototype_text.as_str(),
             after.prototype_text.as_str(),
@@ -148,6 +160,7 @@ pub(crate) fn find(
             let sides = base_debug
                 .zip(base_source.as_ref())
                 .zip(fixed_debug.zip(fixed_source.as_ref()));
+            let same_instructions = differences.iter().all(Differing::keeps_instructions);
             let doubtful = |differs: &Differing| matches!(differs.what, Difference::Doubt { .. });
             let reasons = match sides {
                 _ if differences.iter().all(doubtful) => Reason::of(&differences),
@@ -164,6 +177,7 @@ pub(crate) fn find(
                 base_source,
                 fixed_source,
                 reasons,
+                same_instructions,
             }
         })
         .collect();

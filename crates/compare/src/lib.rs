@@ -40,6 +40,7 @@ mod tables;
 mod touched;
 mod twins;
 mod unowned;
+mod untyped;
 mod unwinding;
 mod usage;
 
@@ -60,6 +61,7 @@ use std::collections::BTreeSet;
 use hot::ColdParts;
 use invivo_image::{EntityId, Image, UsedTypes};
 use records::MovedRecords;
+use untyped::Untyped;
 
 /// What is compared, and how.
 #[derive(Clone, Copy, Debug, Default)]
@@ -103,6 +105,7 @@ pub struct Comparison<'a> {
     pub phases: Phases,
     moved_records: MovedRecords,
     tables_in_doubt: doubtful::Tables,
+    untyped: Vec<Untyped>,
     base_cold: ColdParts,
     fixed_cold: ColdParts,
 }
@@ -138,6 +141,7 @@ impl<'a> Comparison<'a> {
             phases,
             moved_records: MovedRecords::new(),
             tables_in_doubt: doubtful::Tables::default(),
+            untyped: Vec::new(),
             base_cold: ColdParts::of(base),
             fixed_cold: ColdParts::of(fixed),
         };
@@ -166,6 +170,7 @@ impl<'a> Comparison<'a> {
         self.fixed_usage.outlines = Default::default();
         self.phases.end("compare");
         let found = hot::find(self, differing, known.0, known.1, options.keep_line_changes);
+        self.untyped = untyped::find(self, &found, known.0, known.1);
         self.phases.end("explain");
         let new: Vec<_> = match known.1 {
             Some(debug) => source::functions_at(self.fixed, debug, &found.added),

@@ -28,8 +28,7 @@ pub(crate) fn is_kept(c: &Comparison<'_>, hot: &Hot) -> bool {
     if [old, new].map(|f| clone_sorts(f.name())) != [BTreeSet::new(), BTreeSet::new()] {
         return false;
     }
-    let known = hot.base_source.is_some() && hot.fixed_source.is_some();
-    if !known || hot.prototypes().is_some() {
+    if !hot.is_typed() || hot.prototypes().is_some() {
         return false;
     }
     let kept = clobbers(

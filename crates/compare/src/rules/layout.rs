@@ -7,6 +7,7 @@ use std::ops::Range;
 use invivo_image::{Member, TypeLayout, UsedType};
 
 use crate::rules::{Finding, Rule};
+use crate::untyped::Untyped;
 use crate::{Comparison, Source, touched};
 
 pub(super) fn find(c: &Comparison<'_>, findings: &mut Vec<Finding>) {
@@ -19,6 +20,13 @@ pub(super) fn find(c: &Comparison<'_>, findings: &mut Vec<Finding>) {
             return;
         }
     };
+    for untyped in &c.untyped {
+        findings.push(Finding::refuse(
+            Rule::Layout,
+            &untyped.name,
+            not_told(untyped),
+        ));
+    }
     for (name, after) in &fixed.types {
         let Some((text, _)) = changed(base, name, after) else {
             continue;
@@ -105,6 +113,22 @@ fn place(before: &UsedType, after: &UsedType) -> String {
         (None, Some(place)) | (Some(place), None) => format!(" ({place})"),
         (None, None) => String::new(),
     }
+}
+
+/// Why nothing is known of the types that a function gets at, and what helps.
+fn not_told(untyped: &Untyped) -> String {
+    let which = untyped.which;
+    if untyped.assembly {
+        return format!(
+            "is written in assembly, which tells no types, so it is not known whether the new code \
+             gets at live data as they are laid out ({which} image); compare both by eye, and allow it"
+        );
+    }
+    format!(
+        "the {which} image's debug data tell no types of it, so neither its signature nor the layout \
+         of the data that it gets at is known; build its source file with -g (gcc, clang) or \
+         debug=2 (Rust) instead of -g0, -g1, -gline-tables-only or debug=1"
+    )
 }
 
 fn unknown(

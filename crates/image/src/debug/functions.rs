@@ -22,6 +22,9 @@ pub struct SourceFunction {
     /// In how many general registers its parameters come at most on x86-64, where each takes one
     /// or two; unknown where there may be any number of them.
     pub registers: Option<u32>,
+    /// False if its source file was compiled without types (`-g1`, `-gline-tables-only`): then
+    /// its prototype and its variables are not known, whatever stands here.
+    pub typed: bool,
     /// Functions that were inlined, an outer one before those inside it.
     pub inlined: Vec<Inlined>,
     pub(super) dies: Vec<Die>,
@@ -36,6 +39,7 @@ impl SourceFunction {
             prototype: prototype.to_owned(),
             prototype_text: prototype.to_owned(),
             registers: None,
+            typed: true,
             inlined: Vec::new(),
             dies: Vec::new(),
         }
@@ -92,9 +96,42 @@ impl<'s> DebugData<'s> {
             prototype,
             prototype_text,
             registers: self.registers(die),
+            typed: self.has_types(&mut die_units(&self.origins(die))),
             inlined,
             dies,
         })
+    }
+
+    /// True if the code at `at` is of a source file that was compiled with types.
+    #[must_use]
+    pub fn is_typed_at(&self, at: LinkAddr) -> bool {
+        self.unit_at(at)
+            .is_some_and(|unit| self.has_types(&mut vec![unit]))
+    }
+
+    /// True if one of the units, or one that they import, describes any type.
+    fn has_types(&self, units: &mut Vec<usize>) -> bool {
+        // A link with optimization across files has the types in a unit of its own, and `dwz`
+        // moves them into one that many import.
+        const MOST: usize = 256;
+        let mut done = 0;
+        while let Some(unit) = units.get(done).copied().filter(|_| done < MOST) {
+            done += 1;
+            let Some(index) = self.index(unit) else {
+                continue;
+            };
+            if index.has_types {
+                return true;
+            }
+            let imported = index.imports.iter().filter_map(|at| {
+                let entry = self.entry(Die { unit, offset: *at })?;
+                let import = self.reference(unit, &entry, dw::DW_AT_import)?;
+                Some(import.unit)
+            });
+            let new: Vec<usize> = imported.filter(|unit| !units.contains(unit)).collect();
+            units.extend(new.into_iter().take(MOST));
+        }
+        false
     }
 
     /// The name of a function, with the scopes of its declaration: a definition of a
@@ -167,4 +204,10 @@ impl<'s> DebugData<'s> {
     pub(super) fn variables_of(&self, unit: usize) -> &[UnitOffset] {
         self.index(unit).map_or(&[], |index| &index.variables)
     }
+}
+
+fn die_units(origins: &[(Die, DebugEntry<'_>)]) -> Vec<usize> {
+    let mut units: Vec<usize> = origins.iter().map(|(die, _)| die.unit).collect();
+    units.dedup();
+    units
 }

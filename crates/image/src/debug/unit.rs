@@ -21,6 +21,10 @@ pub(super) struct Index {
     pub(super) functions: Vec<(u64, UnitOffset)>,
     /// Variables that belong to no function.
     pub(super) variables: Vec<UnitOffset>,
+    /// It describes types: it was compiled with more than a table of lines and functions.
+    pub(super) has_types: bool,
+    /// Where it imports other units.
+    pub(super) imports: Vec<UnitOffset>,
     /// Namespaces, modules, classes and functions, in order of their beginning.
     scopes: Vec<Scope>,
 }
@@ -77,7 +81,9 @@ impl<'s> DebugData<'s> {
                 index.scopes[scope].to = at;
             }
             in_function = in_function.filter(|of| *of < depth);
+            index.has_types |= is_type(tag);
             match tag {
+                dw::DW_TAG_imported_unit => index.imports.push(at),
                 dw::DW_TAG_subprogram => {
                     let entry = loaded.unit.entry(at)?;
                     let mut ranges = ranges_of(dwarf, &loaded.unit, &entry)?;
@@ -136,4 +142,18 @@ impl<'s> DebugData<'s> {
         let mut texts = origins.iter();
         texts.find_map(|(die, entry)| self.text(die.unit, entry, name))
     }
+}
+
+fn is_type(tag: gimli::DwTag) -> bool {
+    matches!(
+        tag,
+        dw::DW_TAG_base_type
+            | dw::DW_TAG_pointer_type
+            | dw::DW_TAG_structure_type
+            | dw::DW_TAG_class_type
+            | dw::DW_TAG_union_type
+            | dw::DW_TAG_enumeration_type
+            | dw::DW_TAG_array_type
+            | dw::DW_TAG_typedef
+    )
 }
