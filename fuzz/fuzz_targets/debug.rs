@@ -39,6 +39,6 @@ fuzz_target!(|data: &[u8]| {
     let _ = debug.types_beside(&all);
     let names = BTreeSet::from(["state"]);
     let asked: Vec<_> = all.iter().map(|f| (*f, names.clone())).collect();
-    let _ = debug.types_used(&asked);
+    let _ = debug.types_used(&asked, []);
     let _ = debug.types_named(&BTreeSet::from(["outer", "inner"]));
 });

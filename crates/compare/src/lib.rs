@@ -106,6 +106,8 @@ pub struct Comparison<'a> {
     moved_records: MovedRecords,
     tables_in_doubt: doubtful::Tables,
     untyped: Vec<Untyped>,
+    /// Variables that new code refers to, in the base and in the fixed image.
+    held: Vec<(EntityId, EntityId)>,
     base_cold: ColdParts,
     fixed_cold: ColdParts,
 }
@@ -142,6 +144,7 @@ impl<'a> Comparison<'a> {
             moved_records: MovedRecords::new(),
             tables_in_doubt: doubtful::Tables::default(),
             untyped: Vec::new(),
+            held: Vec::new(),
             base_cold: ColdParts::of(base),
             fixed_cold: ColdParts::of(fixed),
         };
@@ -176,6 +179,8 @@ impl<'a> Comparison<'a> {
             Some(debug) => source::functions_at(self.fixed, debug, &found.added),
             None => Vec::new(),
         };
+        self.held = source::variables(self, &found);
+        let (base_held, fixed_held): (Vec<_>, Vec<_>) = self.held.iter().copied().unzip();
         let (in_base, mut in_fixed) = source::functions(&found.hot);
         in_fixed.extend(new.iter().map(|(id, function)| (*id, function)));
         let source = rayon::join(
@@ -185,6 +190,7 @@ impl<'a> Comparison<'a> {
                     &self.base_usage,
                     base.as_ref()?,
                     &in_base,
+                    &base_held,
                 ))
             },
             || {
@@ -193,6 +199,7 @@ impl<'a> Comparison<'a> {
                     &self.fixed_usage,
                     fixed.as_ref()?,
                     &in_fixed,
+                    &fixed_held,
                 ))
             },
         );

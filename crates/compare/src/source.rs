@@ -3,12 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use invivo_image::pe::PdbFacts;
+use invivo_image::x86_64::{Line, decode};
 use invivo_image::{
-    DebugData, DebugSections, EntityId, EntityKind, Image, SourceFunction, UnitFacts, UsedType,
-    UsedTypes,
+    DebugData, DebugSections, EntityId, EntityKind, Enumerators, Image, LinkAddr, Place, Slot,
+    SourceFunction, UnitFacts, UsedType, UsedTypes, VariableType,
 };
 
-use crate::{Hot, Usage};
+use crate::hot::Found;
+use crate::{Comparison, Hot, Usage, rules};
 
 /// One image's.
 #[derive(Debug)]
@@ -17,6 +19,10 @@ pub struct Source {
     pub types: UsedTypes,
     /// Other types that the source files of these functions know: a cast may get at them.
     pub beside: UsedTypes,
+    /// Variables that new code refers to and both images have.
+    pub variables: BTreeMap<EntityId, VariableType>,
+    /// Numbers with a name that the source files of these functions know.
+    pub enumerators: Enumerators,
     /// What compiled the functions of the hot set.
     pub compiled: Vec<UnitFacts>,
 }
@@ -70,6 +76,45 @@ pub(crate) fn functions(hot: &[Hot]) -> (Functions<'_>, Functions<'_>) {
     (base.collect(), fixed.collect())
 }
 
+/// The variables that new code refers to, in the base and in the fixed image. Those whose size
+/// is another one are R-SIZE's.
+pub(crate) fn variables(c: &Comparison<'_>, found: &Found) -> Vec<(EntityId, EntityId)> {
+    let image = c.fixed;
+    let hot = found.hot.iter().flat_map(|hot| hot.fixed.ids());
+    let mut referred: BTreeSet<LinkAddr> = BTreeSet::new();
+    let mut names: BTreeSet<&str> = BTreeSet::new();
+    for id in hot.chain(found.added.iter().copied()) {
+        let lines = decode(image, image.entity(id));
+        for reference in lines.iter().flatten().flat_map(Line::references) {
+            match image.slots.get(&reference.target) {
+                Some(Slot::Pointer(target)) => referred.insert(*target),
+                // Of a library: the loader may take another image's.
+                Some(Slot::Import(name, _)) => names.insert(name),
+                _ => referred.insert(reference.target),
+            };
+        }
+    }
+    let at = referred.into_iter().filter_map(|at| match image.place(at) {
+        Place::In(id, _) => Some(id),
+        _ => None,
+    });
+    let mut all: BTreeSet<EntityId> = at.collect();
+    if !names.is_empty() {
+        let objects = image.entity_ids().filter(|(_, entity)| {
+            let mut symbols = entity.names.iter();
+            entity.kind == EntityKind::Object && symbols.any(|s| names.contains(s.name.as_ref()))
+        });
+        all.extend(objects.map(|(id, _)| id));
+    }
+    let pairs = all.into_iter().filter_map(|fixed| {
+        let base = c.pairs.base_of(fixed)?;
+        let same_size = c.base.entity(base).size == image.entity(fixed).size;
+        let live = rules::is_variable(c.base, base) && rules::is_variable(image, fixed);
+        (same_size && live).then_some((base, fixed))
+    });
+    pairs.collect()
+}
+
 impl Source {
     /// What is known of the type of this name.
     pub(crate) fn layouts(&self, name: &str) -> Option<&UsedType> {
@@ -85,6 +130,8 @@ impl Source {
         Source {
             types: UsedTypes::clone(&facts.types),
             beside: UsedTypes::new(),
+            variables: BTreeMap::new(),
+            enumerators: Enumerators::new(),
             compiled: facts.compilers.iter().map(unit).collect(),
         }
     }
@@ -94,6 +141,7 @@ impl Source {
         usage: &Usage,
         debug: &DebugData<'_>,
         functions: &Functions<'_>,
+        variables: &[EntityId],
     ) -> Source {
         let mut names: BTreeMap<EntityId, BTreeSet<&str>> = BTreeMap::new();
         for (id, _) in functions {
@@ -120,13 +168,19 @@ impl Source {
             .collect();
         compiled.sort();
         compiled.dedup();
-        let types = debug.types_used(&asked);
         let all: Vec<&SourceFunction> = functions.iter().map(|(_, function)| *function).collect();
+        let places = variables.iter().map(|id| image.entity(*id).addr);
+        let mut typed = debug.variables_typed(&all, &places.collect());
+        let of = |id: &EntityId| Some((*id, typed.remove(&image.entity(*id).addr)?));
+        let variables: BTreeMap<EntityId, VariableType> = variables.iter().filter_map(of).collect();
+        let types = debug.types_used(&asked, variables.values());
         let mut beside = debug.types_beside(&all);
         beside.retain(|name, _| !types.contains_key(name));
         Source {
             types,
             beside,
+            variables,
+            enumerators: debug.enumerators(&all),
             compiled,
         }
     }

@@ -8,6 +8,7 @@
 
 mod conventions;
 mod digest;
+mod enumerations;
 mod functions;
 mod layout;
 mod lines;
@@ -25,6 +26,7 @@ use gimli::{
 };
 use rayon::prelude::*;
 
+pub use enumerations::{Enumerator, Enumerators};
 pub use functions::{Inlined, SourceFunction};
 pub use layout::{Member, TypeLayout};
 pub use lines::SourcePlace;
@@ -32,7 +34,7 @@ pub use sections::{DebugError, DebugSections};
 pub(crate) use sections::{is_needless, is_plausible};
 pub use types::{UsedType, UsedTypes};
 use unit::LoadedUnit;
-pub use variables::Declared;
+pub use variables::{Declared, VariableType};
 
 use crate::LinkAddr;
 

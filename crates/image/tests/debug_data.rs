@@ -97,7 +97,7 @@ fn tells_all(name: &str, flags: &[&str]) {
         "{name}"
     );
 
-    let types = debug.types_used(&[(&look, BTreeSet::new())]);
+    let types = debug.types_used(&[(&look, BTreeSet::new())], []);
     let outer = types["outer"].layouts.first().expect("it has a layout");
     assert_eq!((outer.kind, outer.size), ("struct", 24), "{name}");
     let members: Vec<_> = outer

@@ -103,7 +103,7 @@ fn look_at_debug_data(image: &Image) {
         .iter()
         .map(|f| (f, BTreeSet::from(["main"])))
         .collect();
-    let types = debug.types_used(&asked);
+    let types = debug.types_used(&asked, []);
     let _ = debug.types_beside(&functions.iter().collect::<Vec<_>>());
     let names: BTreeSet<&str> = types.keys().map(String::as_str).collect();
     let _ = debug.types_named(&names);

@@ -1,10 +1,12 @@
 //! R-LAYOUT: types that live data have keep their layout, as far as new code gets at them.
 
+mod enumerators;
+
 use std::cell::LazyCell;
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-use invivo_image::{Member, TypeLayout, UsedType};
+use invivo_image::{Member, SourcePlace, TypeLayout, UsedType, demangle};
 
 use crate::rules::{Finding, Rule};
 use crate::untyped::Untyped;
@@ -39,15 +41,43 @@ pub(super) fn find(c: &Comparison<'_>, findings: &mut Vec<Finding>) {
             format!("{text}; live data of this type are laid out as before, and {by} gets at them");
         findings.push(Finding::refuse(Rule::Layout, name.as_str(), text));
     }
+    for (one, other) in &c.held {
+        let (Some(before), Some(after)) = (base.variables.get(one), fixed.variables.get(other))
+        else {
+            continue;
+        };
+        if holds(&before.layout, &after.layout) {
+            continue;
+        }
+        let place = place(before.declared.as_ref(), after.declared.as_ref());
+        let what = match (&before.layout.members[..], &after.layout.members[..]) {
+            ([old], [new]) if after.layout.kind == "variable" => {
+                format!("was {} and is {}", old.text, new.text)
+            }
+            _ => changes(&before.layout, &after.layout).join("; "),
+        };
+        let text = format!(
+            "changed its type{place}: {what}; what it holds in the running program is laid out as \
+             before, and new code gets at it"
+        );
+        let name = demangle(c.base.entity(*one).name());
+        findings.push(Finding::refuse(Rule::Layout, name, text));
+    }
+    enumerators::find(base, fixed, findings);
     let touched = LazyCell::new(|| touched::offsets(c));
     for (name, after) in &fixed.beside {
         let Some((text, ranges)) = changed(base, name, after) else {
             continue;
         };
-        // Enumerators are numbers in the code, and those of this type are in nobody's data.
+        // Enumerators are numbers in the code, and their values are in variables of any type.
         let is_enum = after.layouts.iter().all(|layout| layout.kind == "enum");
         let overlaps = |range: &Range<i64>| touched.range(range.clone()).next().is_some();
-        let text = if !is_enum && ranges.iter().any(overlaps) {
+        let text = if is_enum && enumerators::is_renumbered(base, name, after) {
+            format!(
+                "{text}; its source file is one of new code, and live data hold the old numbers, \
+                 in whatever type"
+            )
+        } else if !is_enum && ranges.iter().any(overlaps) {
             format!(
                 "{text}; live data of this type are laid out as before, and new code of the same \
                  source file uses an offset that changed, so it may get at them by a cast"
@@ -70,7 +100,7 @@ fn changed(base: &Source, name: &str, after: &UsedType) -> Option<(String, Vec<R
     let new = after.layouts.iter().find(|new| !fits(new))?;
     let old = before.layouts.difference(&after.layouts).next();
     let old = old.or(before.layouts.first())?;
-    let place = place(before, after);
+    let place = place(before.declared.as_ref(), after.declared.as_ref());
     let text = format!(
         "changed its layout{place}: {}",
         changes(old, new).join("; ")
@@ -106,8 +136,8 @@ fn new_ranges(old: &TypeLayout, new: &TypeLayout) -> Vec<Range<i64>> {
         .collect()
 }
 
-fn place(before: &UsedType, after: &UsedType) -> String {
-    match (&before.declared, &after.declared) {
+fn place(before: Option<&SourcePlace>, after: Option<&SourcePlace>) -> String {
+    match (before, after) {
         (Some(old), Some(new)) if old == new => format!(" ({old})"),
         (Some(old), Some(new)) => format!(" ({old}, now {new})"),
         (None, Some(place)) | (Some(place), None) => format!(" ({place})"),

@@ -332,16 +332,6 @@ fn is_named_type(tag: DwTag) -> bool {
     is_composite(tag) || tag == dw::DW_TAG_typedef
 }
 
-fn is_pointer(tag: DwTag) -> bool {
-    matches!(
-        tag,
-        dw::DW_TAG_pointer_type
-            | dw::DW_TAG_reference_type
-            | dw::DW_TAG_rvalue_reference_type
-            | dw::DW_TAG_ptr_to_member_type
-    )
-}
-
 fn is_scope(tag: DwTag) -> bool {
     let code = [
         dw::DW_TAG_subprogram,

@@ -117,21 +117,25 @@ impl<'s> DebugData<'s> {
         let mut done = 0;
         while let Some(unit) = units.get(done).copied().filter(|_| done < MOST) {
             done += 1;
-            let Some(index) = self.index(unit) else {
-                continue;
-            };
-            if index.has_types {
+            if self.index(unit).is_some_and(|index| index.has_types) {
                 return true;
             }
-            let imported = index.imports.iter().filter_map(|at| {
-                let entry = self.entry(Die { unit, offset: *at })?;
-                let import = self.reference(unit, &entry, dw::DW_AT_import)?;
-                Some(import.unit)
-            });
-            let new: Vec<usize> = imported.filter(|unit| !units.contains(unit)).collect();
+            let new = self.imported_by(unit).into_iter();
+            let new: Vec<usize> = new.filter(|unit| !units.contains(unit)).collect();
             units.extend(new.into_iter().take(MOST));
         }
         false
+    }
+
+    /// Units whose contents count as if they were in this one.
+    pub(super) fn imported_by(&self, unit: usize) -> Vec<usize> {
+        let imports = self.index(unit).map_or(&[][..], |index| &index.imports);
+        let imported = imports.iter().filter_map(|at| {
+            let entry = self.entry(Die { unit, offset: *at })?;
+            let import = self.reference(unit, &entry, dw::DW_AT_import)?;
+            Some(import.unit)
+        });
+        imported.collect()
     }
 
     /// The name of a function, with the scopes of its declaration: a definition of a

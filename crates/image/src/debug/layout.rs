@@ -1,8 +1,11 @@
 //! How data are laid out, and how functions are called.
 //!
 //! Two layouts are equal exactly when two programs lay data out in the same way: sizes,
-//! offsets, names and kinds of members, values of enumerators. What a pointer points to
-//! is no part of the layout; it is a type of its own.
+//! offsets, names and kinds of members, values of enumerators. Of what a pointer points to only the
+//! name takes part, or what kind of number it is: code steps through numbers by their size. What has a
+//! name has a layout of its own. All single bytes are one there, and so is `void`: that a `char *`
+//! becomes an `unsigned char *` or a `void *` is usual in fixes, and moves no byte. A pointer to a
+//! function stays one, since the old functions are hooked.
 
 use gimli::constants as dw;
 
@@ -55,6 +58,31 @@ impl<'s> DebugData<'s> {
             self.fill(die, depth, "", &mut layout);
         }
         layout
+    }
+
+    /// How a variable of this type is laid out: as one member without a name.
+    pub(super) fn layout_of_variable(&self, of: Die) -> TypeLayout {
+        if let Some((die, entry)) = self.unnamed(of)
+            && entry.tag() != dw::DW_TAG_enumeration_type
+        {
+            return self.layout(die, &entry, 0);
+        }
+        let (shape, text) = self.describe(Some(of), 0);
+        let named = self.entry(of).is_some_and(|entry| {
+            entry.tag() == dw::DW_TAG_typedef && self.unnamed_behind(of).is_some()
+        });
+        TypeLayout {
+            kind: "variable",
+            size: 0,
+            members: vec![Member {
+                name: String::new(),
+                at: 0,
+                bits: None,
+                // What a typedef names is compared under that name.
+                shape: if named { text.clone() } else { shape },
+                text,
+            }],
+        }
     }
 
     /// Adds the members below `die`; those of a Rust enumeration's variant get its name in front.
@@ -137,8 +165,19 @@ impl<'s> DebugData<'s> {
                 // Rust writes the names of its references and pointers itself.
                 let own = self.text(die.unit, &entry, dw::DW_AT_name);
                 let size = if size == 0 { 8 } else { size };
+                // Tables of Rust's traits have types of their own, and are of all lengths here.
+                let is_table = own
+                    .as_deref()
+                    .is_some_and(|own| own.starts_with("&[usize; "));
                 let text = own.unwrap_or_else(|| format!("{} *", inner().1));
-                (format!("pointer {size}"), text)
+                if is_table || entry.tag() == dw::DW_TAG_ptr_to_member_type {
+                    return (format!("pointer {size}"), text);
+                }
+                let of = self.reference(die.unit, &entry, dw::DW_AT_type);
+                (
+                    format!("pointer {size} to {}", self.pointee(of, depth + 1)),
+                    text,
+                )
             }
             // For people alone, so that it may end early.
             dw::DW_TAG_subroutine_type => {
@@ -173,6 +212,10 @@ impl<'s> DebugData<'s> {
             _ if is_composite(&entry) => match self.qualified_name(die) {
                 // A named part has a layout of its own, compared under its own name.
                 Some(name) => (format!("{name} {size}"), name),
+                // Its enumerators are compared one by one, and new ones may come.
+                None if entry.tag() == dw::DW_TAG_enumeration_type => {
+                    (format!("enum {size}"), "enum {…}".to_owned())
+                }
                 None => {
                     let layout = self.layout(die, &entry, depth + 1);
                     (format!("{layout:?}"), format!("{} {{…}}", layout.kind))
@@ -181,11 +224,81 @@ impl<'s> DebugData<'s> {
             dw::DW_TAG_typedef => {
                 let name = self.text(die.unit, &entry, dw::DW_AT_name);
                 let (shape, text) = inner();
-                (shape, name.unwrap_or(text))
+                let text = name.unwrap_or(text);
+                match self.unnamed_behind(die) {
+                    // What is behind the pointer is known by this name.
+                    Some((_, _, true)) => (format!("pointer {size} to {text}", size = 8), text),
+                    _ => (shape, text),
+                }
             }
             // Qualifiers.
             _ => inner(),
         }
+    }
+
+    /// What a pointer points to, as far as it takes part in a layout.
+    fn pointee(&self, die: Option<Die>, depth: usize) -> String {
+        const BYTES: &str = "bytes";
+        let Some((die, entry)) = die.and_then(|die| Some((die, self.entry(die)?))) else {
+            return BYTES.to_owned();
+        };
+        if depth > DEEPEST {
+            return "…".to_owned();
+        }
+        let of = self.reference(die.unit, &entry, dw::DW_AT_type);
+        match entry.tag() {
+            dw::DW_TAG_pointer_type
+            | dw::DW_TAG_reference_type
+            | dw::DW_TAG_rvalue_reference_type => format!("* {}", self.pointee(of, depth + 1)),
+            dw::DW_TAG_base_type if number(&entry, dw::DW_AT_byte_size).unwrap_or(0) <= 1 => {
+                BYTES.to_owned()
+            }
+            dw::DW_TAG_base_type => self.describe(Some(die), depth).0,
+            dw::DW_TAG_subroutine_type => "function".to_owned(),
+            dw::DW_TAG_typedef => {
+                let unnamed = self.unnamed_behind(die).is_some();
+                match self.qualified_name(die) {
+                    Some(name) if unnamed => name,
+                    _ => self.pointee(of, depth + 1),
+                }
+            }
+            _ if is_composite(&entry) => match self.qualified_name(die) {
+                Some(name) => name,
+                // What has no name cannot hold itself; broken data may say so all the same.
+                None => self.describe(Some(die), depth + DEEPEST / 2).0,
+            },
+            // Elements lie one behind the other.
+            dw::DW_TAG_array_type => self.describe(Some(die), depth).0,
+            // Qualifiers.
+            _ => self.pointee(of, depth + 1),
+        }
+    }
+
+    /// The composite without a name that a typedef names, and whether it names a pointer to it.
+    pub(super) fn unnamed_behind(&self, typedef: Die) -> Option<(Die, DebugEntry<'s>, bool)> {
+        const LONGEST: usize = 4;
+        let mut pointer = false;
+        let mut next = self.type_of(typedef)?;
+        for _ in 0..LONGEST {
+            if let Some((die, entry)) = self.unnamed(next) {
+                return Some((die, entry, pointer));
+            }
+            let entry = self.entry(next)?;
+            match entry.tag() {
+                dw::DW_TAG_pointer_type if !pointer => pointer = true,
+                dw::DW_TAG_const_type | dw::DW_TAG_volatile_type => {}
+                _ => return None,
+            }
+            next = self.reference(next.unit, &entry, dw::DW_AT_type)?;
+        }
+        None
+    }
+
+    /// The entry, if it is a composite without a name.
+    pub(super) fn unnamed(&self, die: Die) -> Option<(Die, DebugEntry<'s>)> {
+        let entry = self.entry(die)?;
+        let unnamed = is_composite(&entry) && entry.attr_value(dw::DW_AT_name).is_none();
+        unnamed.then_some((die, entry))
     }
 
     /// What a caller and a function must agree on: unlike in a layout, also what a pointer

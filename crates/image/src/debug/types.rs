@@ -12,6 +12,7 @@ use super::digest::{Described, Digests};
 use super::functions::SourceFunction;
 use super::layout::{DEEPEST, TypeLayout, is_composite};
 use super::lines::SourcePlace;
+use super::variables::VariableType;
 use super::{DebugData, DebugEntry, Die};
 
 /// A type that functions use.
@@ -30,10 +31,15 @@ pub type UsedTypes = BTreeMap<String, UsedType>;
 
 impl<'s> DebugData<'s> {
     /// All types that `functions` can get at: those of their parameters and variables, of
-    /// everything inlined in them, of the unit's variables that `names` lists for each, and
-    /// whatever can be reached from these by members and pointers.
+    /// everything inlined in them, of the unit's variables that `names` lists for each, of
+    /// `variables`, each with the first function that refers to it, and whatever can be reached
+    /// from these by members and pointers.
     #[must_use]
-    pub fn types_used(&self, functions: &[(&SourceFunction, BTreeSet<&str>)]) -> UsedTypes {
+    pub fn types_used<'v>(
+        &self,
+        functions: &[(&SourceFunction, BTreeSet<&str>)],
+        variables: impl IntoIterator<Item = &'v VariableType>,
+    ) -> UsedTypes {
         let mut found = UsedTypes::new();
         let mut seen = HashSet::new();
         // What is inlined in many functions is looked through once.
@@ -56,13 +62,25 @@ impl<'s> DebugData<'s> {
                     }
                 }
             }
-            while let Some(die) = waiting.pop() {
-                if seen.insert(die) {
-                    self.reach(die, by, &mut found, &mut waiting);
-                }
+            self.reach_all(waiting, by, &mut seen, &mut found);
+        }
+        let others = variables.into_iter().map(|variable| variable.of).collect();
+        self.reach_all(others, functions.len(), &mut seen, &mut found);
+        found
+    }
+
+    fn reach_all(
+        &self,
+        mut waiting: Vec<Die>,
+        by: usize,
+        seen: &mut HashSet<Die>,
+        found: &mut UsedTypes,
+    ) {
+        while let Some(die) = waiting.pop() {
+            if seen.insert(die) {
+                self.reach(die, by, found, &mut waiting);
             }
         }
-        found
     }
 
     /// All types that the source files of `functions` know: a cast gets at data without a
@@ -184,13 +202,10 @@ impl<'s> DebugData<'s> {
             return;
         }
         if entry.tag() == dw::DW_TAG_typedef
-            && let Some(of) = target()
-            && let Some(inner) = self.entry(of)
-            && is_composite(&inner)
-            && inner.attr_value(dw::DW_AT_name).is_none()
+            && let Some((of, inner, _)) = self.unnamed_behind(die)
             && let Some(name) = self.qualified_name(die)
         {
-            // An unnamed structure is known by the name that is given to it.
+            // An unnamed structure is known by the name that is given to it, or to its pointers.
             self.note(name, of, &inner, by, found);
         }
         waiting.extend(target());

@@ -25,6 +25,8 @@ pub(super) struct Index {
     pub(super) has_types: bool,
     /// Where it imports other units.
     pub(super) imports: Vec<UnitOffset>,
+    /// Enumerations without a name, and whether a function has them.
+    pub(super) enumerations: Vec<(UnitOffset, bool)>,
     /// Namespaces, modules, classes and functions, in order of their beginning.
     scopes: Vec<Scope>,
 }
@@ -82,6 +84,9 @@ impl<'s> DebugData<'s> {
             }
             in_function = in_function.filter(|of| *of < depth);
             index.has_types |= is_type(tag);
+            if tag == dw::DW_TAG_enumeration_type && !has_name(abbreviation) {
+                index.enumerations.push((at, in_function.is_some()));
+            }
             match tag {
                 dw::DW_TAG_imported_unit => index.imports.push(at),
                 dw::DW_TAG_subprogram => {
@@ -156,4 +161,9 @@ fn is_type(tag: gimli::DwTag) -> bool {
             | dw::DW_TAG_array_type
             | dw::DW_TAG_typedef
     )
+}
+
+fn has_name(abbreviation: &gimli::Abbreviation) -> bool {
+    let mut attributes = abbreviation.attributes().iter();
+    attributes.any(|spec| spec.name() == dw::DW_AT_name)
 }

@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use gimli::{AttributeValue, Operation, Unit, UnitOffset, constants as dw};
+use gimli::{AttributeValue, Dwarf, Operation, Unit, UnitOffset, constants as dw};
 use rayon::prelude::*;
 
+use super::functions::SourceFunction;
+use super::layout::TypeLayout;
 use super::lines::SourcePlace;
 use super::{Bytes, DebugData, Die};
 use crate::LinkAddr;
@@ -20,7 +22,63 @@ pub struct Declared {
     pub lists: BTreeSet<u64>,
 }
 
+/// What a variable with a fixed place holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VariableType {
+    /// A layout of one member without a name, which is of its type; where that has no name either,
+    /// the layout of the type itself.
+    pub layout: TypeLayout,
+    /// Where it is declared.
+    pub declared: Option<SourcePlace>,
+    pub(super) of: Die,
+}
+
 impl<'s> DebugData<'s> {
+    /// The types of the variables at these addresses. Those that the source files of `functions`
+    /// define are looked for there alone; an `extern` one may be defined in any other.
+    #[must_use]
+    pub fn variables_typed(
+        &self,
+        functions: &[&SourceFunction],
+        places: &BTreeSet<LinkAddr>,
+    ) -> BTreeMap<LinkAddr, VariableType> {
+        let dies = functions.iter().flat_map(|function| &function.dies);
+        let near: BTreeSet<usize> = dies.map(|die| die.unit).collect();
+        let in_units = |units: Vec<usize>, places: &BTreeSet<LinkAddr>| -> Vec<(LinkAddr, Die)> {
+            let found = units.into_par_iter();
+            found
+                .flat_map_iter(|unit| self.variables_in_unit(unit, places))
+                .collect()
+        };
+        let mut found = in_units(near.iter().copied().collect(), places);
+        let known: BTreeSet<LinkAddr> = found.iter().map(|(at, _)| *at).collect();
+        let rest: BTreeSet<LinkAddr> = places.difference(&known).copied().collect();
+        if !rest.is_empty() {
+            let others = (0..self.units.len()).filter(|unit| !near.contains(unit));
+            found.extend(in_units(others.collect(), &rest));
+        }
+        // Of several descriptions the first one.
+        found.sort_unstable();
+        found.dedup_by_key(|(at, _)| *at);
+        let typed = found.into_iter().filter_map(|(at, die)| {
+            let of = self.type_of(die)?;
+            let origins = self.origins(die);
+            let declared = origins
+                .iter()
+                .find_map(|(die, entry)| self.declared(die.unit, entry));
+            let layout = self.layout_of_variable(of);
+            Some((
+                at,
+                VariableType {
+                    layout,
+                    declared,
+                    of,
+                },
+            ))
+        });
+        typed.collect()
+    }
+
     /// The variables at these addresses. No index says which unit has a variable, so all of
     /// them are looked through.
     #[must_use]
@@ -97,11 +155,17 @@ impl<'s> DebugData<'s> {
     fn variables_in_unit(&self, unit: usize, places: &BTreeSet<LinkAddr>) -> Vec<(LinkAddr, Die)> {
         let mut found = Vec::new();
         // Not kept: a look through all units would keep the whole of the debug data.
-        let Ok(read) = self.dwarf(unit).unit(self.units[unit].header) else {
+        let Ok(mut read) = self.dwarf(unit).unit(self.units[unit].header) else {
             return found;
         };
+        if let Some(skeleton) = self.units[unit].skeleton {
+            let Some(skeleton) = self.unit(skeleton) else {
+                return found;
+            };
+            read.copy_relocated_attributes(&skeleton.unit);
+        }
         // What was read before a broken place is as good as what lies before it.
-        let _broken = find_variables(&read, places, |at, offset| {
+        let _broken = find_variables(self.dwarf(unit), &read, places, |at, offset| {
             found.push((at, Die { unit, offset }));
         });
         found
@@ -110,8 +174,9 @@ impl<'s> DebugData<'s> {
 
 /// Tells the variables of a unit that are at these places. Most entries are something else,
 /// and their attributes are passed over unread.
-fn find_variables(
-    read: &Unit<Bytes<'_>>,
+fn find_variables<'s>(
+    dwarf: &Dwarf<Bytes<'s>>,
+    read: &Unit<Bytes<'s>>,
     places: &BTreeSet<LinkAddr>,
     mut found: impl FnMut(LinkAddr, UnitOffset),
 ) -> Result<(), gimli::Error> {
@@ -129,7 +194,7 @@ fn find_variables(
         for spec in specs {
             let attribute = entries.read_attribute(*spec)?;
             if attribute.name() == dw::DW_AT_location
-                && let Some(at) = fixed_place(attribute.value(), read.encoding())
+                && let Some(at) = fixed_place(dwarf, read, attribute.value())
                 && places.contains(&at)
             {
                 found(at, offset);
@@ -140,13 +205,21 @@ fn find_variables(
 }
 
 /// The address of a variable whose place is just that.
-fn fixed_place(place: AttributeValue<Bytes<'_>>, encoding: gimli::Encoding) -> Option<LinkAddr> {
+fn fixed_place<'s>(
+    dwarf: &Dwarf<Bytes<'s>>,
+    read: &Unit<Bytes<'s>>,
+    place: AttributeValue<Bytes<'s>>,
+) -> Option<LinkAddr> {
     let AttributeValue::Exprloc(expression) = place else {
         return None;
     };
-    let mut operations = expression.operations(encoding);
+    let mut operations = expression.operations(read.encoding());
     match (operations.next(), operations.next()) {
         (Ok(Some(Operation::Address { address })), Ok(None)) => Some(LinkAddr(address)),
+        // clang keeps the addresses of a unit in a table.
+        (Ok(Some(Operation::AddressIndex { index })), Ok(None)) => {
+            dwarf.address(read, index).ok().map(LinkAddr)
+        }
         _ => None,
     }
 }

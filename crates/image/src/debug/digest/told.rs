@@ -5,7 +5,7 @@
 use gimli::{UnitOffset, constants as dw};
 
 use super::{DEEPEST, Described, Found, Node, Reading, Target};
-use super::{is_composite, is_pointer, is_scope};
+use super::{is_composite, is_scope};
 
 impl Reading<'_> {
     /// Finds out where each entry ends and what it is in.
@@ -78,19 +78,11 @@ impl Reading<'_> {
             let laid_out = if is_composite(tag) && !node.declares {
                 Some(index)
             } else if tag == dw::DW_TAG_typedef {
-                match node.of {
-                    Target::Nothing => continue,
-                    Target::Elsewhere => None,
-                    Target::Here(of) => match self.find(of) {
-                        // An unnamed structure is known by the name that is given to it.
-                        Some(of) if is_composite(self.nodes[of].tag) => {
-                            if self.nodes[of].name.is_some() {
-                                continue;
-                            }
-                            Some(of)
-                        }
-                        _ => continue,
-                    },
+                match self.unnamed_behind(index) {
+                    Ok(Some(of)) => Some(of),
+                    Ok(None) => continue,
+                    // What is in another unit is laid out.
+                    Err(()) => None,
                 }
             } else {
                 continue;
@@ -105,6 +97,33 @@ impl Reading<'_> {
             found.push(Described { offset, digest });
         }
         found
+    }
+
+    /// The unnamed structure that is known by the name that a typedef gives to it, or to its
+    /// pointers; an error where it is not here.
+    fn unnamed_behind(&self, typedef: usize) -> Result<Option<usize>, ()> {
+        const LONGEST: usize = 4;
+        let mut at = typedef;
+        for _ in 0..=LONGEST {
+            let of = match self.nodes[at].of {
+                Target::Nothing => return Ok(None),
+                Target::Elsewhere => return Err(()),
+                Target::Here(of) => match self.find(of) {
+                    Some(of) => of,
+                    None => return Ok(None),
+                },
+            };
+            match self.nodes[of].tag {
+                tag if is_composite(tag) => {
+                    return Ok(Some(of).filter(|of| self.nodes[*of].name.is_none()));
+                }
+                dw::DW_TAG_pointer_type | dw::DW_TAG_const_type | dw::DW_TAG_volatile_type => {
+                    at = of;
+                }
+                _ => return Ok(None),
+            }
+        }
+        Ok(None)
     }
 
     fn layout(&mut self, index: usize, depth: usize) -> Option<u128> {
@@ -179,8 +198,6 @@ impl Reading<'_> {
                 Some(_) => Some(self.digests.of((5, own, self.scopes[index]?))),
                 None => self.layout(index, depth + 1),
             },
-            // Rust writes the names of its references and pointers itself, and no more is told.
-            tag if is_pointer(tag) && name.is_some() => Some(self.digests.of((8, own, name))),
             dw::DW_TAG_base_type => Some(self.digests.of((4, own, name))),
             dw::DW_TAG_array_type | dw::DW_TAG_subroutine_type => {
                 let mut all = self.digests.of((own, name, self.shape_of(of, depth + 1)?));
