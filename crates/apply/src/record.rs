@@ -394,7 +394,7 @@ mod tests {
         // As older programs wrote it.
         let text = String::from_utf8(serde_json::to_vec(&sample()).unwrap()).unwrap();
         let older = text
-            .replace("\"0000000000000000+0000000000000000\"", "[0,0]")
+            .replace("\"0000000000000000+0000000000000000\"", "[\"0x0\",0]")
             .replace("\"registered\":0", "\"registered\":false");
         assert_ne!(older, text);
         assert_eq!(serde_json::from_str::<Record>(&older).unwrap(), sample());

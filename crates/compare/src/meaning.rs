@@ -206,7 +206,8 @@ impl<'c, 'a> Meaning<'c, 'a> {
             return self.same_object(base, fixed);
         }
         // What is written in one build only may be another constant.
-        let is_one = read_only(c.base, base) || read_only(c.fixed, fixed);
+        let copied = is_copied(c.base, base) || is_copied(c.fixed, fixed);
+        let is_one = !copied && (read_only(c.base, base) || read_only(c.fixed, fixed));
         paired == Some(fixed)
             && c.base.entity(base).size == c.fixed.entity(fixed).size
             && (!is_one || self.same_object(base, fixed))
@@ -473,6 +474,12 @@ fn same_edge(base: &Image, a: LinkAddr, fixed: &Image, b: LinkAddr) -> bool {
     };
     let name = ends(base, a);
     name.is_some() && name == ends(fixed, b)
+}
+
+/// True for what the loader copies out of a library, to where the linker chose.
+pub(crate) fn is_copied(image: &Image, id: EntityId) -> bool {
+    let slot = image.slots.get(&image.entity(id).addr);
+    matches!(slot, Some(Slot::Copy(_)))
 }
 
 /// True for what nobody can write.

@@ -82,7 +82,7 @@ impl Rule {
                 "The fixed DLL was linked with /guard:cf and the base was not.",
             ),
             Rule::Constant => about(
-                "Constants that live data or other images point to keep their contents.",
+                "Constants that live data or other images may point to keep their contents.",
                 "New code reads the patch's copy, and whoever has the old address goes on reading the old contents.",
                 "Set the pointer anew in code that the fix changes, or allow it if old readers may have the old contents.",
                 "`static const int limits[]` changed, and `const int *current = limits;` is a variable.",
@@ -112,13 +112,13 @@ impl Rule {
                 "The fix reads `stderr` in a program at fixed addresses, which holds copies of the libraries' variables and none of this one.",
             ),
             Rule::InitialValue => about(
-                "A variable keeps its initial value.",
+                "A variable keeps its initial value, and a constant is none.",
                 "The running one has been initialised, and may have changed since; new code may expect the new value.",
                 "Set the value in code that runs again, or allow it if the fix is right with the old value too.",
                 "`int limit = 100;` became `int limit = 50;`.",
             ),
             Rule::Layout => about(
-                "Types of live data that replaced code uses keep their layout.",
+                "Types of live data that replaced code uses are known and keep their layout.",
                 "Data in the running process are laid out as before; new code would read and write beside their members.",
                 "Keep new state in a new variable or behind an existing pointer; else the fix has to wait for a restart.",
                 "`struct session` got a member.",
@@ -166,8 +166,8 @@ impl Rule {
                 "The fix changed `main`, or a thread's loop.",
             ),
             Rule::Start => about(
-                "What runs while the program starts or ends stays as it was.",
-                "Constructors have run; a change of what only they do comes too late.",
+                "What runs while the program starts or ends, or once at a first use, stays as it was.",
+                "Constructors and initialisers behind a guard have run; a change of what only they do comes too late.",
                 "Do the same in code that runs again; else the fix has to wait for a restart.",
                 "A function with `__attribute__((constructor))` reads another default.",
             ),
