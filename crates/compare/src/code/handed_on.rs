@@ -16,19 +16,10 @@ use iced_x86::{
 use invivo_image::{LinkAddr, Place};
 
 use super::Body;
+use crate::conventions::PARAMETERS;
 
 /// How many instructions are looked at before it is given up.
 const LOOK_AHEAD: usize = 256;
-/// Where arguments are, none of which is kept for where an exception leads.
-const ARGUMENTS: [Register; 6] = [
-    Register::RDI,
-    Register::RSI,
-    Register::RDX,
-    Register::RCX,
-    Register::R8,
-    Register::R9,
-];
-
 impl Body<'_> {
     /// True if line `index` of `part` loads the address of an empty text at `at`, of which this
     /// function makes nothing but an argument of calls.
@@ -39,7 +30,7 @@ impl Body<'_> {
             next.is_some() && self.usage.next_boundary(at) == next
         };
         line.mnemonic() == Mnemonic::Lea
-            && ARGUMENTS.contains(&line.op0_register())
+            && PARAMETERS.contains(&line.op0_register())
             && matches!(self.image.place(at), Place::Constant(_))
             && self.image.bytes(at, 1) == Some(&[0])
             && alone()

@@ -10,6 +10,7 @@ use invivo_image::{
 };
 
 use crate::Comparison;
+use crate::conventions::PARAMETERS;
 
 /// Who may hold or ask for the address of a constant of the base, as the end of a sentence.
 pub(super) fn holder(c: &Comparison<'_>, constant: EntityId) -> Option<String> {
@@ -108,16 +109,7 @@ impl Held {
     }
 }
 
-/// The registers that parameters come in.
-const PARAMETERS: [Register; 6] = [
-    Register::RDI,
-    Register::RSI,
-    Register::RDX,
-    Register::RCX,
-    Register::R8,
-    Register::R9,
-];
-/// Those besides that a call does not leave alone.
+/// Registers besides those of parameters that a call does not leave alone.
 const SCRATCH: [Register; 3] = [Register::RAX, Register::R10, Register::R11];
 
 fn bit(register: Register) -> u16 {
