@@ -53,15 +53,18 @@ pub(super) fn holder(c: &Comparison<'_>, constant: EntityId) -> Option<String> {
 /// True if an object holds the address of a function.
 fn has_code(image: &Image, id: EntityId) -> bool {
     let entity = image.entity(id);
-    let words = (entity.addr.0..entity.end().0).step_by(8).map(LinkAddr);
-    let mut targets = words.filter_map(|at| match image.slots.get(&at) {
-        Some(Slot::Pointer(to)) => Some(*to),
-        Some(_) => None,
-        None => {
-            let word = image.bytes(at, 8)?.try_into().ok()?;
-            Some(LinkAddr(u64::from_le_bytes(word)))
-        }
+    let slots = image.slots.range(entity.addr..entity.end());
+    let slots = slots.filter_map(|(_, slot)| match slot {
+        Slot::Pointer(to) => Some(*to),
+        _ => None,
     });
+    // Only what the file holds: a hostile symbol may be as long as it likes.
+    let bytes = image.bytes(entity.addr, entity.size).unwrap_or_default();
+    let words = bytes.chunks_exact(8).zip((entity.addr.0..).step_by(8));
+    let words = words
+        .filter(|(_, at)| !image.slots.contains_key(&LinkAddr(*at)))
+        .filter_map(|(word, _)| Some(LinkAddr(u64::from_le_bytes(word.try_into().ok()?))));
+    let mut targets = slots.chain(words);
     targets.any(|to| match image.place(to) {
         Place::In(id, 0) => image.entity(id).kind != EntityKind::Object,
         _ => false,
