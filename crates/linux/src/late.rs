@@ -51,25 +51,16 @@ pub(crate) fn begin() {
 }
 
 /// Lets those go on that have stopped meanwhile, as if they had not been.
-pub(crate) fn let_go(ticks: &Rc<Ticks>) {
+pub(crate) fn let_go() {
     let mut late = LATE.take();
     if late.is_empty() {
         return;
     }
-    late.retain(|late| !is_let_go(Standing::new(late.pid, late.tid, ticks)));
+    let ticks = Rc::new(Ticks::new());
+    late.retain(|late| !is_let_go(Standing::new(late.pid, late.tid, &ticks)));
     // Letting one go may have noted it anew.
     late.append(&mut LATE.take());
     LATE.set(late);
-}
-
-/// The same where no wait goes on.
-pub(crate) fn let_go_now() {
-    let late = LATE.take();
-    let is_any = !late.is_empty();
-    LATE.set(late);
-    if is_any {
-        let_go(&Rc::new(Ticks::new()));
-    }
 }
 
 /// The same before the tracer ends: the kernel lets go whoever is left, but the call out of which
@@ -77,7 +68,7 @@ pub(crate) fn let_go_now() {
 pub(crate) fn end() {
     let begun = Instant::now();
     loop {
-        let_go_now();
+        let_go();
         let mut late = LATE.take();
         late.retain(|late| late.asked);
         let comes = |late: &Late| Status::of_thread(late.pid, late.tid).state() == 'R';

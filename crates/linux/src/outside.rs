@@ -139,8 +139,6 @@ impl Process {
             "purge",
             "decay",
         ];
-        // How the language's own types are called tells nothing.
-        const TYPES: [&str; 3] = ["alloc::", "FreeFn", "free_list"];
         let names = self.names_of(&frames[..frames.len().min(INNERMOST)]);
         let split = |name: &'_ Option<String>| -> (String, bool) {
             let name = name.clone().unwrap_or_default();
@@ -154,9 +152,8 @@ impl Process {
             *libc && OTHERS.iter().any(|part| name.starts_with(part))
         };
         let allocates = |(name, libc): &(String, bool)| {
-            let name = TYPES
-                .iter()
-                .fold(name.clone(), |name, part| name.replace(part, ""));
+            // The library that Rust's types are of tells nothing.
+            let name = name.replace("alloc::", "");
             (name.is_empty() && !libc) || NAMES.iter().any(|part| name.contains(part))
         };
         !names.iter().any(waits) && names.iter().any(allocates)

@@ -1,7 +1,6 @@
 //! ptrace, as far as it is used: a thread that stands is a [`Standing`], and only
 //! a standing one can be asked for anything.
 
-use std::ops::RangeInclusive;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -22,8 +21,9 @@ use crate::ticks::Ticks;
 const EVENT_STOP: i32 = 128;
 /// `PTRACE_O_SUSPEND_SECCOMP`.
 const SUSPEND_SECCOMP: libc::c_int = 1 << 21;
-/// `-ERESTARTSYS` to `-ERESTART_RESTARTBLOCK`: the kernel resumes the call.
-const RESUMED: RangeInclusive<i64> = 512..=516;
+/// `-ERESTARTSYS`, `-ERESTARTNOINTR`, `-ERESTARTNOHAND`, `-ERESTART_RESTARTBLOCK`: the kernel's own,
+/// not seen by programs, which resumes the call.
+const RESUMED: [i32; 4] = [512, 513, RESTART_NO_HANDLER, RESTART_BLOCK];
 /// `-ERESTARTNOHAND`: the kernel makes the call again, but for a signal that has a handler.
 const RESTART_NO_HANDLER: i32 = 514;
 /// `-ERESTART_RESTARTBLOCK`: the kernel resumes the call with another one, `restart_syscall`.
@@ -133,7 +133,7 @@ impl Standing {
     pub(crate) fn wait(&mut self, deadline: Instant) -> Result<Stop, TargetError> {
         loop {
             // What this one does may need what they hold.
-            late::let_go(&self.ticks);
+            late::let_go();
             let stop = if self.ticks.tick() {
                 self.next_stop(WaitOptions::empty())?
             } else {
@@ -205,11 +205,8 @@ impl Standing {
         let mut registers = self.registers()?;
         self.held = Some(registers);
         self.call = u64::try_from(registers.orig_rax.cast_signed()).ok();
-        // What it closes is closed already, and another one may have the number by now.
-        let is_call = self
-            .call
-            .is_some_and(|call| call != libc::SYS_close.cast_unsigned());
-        let ends_early = is_call && registers.rax == negative(libc::EINTR)
+        let is_call = self.call.is_some();
+        let ends_early = is_call && is_interrupted(&registers)
             || is_call && registers.rax == negative(RESTART_BLOCK) && !self.may_resume(&registers);
         if ends_early {
             registers.rax = negative(RESTART_NO_HANDLER);
@@ -250,9 +247,7 @@ impl Standing {
 
     /// True if its system call has not ended: it is resumed.
     pub(crate) fn is_waiting(&self) -> bool {
-        let result = self.held.map(|registers| registers.rax.cast_signed());
-        let is_resumed = result.is_some_and(|result| RESUMED.contains(&result.wrapping_neg()));
-        self.call.is_some() && is_resumed
+        self.call.is_some() && self.held.is_some_and(|registers| is_resumed(&registers))
     }
 
     /// The system call that it was inside.
@@ -329,6 +324,20 @@ fn unfinished(error: TargetError) -> TargetError {
 /// `-errno` as a register holds it.
 pub(crate) fn negative(errno: i32) -> u64 {
     i64::from(-errno).cast_unsigned()
+}
+
+/// True if the kernel resumes the call of a thread with these registers.
+pub(crate) fn is_resumed(registers: &user_regs_struct) -> bool {
+    RESUMED
+        .iter()
+        .any(|errno| registers.rax == negative(*errno))
+}
+
+/// True if the call of a thread with these registers ended with EINTR, and may be made again: what
+/// `close` closes is closed already, and another one may have the number by now.
+pub(crate) fn is_interrupted(registers: &user_regs_struct) -> bool {
+    let is_close = registers.orig_rax == libc::SYS_close.cast_unsigned();
+    registers.rax == negative(libc::EINTR) && !is_close
 }
 
 /// Makes the system call happen again, as the kernel does it for signals.

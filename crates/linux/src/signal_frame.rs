@@ -7,7 +7,7 @@
 
 use libc::user_regs_struct;
 
-use crate::ptrace::{negative, restart};
+use crate::ptrace::{is_interrupted, is_resumed, restart};
 
 /// Bytes below the stack pointer that belong to the running function.
 const RED_ZONE: u64 = 128;
@@ -24,9 +24,6 @@ const MAGIC_1: u32 = 0x4650_5853;
 const MAGIC_2: u32 = 0x4650_5845;
 /// `UC_FP_XSTATE | UC_SIGCONTEXT_SS | UC_STRICT_RESTORE_SS`.
 const FLAGS: u64 = 0x7;
-/// `-ERESTARTSYS`, `-ERESTARTNOINTR`, `-ERESTARTNOHAND`, `-ERESTART_RESTARTBLOCK`:
-/// the kernel's own, not seen by programs.
-const RESTART: [i32; 4] = [512, 513, 514, 516];
 
 /// A frame, and where it must be written.
 #[derive(Debug)]
@@ -50,11 +47,7 @@ impl SignalFrame {
         let (extended, features) = usual_state(extended)?;
         let mut registers = *registers;
         let in_call = registers.orig_rax.cast_signed() >= 0;
-        let interrupted = RESTART
-            .iter()
-            .chain(&[libc::EINTR])
-            .any(|e| registers.rax == negative(*e));
-        if in_call && interrupted {
+        if in_call && (is_resumed(&registers) || is_interrupted(&registers)) {
             restart(&mut registers);
         }
         let xsave = (extended.len() as u64).checked_add(4)?;
@@ -145,6 +138,7 @@ fn usual_state(extended: &[u8]) -> Option<(&[u8], u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ptrace::negative;
 
     fn registers() -> user_regs_struct {
         // SAFETY: the structure is made of integers, for which all zeros are valid.
@@ -184,5 +178,16 @@ mod tests {
         let word = |at: usize| u64::from_le_bytes(frame.bytes[at..at + 8].try_into().unwrap());
         // rax and rip within the frame: 8 + 40 + 13 and 16 words.
         assert_eq!((word(48 + 13 * 8), word(48 + 16 * 8)), (232, 0x40_1000));
+    }
+
+    #[test]
+    fn close_is_not_made_again() {
+        let mut registers = registers();
+        registers.orig_rax = libc::SYS_close.cast_unsigned();
+        registers.rax = negative(libc::EINTR);
+        let frame = SignalFrame::new(&registers, &[0; 832], 0, &[0x1000]).unwrap();
+        let word = |at: usize| u64::from_le_bytes(frame.bytes[at..at + 8].try_into().unwrap());
+        let kept = (word(48 + 13 * 8), word(48 + 16 * 8));
+        assert_eq!(kept, (negative(libc::EINTR), 0x40_1002));
     }
 }
