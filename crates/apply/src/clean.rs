@@ -67,7 +67,7 @@ pub(crate) fn check_bytes(
     for check in &patch.checks {
         let at = live_place(module, check.at.0)?;
         let bytes = code.read(at, check.size)?;
-        if Sha256::digest(&bytes)[..] != check.sha256.0[..] {
+        if !check.is_of(&bytes) {
             let covered = patch.redirects.iter().find(|r| r.at == check.at);
             let name = covered.map_or("code", |r| &r.function);
             return refused(format!(

@@ -165,6 +165,13 @@ impl Drop for Busy {
     }
 }
 
+/// A number of things in words: `1 function`, `2 functions`.
+#[cfg(not(windows))]
+pub(crate) fn counted(number: usize, what: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {what}{plural}")
+}
+
 /// Words for a duration: `1.24 ms`.
 pub(crate) fn milliseconds(micros: u64) -> String {
     format!("{}.{:02} ms", micros / 1000, micros % 1000 / 10)

@@ -206,7 +206,7 @@ impl<'c, 'a> Meaning<'c, 'a> {
             return self.same_object(base, fixed);
         }
         // What is written in one build only may be another constant.
-        let copied = is_copied(c.base, base) || is_copied(c.fixed, fixed);
+        let copied = c.base.is_copied(base) || c.fixed.is_copied(fixed);
         let is_one = !copied && (read_only(c.base, base) || read_only(c.fixed, fixed));
         paired == Some(fixed)
             && c.base.entity(base).size == c.fixed.entity(fixed).size
@@ -474,12 +474,6 @@ fn same_edge(base: &Image, a: LinkAddr, fixed: &Image, b: LinkAddr) -> bool {
     };
     let name = ends(base, a);
     name.is_some() && name == ends(fixed, b)
-}
-
-/// True for what the loader copies out of a library, to where the linker chose.
-pub(crate) fn is_copied(image: &Image, id: EntityId) -> bool {
-    let slot = image.slots.get(&image.entity(id).addr);
-    matches!(slot, Some(Slot::Copy(_)))
 }
 
 /// True for what nobody can write.

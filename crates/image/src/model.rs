@@ -478,6 +478,12 @@ impl Image {
         self.is_of_objects() && section.is_some_and(|s| s.name == EXTERNAL)
     }
 
+    /// True for what the loader copies out of a library, to where the linker chose.
+    #[must_use]
+    pub fn is_copied(&self, id: EntityId) -> bool {
+        matches!(self.slots.get(&self.entity(id).addr), Some(Slot::Copy(_)))
+    }
+
     /// True for a section of object files that holds nothing but texts, each up to its NUL.
     #[must_use]
     pub fn holds_texts(&self, section: &Section) -> bool {

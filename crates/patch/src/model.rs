@@ -5,6 +5,7 @@ use std::fmt;
 use invivo_compare::Judgement;
 use invivo_image::{LinkAddr, Machine, Rva};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 use crate::Entry;
 
@@ -201,6 +202,14 @@ pub struct Check {
     pub size: u64,
     /// Their SHA-256.
     pub sha256: Digest,
+}
+
+impl Check {
+    /// True if these are the bytes.
+    #[must_use]
+    pub fn is_of(&self, bytes: &[u8]) -> bool {
+        Sha256::digest(bytes)[..] == self.sha256.0[..]
+    }
 }
 
 /// What a section of the patch holds.

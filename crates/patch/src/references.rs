@@ -195,10 +195,9 @@ impl Planner<'_, '_> {
             .is_some_and(|s| s.kind == SectionKind::ReadOnly);
         if let Some(base) = c.pairs.base_of(id) {
             if !constant || c.same_object(base, id) {
-                let at = c.base.entity(base).addr;
-                let running = c.base.section_at(at).map(|section| section.kind);
-                let copied = matches!(c.base.slots.get(&at), Some(Slot::Copy(_)));
-                if !constant && !copied && running == Some(SectionKind::ReadOnly) {
+                let running = c.base.section_at(c.base.entity(base).addr);
+                let running = running.map(|section| section.kind);
+                if !constant && !c.base.is_copied(base) && running == Some(SectionKind::ReadOnly) {
                     return Err(format!("it uses {name}, which is a constant in the base"));
                 }
                 if c.base.entity(base).size != entity.size {

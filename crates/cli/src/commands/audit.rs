@@ -13,7 +13,7 @@ use crate::arguments::Audit;
 use crate::debug_files::Search;
 use crate::failure::{Failure, REFUSED};
 use crate::images::load;
-use crate::output::Output;
+use crate::output::{Output, counted};
 
 /// `audit --json`.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -173,9 +173,8 @@ fn print(audited: &Audited, list: bool) {
     let line = |share: Share, text: &str| {
         anstream::println!("{:>9.1} %  {:>7}  {text}", share.percent, share.count);
     };
-    let count = audited.functions.len();
-    let plural = if count == 1 { "" } else { "s" };
-    anstream::println!("{}: {count} function{plural}\n", audited.image.bold());
+    let functions = counted(audited.functions.len(), "function");
+    anstream::println!("{}: {functions}\n", audited.image.bold());
     line(audited.without_stop, "can be hooked while all threads run");
     line(audited.prepared, "were compiled for it, or look so");
     anstream::println!();

@@ -14,7 +14,7 @@ use crate::commands::{cold, final_image, livepatch, trace};
 use crate::debug_files::Search;
 use crate::failure::{Failure, REFUSED, USAGE};
 use crate::images::{load, load_pair};
-use crate::output::Output;
+use crate::output::{Output, counted};
 use crate::patch_file::store;
 use crate::timing;
 use crate::verdict::{Verdict, allow};
@@ -181,13 +181,13 @@ pub(crate) fn run(build: &Build, output: &Output) -> Result<u8, Failure> {
         }
         let functions = redirects.len();
         let hooked = redirects.iter().filter(|redirect| redirect.hooked).count();
-        let plural = if functions == 1 { "" } else { "s" };
         let unhooked = match functions - hooked {
             0 => String::new(),
             count => format!(" ({count} reached only through the others)"),
         };
         anstream::println!(
-            "{file}: {size} bytes, replaces {functions} function{plural} of {base}{unhooked}"
+            "{file}: {size} bytes, replaces {} of {base}{unhooked}",
+            counted(functions, "function")
         );
         super::diff::print_findings(&built.findings);
     })?;

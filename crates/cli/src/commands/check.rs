@@ -10,13 +10,12 @@ use invivo_patch::{Hex, Patch};
 use owo_colors::OwoColorize;
 use schemars::JsonSchema;
 use serde::Serialize;
-use sha2::{Digest as _, Sha256};
 
 use crate::arguments::Check;
 use crate::commands::payload;
 use crate::failure::{Failure, REFUSED, USAGE};
 use crate::images::{load_pe, read_file};
-use crate::output::Output;
+use crate::output::{Output, counted};
 use crate::patch_file::{PatchFile, final_of, is_patch, parse};
 
 /// `check --json`.
@@ -100,10 +99,7 @@ fn for_process(check: &Check, file: &PatchFile, output: &Output) -> Result<u8, F
             Failure::new(REFUSED, text).hint("see what it is for with: invivo inspect PATCH")
         })?;
     }
-    let functions = match patch.redirects.len() {
-        1 => "1 function".to_owned(),
-        count => format!("{count} functions"),
-    };
+    let functions = counted(patch.redirects.len(), "function");
     let parts = format!("replaces {functions} of {}", patch.target.file_name);
     let checked = Checked {
         schema: "invivo.check/1",
@@ -138,7 +134,7 @@ fn fits(patch: &Patch, base: &Image) -> Result<(), String> {
     let is_there = |check: &invivo_patch::Check| {
         let at = base.base.checked_add(check.at.0)?;
         let bytes = base.bytes(at, check.size)?;
-        (Sha256::digest(bytes)[..] == check.sha256.0[..]).then_some(())
+        check.is_of(bytes).then_some(())
     };
     match patch.checks.iter().find(|check| is_there(check).is_none()) {
         Some(check) => Err(format!("other code is at {}", check.at)),

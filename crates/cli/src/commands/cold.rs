@@ -15,7 +15,7 @@ use super::final_image::may_run;
 use crate::arguments::{Build, Format, Pair};
 use crate::failure::{Failure, REFUSED, USAGE};
 use crate::images::{parse_pe, read_file};
-use crate::output::Output;
+use crate::output::{Output, counted};
 use crate::patch_file::store;
 
 fn refused(error: impl std::fmt::Display) -> Failure {
@@ -120,8 +120,7 @@ fn write((build, pair): (&Build, &Pair), made: Made<'_>, output: &Output) -> Res
         let (out, size, target) = (build.output.display(), file.len(), manifest.base.file_name);
         let functions = match built.functions.len() {
             0 => "what its patch module hooks".to_owned(),
-            1 => "1 function".to_owned(),
-            count => format!("{count} functions"),
+            count => counted(count, "function"),
         };
         anstream::println!("{out}: {size} bytes, for {target} on disk; replaces {functions}");
         if cold.certificates > 0 {

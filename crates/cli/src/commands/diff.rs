@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::arguments;
 use crate::failure::{Failure, REFUSED, USAGE};
 use crate::images::load_pair;
-use crate::output::Output;
+use crate::output::{Output, counted};
 use crate::timing;
 use crate::verdict::{allow, findings};
 
@@ -154,10 +154,9 @@ fn print(diff: &Diff) {
         }
     }
     if !diff.left_out.is_empty() {
-        let count = diff.left_out.len();
-        let plural = if count == 1 { "" } else { "s" };
+        let functions = counted(diff.left_out.len(), "function");
         anstream::println!(
-            "\n  left out: {count} function{plural} in which only line numbers moved \
+            "\n  left out: {functions} in which only line numbers moved \
              (--keep-line-changes replaces them, too)"
         );
     }

@@ -16,7 +16,7 @@ use crate::arguments::Build;
 use crate::commands::build::{Built, refused};
 use crate::failure::{Failure, REFUSED, USAGE};
 use crate::images::read_file;
-use crate::output::Output;
+use crate::output::{Output, counted};
 use crate::patch_file::store;
 use crate::verdict::Verdict;
 
@@ -97,9 +97,8 @@ pub(super) fn run(
     };
     output.data(&built, || {
         let (file, size) = (build.output.display(), written.file.len());
-        let count = built.functions.len();
-        let plural = if count == 1 { "" } else { "s" };
-        anstream::println!("{file}: {size} bytes, replaces {count} function{plural} of Xen");
+        let functions = counted(built.functions.len(), "function");
+        anstream::println!("{file}: {size} bytes, replaces {functions} of Xen");
         anstream::println!("build id {}", written.id);
         super::diff::print_findings(&built.findings);
     })?;

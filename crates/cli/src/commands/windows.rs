@@ -17,7 +17,7 @@ use super::cold;
 use crate::arguments::{Build, Format, Pair};
 use crate::failure::{Failure, REFUSED, USAGE};
 use crate::images::read_file;
-use crate::output::Output;
+use crate::output::{Output, counted};
 use crate::patch_file::store;
 use crate::verdict::FinalVerdict;
 
@@ -150,18 +150,14 @@ pub(crate) fn write(made: FinalImage, build: &Build, output: &Output) -> Result<
         findings,
     };
     output.data(&built, || {
-        let count = |number: usize, what: &str| {
-            let plural = if number == 1 { "" } else { "s" };
-            format!("{number} {what}{plural}")
-        };
         anstream::println!(
             "{}: {} bytes, replaces {}; leads {}, {} and {} back to the base",
             build.output.display(),
             placed.file.len(),
-            count(plan.replaced.len(), "function"),
-            count(plan.unchanged.len(), "function"),
-            count(plan.variables.len(), "variable"),
-            count(plan.imports.len(), "import"),
+            counted(plan.replaced.len(), "function"),
+            counted(plan.unchanged.len(), "function"),
+            counted(plan.variables.len(), "variable"),
+            counted(plan.imports.len(), "import"),
         );
         if placed.certificates > 0 {
             anstream::println!("the signature of the fixed build was left out; sign the new file");
@@ -259,10 +255,9 @@ fn legacy(
         findings,
     };
     output.data(&built, || {
-        let functions = built.functions.len();
-        let plural = if functions == 1 { "" } else { "s" };
+        let functions = counted(built.functions.len(), "function");
         anstream::println!(
-            "{}: {} bytes, a patch module of older Windows; replaces {functions} function{plural} of {target}",
+            "{}: {} bytes, a patch module of older Windows; replaces {functions} of {target}",
             build.output.display(),
             file.len(),
         );

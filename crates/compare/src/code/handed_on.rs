@@ -20,6 +20,7 @@ use crate::conventions::PARAMETERS;
 
 /// How many instructions are looked at before it is given up.
 const LOOK_AHEAD: usize = 256;
+
 impl Body<'_> {
     /// True if line `index` of `part` loads the address of an empty text at `at`, of which this
     /// function makes nothing but an argument of calls.

@@ -3,7 +3,7 @@
 use invivo_image::{EntityKind, demangle};
 
 use crate::Comparison;
-use crate::meaning::{Meaning, is_copied};
+use crate::meaning::Meaning;
 use crate::rules::{Finding, Rule, constant, is_variable, variables};
 
 pub(super) fn find(c: &Comparison<'_>, findings: &mut Vec<Finding>) {
@@ -33,7 +33,7 @@ fn turned(c: &Comparison<'_>, meaning: &Meaning<'_, '_>, findings: &mut Vec<Find
         let objects = [one, other]
             .into_iter()
             .all(|entity| entity.kind == EntityKind::Object && entity.size > 0);
-        let objects = objects && !is_copied(c.base, base) && !is_copied(c.fixed, fixed);
+        let objects = objects && !c.base.is_copied(base) && !c.fixed.is_copied(fixed);
         let what = match (is_variable(c.base, base), is_variable(c.fixed, fixed)) {
             (false, true) if objects => {
                 "is a constant in the running image, which the fixed code could not write"

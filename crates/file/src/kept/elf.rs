@@ -62,7 +62,7 @@ impl Base {
         for check in &patch.checks {
             let at = patch.target.base.0.checked_add(check.at.0);
             let bytes = at.and_then(|at| base.bytes(at, check.size));
-            if bytes.is_none_or(|bytes| Sha256::digest(bytes).to_vec() != check.sha256.0) {
+            if !bytes.is_some_and(|bytes| check.is_of(bytes)) {
                 return Err(other(&format!("its code at {} is another one", check.at)));
             }
         }

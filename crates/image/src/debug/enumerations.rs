@@ -29,12 +29,8 @@ impl DebugData<'_> {
     #[must_use]
     pub fn enumerators(&self, functions: &[&SourceFunction]) -> Enumerators {
         let dies = functions.iter().flat_map(|function| &function.dies);
-        let mut seen: BTreeSet<usize> = dies.map(|die| die.unit).collect();
-        let mut waiting: Vec<usize> = seen.iter().copied().collect();
         let mut found = Enumerators::new();
-        while let Some(unit) = waiting.pop() {
-            let new = self.imported_by(unit).into_iter();
-            waiting.extend(new.filter(|unit| seen.insert(*unit)));
+        for unit in self.with_imported(dies.map(|die| die.unit)) {
             let all = self
                 .index(unit)
                 .map_or(&[][..], |index| &index.enumerations);

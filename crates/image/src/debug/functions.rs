@@ -1,5 +1,6 @@
 //! A function as the source has it: its place, how it is called, what is inlined in it.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use gimli::{UnitOffset, constants as dw};
@@ -96,7 +97,7 @@ impl<'s> DebugData<'s> {
             prototype,
             prototype_text,
             registers: self.registers(die),
-            typed: self.has_types(&mut die_units(&self.origins(die))),
+            typed: self.has_types(self.origins(die).iter().map(|(die, _)| die.unit)),
             inlined,
             dies,
         })
@@ -105,30 +106,40 @@ impl<'s> DebugData<'s> {
     /// True if the code at `at` is of a source file that was compiled with types.
     #[must_use]
     pub fn is_typed_at(&self, at: LinkAddr) -> bool {
-        self.unit_at(at)
-            .is_some_and(|unit| self.has_types(&mut vec![unit]))
+        self.unit_at(at).is_some_and(|unit| self.has_types([unit]))
     }
 
     /// True if one of the units, or one that they import, describes any type.
-    fn has_types(&self, units: &mut Vec<usize>) -> bool {
+    fn has_types(&self, units: impl IntoIterator<Item = usize>) -> bool {
         // A link with optimization across files has the types in a unit of its own, and `dwz`
         // moves them into one that many import.
         const MOST: usize = 256;
-        let mut done = 0;
-        while let Some(unit) = units.get(done).copied().filter(|_| done < MOST) {
-            done += 1;
-            if self.index(unit).is_some_and(|index| index.has_types) {
-                return true;
+        self.with_imported(units)
+            .take(MOST)
+            .any(|unit| self.index(unit).is_some_and(|index| index.has_types))
+    }
+
+    /// These units and all that count as if they were in one of them, each once.
+    pub(super) fn with_imported(
+        &self,
+        units: impl IntoIterator<Item = usize>,
+    ) -> impl Iterator<Item = usize> {
+        let mut seen: BTreeSet<usize> = units.into_iter().collect();
+        let mut waiting: Vec<usize> = seen.iter().copied().collect();
+        let mut last = None;
+        std::iter::from_fn(move || {
+            // Not before they are asked for: mostly the first unit is all that is.
+            if let Some(unit) = last {
+                let new = self.imported_by(unit).into_iter();
+                waiting.extend(new.filter(|unit| seen.insert(*unit)));
             }
-            let new = self.imported_by(unit).into_iter();
-            let new: Vec<usize> = new.filter(|unit| !units.contains(unit)).collect();
-            units.extend(new.into_iter().take(MOST));
-        }
-        false
+            last = waiting.pop();
+            last
+        })
     }
 
     /// Units whose contents count as if they were in this one.
-    pub(super) fn imported_by(&self, unit: usize) -> Vec<usize> {
+    fn imported_by(&self, unit: usize) -> Vec<usize> {
         let imports = self.index(unit).map_or(&[][..], |index| &index.imports);
         let imported = imports.iter().filter_map(|at| {
             let entry = self.entry(Die { unit, offset: *at })?;
@@ -208,10 +219,4 @@ impl<'s> DebugData<'s> {
     pub(super) fn variables_of(&self, unit: usize) -> &[UnitOffset] {
         self.index(unit).map_or(&[], |index| &index.variables)
     }
-}
-
-fn die_units(origins: &[(Die, DebugEntry<'_>)]) -> Vec<usize> {
-    let mut units: Vec<usize> = origins.iter().map(|(die, _)| die.unit).collect();
-    units.dedup();
-    units
 }
