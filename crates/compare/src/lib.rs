@@ -241,6 +241,12 @@ impl<'a> Comparison<'a> {
         self.phases.end("places");
     }
 
+    /// A function of the base with its cold parts.
+    #[must_use]
+    pub fn base_parts(&self, main: EntityId) -> Parts {
+        self.base_cold.parts(main)
+    }
+
     /// A function of the fixed image with its cold parts.
     #[must_use]
     pub fn fixed_parts(&self, main: EntityId) -> Parts {

@@ -91,6 +91,8 @@ pub(crate) struct Planner<'c, 'a> {
     /// Functions that still have to be copied.
     pub(crate) waiting: VecDeque<Parts>,
     pub(crate) refused: Vec<Finding>,
+    /// True if new functions that others enter, too, must not meet frames of old callers.
+    pub(crate) keeps_apart: bool,
     /// Operands that may be numbers.
     pub(crate) doubts: Vec<Doubt>,
     pub(crate) base_slots: HashMap<Slot, LinkAddr>,
@@ -137,6 +139,8 @@ pub fn plan(c: &Comparison<'_>, options: &Options) -> Result<Patch, Refused> {
     planner.contents.sections.extend(frames);
     let parts = c.hot.iter().flat_map(|function| function.base.ids());
     let checks = checks(c.base, parts, &redirects);
+    let mut order = order(c, options.sequence);
+    order.quiescent |= planner.keeps_apart;
     let mut patch = Patch {
         identity: Identity {
             name: options.name.clone(),
@@ -149,7 +153,7 @@ pub fn plan(c: &Comparison<'_>, options: &Options) -> Result<Patch, Refused> {
             machine: c.base.machine,
             base: c.base.base,
         },
-        order: order(c, options.sequence),
+        order,
         judgements: c.judgements.clone(),
         checks,
         callouts,
@@ -240,6 +244,7 @@ impl<'c, 'a> Planner<'c, 'a> {
             hot,
             cold,
             refused: Vec::new(),
+            keeps_apart: false,
             doubts: Vec::new(),
             base_stubs: base_stubs.collect(),
             base_slots: if is_linked {

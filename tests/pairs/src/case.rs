@@ -26,8 +26,22 @@ pub struct Demand {
     pub accept: bool,
     /// The functions that differ, in order; empty where it does not matter which.
     pub hot: Vec<String>,
+    /// Functions that get a hook, and such that get none.
+    pub hooks: Vec<(String, bool)>,
+    /// Whether old callers and new code must be kept apart.
+    pub apart: Option<bool>,
+    /// Constants that the patch carries copies of.
+    pub copies: Vec<String>,
     /// How many empty lines stand before the source.
     pub lines: usize,
+}
+
+impl Demand {
+    /// True if something is demanded of the patch itself.
+    #[must_use]
+    pub fn asks_for_patch(&self) -> bool {
+        !self.hooks.is_empty() || self.apart.is_some() || !self.copies.is_empty()
+    }
 }
 
 /// A source file with its annotations.
@@ -125,6 +139,11 @@ impl Case {
         match line.splitn(3, ' ').collect::<Vec<_>>()[..] {
             ["accept"] => demand.accept = true,
             ["lines", number] => demand.lines = number.parse()?,
+            ["hooked", name] => demand.hooks.push((name.to_owned(), true)),
+            ["unhooked", name] => demand.hooks.push((name.to_owned(), false)),
+            ["apart"] => demand.apart = Some(true),
+            ["together"] => demand.apart = Some(false),
+            ["copies", name] => demand.copies.push(name.to_owned()),
             ["hot", ..] => {
                 let names = line.trim_start_matches("hot").split('|');
                 demand.hot = names.map(|name| name.trim().to_owned()).collect();

@@ -10,6 +10,8 @@
 //! //# near accept
 //! ```
 //!
+//! `//# hooked NAME`, `//# unhooked NAME`, `//# copies NAME`, `//# apart` and `//# together` demand of the patch itself which
+//! functions get a hook, which constants it carries, and whether it goes live only while no thread is inside what is replaced.
 //! `//# refuse R-SIZE table at 12` also demands that line 12 of the source is named, by the finding's place or in its text.
 
 pub mod build;

@@ -25,6 +25,10 @@ pub fn check(case: &Case, folder: &Path) -> Result<()> {
         let name = case.source.file_name().context("a case without a name")?;
         let name = name.to_string_lossy();
         compare((&base, &changed), &name, demand).with_context(|| format!("{version:?}"))?;
+        if demand.asks_for_patch() {
+            let patch = folder.join(format!("{version:?}.patch"));
+            carries((&base, &changed), &patch, demand).with_context(|| format!("{version:?}"))?;
+        }
     }
     Ok(())
 }
@@ -83,6 +87,51 @@ fn compare((base, changed): (&Path, &Path), source: &str, demand: &Demand) -> Re
         "{names:?} differ, and not {:?}",
         demand.hot
     );
+    Ok(())
+}
+
+/// Holds the patch itself against what is demanded.
+fn carries((base, changed): (&Path, &Path), patch: &Path, demand: &Demand) -> Result<()> {
+    let mut command = Command::new(invivo()?);
+    command
+        .arg("build")
+        .args([base, changed])
+        .arg("-o")
+        .arg(patch);
+    let ran = run(command, LIMIT)?;
+    ensure!(ran.code == Some(0), "{}", ran.told());
+    let mut command = Command::new(invivo()?);
+    command.args(["inspect", "--json"]).arg(patch);
+    let ran = run(command, LIMIT)?;
+    let said: Value = serde_json::from_str(&ran.stdout).with_context(|| ran.told())?;
+    let redirects = said["redirects"].as_array().context("no redirects")?;
+    for (name, hooked) in &demand.hooks {
+        // Names of Rust have more around them.
+        let mut named = redirects.iter().filter(|redirect| {
+            let function = redirect["function"].as_str().unwrap_or_default();
+            function == name || function.contains(&format!("{}{name}", name.len()))
+        });
+        let redirect = named
+            .next()
+            .with_context(|| format!("{name} is not replaced"))?;
+        ensure!(
+            redirect["hooked"] == *hooked,
+            "{name} should {}be hooked\n{}",
+            if *hooked { "" } else { "not " },
+            ran.stdout
+        );
+    }
+    if let Some(apart) = demand.apart {
+        ensure!(said["order"]["quiescent"] == apart, "{}", ran.stdout);
+    }
+    let sections = said["sections"].as_array().context("no sections")?;
+    for name in &demand.copies {
+        let copied = sections.iter().any(|section| {
+            let section = section["name"].as_str().unwrap_or_default();
+            section.starts_with(".rodata.") && section.contains(name)
+        });
+        ensure!(copied, "{name} is not copied\n{}", ran.stdout);
+    }
     Ok(())
 }
 

@@ -12,21 +12,29 @@ impl DebugData<'_> {
     /// What the debug data call the way in which the function, or type of a function, at `die` is
     /// called, where that is not the usual one: clang's tell (`ms_abi`), GNU's do not.
     pub(super) fn convention(&self, die: Die) -> Option<String> {
-        let origins = self.origins(die);
-        let mut told = origins.iter();
-        let value = told.find_map(|(_, entry)| entry.attr_value(dw::DW_AT_calling_convention))?;
-        let number = match value {
-            AttributeValue::CallingConvention(convention) => u64::from(convention.0),
-            other => other.udata_value()?,
-        };
-        Some(match number {
-            // `DW_CC_nocall`: a function of one file whose callers the compiler changed with it.
+        Some(match self.convention_number(die)? {
+            // The usual one, that of a program, and `DW_CC_nocall`, which is no part of a prototype.
             1..=3 => return None,
             0xc0 => "vectorcall ".to_owned(),
             0xc1 => "ms_abi ".to_owned(),
             0xc2 => "sysv_abi ".to_owned(),
             other => format!("convention {other:#x} "),
         })
+    }
+
+    /// True for `DW_CC_nocall`: a function whose callers the compiler changed with it.
+    pub(super) fn is_unusual(&self, die: Die) -> bool {
+        self.convention_number(die) == Some(u64::from(dw::DW_CC_nocall.0))
+    }
+
+    fn convention_number(&self, die: Die) -> Option<u64> {
+        let origins = self.origins(die);
+        let mut told = origins.iter();
+        let value = told.find_map(|(_, entry)| entry.attr_value(dw::DW_AT_calling_convention))?;
+        match value {
+            AttributeValue::CallingConvention(convention) => Some(u64::from(convention.0)),
+            other => other.udata_value(),
+        }
     }
 
     /// In how many general registers the parameters of the function at `die` come at most.
@@ -46,6 +54,11 @@ impl DebugData<'_> {
             }
         }
         Some(found)
+    }
+
+    /// True if what the function at `die` returns may not fit into a register.
+    pub(super) fn returns_far(&self, die: Die) -> bool {
+        self.registers_of(self.type_of(die)) > 1
     }
 
     /// 1 for what fits into a register, 2 for all else.

@@ -1,11 +1,12 @@
 //! A function as the source has it: its place, how it is called, what is inlined in it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use gimli::{UnitOffset, constants as dw};
 
 use super::lines::SourcePlace;
+use super::parameters::Home;
 use super::{DebugData, DebugEntry, Die, ranges_of};
 use crate::LinkAddr;
 
@@ -23,6 +24,13 @@ pub struct SourceFunction {
     /// In how many general registers its parameters come at most on x86-64, where each takes one
     /// or two; unknown where there may be any number of them.
     pub registers: Option<u32>,
+    /// Where its parameters are when it is entered, by their names; nothing for one of which
+    /// nothing is told.
+    pub homes: BTreeMap<String, Vec<Home>>,
+    /// True if what it returns may need a place that the caller tells.
+    pub returns_far: bool,
+    /// True if the compiler says that its callers do not call it as others would (`DW_CC_nocall`).
+    pub unusual: bool,
     /// False if its source file was compiled without types (`-g1`, `-gline-tables-only`): then
     /// its prototype and its variables are not known, whatever stands here.
     pub typed: bool,
@@ -40,6 +48,9 @@ impl SourceFunction {
             prototype: prototype.to_owned(),
             prototype_text: prototype.to_owned(),
             registers: None,
+            homes: BTreeMap::new(),
+            returns_far: false,
+            unusual: false,
             typed: true,
             inlined: Vec::new(),
             dies: Vec::new(),
@@ -97,6 +108,9 @@ impl<'s> DebugData<'s> {
             prototype,
             prototype_text,
             registers: self.registers(die),
+            homes: self.homes(die, at),
+            returns_far: self.returns_far(die),
+            unusual: self.is_unusual(die),
             typed: self.has_types(self.origins(die).iter().map(|(die, _)| die.unit)),
             inlined,
             dies,

@@ -106,16 +106,9 @@ fn open<'s>(sections: &'s Sections<'_>) -> Dwarf<Bytes<'s>> {
     sections.borrow(|bytes| EndianSlice::new(bytes, LittleEndian))
 }
 
-/// True for debug data that nobody asks for: where variables are at each moment, a seventh of
-/// all, and lists of what another section says as well.
+/// True for debug data that nobody asks for: macros, and lists of what another section says as well.
 pub(crate) fn is_needless(name: &str) -> bool {
-    let needless = [
-        ".debug_aranges",
-        ".debug_loc",
-        ".debug_loclists",
-        ".debug_macinfo",
-        ".debug_macro",
-    ];
+    let needless = [".debug_aranges", ".debug_macinfo", ".debug_macro"];
     needless.contains(&name)
 }
 

@@ -7,14 +7,17 @@ use invivo_image::{EntityId, Image, LinkAddr};
 use sha2::{Digest as _, Sha256};
 
 use super::{Placed, Planner};
+use crate::Entry;
+use crate::agreement::Agreements;
 use crate::model::{Check, Direction, Hex, Redirect};
-use crate::{Entry, agreement};
 
 impl Planner<'_, '_> {
     pub(super) fn redirects(&mut self) -> Vec<Redirect> {
         let c = self.c;
         let hot: HashSet<EntityId> = c.hot.iter().flat_map(|f| f.base.ids()).collect();
         let mut redirects = Vec::new();
+        let whole = (&|id| c.base_parts(id), &|id| c.fixed_parts(id));
+        let mut agreements = Agreements::new(c, (&whole.0, &whole.1));
         for function in &c.hot {
             let entity = c.base.entity(function.base.main);
             let rva = |id| place_of(c.base, id);
@@ -26,13 +29,16 @@ impl Planner<'_, '_> {
                 );
                 continue;
             };
+            let entered = self.is_entered(function.base.main, &hot);
+            let old_callers = agreements.has_old_callers(function);
+            self.keeps_apart |= entered && old_callers && !agreements.is_met(function);
+            self.keeps_apart |= agreements.is_spoiled(function.base.main, None);
             redirects.push(Redirect {
                 direction: Direction::Forward,
                 function: entity.name().to_owned(),
                 at: rva(function.base.main).0,
                 size: entity.size,
-                hooked: self.is_entered(function.base.main, &hot)
-                    || agreement::is_kept(c, function),
+                hooked: entered || agreements.is_kept(function),
                 entry,
                 replacement: self.placed[&Placed::Copy(function.fixed.main)],
                 cold: function.base.cold.iter().map(|part| rva(*part)).collect(),
