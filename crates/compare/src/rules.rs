@@ -98,7 +98,7 @@ pub enum Rule {
     /// What the fixed image lacks is used by nothing that stays.
     #[serde(rename = "R-REMOVED")]
     Removed,
-    /// Calls of a coroutine that wait go on at the same places.
+    /// Places inside functions that live data name stay what they are.
     #[serde(rename = "R-RESUME")]
     Resume,
     /// Functions that unpatched code calls are called as before.

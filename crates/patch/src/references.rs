@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use invivo_compare::{Ahead, Parts, Rule, ahead};
+use invivo_compare::{Ahead, Parts, Rule, ahead, labelled};
 use invivo_image::x86_64::{Line, Reference, ReferenceKind, decode};
 use invivo_image::{Entity, EntityId, EntityKind, LinkAddr, Place, SectionKind, Slot, stem};
 
@@ -194,7 +194,7 @@ impl Planner<'_, '_> {
             .section_at(entity.addr)
             .is_some_and(|s| s.kind == SectionKind::ReadOnly);
         if let Some(base) = c.pairs.base_of(id) {
-            if !constant || c.same_object(base, id) {
+            if !constant || c.same_object(base, id) && !self.leads_inside(id) {
                 let running = c.base.section_at(c.base.entity(base).addr);
                 let running = running.map(|section| section.kind);
                 if !constant && !c.base.is_copied(base) && running == Some(SectionKind::ReadOnly) {
@@ -222,6 +222,14 @@ impl Planner<'_, '_> {
         }
         let symbol = self.copy_object(id)?;
         Ok((symbol, i64::try_from(offset).map_err(|e| e.to_string())?))
+    }
+
+    /// True for a constant that holds places inside functions that are copied: those of the base's
+    /// are in the old version.
+    fn leads_inside(&self, id: EntityId) -> bool {
+        let functions = labelled(self.c.fixed, id);
+        let copied = |id| self.hot.contains_key(id) || self.cold.contains_key(id);
+        functions.iter().any(copied)
     }
 
     /// The stub in the base that calls the same import.

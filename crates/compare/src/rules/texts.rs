@@ -142,10 +142,10 @@ impl Rule {
                 "A handler that was registered in a table was deleted.",
             ),
             Rule::Resume => about(
-                "Calls of a coroutine that wait go on at the same places.",
-                "A frame that waits names the place where it goes on by a number, which may be another place in new code.",
-                "If each `co_await` and `co_yield` comes in the same order as before, allow it; else the fix has to wait until no such call waits.",
-                "A `co_yield` was put before another one of a coroutine that clang compiled.",
+                "Places inside functions that live data name stay what they are.",
+                "A frame of a coroutine that waits names the place where it goes on by a number, which may be another place in new code. A kept `&&label` leads back into old code, with the frame of new code.",
+                "If each `co_await` and `co_yield` comes in the same order as before, allow it; else the fix has to wait until no such call waits. Keep labels in a constant table that only their function uses.",
+                "A `co_yield` was put before another one of a coroutine that clang compiled; `task->next = &&again;`.",
             ),
             Rule::Signature => about(
                 "A function that code outside the patch calls keeps its parameters and its result.",
