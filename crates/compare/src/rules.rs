@@ -4,6 +4,7 @@
 //! is planned.
 
 mod allocation;
+mod bounded;
 mod build;
 mod constant;
 mod export;
@@ -231,7 +232,7 @@ impl Finding {
 
 /// Holds the comparison against every rule.
 pub(crate) fn find(c: &Comparison<'_>) -> Vec<Finding> {
-    let rules: [fn(&Comparison<'_>, &mut Vec<Finding>); 23] = [
+    let rules: [fn(&Comparison<'_>, &mut Vec<Finding>); 24] = [
         symbols::find,
         build::find,
         guard::find,
@@ -241,6 +242,7 @@ pub(crate) fn find(c: &Comparison<'_>) -> Vec<Finding> {
         size::find,
         initial_value::find,
         constant::find,
+        bounded::find,
         thread_locals::find,
         statics::find,
         removed::find,

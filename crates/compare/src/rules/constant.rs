@@ -49,6 +49,12 @@ pub(super) fn find(c: &Comparison<'_>, findings: &mut Vec<Finding>) {
             } else {
                 Finding::note(Rule::Constant, name, text)
             });
+        } else if let Some(giver) = given::giver(c, base) {
+            let text = format!(
+                "has other contents in the fixed image; {giver} gives its address away, and what \
+                 lives and holds it goes on with the old ones"
+            );
+            findings.push(Finding::note(Rule::Constant, name, text));
         }
     }
 }

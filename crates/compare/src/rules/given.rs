@@ -50,6 +50,13 @@ pub(super) fn holder(c: &Comparison<'_>, constant: EntityId) -> Option<String> {
     Some(format!("{} holds its address", name(by)))
 }
 
+/// Code that gives the address of a constant away, which holds no more than numbers.
+pub(super) fn giver(c: &Comparison<'_>, constant: EntityId) -> Option<String> {
+    let mut users = c.base_usage.uses.get(&constant).into_iter().flatten();
+    let giver = users.find(|user| flow(c.base, user.by, constant).gives)?;
+    Some(demangle(c.base.entity(giver.by).name()))
+}
+
 /// True if an object holds the address of a function.
 fn has_code(image: &Image, id: EntityId) -> bool {
     let entity = image.entity(id);
