@@ -6,7 +6,7 @@ use invivo_image::pe::PdbFacts;
 use invivo_image::x86_64::{Line, decode};
 use invivo_image::{
     DebugData, DebugSections, EntityId, EntityKind, Enumerators, Image, LinkAddr, Place, Slot,
-    SourceFunction, UnitFacts, UsedType, UsedTypes, VariableType,
+    SourceFunction, TraitTable, UnitFacts, UsedType, UsedTypes, VariableType, is_rust,
 };
 
 use crate::hot::Found;
@@ -23,6 +23,8 @@ pub struct Source {
     pub variables: BTreeMap<EntityId, VariableType>,
     /// Numbers with a name that the source files of these functions know.
     pub enumerators: Enumerators,
+    /// Tables of the methods of traits that these functions refer to; they have no symbols.
+    pub trait_tables: Vec<TraitTable>,
     /// What compiled the functions of the hot set.
     pub compiled: Vec<UnitFacts>,
 }
@@ -115,6 +117,19 @@ pub(crate) fn variables(c: &Comparison<'_>, found: &Found) -> Vec<(EntityId, Ent
     pairs.collect()
 }
 
+/// Constants without symbols that functions of Rust refer to.
+fn unnamed_constants(image: &Image, functions: &Functions<'_>) -> BTreeSet<LinkAddr> {
+    let rust = functions.iter().map(|(id, _)| image.entity(*id));
+    let rust = rust.filter(|entity| is_rust(entity.name()));
+    let lines = rust.flat_map(|entity| decode(image, entity).unwrap_or_default());
+    let places = lines.flat_map(|line| line.references().collect::<Vec<_>>());
+    let constants = places.filter_map(|reference| match image.place(reference.target) {
+        Place::Constant(at) => Some(at),
+        _ => None,
+    });
+    constants.collect()
+}
+
 impl Source {
     /// What is known of the type of this name.
     pub(crate) fn layouts(&self, name: &str) -> Option<&UsedType> {
@@ -132,6 +147,7 @@ impl Source {
             beside: UsedTypes::new(),
             variables: BTreeMap::new(),
             enumerators: Enumerators::new(),
+            trait_tables: Vec::new(),
             compiled: facts.compilers.iter().map(unit).collect(),
         }
     }
@@ -181,6 +197,7 @@ impl Source {
             beside,
             variables,
             enumerators: debug.enumerators(&all),
+            trait_tables: debug.trait_tables(&all, &unnamed_constants(image, functions)),
             compiled,
         }
     }

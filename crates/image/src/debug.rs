@@ -36,7 +36,7 @@ pub use sections::{DebugError, DebugSections};
 pub(crate) use sections::{is_needless, is_plausible};
 pub use types::{UsedType, UsedTypes};
 use unit::LoadedUnit;
-pub use variables::{Declared, VariableType};
+pub use variables::{Declared, TraitTable, VariableType};
 
 use crate::LinkAddr;
 

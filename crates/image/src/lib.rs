@@ -21,7 +21,8 @@ pub mod x86_64;
 pub use addr::{FileOffset, LinkAddr, LiveAddr, Rva};
 pub use debug::{
     DebugData, DebugError, DebugSections, Declared, Enumerator, Enumerators, Home, Inlined, Member,
-    SourceFunction, SourcePlace, TypeLayout, UnitFacts, UsedType, UsedTypes, VariableType,
+    SourceFunction, SourcePlace, TraitTable, TypeLayout, UnitFacts, UsedType, UsedTypes,
+    VariableType,
 };
 pub use elf::debug_files::{DebugLink, SplitUnit, SupplementaryLink};
 pub use error::ImageError;

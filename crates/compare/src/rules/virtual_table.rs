@@ -1,9 +1,12 @@
 //! R-VTABLE: live objects hold the tables of virtual functions that the base has.
 //!
-//! Rust's tables have no symbols; the type that the debug data give to each of them
-//! (`<T as Trait>::{vtable_type}`) falls under R-LAYOUT.
+//! Rust's tables have no symbols. The type that the debug data give to each of them
+//! (`<T as Trait>::{vtable_type}`) falls under R-LAYOUT, but it does not say which method is where: so
+//! those that code hands out are held against each other by the names in the debug data.
 
-use invivo_image::demangle;
+use std::collections::BTreeMap;
+
+use invivo_image::{LinkAddr, TraitTable, demangle};
 
 use crate::Comparison;
 use crate::meaning::Meaning;
@@ -37,6 +40,46 @@ pub(super) fn find(c: &Comparison<'_>, findings: &mut Vec<Finding>) {
             ),
         ));
     }
+    of_traits(c, &meaning, findings);
+}
+
+/// Tables of traits: where and how long those of one name are.
+fn of_traits(c: &Comparison<'_>, meaning: &Meaning<'_, '_>, findings: &mut Vec<Finding>) {
+    let (Ok(before), Ok(after)) = (&c.base_source, &c.fixed_source) else {
+        return;
+    };
+    let (before, after) = (by_name(&before.trait_tables), by_name(&after.trait_tables));
+    for (name, tables) in before {
+        // A number in the name of a closure may be that of another one; R-REMOVED tells them apart.
+        let Some(others) = after.get(name).filter(|_| !name.contains("{closure")) else {
+            continue;
+        };
+        let is_kept = |(at, size): &(LinkAddr, u64)| {
+            let mut others = others.iter().filter(|(_, other)| other == size).peekable();
+            // Another length is R-LAYOUT's.
+            others.peek().is_none()
+                || others.any(|(other, _)| meaning.same_data(*at, *other, *size))
+        };
+        if !tables.iter().all(is_kept) {
+            findings.push(Finding::refuse(
+                Rule::VirtualTable,
+                name,
+                "is an implementation of a trait whose table of methods names other functions in the \
+                 fixed image, or the same ones in another order; live values keep the old table",
+            ));
+        }
+    }
+}
+
+fn by_name(tables: &[TraitTable]) -> BTreeMap<&str, Vec<(LinkAddr, u64)>> {
+    let mut found: BTreeMap<&str, Vec<_>> = BTreeMap::new();
+    for table in tables {
+        found
+            .entry(&table.name)
+            .or_default()
+            .push((table.at, table.size));
+    }
+    found
 }
 
 /// The class whose table has this name: the demangler says `{vtable(Shape)}`. In names of Visual C++

@@ -33,7 +33,46 @@ pub struct VariableType {
     pub(super) of: Die,
 }
 
+/// A table of the methods of a trait, which has no symbol.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TraitTable {
+    /// Whose methods of which trait: `<a::Plain as a::Filter>`.
+    pub name: String,
+    /// Where it is.
+    pub at: LinkAddr,
+    /// In bytes.
+    pub size: u64,
+}
+
 impl<'s> DebugData<'s> {
+    /// Tables of traits at these places, as far as the source files of `functions` have them.
+    #[must_use]
+    pub fn trait_tables(
+        &self,
+        functions: &[&SourceFunction],
+        places: &BTreeSet<LinkAddr>,
+    ) -> Vec<TraitTable> {
+        if places.is_empty() {
+            return Vec::new();
+        }
+        let dies = functions.iter().flat_map(|function| &function.dies);
+        let near: BTreeSet<usize> = dies.map(|die| die.unit).collect();
+        let found = near
+            .into_iter()
+            .flat_map(|unit| self.variables_in_unit(unit, places));
+        let tables = found.filter_map(|(at, die)| {
+            let name = self.origin_text(die, dw::DW_AT_name)?;
+            let name = name.strip_suffix("::{vtable}")?.to_owned();
+            let of = self.entry(self.type_of(die)?)?;
+            let size = of.attr_value(dw::DW_AT_byte_size)?.udata_value()?;
+            Some(TraitTable { name, at, size })
+        });
+        let mut tables: Vec<TraitTable> = tables.collect();
+        tables.sort_unstable();
+        tables.dedup();
+        tables
+    }
+
     /// The types of the variables at these addresses. Those that the source files of `functions`
     /// define are looked for there alone; an `extern` one may be defined in any other.
     #[must_use]
