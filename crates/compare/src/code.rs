@@ -8,8 +8,8 @@ use invivo_image::x86_64::{Line, Reference, ReferenceKind, decode_all, is_explai
 use invivo_image::{Image, LinkAddr};
 
 use crate::constants::{TableEntry, guard, jump_table, relative_table};
-use crate::matching::is_immediate;
 use crate::meaning::{Meaning, Referred};
+use crate::told::is_immediate;
 use crate::{Difference, Differing, Parts, Usage, doubtful};
 
 mod handed_on;

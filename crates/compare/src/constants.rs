@@ -366,7 +366,7 @@ pub(crate) fn guard(lines: &[Line], index: usize) -> Option<u64> {
         return None;
     }
     (0..compare.op_count())
-        .find(|op| crate::matching::is_immediate(compare.op_kind(*op)))
+        .find(|op| crate::told::is_immediate(compare.op_kind(*op)))
         .and_then(|op| compare.immediate(op).checked_add(1))
 }
 

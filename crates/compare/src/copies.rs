@@ -28,7 +28,8 @@ impl Meaning<'_, '_> {
         replaced.is_none_or(|own| own == fixed || self.same_body(base, own))
     }
 
-    fn same_body(&self, base: EntityId, fixed: EntityId) -> bool {
+    /// True if two functions do the same.
+    pub(crate) fn same_body(&self, base: EntityId, fixed: EntityId) -> bool {
         self.assuming(base, fixed, || {
             let c = self.comparison();
             let (one, other) = (c.base_cold.parts(base), c.fixed_cold.parts(fixed));

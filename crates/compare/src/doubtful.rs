@@ -12,8 +12,8 @@ use invivo_image::x86_64::{Line, Reference, ReferenceKind};
 use invivo_image::{Image, Link, LinkAddr};
 
 use crate::describe::describe;
-use crate::matching::is_immediate;
 use crate::meaning::{Meaning, Referred};
+use crate::told::is_immediate;
 use crate::{Comparison, Difference};
 
 /// Words that are compared at once.

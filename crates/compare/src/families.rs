@@ -12,6 +12,8 @@ use invivo_image::{
     EntityId, EntityKind, Image, Symbol, is_rust, source_name, stem, without_discriminator,
 };
 
+use crate::renumbered::{renumbered, renumbered_family};
+
 /// One that a number tells from others of its family.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Member {
@@ -20,6 +22,8 @@ pub(crate) struct Member {
     /// What was left out, in the order of the name; none in Rust's earlier names, which hide
     /// theirs in a hash.
     pub(crate) numbers: Vec<u64>,
+    /// True if the numbers count from the beginning of a function.
+    pub(crate) counted: bool,
 }
 
 /// Those of both images whose families have more than one name.
@@ -31,7 +35,9 @@ pub(crate) struct Families {
 
 impl Families {
     pub(crate) fn of(base: &Image, fixed: &Image) -> Families {
-        let (mut one, mut other) = rayon::join(|| members(base), || members(fixed));
+        let (one, other) = rayon::join(|| renumbered(base), || renumbered(fixed));
+        let words: HashSet<&str> = one.into_iter().chain(other).collect();
+        let (mut one, mut other) = rayon::join(|| members(base, &words), || members(fixed, &words));
         let names = |image: &Image, members: &HashMap<EntityId, Member>| {
             let mut names: HashMap<u64, HashSet<u64>> = HashMap::new();
             for (id, member) in members {
@@ -57,15 +63,28 @@ impl Families {
     }
 }
 
-fn members(image: &Image) -> HashMap<EntityId, Member> {
+fn members(image: &Image, words: &HashSet<&str>) -> HashMap<EntityId, Member> {
     let numbered = image.entity_ids().filter_map(|(id, entity)| {
         if entity.size == 0 {
             return None;
         }
         let symbol = entity.symbol();
-        let (name, numbers) = family(&symbol.name, entity.kind)?;
+        let (name, numbers, counted) = match family(&symbol.name, entity.kind) {
+            Some((name, numbers)) => (name, numbers, true),
+            None => {
+                let (name, numbers) = renumbered_family(symbol, words)?;
+                (name, numbers, false)
+            }
+        };
         let family = hash((name, entity.kind, file(symbol)));
-        Some((id, Member { family, numbers }))
+        Some((
+            id,
+            Member {
+                family,
+                numbers,
+                counted,
+            },
+        ))
     });
     numbered.collect()
 }

@@ -6,16 +6,14 @@
 //! what stays ambiguous stays unpaired.
 
 use std::collections::BTreeSet;
-use std::hash::{DefaultHasher, Hash, Hasher};
 
 use foldhash::HashMap;
-use iced_x86::{OpKind, Register};
-use invivo_image::x86_64::{Line, decode};
-use invivo_image::{Binding, Entity, EntityId, EntityKind, Image, Place, Symbol, is_rust, stem};
+use invivo_image::{Binding, Entity, EntityId, EntityKind, Image, Symbol, is_rust, stem};
 
 use crate::Usage;
 use crate::copies::is_anonymous;
 use crate::families::{Families, Member};
+use crate::told::{Side, ToldBy};
 
 /// The pairs, in both directions.
 #[derive(Debug, Default)]
@@ -106,14 +104,15 @@ impl Pairs {
         for _ in 0..ROUNDS {
             let before = self.count;
             for key in keys {
-                self.pass(base, fixed, *key, None);
+                self.pass((base, in_base), (fixed, in_fixed), *key, None);
                 for told_by in [
                     ToldBy::Body,
                     ToldBy::Callers,
                     ToldBy::Position,
                     ToldBy::Number,
+                    ToldBy::Users,
                 ] {
-                    self.pass(base, fixed, *key, Some((told_by, in_base, in_fixed)));
+                    self.pass((base, in_base), (fixed, in_fixed), *key, Some(told_by));
                 }
             }
             if self.count == before {
@@ -126,10 +125,10 @@ impl Pairs {
     /// or just one that is told from the others by the same number.
     fn pass(
         &mut self,
-        base: &Image,
-        fixed: &Image,
+        (base, in_base): (&Image, &Usage),
+        (fixed, in_fixed): (&Image, &Usage),
         key: KeyOf,
-        told: Option<(ToldBy, &Usage, &Usage)>,
+        told: Option<ToldBy>,
     ) {
         let families = &self.families;
         let left = bearers(base, &families.base, key, told.is_some(), |id| {
@@ -138,35 +137,38 @@ impl Pairs {
         let right = bearers(fixed, &families.fixed, key, told.is_some(), |id| {
             self.base_of(id).is_some()
         });
+        let here = Side {
+            image: base,
+            usage: in_base,
+            members: &families.base,
+            pair: &|id| self.fixed_of(id).is_some().then_some(id),
+        };
+        let there = Side {
+            image: fixed,
+            usage: in_fixed,
+            members: &families.fixed,
+            pair: &|id| self.base_of(id),
+        };
         let mut found = Vec::new();
         for (name, ids) in left {
             let Some(others) = right.get(&name) else {
                 continue;
             };
-            let Some((by, in_base, in_fixed)) = told else {
+            let Some(by) = told else {
                 if let ([one], [other]) = (&ids[..], &others[..]) {
                     found.push((*one, *other));
                 }
                 continue;
             };
-            let here = Side {
-                image: base,
-                usage: in_base,
-                members: &families.base,
-                pair: &|id| self.fixed_of(id).is_some().then_some(id),
-            };
-            let there = Side {
-                image: fixed,
-                usage: in_fixed,
-                members: &families.fixed,
-                pair: &|id| self.base_of(id),
-            };
             let mut alike: HashMap<u64, (Vec<EntityId>, Vec<EntityId>)> = HashMap::default();
-            for id in ids {
-                alike.entry(here.tell(id, by)).or_default().0.push(id);
+            for (id, told) in ids.iter().filter_map(|id| Some((*id, here.tell(*id, by)?))) {
+                alike.entry(told).or_default().0.push(id);
             }
-            for id in others {
-                alike.entry(there.tell(*id, by)).or_default().1.push(*id);
+            for (id, told) in others
+                .iter()
+                .filter_map(|id| Some((*id, there.tell(*id, by)?)))
+            {
+                alike.entry(told).or_default().1.push(id);
             }
             let single = |both: &(Vec<EntityId>, Vec<EntityId>)| match (&both.0[..], &both.1[..]) {
                 ([one], [other]) => Some((*one, *other)),
@@ -174,17 +176,58 @@ impl Pairs {
             };
             found.extend(alike.values().filter_map(single));
         }
-        // An entity with several names may be found twice: the same one comes first in each run.
-        found.sort_unstable();
+        found.retain(|(one, other)| {
+            !of_other_files(base.entity(*one), fixed.entity(*other))
+                && (!has_moved(base.entity(*one), fixed.entity(*other))
+                    || told.is_some_and(ToldBy::is_by_body)
+                        && base.entity(*one).kind != EntityKind::Object
+                    || here.shares_user((*one, *other), &there))
+        });
+        let found = in_order(found, |one, other| {
+            here.tell(one, ToldBy::Body) == there.tell(other, ToldBy::Body)
+        });
         for (one, other) in found {
-            if self.fixed_of(one).is_none()
-                && self.base_of(other).is_none()
-                && !of_other_files(base.entity(one), fixed.entity(other))
-            {
+            if self.fixed_of(one).is_none() && self.base_of(other).is_none() {
                 self.insert(one, other);
             }
         }
     }
+}
+
+/// Puts the pairs into an order that is the same in each run. An entity with several names may be
+/// found twice, where these came to be or were names of two: the one that did not change comes first.
+fn in_order(
+    mut found: Vec<(EntityId, EntityId)>,
+    is_same: impl Fn(EntityId, EntityId) -> bool,
+) -> Vec<(EntityId, EntityId)> {
+    found.sort_unstable();
+    found.dedup();
+    let mut times: [HashMap<EntityId, usize>; 2] = Default::default();
+    for (one, other) in &found {
+        *times[0].entry(*one).or_default() += 1;
+        *times[1].entry(*other).or_default() += 1;
+    }
+    found.sort_by_cached_key(|(one, other)| {
+        let again = times[0][one] > 1 || times[1][other] > 1;
+        (again && !is_same(*one, *other), *one, *other)
+    });
+    found
+}
+
+/// True if nothing but a name says that two are the same: it belongs to another file, or was
+/// private and is not, or the other way round. Whether it moved, or is another thing altogether,
+/// is told by what uses it.
+fn has_moved(base: &Entity, fixed: &Entity) -> bool {
+    let (one, other) = (base.symbol(), fixed.symbol());
+    let is_private = |symbol: &Symbol| symbol.binding == Binding::Local;
+    let internal = ["_ZL", "_ZZL"]
+        .iter()
+        .any(|start| one.name.starts_with(start))
+        || one.name.contains("_GLOBAL__N_");
+    if is_rust(&one.name) || one.name.starts_with("_Z") && !internal {
+        return false;
+    }
+    is_private(one) != is_private(other) || is_private(one) && one.file != other.file
 }
 
 /// True for two variables of one name that belong to two source files: `ready` of `a.c`,
@@ -293,169 +336,4 @@ impl<'a> Key<'a> {
             family: Some(family),
         }
     }
-}
-
-/// What bearers of one name are told apart by, from the first to the last resort.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum ToldBy {
-    /// A variable by its size, who uses it and what points to it; a function by its
-    /// instructions and what they refer to.
-    Body,
-    /// A function also by who uses it: two copies of one helper differ in nothing else,
-    /// but a fix may add or remove a call.
-    Callers,
-    /// A variable by who uses it where. Two blocks of one function may each have a
-    /// `static char once`, of one size and with one user; as long as that user kept its
-    /// instructions, the one that its tenth instruction refers to is the one that its
-    /// tenth instruction referred to.
-    Position,
-    /// A variable by the number in its name, as long as all its users kept their instructions.
-    Number,
-}
-
-/// One image of the pair, on the way.
-pub(crate) struct Side<'a> {
-    pub(crate) image: &'a Image,
-    pub(crate) usage: &'a Usage,
-    /// What a number in its name tells from others.
-    pub(crate) members: &'a HashMap<EntityId, Member>,
-    /// What an entity that has its pair is called in the base.
-    pub(crate) pair: &'a dyn Fn(EntityId) -> Option<EntityId>,
-}
-
-impl Side<'_> {
-    /// What an entity is known by: its pair, or as long as it has none its name.
-    fn label(&self, id: EntityId) -> (Option<EntityId>, &str) {
-        match (self.pair)(id) {
-            Some(base) => (Some(base), ""),
-            None => (None, stem(self.image.entity(id).name())),
-        }
-    }
-
-    /// The functions that refer to `id`.
-    fn users(&self, id: EntityId) -> BTreeSet<EntityId> {
-        let uses = self.usage.uses.get(&id).into_iter().flatten();
-        uses.map(|user| user.by).collect()
-    }
-
-    /// A number that tells `id` from others of its name.
-    fn tell(&self, id: EntityId, by: ToldBy) -> u64 {
-        let mut hash = DefaultHasher::new();
-        let entity = self.image.entity(id);
-        entity.size.hash(&mut hash);
-        if entity.kind != EntityKind::Object {
-            self.body(id, &mut hash);
-            if by == ToldBy::Callers {
-                self.callers(id, &mut hash);
-            }
-        // Who holds a pointer to a variable may use it anywhere.
-        } else if by == ToldBy::Position
-            && self.usage.uses.contains_key(&id)
-            && !self.usage.pointed.contains_key(&id)
-        {
-            self.positions(id, &mut hash);
-        } else if by == ToldBy::Number && self.members.contains_key(&id) {
-            entity.name().hash(&mut hash);
-            let users = self.users(id).into_iter();
-            let users: BTreeSet<_> = users
-                .map(|by| (self.label(by), self.tell(by, ToldBy::Body)))
-                .collect();
-            users.hash(&mut hash);
-            self.holders(id, &mut hash);
-        } else {
-            self.callers(id, &mut hash);
-            self.holders(id, &mut hash);
-        }
-        hash.finish()
-    }
-
-    fn callers(&self, id: EntityId, hash: &mut DefaultHasher) {
-        let users: BTreeSet<_> = self
-            .users(id)
-            .into_iter()
-            .map(|by| self.label(by))
-            .collect();
-        users.hash(hash);
-    }
-
-    /// Unnamed literals of C (`__compound_literal.3`) are known only to what points to them.
-    fn holders(&self, id: EntityId, hash: &mut DefaultHasher) {
-        let places = self.usage.pointed.get(&id).into_iter().flatten();
-        let mut holders: Vec<_> = places
-            .filter_map(|at| self.image.entity_at(*at).map(|holder| (holder, *at)))
-            .map(|(holder, at)| (self.label(holder), at.0 - self.image.entity(holder).addr.0))
-            .collect();
-        holders.sort_unstable();
-        holders.hash(hash);
-    }
-
-    fn positions(&self, id: EntityId, hash: &mut DefaultHasher) {
-        let mut places = Vec::new();
-        for user in self.users(id) {
-            let body = self.tell(user, ToldBy::Body);
-            let lines = decode(self.image, self.image.entity(user)).unwrap_or_default();
-            for (index, line) in lines.iter().enumerate() {
-                let refers = line
-                    .references()
-                    .any(|r| matches!(self.image.place(r.target), Place::In(to, _) if to == id));
-                if refers {
-                    places.push((self.label(user), body, index));
-                }
-            }
-        }
-        places.sort_unstable();
-        places.hash(hash);
-    }
-
-    fn body(&self, id: EntityId, hash: &mut DefaultHasher) {
-        for line in decode(self.image, self.image.entity(id))
-            .into_iter()
-            .flatten()
-            .filter(|line| !line.is_padding())
-        {
-            shape(&line, hash);
-            for reference in line.references() {
-                if let Place::In(target, offset) = self.image.place(reference.target)
-                    && target != id
-                {
-                    (self.label(target), offset).hash(hash);
-                }
-            }
-        }
-    }
-}
-
-/// What an instruction does, but for what it refers to.
-pub(crate) fn shape(line: &Line, hash: &mut DefaultHasher) {
-    let instruction = &line.instruction;
-    instruction.code().as_near_branch().hash(hash);
-    for op in 0..instruction.op_count() {
-        if instruction.op_kind(op) == OpKind::Register {
-            instruction.op_register(op).hash(hash);
-        } else if line.immediate.is_none() && is_immediate(instruction.op_kind(op)) {
-            instruction.immediate(op).hash(hash);
-        }
-    }
-    if instruction.memory_base() != Register::RIP && line.address.is_none() {
-        instruction.memory_displacement64().hash(hash);
-    }
-}
-
-pub(crate) fn is_immediate(kind: OpKind) -> bool {
-    use OpKind::{
-        Immediate8, Immediate8_2nd, Immediate8to16, Immediate8to32, Immediate8to64, Immediate16,
-        Immediate32, Immediate32to64, Immediate64,
-    };
-    matches!(
-        kind,
-        Immediate8
-            | Immediate8_2nd
-            | Immediate16
-            | Immediate32
-            | Immediate64
-            | Immediate8to16
-            | Immediate8to32
-            | Immediate8to64
-            | Immediate32to64
-    )
 }

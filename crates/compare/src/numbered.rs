@@ -13,7 +13,7 @@ use foldhash::{HashMap, HashMapExt};
 use invivo_image::x86_64::decode;
 use invivo_image::{EntityId, EntityKind, Image, LinkAddr, Place, Slot, stem};
 
-use crate::matching::{Side, shape};
+use crate::told::{Side, shape};
 use crate::{Pairs, Usage};
 
 /// How many calls of others of this sort are followed: four lead from `std::function` to what

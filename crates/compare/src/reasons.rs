@@ -14,7 +14,7 @@ use invivo_image::x86_64::{Line, decode};
 use invivo_image::{EntityId, Image, LinkAddr, Place, SectionKind, SourcePlace, stem};
 
 use crate::line_numbers::Side;
-use crate::matching::is_immediate;
+use crate::told::is_immediate;
 use crate::{Comparison, Difference, Differing, Hot, Parts, Reason, ReasonKind, extent};
 
 /// What one source function contributes to a function.

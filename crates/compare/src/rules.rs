@@ -3,6 +3,8 @@
 //! Each rule has a module of its own; R-BIND, R-UNWIND and R-HOOK are found when the patch
 //! is planned.
 
+mod aliases;
+mod alignment;
 mod allocation;
 mod bounded;
 mod build;
@@ -27,6 +29,7 @@ mod start;
 mod statics;
 mod symbols;
 mod texts;
+mod thread_local_users;
 mod thread_locals;
 mod virtual_table;
 
@@ -232,7 +235,7 @@ impl Finding {
 
 /// Holds the comparison against every rule.
 pub(crate) fn find(c: &Comparison<'_>) -> Vec<Finding> {
-    let rules: [fn(&Comparison<'_>, &mut Vec<Finding>); 24] = [
+    let rules: [fn(&Comparison<'_>, &mut Vec<Finding>); 27] = [
         symbols::find,
         build::find,
         guard::find,
@@ -240,12 +243,15 @@ pub(crate) fn find(c: &Comparison<'_>) -> Vec<Finding> {
         signature::find,
         stack::find,
         size::find,
+        alignment::find,
         initial_value::find,
         constant::find,
         bounded::find,
         thread_locals::find,
+        thread_local_users::find,
         statics::find,
         removed::find,
+        aliases::find,
         resume::find,
         import::find,
         export::find,

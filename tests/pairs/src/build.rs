@@ -43,7 +43,14 @@ pub fn build(case: &Case, version: Version, folder: &Path) -> Result<PathBuf> {
         Version::Near => case.near.lines,
     };
     let text = std::fs::read_to_string(&case.source)?;
-    std::fs::write(&source, "\n".repeat(lines) + &text)?;
+    let parts = parts(&("\n".repeat(lines) + &text));
+    for (part, text) in &parts {
+        let part = part
+            .as_ref()
+            .map_or_else(|| source.clone(), |part| place.join(part));
+        std::fs::create_dir_all(part.parent().context("a file without a folder")?)?;
+        std::fs::write(&part, text)?;
+    }
     let name = source.file_name().unwrap_or_default();
     let ending = source.extension().and_then(OsStr::to_str);
     let is_changed = version == Version::Fixed;
@@ -60,6 +67,7 @@ pub fn build(case: &Case, version: Version, folder: &Path) -> Result<PathBuf> {
     command
         .current_dir(&place)
         .arg(name)
+        .args(parts.iter().filter_map(|(part, _)| part.as_ref()))
         .args(["-o", "program"]);
     if ending == Some("rs") {
         command.args([
@@ -95,4 +103,20 @@ pub fn build(case: &Case, version: Version, folder: &Path) -> Result<PathBuf> {
     let ran = run(command, LIMIT)?;
     ensure!(ran.code == Some(0), "{}", ran.told());
     Ok(place.join("program"))
+}
+
+/// The files that a source is cut into, the first one without a name; each line has the number
+/// that it has in the whole.
+fn parts(text: &str) -> Vec<(Option<String>, String)> {
+    let mut parts = vec![(None, String::new())];
+    for (before, line) in text.lines().enumerate() {
+        if let Some(name) = line.strip_prefix("//# part ") {
+            parts.push((Some(name.trim().to_owned()), "\n".repeat(before)));
+        }
+        if let Some((_, text)) = parts.last_mut() {
+            text.push_str(line);
+            text.push('\n');
+        }
+    }
+    parts
 }

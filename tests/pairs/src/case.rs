@@ -109,6 +109,10 @@ impl Case {
 
     fn annotate(&mut self, line: &str) -> Result<()> {
         let words = |rest: &str| rest.split_whitespace().map(str::to_owned).collect();
+        // Where a file begins, which `build` cuts the source at.
+        if line.starts_with("part ") {
+            return Ok(());
+        }
         if let Some(rest) = line.strip_prefix("flags ") {
             self.flags = words(rest);
             return Ok(());

@@ -12,8 +12,8 @@ use invivo_image::x86_64::{Line, ReferenceKind, decode};
 use invivo_image::{EntityId, EntityKind, Image, Place, Slot, demangle};
 
 use crate::conventions::PARAMETERS;
-use crate::matching::is_immediate;
 use crate::rules::{Finding, Rule};
+use crate::told::is_immediate;
 use crate::{Comparison, Parts};
 
 /// Allocators, and which of their arguments are sizes.

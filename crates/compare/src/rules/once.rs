@@ -13,9 +13,9 @@ use invivo_image::{
 };
 
 use crate::hot::{Hot, Parts};
-use crate::matching::shape;
 use crate::meaning::Meaning;
 use crate::rules::{Finding, Rule};
+use crate::told::shape;
 use crate::{Comparison, Referred};
 
 const ACQUIRE: &str = "__cxa_guard_acquire";

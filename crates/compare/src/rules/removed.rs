@@ -3,11 +3,13 @@
 use std::collections::HashSet;
 
 use invivo_image::{
-    EntityId, Image, LinkAddr, SectionKind, Spoken, demangle, source_name, stem, whole_of,
+    EntityId, EntityKind, Image, LinkAddr, SectionKind, Spoken, demangle, source_name, stem,
+    whole_of,
 };
 use rayon::prelude::*;
 
 use crate::Comparison;
+use crate::meaning::Meaning;
 use crate::rules::{Finding, Rule, given, is_variable};
 
 pub(super) fn find(c: &Comparison<'_>, findings: &mut Vec<Finding>) {
@@ -46,10 +48,20 @@ fn functions(c: &Comparison<'_>, findings: &mut Vec<Finding>) {
         let keeper = keeper(c, *id, unrecognised);
         // Lambdas are called alike but for a number that each build gives anew.
         let unrecognised = unrecognised && keeper.is_some();
-        if !unrecognised && kept.contains(&source_name(entity.name())) {
+        let is_name_kept = kept.contains(&source_name(entity.name()));
+        if !unrecognised && is_name_kept && (keeper.is_none() || is_done_by_another(c, *id)) {
             continue;
         }
         findings.push(match keeper {
+            Some(keeper) if is_name_kept && !unrecognised => Finding::refuse(
+                Rule::Removed,
+                name,
+                format!(
+                    "is a function of which nothing but the name is known in the fixed image, where \
+                     it may be that of another one, and {keeper}: it can still be called as it was; \
+                     a name of its own would tell what became of it"
+                ),
+            ),
             Some(keeper) if unrecognised => Finding::refuse(
                 Rule::Removed,
                 name,
@@ -77,8 +89,25 @@ fn functions(c: &Comparison<'_>, findings: &mut Vec<Finding>) {
     }
 }
 
+/// True if a function of the same name does in the fixed image what this one does: nothing was
+/// mended in it.
+fn is_done_by_another(c: &Comparison<'_>, function: EntityId) -> bool {
+    let meaning = Meaning::new(c);
+    let name = source_name(c.base.entity(function).name());
+    let size = c.base.entity(function).size;
+    let mut alike = c.fixed.entity_ids().filter(|(_, entity)| {
+        entity.kind == EntityKind::Function
+            && entity.size == size
+            && entity
+                .names
+                .iter()
+                .any(|symbol| source_name(&symbol.name) == name)
+    });
+    alike.any(|(id, _)| meaning.same_body(function, id))
+}
+
 /// Who may have the address of a removed function; `by_constants`: a table that is never written, too.
-fn keeper(c: &Comparison<'_>, function: EntityId, by_constants: bool) -> Option<String> {
+pub(super) fn keeper(c: &Comparison<'_>, function: EntityId, by_constants: bool) -> Option<String> {
     let is_live = |at: &&LinkAddr| {
         let section = c.base.section_at(**at);
         section.is_some_and(|s| {

@@ -154,8 +154,8 @@ impl Rule {
                 "An exported `int check(int)` became `int check(int, int)`.",
             ),
             Rule::Size => about(
-                "A variable keeps its size.",
-                "Its neighbours lie directly behind it in the running process.",
+                "A variable keeps its size, and begins where new code can use it.",
+                "Its neighbours lie directly behind it in the running process, and it cannot move: an instruction that wants it aligned faults.",
                 "Keep what is new in a new variable; else the fix has to wait for a restart.",
                 "`char name[16];` became `char name[32];`.",
             ),
@@ -184,7 +184,7 @@ impl Rule {
                 "The program is stripped, and its debug package is not installed.",
             ),
             Rule::ThreadLocals => about(
-                "Thread-local variables keep their places, sizes and initial values.",
+                "Thread-local variables keep their places, sizes, initial values and users.",
                 "Running threads have their blocks, which cannot be laid out anew.",
                 "Write the fix without a new thread-local variable.",
                 "The fix added a `static __thread int depth`.",
