@@ -22,6 +22,7 @@ mod loader;
 mod parts;
 mod unwind;
 
+use invivo_format::final_image::carried;
 use invivo_patch::{Hex, Patch, Section, SectionKind, SymbolPlace};
 
 use elf::Base;
@@ -63,6 +64,12 @@ pub struct Kept {
 /// # Errors
 /// When `base` is not the file that the patch belongs to, or its layout leaves no way.
 pub fn kept_layout(base: &[u8], patch: &Patch) -> Result<Kept, KeptError> {
+    if carried(base).is_ok_and(|size| size > 0) {
+        return unfit(
+            "the base carries data behind its sections (an archive?), which it would look for from its \
+             own end and no longer find; install the fixed build as it is",
+        );
+    }
     let mut base = Base::read(base, patch)?;
     if let Some((name, _)) = patch.imports().next() {
         return unfit(format!(

@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 
 pub use read::{Final, read};
 pub use windows::write_windows;
-pub use write::write;
+pub use write::{carried, write};
 
 /// The section with the manifest.
 const MANIFEST: &str = ".invivo.final";

@@ -14,6 +14,10 @@ type Elf = FileHeader64<LittleEndian>;
 type Header = SectionHeader64<LittleEndian>;
 const LE: LittleEndian = LittleEndian;
 
+/// Said of what [`carried`] finds.
+const CARRIES: &str = "it carries data behind its sections (an archive?), which it would look for from \
+                       its own end and no longer find; install the fixed build as it is";
+
 /// Where sections begin in the file is a multiple of this.
 const ALIGN: usize = 16;
 
@@ -40,6 +44,40 @@ pub fn write(
     let digest = digest::of(&file, &place).expect("it was just written");
     file[place].copy_from_slice(&digest.0);
     Ok(file)
+}
+
+/// Bytes of an ELF file behind all that its headers describe, unless they are zeros that fill it up:
+/// an archive, which its program looks for from the end of its own file or of its own headers.
+///
+/// # Errors
+/// When the headers cannot be read.
+pub fn carried(file: &[u8]) -> Result<u64, FinalError> {
+    let unfit = |_| FinalError::Unfit("its ELF headers cannot be read");
+    let header = Elf::parse(file).map_err(unfit)?;
+    let table = |at: u64, count: u64, size: u16| at.saturating_add(count * u64::from(size));
+    let mut ends = Vec::new();
+    for segment in header.program_headers(LE, file).map_err(unfit)? {
+        let (at, size) = (segment.p_offset.get(LE), segment.p_filesz.get(LE));
+        ends.push(at.saturating_add(size));
+    }
+    let sections = header.sections(LE, file).map_err(unfit)?;
+    for section in sections.iter() {
+        let range = section.file_range(LE);
+        ends.extend(range.map(|(at, size)| at.saturating_add(size)));
+    }
+    let count = sections.len() as u64;
+    ends.push(table(
+        header.e_shoff.get(LE),
+        count,
+        header.e_shentsize.get(LE),
+    ));
+    let end = ends.into_iter().max().unwrap_or(0);
+    let rest = usize::try_from(end).ok().and_then(|end| file.get(end..));
+    let rest = rest.unwrap_or_default();
+    Ok(match rest.iter().all(|byte| *byte == 0) {
+        true => 0,
+        false => rest.len() as u64,
+    })
 }
 
 /// A section that is not loaded.
@@ -72,6 +110,9 @@ impl Growing {
         let table = header.sections(LE, file).map_err(unfit)?;
         if table.section_by_name(LE, MANIFEST.as_bytes()).is_some() {
             return Err(FinalError::Unfit("it is a final image already"));
+        }
+        if carried(file)? > 0 {
+            return Err(FinalError::Unfit(CARRIES));
         }
         let mut growing = Growing {
             bytes: file.to_vec(),
