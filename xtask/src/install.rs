@@ -62,6 +62,7 @@ const SCENARIOS: &[&str] = &[
     "binutils",
     "acl",
     "attr",
+    "e2fsprogs",
     "gdb",
     "libcap2-bin",
     "musl-tools",

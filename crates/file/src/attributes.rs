@@ -10,6 +10,8 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use crate::flags;
+
 /// The longest list of names, and the longest value, that the kernel gives out.
 const LONGEST: usize = 64 << 10;
 
@@ -19,12 +21,14 @@ pub(crate) struct Missing {
     pub(crate) errno: Errno,
 }
 
+/// What makes an error of a system call into one about `what`.
+pub(crate) fn missing(what: &str) -> impl FnOnce(Errno) -> Missing + use<> {
+    let what = what.to_owned();
+    move |errno| Missing { what, errno }
+}
+
 /// Gives `to` all of them as `from` has them.
 pub(crate) fn copy(from: &File, to: &File) -> Result<(), Missing> {
-    let missing = |what: &str| {
-        let what = what.to_owned();
-        move |errno| Missing { what, errno }
-    };
     let (old, new) = (
         fstat(from).map_err(missing("owner"))?,
         fstat(to).map_err(missing("owner"))?,
@@ -35,7 +39,7 @@ pub(crate) fn copy(from: &File, to: &File) -> Result<(), Missing> {
     }
     // A new owner takes set-user-ID and capabilities away, so these come after it; and a mode
     // is part of an access control list, so the list comes last.
-    fchmod(to, Mode::from_raw_mode(old.st_mode)).map_err(missing("mode"))?;
+    set_mode(to, Mode::from_raw_mode(old.st_mode)).map_err(missing("mode"))?;
     let wanted = names(from).map_err(missing("extended attributes"))?;
     for name in names(to).map_err(missing("extended attributes"))? {
         // A folder's default list, for one, is given to each file that is made in it.
@@ -54,6 +58,31 @@ pub(crate) fn copy(from: &File, to: &File) -> Result<(), Missing> {
     Ok(())
 }
 
+/// Gives a file a mode. The kernel leaves set-group-ID out, and says nothing, where the caller is
+/// not in the file's group.
+pub(crate) fn set_mode(file: &File, mode: Mode) -> Result<(), Errno> {
+    fchmod(file, mode)?;
+    if Mode::from_raw_mode(fstat(file)?.st_mode) == mode {
+        Ok(())
+    } else {
+        Err(Errno::PERM)
+    }
+}
+
+/// What a file is sealed by: something that is right for its present contents alone, and that
+/// somebody holds against them when it is run.
+pub(crate) fn seal(of: &File) -> Result<Option<&'static str>, Errno> {
+    const SEALS: [&CStr; 2] = [c"security.ima", c"security.evm"];
+    if flags::is_sealed(of)? {
+        return Ok(Some("fs-verity"));
+    }
+    let names = names(of)?;
+    let mut seals = SEALS
+        .iter()
+        .filter(|seal| names.iter().any(|name| name.as_c_str() == **seal));
+    Ok(seals.next().and_then(|seal| seal.to_str().ok()))
+}
+
 fn names(of: &File) -> Result<Vec<CString>, Errno> {
     let mut list = vec![0; LONGEST];
     let size = match flistxattr(of, &mut list[..]) {
@@ -68,7 +97,7 @@ fn names(of: &File) -> Result<Vec<CString>, Errno> {
         .collect())
 }
 
-fn value(of: &File, name: &CStr) -> Result<Vec<u8>, Errno> {
+pub(crate) fn value(of: &File, name: &CStr) -> Result<Vec<u8>, Errno> {
     let mut value = vec![0; LONGEST];
     let size = fgetxattr(of, name, &mut value[..])?;
     value.truncate(size);

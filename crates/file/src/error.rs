@@ -50,6 +50,26 @@ pub enum FileError {
         /// Why not.
         errno: Errno,
     },
+    /// The old file cannot lose what lets it do more than who starts it, or get it back.
+    #[error("the old file {} cannot {doing} its {what}: {errno}", path.display())]
+    Rights {
+        /// `lose` or `get back`.
+        doing: &'static str,
+        /// Which of it.
+        what: String,
+        /// Where the old file is.
+        path: PathBuf,
+        /// Why not.
+        errno: Errno,
+    },
+    /// Something holds the file's contents against a hash or a signature of them.
+    #[error("{} is sealed by {by}, which is right for its present contents alone", path.display())]
+    Sealed {
+        /// The file.
+        path: PathBuf,
+        /// What it is sealed by.
+        by: &'static str,
+    },
     /// There is nothing to take back.
     #[error("{} is no final image", .0.display())]
     NotInstalled(PathBuf),
@@ -78,7 +98,10 @@ impl FileError {
     /// True where another user, or root, could do it.
     #[must_use]
     pub fn is_permission(&self) -> bool {
-        let (FileError::System { errno, .. } | FileError::Attribute { errno, .. }) = self else {
+        let (FileError::System { errno, .. }
+        | FileError::Attribute { errno, .. }
+        | FileError::Rights { errno, .. }) = self
+        else {
             return false;
         };
         [Errno::PERM, Errno::ACCESS].contains(errno)
@@ -94,6 +117,24 @@ impl FileError {
             }
             _ => false,
         }
+    }
+}
+
+impl FileError {
+    /// True where the file system is mounted for reading only.
+    #[must_use]
+    pub fn is_read_only(&self) -> bool {
+        self.is(Errno::ROFS)
+    }
+
+    /// True where the file is a mount point.
+    #[must_use]
+    pub fn is_mounted(&self) -> bool {
+        self.is(Errno::BUSY)
+    }
+
+    fn is(&self, wanted: Errno) -> bool {
+        matches!(self, FileError::System { errno, .. } if *errno == wanted)
     }
 }
 

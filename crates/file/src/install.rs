@@ -12,9 +12,9 @@ use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
 
 use crate::error::errno;
-use crate::exchange::{aside, exchange};
-use crate::place::{Place, same_file};
-use crate::{FileError, attributes, base_name};
+use crate::exchange::{aside, exchange, put_back};
+use crate::place::{Place, same_contents, same_file};
+use crate::{FileError, attributes, base_name, flags, privileges};
 
 /// What became of an installation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +27,8 @@ pub struct Installed {
     pub changed: bool,
     /// How many other names (hard links) lead to the old file still.
     pub other_names: u64,
+    /// True if set-user-ID, set-group-ID or capabilities were taken from the old file.
+    pub rights_taken: bool,
 }
 
 /// Exchanges the file at `path` for `image`, the bytes of the final image that says `manifest`.
@@ -40,16 +42,20 @@ pub fn install(path: &Path, image: &[u8], manifest: &Manifest) -> Result<Install
     let mut old = place
         .file(&place.name)?
         .ok_or_else(|| FileError::NotAFile(place.path().to_owned()))?;
-    let before = fstat(&old).map_err(place.failed("look at", &place.name))?;
-    let found = sha256(&mut old).map_err(|e| place.failed("read", &place.name)(e))?;
+    let looked = |file: &File| fstat(file).map_err(place.failed("look at", &place.name));
+    let read = looked(&old)?;
+    let found = sha256(&mut old).map_err(place.failed("read", &place.name))?;
     let mut done = Installed {
         path: place.path().to_owned(),
         base: place.path_of(&hidden),
         changed: false,
         other_names: 0,
+        rights_taken: false,
     };
     if found != manifest.base.sha256 {
         if found == Hex(Sha256::digest(image).to_vec()) {
+            // A tool may have died when it had exchanged them.
+            done.rights_taken = disarm_left(&place, &hidden, manifest)?;
             return Ok(done);
         }
         return Err(FileError::OtherFile {
@@ -58,7 +64,13 @@ pub fn install(path: &Path, image: &[u8], manifest: &Manifest) -> Result<Install
             wanted: manifest.base.sha256.to_string(),
         });
     }
+    not_sealed(&place, &old)?;
     clear(&place, &hidden)?;
+    // What was cleared away may have been a second name of this one, which is a change of it.
+    let before = looked(&old)?;
+    if !same_contents(&read, &before) {
+        return Err(FileError::Changed(done.path));
+    }
     let staged = stage(&place, &hidden, &old, image)
         .and_then(|()| still_there(&place, &before))
         .and_then(|()| exchange(&place, &hidden));
@@ -68,9 +80,44 @@ pub fn install(path: &Path, image: &[u8], manifest: &Manifest) -> Result<Install
         return Err(error);
     }
     place.settle()?;
+    done.rights_taken = disarm(&place, &hidden, &old)?;
     done.changed = true;
     done.other_names = before.st_nlink.saturating_sub(1);
     Ok(done)
+}
+
+/// What holds the contents against a hash would refuse the new ones.
+fn not_sealed(place: &Place, old: &File) -> Result<(), FileError> {
+    let seal = attributes::seal(old).map_err(place.failed("look at", &place.name))?;
+    let Some(by) = seal else { return Ok(()) };
+    let path = place.path().to_owned();
+    Err(FileError::Sealed { path, by })
+}
+
+/// Takes set-user-ID, set-group-ID and capabilities from the old file, which is at `hidden` now;
+/// gives whether it had any.
+fn disarm(place: &Place, hidden: &OsStr, old: &File) -> Result<bool, FileError> {
+    privileges::take(old).map_err(|missing| {
+        // One that keeps them is no better than before, so the exchange is undone.
+        let new = place.file(&place.name).ok().flatten();
+        if new.is_some_and(|new| privileges::give_back(&new, old).is_ok()) {
+            let _ = put_back(place, hidden).and_then(|()| place.settle());
+        }
+        place.rights("lose", hidden, missing)
+    })
+}
+
+/// The same for one that an earlier installation left as it was.
+fn disarm_left(place: &Place, hidden: &OsStr, manifest: &Manifest) -> Result<bool, FileError> {
+    let Some(mut old) = place.file(hidden)? else {
+        return Ok(false);
+    };
+    let found = sha256(&mut old).map_err(place.failed("read", hidden))?;
+    if found != manifest.base.sha256 {
+        return Ok(false);
+    }
+    place.settle()?;
+    privileges::take(&old).map_err(|missing| place.rights("lose", hidden, missing))
 }
 
 /// Removes what an installation that did not end left. The place's name leads to the base, so
@@ -87,6 +134,12 @@ fn stage(place: &Place, hidden: &OsStr, old: &File, image: &[u8]) -> Result<(), 
     // Nobody may run it or read it before it has its true mode.
     let file = openat(place.folder(), hidden, flags, Mode::RUSR | Mode::WUSR);
     let mut file = File::from(file.map_err(place.failed("create", hidden))?);
+    // Some can be given to an empty file only.
+    flags::copy(old, &file).map_err(|errno| FileError::Attribute {
+        what: "flags (chattr)".to_owned(),
+        path: place.path().to_owned(),
+        errno,
+    })?;
     let written = file.write_all(image).map_err(|error| errno(&error));
     written.map_err(place.failed("write", hidden))?;
     attributes::copy(old, &file).map_err(|missing| FileError::Attribute {

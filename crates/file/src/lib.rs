@@ -4,7 +4,8 @@
 //! is one system call, so that at every instant, also of a power cut, the name leads to the
 //! whole old file or to the whole new one. The old file stays beside it, under a hidden name
 //! that tells whose base it is (see [`base_name`]), and comes back as it was: the very same
-//! file, not a copy.
+//! file, not a copy. Only its set-user-ID and set-group-ID bits and its capabilities are with the new
+//! file meanwhile: it has the defect still, and anybody may start it by its hidden name.
 //!
 //! | Windows, first generation | here |
 //! |---|---|
@@ -20,11 +21,13 @@
 mod attributes;
 mod error;
 mod exchange;
+mod flags;
 mod install;
 mod kept;
 mod names;
 mod on_disk;
 mod place;
+mod privileges;
 mod uninstall;
 
 pub use error::FileError;

@@ -11,6 +11,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use crate::FileError;
+use crate::attributes::Missing;
 use crate::error::errno;
 
 /// A name in a folder that no other tool of this kind works in meanwhile: the lock on the
@@ -74,6 +75,21 @@ impl Place {
         }
     }
 
+    /// An error about the rights of the old file, which is at `hidden`.
+    pub(crate) fn rights(
+        &self,
+        doing: &'static str,
+        hidden: &OsStr,
+        missing: Missing,
+    ) -> FileError {
+        FileError::Rights {
+            doing,
+            what: missing.what,
+            path: self.path_of(hidden),
+            errno: missing.errno,
+        }
+    }
+
     /// Opens an ordinary file, not what a symbolic link leads to; `None` if there is none.
     pub(crate) fn file(&self, name: &OsStr) -> Result<Option<std::fs::File>, FileError> {
         // A named pipe would make the call wait for a writer.
@@ -125,7 +141,38 @@ fn lock(folder: &OwnedFd) -> Result<(), Errno> {
 }
 
 /// True if both are one file, and it was not written in between.
-pub(crate) fn same_file(a: &Stat, b: &Stat) -> bool {
+pub(crate) fn same_contents(a: &Stat, b: &Stat) -> bool {
     (a.st_dev, a.st_ino, a.st_size) == (b.st_dev, b.st_ino, b.st_size)
         && (a.st_mtime, a.st_mtime_nsec) == (b.st_mtime, b.st_mtime_nsec)
+}
+
+/// True if both are one file, and nothing of it was changed in between: neither contents nor owner,
+/// mode, attributes and names.
+pub(crate) fn same_file(a: &Stat, b: &Stat) -> bool {
+    same_contents(a, b) && (a.st_ctime, a.st_ctime_nsec) == (b.st_ctime, b.st_ctime_nsec)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use rustix::fs::stat;
+
+    use super::*;
+
+    /// Who changes the mode between copy and exchange would see it lost.
+    #[test]
+    fn another_mode_is_another_file() {
+        let folder = tempfile::tempdir().expect("a folder for the test");
+        let path = folder.path().join("file");
+        std::fs::write(&path, b"contents").expect("the folder is ours");
+        let before = stat(&path).expect("it is there");
+        assert!(same_file(&before, &stat(&path).expect("it is there")));
+        // Clocks of file systems are as coarse as their kernel's.
+        std::thread::sleep(Duration::from_millis(20));
+        let mode = std::fs::Permissions::from_mode(0o700);
+        std::fs::set_permissions(&path, mode).expect("it is ours");
+        let after = stat(&path).expect("it is there");
+        assert!(same_contents(&before, &after) && !same_file(&before, &after));
+    }
 }

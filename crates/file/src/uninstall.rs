@@ -10,7 +10,7 @@ use crate::error::errno;
 use crate::exchange::put_back;
 use crate::install::sha256;
 use crate::place::Place;
-use crate::{FileError, base_name};
+use crate::{FileError, base_name, privileges};
 
 /// What was taken back.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,8 +29,8 @@ pub struct Uninstalled {
 pub fn uninstall(path: &Path) -> Result<Uninstalled, FileError> {
     let place = Place::open(path)?;
     let installed = place.file(&place.name)?;
-    let installed = installed.ok_or_else(|| FileError::NotAFile(place.path().to_owned()))?;
-    let manifest = manifest(&place, installed)?;
+    let mut installed = installed.ok_or_else(|| FileError::NotAFile(place.path().to_owned()))?;
+    let manifest = manifest(&place, &mut installed)?;
     let hidden = base_name(&place.name, &manifest.base.sha256);
     let Some(mut base) = place.file(&hidden)? else {
         return Err(FileError::NoBase {
@@ -38,11 +38,17 @@ pub fn uninstall(path: &Path) -> Result<Uninstalled, FileError> {
             base: place.path_of(&hidden),
         });
     };
-    let found = sha256(&mut base).map_err(|e| place.failed("read", &hidden)(e))?;
+    let found = sha256(&mut base).map_err(place.failed("read", &hidden))?;
     if found != manifest.base.sha256 {
         return Err(FileError::InTheWay(place.path_of(&hidden)));
     }
-    put_back(&place, &hidden)?;
+    // First, so that the name never leads to a file that lacks them.
+    let given = privileges::give_back(&installed, &base);
+    given.map_err(|missing| place.rights("get back", &hidden, missing))?;
+    put_back(&place, &hidden).inspect_err(|_| {
+        // It is hidden still.
+        let _ = privileges::take(&base);
+    })?;
     place.settle()?;
     Ok(Uninstalled {
         path: place.path().to_owned(),
@@ -50,7 +56,7 @@ pub fn uninstall(path: &Path) -> Result<Uninstalled, FileError> {
     })
 }
 
-fn manifest(place: &Place, mut installed: File) -> Result<Manifest, FileError> {
+fn manifest(place: &Place, installed: &mut File) -> Result<Manifest, FileError> {
     let mut bytes = Vec::new();
     if let Err(error) = installed.read_to_end(&mut bytes) {
         return Err(place.failed("read", &place.name)(errno(&error)));

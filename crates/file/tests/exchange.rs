@@ -1,77 +1,16 @@
 //! Files are exchanged and come back; real files, in a folder of their own.
 
+mod case;
+
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
-use invivo_file::{Disk, FileError, OnDisk, base_name, install, uninstall};
-use invivo_format::final_image::{FileIdentity, Manifest, write};
-use invivo_patch::{Hex, Identity};
-use sha2::{Digest as _, Sha256};
-use tempfile::TempDir;
-
-/// A program in its old form and as a final image.
-struct Case {
-    folder: TempDir,
-    base: Vec<u8>,
-    image: Vec<u8>,
-    manifest: Manifest,
-}
-
-fn sha256(bytes: &[u8]) -> Hex {
-    Hex(Sha256::digest(bytes).to_vec())
-}
-
-impl Case {
-    /// Real programs: two that every system has.
-    fn new() -> Case {
-        let base = fs::read("/bin/true").expect("every system has it");
-        let fixed = fs::read("/bin/false").expect("every system has it");
-        let file = |bytes: &[u8]| FileIdentity {
-            file_name: "server".to_owned(),
-            build_id: None,
-            sha256: sha256(bytes),
-            size: bytes.len() as u64,
-        };
-        let identity = Identity {
-            name: "fix".to_owned(),
-            labels: Vec::new(),
-            creator: "test".to_owned(),
-        };
-        let manifest = Manifest::new(identity, file(&base), file(&fixed));
-        let image = write(&fixed, &manifest, None).expect("it is a program");
-        let folder = TempDir::new().expect("a folder for the test");
-        let case = Case {
-            folder,
-            base,
-            image,
-            manifest,
-        };
-        fs::write(case.path(), &case.base).expect("the folder can be written");
-        fs::set_permissions(case.path(), Permissions::from_mode(0o755)).expect("it is ours");
-        case
-    }
-
-    fn path(&self) -> PathBuf {
-        self.folder.path().join("server")
-    }
-
-    fn hidden(&self) -> PathBuf {
-        let name = base_name("server".as_ref(), &self.manifest.base.sha256);
-        self.folder.path().join(name)
-    }
-
-    fn install(&self) -> Result<invivo_file::Installed, FileError> {
-        install(&self.path(), &self.image, &self.manifest)
-    }
-
-    fn entries(&self) -> usize {
-        fs::read_dir(self.folder.path())
-            .expect("it is there")
-            .count()
-    }
-}
+use case::Case;
+use invivo_file::{Disk, FileError, OnDisk, install, uninstall};
+use invivo_format::final_image::write;
+use invivo_patch::Hex;
 
 fn runs(path: &Path) -> bool {
     Command::new(path).status().expect("it can run").success()
@@ -319,4 +258,14 @@ fn the_disk_tells_what_starts_next() {
     assert_eq!(on_disk(&case.hidden(), &old), OnDisk::Other);
     fs::remove_file(case.path()).expect("it is ours");
     assert_eq!(on_disk(&case.hidden(), &old), OnDisk::Gone);
+}
+
+/// Programs that carry an archive look for it from the end of their file, which would be another one.
+#[test]
+fn a_program_that_carries_something_is_refused() {
+    let case = Case::new();
+    let with = |more: &[u8]| [&case.base[..], more].concat();
+    let refused = write(&with(b"PK\x05\x06"), &case.manifest, None).expect_err("an archive");
+    assert!(refused.to_string().contains("carries data"), "{refused}");
+    write(&with(&[0; 7]), &case.manifest, None).expect("nothing but zeros");
 }

@@ -2,7 +2,7 @@
 //! back; the tool may be killed at any system call.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -145,6 +145,16 @@ fn killed_at_every_system_call() -> Result<()> {
     })
 }
 
+/// So is one that sets user and group: the name never leads to a file that does not, and what is hidden does not in the end.
+#[test]
+fn one_with_rights_killed_at_every_system_call() -> Result<()> {
+    in_workdir("exchange-rights-killed", |dir| {
+        let scene = Scene::new(dir, "greeting.c")?;
+        fs::set_permissions(scene.file(), fs::Permissions::from_mode(0o6751))?;
+        killed_at_every_system_call_of(&scene.image, &scene.file())
+    })
+}
+
 /// What is not the base is refused with what it is, and stays.
 #[test]
 fn another_file_is_refused() -> Result<()> {
@@ -224,10 +234,11 @@ fn on_its_way_to_the_disk(
         let Some(path) = path.and_then(|(path, _)| path.strip_prefix(&dir)) else {
             continue;
         };
-        let whose = if path.contains(".invivo-") {
-            "new"
-        } else {
-            "folder"
+        let whose = match path {
+            path if path.contains(".invivo-") => "hidden",
+            "" => "folder",
+            // The old file under the name that it had when it was opened.
+            _ => "old",
         };
         let step = match call {
             "fsync" | "fdatasync" => format!("{whose} on disk"),
@@ -259,26 +270,42 @@ fn in_which_order_it_comes_to_the_disk() -> Result<()> {
             let scene = Scene::new(dir, source)?;
             let file = scene.file();
             let folder = file.parent().context("a folder")?;
-            let before = ["new written", "new described", "new on disk"];
+            let before = ["hidden written", "hidden described", "hidden on disk"];
             // The old file's second name is cleared first, which is not there.
             let clear = ["unlinkat"];
+            let by_two_names = ["renameat2", "renameat", "linkat", "renameat"];
+            let fail = Some("renameat2:error=EINVAL");
             let cases = [
-                (true, None, &["renameat2"][..]),
-                (false, None, &["renameat"]),
-                (
-                    true,
-                    Some("renameat2:error=EINVAL"),
-                    &["renameat2", "renameat", "linkat", "renameat"],
-                ),
+                (0o755, true, None, &["renameat2"][..]),
+                (0o755, false, None, &["renameat"]),
+                (0o755, true, fail, &by_two_names),
+                (0o755, false, None, &["renameat"]),
+                (0o4755, true, None, &["renameat2"]),
+                (0o4755, false, None, &["renameat"]),
+                (0o4755, true, fail, &by_two_names),
             ];
-            for (installs, fail, names) in cases {
+            for (mode, installs, fail, names) in cases {
+                fs::set_permissions(&file, fs::Permissions::from_mode(mode))?;
+                // What sets its user leaves the old file when the names are on the disk, and comes back before.
+                let rights = match (mode, fail) {
+                    (0o755, _) => &[][..],
+                    (_, None) => &["hidden described", "hidden on disk"],
+                    // It was opened by the name that is another file's now.
+                    _ => &["old described", "old on disk"],
+                };
                 let steps = on_its_way_to_the_disk(&scene.command(installs), folder, fail)?;
                 let mut wanted = Vec::new();
                 if installs {
                     wanted.extend(clear.iter().chain(&before));
                 }
+                if !installs {
+                    wanted.extend(rights);
+                }
                 wanted.extend(names);
                 wanted.push("folder on disk");
+                if installs {
+                    wanted.extend(rights);
+                }
                 ensure!(steps == wanted, "{fail:?}: {steps:?}, and not {wanted:?}");
             }
             scene.uninstall()?;

@@ -27,6 +27,9 @@ pub(crate) struct Exchanged {
     base: Option<String>,
     /// Other names (hard links) that lead to the old file still.
     other_names: u64,
+    /// True if set-user-ID, set-group-ID or capabilities were taken from the old file: the new one has
+    /// them, and gives them back.
+    rights_taken: bool,
 }
 
 impl Exchanged {
@@ -39,6 +42,7 @@ impl Exchanged {
             labels: manifest.identity.labels,
             base: None,
             other_names: 0,
+            rights_taken: false,
         }
     }
 }
@@ -54,6 +58,7 @@ pub(crate) fn install(install: &Install, output: &Output) -> Result<u8, Failure>
     let told = Exchanged {
         base: Some(done.base.display().to_string()),
         other_names: done.other_names,
+        rights_taken: done.rights_taken,
         ..Exchanged::new(
             &done.path,
             if done.changed {
@@ -75,6 +80,11 @@ pub(crate) fn install(install: &Install, output: &Output) -> Result<u8, Failure>
             told.name
         );
         anstream::println!("the old file is {}", done.base.display());
+        if told.rights_taken {
+            anstream::println!(
+                "until it is back, the old file has no set-user-ID, set-group-ID or capabilities"
+            );
+        }
         if told.other_names > 0 {
             let names = told.other_names;
             anstream::println!("{names} other names (hard links) lead to the old file still");
@@ -118,11 +128,20 @@ impl From<FileError> for Failure {
         if error.is_permission() {
             return Failure::new(PERMISSION, text).hint(
                 "run it as the user that owns the file and its folder, or as root: sudo invivo …; \
-                 a file that nobody may change is freed with: chattr -i FILE",
+                 a file that nobody may change is freed with: chattr -i FILE (or -a)",
             );
         }
         if error.is_passing() {
             return Failure::new(NOT_NOW, text).hint("make room if it is short, then try again");
+        }
+        if error.is_read_only() {
+            return Failure::new(USAGE, text)
+                .hint("mount its file system for writing first: mount -o remount,rw …");
+        }
+        if error.is_mounted() {
+            return Failure::new(USAGE, text).hint(
+                "something is mounted on the file: exchange the one that is mounted, or unmount it",
+            );
         }
         match error {
             FileError::System { .. } | FileError::NotAFile(_) => Failure::new(USAGE, text),
@@ -131,6 +150,10 @@ impl From<FileError> for Failure {
             FileError::NoBase { .. } => {
                 Failure::new(REFUSED, text).hint("install the package that the file is from again")
             }
+            FileError::Sealed { by, .. } => Failure::new(REFUSED, text).hint(match by {
+                "fs-verity" => "replace it by a copy of itself first, then try again; and enable it for the new file".to_owned(),
+                by => format!("take it off with: setfattr -x {by} FILE; then try again, and sign the new file (evmctl)"),
+            }),
             FileError::InTheWay(_) => {
                 Failure::new(REFUSED, text).hint("move it away, then try again")
             }
