@@ -63,7 +63,7 @@ impl Preflight {
         }
         if self.quiescent {
             let why = "no thread may be inside what is replaced: functions are called in another \
-                       way";
+                       way, or lead back to where their hook is";
             stop(Step::Apply, why.to_owned());
             stop(Step::Revert, why.to_owned());
         }

@@ -123,6 +123,14 @@ fn hooks(base: LinkAddr, patch: &Patch) -> Vec<Finding> {
     for redirect in patch.redirects.iter().filter(|redirect| redirect.hooked) {
         let at = LinkAddr(base.0.saturating_add(redirect.at.0));
         let name = demangle(&redirect.function);
+        if redirect.entry.again {
+            findings.push(Finding::note(
+                Rule::Hook,
+                name.clone(),
+                "jumps back to its own first instruction, where its hook will be: the patch goes \
+                 live only while no thread is inside what is replaced",
+            ));
+        }
         match choose(&redirect.entry, LiveAddr(at.0), redirect.size, &mut taken) {
             Err(why) => findings.push(Finding::refuse(
                 Rule::Hook,

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use invivo_compare::{Parts, Usage, jump_table};
-use invivo_image::x86_64::{Line, decode, decode_bytes};
+use invivo_image::x86_64::{Line, ReferenceKind, decode, decode_bytes};
 use invivo_image::{Image, LinkAddr, Lsda};
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +23,10 @@ pub struct Entry {
     pub tail: u32,
     /// Its first instructions.
     pub steps: Vec<Step>,
+    /// True if the function itself jumps to its first byte: a frame that is in such a loop when the
+    /// hook appears would go on in the new function, half-way through the old one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub again: bool,
 }
 
 impl Entry {
@@ -37,6 +41,7 @@ impl Entry {
                 let main = image.entity(parts.main);
                 Step::all(image.bytes(main.addr, main.size)?)
             },
+            again: leads_back(image, usage, parts)?,
         })
     }
 }
@@ -44,10 +49,6 @@ impl Entry {
 /// Bytes from the entry on which nothing leads to but to the first one.
 fn clear(image: &Image, usage: &Usage, parts: &Parts) -> Option<u32> {
     let main = image.entity(parts.main);
-    let bodies: Vec<Vec<Line>> = parts
-        .ids()
-        .map(|id| decode(image, image.entity(id)))
-        .collect::<Option<_>>()?;
     let inside = |at: LinkAddr| main.addr <= at && at < main.end();
     let mut clear = main.size;
     let mut lands = |at: LinkAddr| {
@@ -55,21 +56,7 @@ fn clear(image: &Image, usage: &Usage, parts: &Parts) -> Option<u32> {
             clear = clear.min(at.0 - main.addr.0);
         }
     };
-    let starts: HashSet<LinkAddr> = bodies.iter().flatten().map(Line::at).collect();
-    for body in &bodies {
-        for (index, line) in body.iter().enumerate() {
-            for reference in line.references() {
-                lands(reference.target);
-                let table = jump_table(image, usage, body, index, reference.target, &|at| {
-                    starts.contains(&at)
-                });
-                table
-                    .into_iter()
-                    .flatten()
-                    .for_each(|entry| lands(entry.target));
-            }
-        }
-    }
+    references(image, usage, parts, |at, _| lands(at))?;
     for id in parts.ids() {
         let at = image.entity(id).addr;
         if let Some(lsda) = image.unwind.fde_at(at).and_then(|fde| fde.lsda) {
@@ -87,6 +74,43 @@ fn clear(image: &Image, usage: &Usage, parts: &Parts) -> Option<u32> {
     let others = image.entities[next..].iter().map(|other| other.addr);
     others.take_while(|at| inside(*at)).for_each(lands);
     u32::try_from(clear).ok()
+}
+
+/// Tells `told` each place that the code refers to or that its tables of jumps lead to, and whether
+/// that is by a jump; `None` if it is not all instructions.
+fn references(
+    image: &Image,
+    usage: &Usage,
+    parts: &Parts,
+    mut told: impl FnMut(LinkAddr, bool),
+) -> Option<()> {
+    let bodies: Vec<Vec<Line>> = parts
+        .ids()
+        .map(|id| decode(image, image.entity(id)))
+        .collect::<Option<_>>()?;
+    let starts: HashSet<LinkAddr> = bodies.iter().flatten().map(Line::at).collect();
+    for body in &bodies {
+        for (index, line) in body.iter().enumerate() {
+            for reference in line.references() {
+                told(reference.target, reference.kind == ReferenceKind::Jump);
+                let table = jump_table(image, usage, body, index, reference.target, &|at| {
+                    starts.contains(&at)
+                });
+                let entries = table.into_iter().flatten();
+                entries.for_each(|entry| told(entry.target, true));
+            }
+        }
+    }
+    Some(())
+}
+
+/// True if a jump of the function leads to its own first byte. A call does not count: that is
+/// another frame. Whether a jump is a loop or a call at its end nobody can tell.
+pub(crate) fn leads_back(image: &Image, usage: &Usage, parts: &Parts) -> Option<bool> {
+    let start = image.entity(parts.main).addr;
+    let mut back = false;
+    references(image, usage, parts, |at, jump| back |= jump && at == start)?;
+    Some(back)
 }
 
 /// Padding that a short jump from the entry can reach.

@@ -14,11 +14,11 @@ mod walk;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-use invivo_compare::{Comparison, Finding, Rule, Severity};
+use invivo_compare::{Comparison, Finding, Hot, Rule, Severity};
 use invivo_image::x86_64::decode;
 use invivo_image::{EntityId, Image, Link as Linked, LinkAddr, Rva, demangle};
 
-use crate::Refused;
+use crate::{Refused, entry};
 pub use marked::{HotPatchMarks, Unmatched};
 pub use room::HookRoom;
 use walk::{Walk, Ways};
@@ -166,7 +166,13 @@ fn plan(c: &Comparison<'_>, ways: Ways, form: Form) -> Result<FinalPlan, Refused
     let (mut replaced, mut rooms) = (Vec::new(), BTreeMap::new());
     for hot in &c.hot {
         let (old, new) = (hot.base.main, hot.fixed.main);
+        let lives = if form.exports {
+            Ok(())
+        } else {
+            not_again(c, hot)
+        };
         let known = match form.one_step {
+            _ if lives.is_err() => lives,
             false => hookable(base, old),
             true => HookRoom::of(c, hot, (&of_base, &of_fixed)).map(|room| {
                 let at = base.rva(base.entity(old).addr);
@@ -272,6 +278,21 @@ fn hookable(image: &Image, id: EntityId) -> Result<(), String> {
         return Err("it jumps between its first two bytes".to_owned());
     }
     Ok(())
+}
+
+/// Whether no frame inside the running function may meet the jump that leads away from it. Nobody
+/// looks for one: threads go on while it is written, or stand only for that moment.
+fn not_again(c: &Comparison<'_>, hot: &Hot) -> Result<(), String> {
+    let again = entry::leads_back(c.base, &c.base_usage, &hot.base);
+    match again.ok_or("its code is not all instructions")? {
+        false => Ok(()),
+        true => Err(
+            "it jumps back to its own first instruction, where the jump to the new code would be: who \
+             is inside would go on in the new function half-way; give it something to do before its \
+             loop, or patch the file (--format cold)"
+                .to_owned(),
+        ),
+    }
 }
 
 /// Names that are in one set and not in the other.

@@ -16,7 +16,7 @@ use crate::model::{
     Hex, ImportVersion, Patch, Relocation, RelocationKind, Section, SectionKind, Symbol,
     SymbolPlace, TargetImage,
 };
-use crate::planner::{bindings_last, checks, index};
+use crate::planner::{bindings_last, checks, index, leads_back};
 use crate::{Entry, Refused};
 
 mod hold;
@@ -65,6 +65,7 @@ pub fn bind_to_program(
     }
     binder.symbols(&mut patch);
     let parts = binder.redirects(&mut patch);
+    patch.order.quiescent |= leads_back(&patch.redirects);
     if !binder.findings.is_empty() {
         return Err(Refused::Findings(binder.findings));
     }

@@ -140,7 +140,7 @@ pub fn plan(c: &Comparison<'_>, options: &Options) -> Result<Patch, Refused> {
     let parts = c.hot.iter().flat_map(|function| function.base.ids());
     let checks = checks(c.base, parts, &redirects);
     let mut order = order(c, options.sequence);
-    order.quiescent |= planner.keeps_apart;
+    order.quiescent |= planner.keeps_apart || leads_back(&redirects);
     let mut patch = Patch {
         identity: Identity {
             name: options.name.clone(),
@@ -186,6 +186,12 @@ fn order(c: &Comparison<'_>, sequence: u32) -> Order {
     order.unshared.sort_unstable();
     order.unshared.dedup();
     order
+}
+
+/// True if a frame inside a function that gets a hook may meet it: its own loop leads there.
+pub(crate) fn leads_back(redirects: &[crate::model::Redirect]) -> bool {
+    let mut all = redirects.iter();
+    all.any(|redirect| redirect.hooked && redirect.entry.again)
 }
 
 /// Puts the patch's own symbols before its bindings and imports, as symbol tables want it.

@@ -11,6 +11,7 @@ fn entry(code: &[u8], padding: u32) -> Entry {
         pads: vec![(-i64::from(padding), padding)],
         tail: 0,
         steps: Step::all(code),
+        again: false,
     }
 }
 

@@ -118,6 +118,7 @@ pub(crate) fn patch(name: &str, sequence: u32, functions: &[Function], answer: u
                 },
                 tail: 0,
                 steps: Step::all(function.code),
+                again: false,
             },
             replacement: number,
             cold: Vec::new(),

@@ -55,7 +55,8 @@ pub(crate) struct Apply {
     #[command(flatten)]
     pub(crate) targets: Targets,
     /// What callers of replaced functions may see; a patch that changes how functions are
-    /// called through pointers is always `quiescent`, and so is a payload for Xen.
+    /// called through pointers, or replaces one whose own loop leads to its first instruction, is
+    /// always `quiescent`, and so is a payload for Xen.
     #[arg(long, value_enum, default_value = "entry")]
     pub(crate) consistency: Consistency,
     #[command(flatten)]

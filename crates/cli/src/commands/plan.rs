@@ -42,7 +42,8 @@ struct ProcessPlan {
     /// back later; empty if no thread stops.
     stops: Vec<Stop>,
     /// True if the patch goes live only while no thread is inside what it replaces, whatever
-    /// consistency is asked for: functions are called in another way now.
+    /// consistency is asked for: functions are called in another way now,
+    /// or lead back to where their hook is.
     quiescent: bool,
     /// Threads that filter their system calls, if any do.
     #[serde(skip_serializing_if = "Option::is_none")]

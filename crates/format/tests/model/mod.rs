@@ -93,6 +93,7 @@ fn redirect() -> impl Strategy<Value = Redirect> {
                     steps: Step::all(
                         &code[..code.len().min(usize::try_from(size).expect("small"))],
                     ),
+                    again: size % 2 == 1,
                 },
                 replacement: 0,
                 cold,
