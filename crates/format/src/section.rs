@@ -69,6 +69,7 @@ pub(crate) fn next(image: &PeImage) -> u64 {
 /// ones. Certificates are left out. The error is a text for a person.
 pub(crate) fn append(image: &PeImage, sections: &[Section]) -> Result<Grown, String> {
     let headers = headers(image, sections.len())?;
+    no_hole(image)?;
     let certificates = certificates(image)?;
     let end = certificates.as_ref().map(|found| found.start);
     let held = &image.file()[..end.unwrap_or(image.file().len())];
@@ -159,6 +160,21 @@ pub(crate) fn get(file: &[u8], at: usize) -> u32 {
 
 pub(crate) fn set(file: &mut [u8], at: usize, value: u32) {
     file[at..at + 4].copy_from_slice(&value.to_le_bytes());
+}
+
+/// The first new section begins behind all that the image says it has, and Windows wants each right
+/// behind the one before it.
+fn no_hole(image: &PeImage) -> Result<(), String> {
+    let last = image.sections.last().map(|section| section.range.end.0);
+    let end = last.map(|end| end.next_multiple_of(image.section_alignment.into()));
+    match end.filter(|end| *end < next(image)) {
+        Some(end) => Err(format!(
+            "the image ends at {:#x} and its last section at {end:#x}; Windows would not load it with \
+             more behind that hole; link it again",
+            next(image)
+        )),
+        None => Ok(()),
+    }
 }
 
 /// Where the headers are, with room for so many sections more.

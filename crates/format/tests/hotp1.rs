@@ -168,6 +168,10 @@ attacks! {
         put(bytes, 0x08, u32::MAX);
         put(bytes, 0x0c, AT + 172);
     });
+    b03_no_hooks B03 changed(|patch| patch.hooks.clear());
+    b03_a_hook_across_the_end_of_the_target B03 changed(|patch| patch.hooks.push(Hook {
+        kind: HookKind::Va32, options: 4, at: 0x2ffe, to: 0x1000, validation: None,
+    }));
     b03_a_hook_that_leads_out_of_the_patch B03 changed(|patch| patch.hooks[0].to = 0x4_0000);
     b04_an_odd_number_of_fixups B04 forged(|bytes| put(bytes, 0x98, 1 << 20 | 1));
     b05_a_type_that_nobody_knows B05 forged(|bytes| bytes[0x9d] = 0x50);
@@ -180,7 +184,21 @@ attacks! {
     });
     b07_a_target_with_other_bytes B07 changed(|patch| patch.validations[0].bytes[4] = 0xcc);
     b07_bytes_that_are_not_there B07 forged(|bytes| put(bytes, 0x60, 0x4_0000));
-    b08_a_hook_for_another_machine B08 changed(|patch| patch.hooks[0].kind = HookKind::Other(32));
+    b06_a_fixup_of_an_address_that_is_too_wide B06 changed(|patch| {
+        patch.fixups[0].fixups[0].kind = FixupKind::Va64;
+    });
+    b08_a_hook_of_code_with_wide_addresses B08 changed(|patch| patch.hooks.push(Hook {
+        kind: HookKind::Va64, options: 8, at: 0x1100, to: 0x1000, validation: None,
+    }));
+    b08_a_type_that_is_none B08 changed(|patch| patch.hooks.push(Hook {
+        kind: HookKind::None, options: 4, at: 0x1100, to: 0x1000, validation: None,
+    }));
+    b08_a_type_that_no_system_implements B08 changed(|patch| patch.hooks.push(Hook {
+        kind: HookKind::PcRel32, options: 4, at: 0x1100, to: 0x1000, validation: None,
+    }));
+    b08_a_hook_for_another_machine B08 changed(|patch| patch.hooks.push(Hook {
+        kind: HookKind::Other(32), options: 4, at: 0x1100, to: 0x1000, validation: None,
+    }));
     b09_a_jump_in_four_bytes B09 changed(|patch| patch.hooks[0].options = 4);
     b10_two_hooks_in_one_place B10 changed(|patch| patch.hooks.push(Hook {
         kind: HookKind::Va32, options: 4, at: 0x1071, to: 0x1000, validation: None,
@@ -188,6 +206,20 @@ attacks! {
     b12_a_hook_that_names_no_validation B12 forged(|bytes| put(bytes, 0x84, AT + 0x64));
     b12_a_validation_of_another_place B12 changed(|patch| patch.hooks[0].validation = Some(1));
     b13_a_short_jump_into_old_code B13 changed(|patch| patch.hooks[1].to = 0xffff_fff8);
+    b13_a_short_jump_to_itself B13 changed(|patch| patch.hooks[1].to = 0xffff_fffe);
+    b13_a_short_jump_to_an_address B13 changed(|patch| patch.hooks[0].kind = HookKind::Va32);
+    b13_two_short_jumps_at_each_other B13 changed(|patch| {
+        patch.hooks[0].kind = HookKind::Jmp2B;
+        patch.hooks[0].to = 3;
+    });
+    b14_a_checksum_that_every_file_has B14 {
+        let id = ModuleId::checksum(0);
+        let patch = LegacyPatch { id, ..example() };
+        validate(&module(false, &bytes_of(&patch)), &patch, None)
+    };
+    b14_a_method_that_is_none B14 changed(|patch| patch.id.method = 0);
+    b14_a_hash_that_is_not_public B14 changed(|patch| patch.id.method = 1);
+    b14_a_method_that_is_not_known B14 changed(|patch| patch.id.method = 16);
     b14_a_method_that_cannot_be_checked B14 changed(|patch| patch.id.method = 2);
     b14_another_build B14 changed(|patch| patch.id = ModuleId::checksum(1));
     b14_something_behind_the_checksum B14 changed(|patch| patch.id.value[20] = 1);
@@ -211,7 +243,13 @@ fn b11_a_jump_that_may_not_reach() {
     assert_eq!(rules(&found(&patch)), BTreeSet::from([Rule::B11]));
     patch.hooks[0].options |= hook_options::NEAR;
     assert_eq!(found(&patch), []);
-    patch.hooks[0].kind = HookKind::Va32;
+    patch.hooks.push(Hook {
+        kind: HookKind::Va32,
+        options: 4,
+        at: 0x1100,
+        to: 0x1000,
+        validation: None,
+    });
     assert_eq!(rules(&found(&patch)), BTreeSet::from([Rule::B11]));
 }
 
@@ -309,6 +347,9 @@ fn mark_of_it() -> usize {
 
 attacks! {
     b17_a_constant_of_the_base_that_is_another B17 with_byte(0x1480, 0x22);
+    b17_code_of_the_base_that_is_another B17 with_byte(0x400, 0xeb);
+    b17_a_hook_that_leads_into_the_base B17 with_byte(0x400 + 0x6d, 0);
+    b17_a_short_jump_beside_the_hook B17 with_byte(0x400 + 0x71, 0xf8);
     b17_a_mark_of_another_file B17 with_byte(mark_of_it() + 12, 0x22);
     b17_a_mark_that_says_hot B17 with_byte(mark_of_it() + 2, 1);
     b17_a_section_of_the_base_with_other_rights B17 with_byte(0x178 + 40 + 39, 0xc0);
@@ -418,4 +459,92 @@ proptest! {
             let _ = validate(&image, &patch, Some(&target()));
         }
     }
+}
+
+/// An image that is longer than its sections would have a hole before the new ones.
+#[test]
+fn a_hole_before_the_new_sections_is_refused() {
+    let module = module(false, &bytes_of(&example()));
+    let mut file = file_to_patch().file().to_vec();
+    let place = file_to_patch().header_places().image_size;
+    put(&mut file, place, 0x5000);
+    let error = cold(&parse(&file), &module, None).expect_err("a hole");
+    assert!(error.to_string().contains("that hole"), "{error}");
+}
+
+/// What is loaded only with a valid signature would not be loaded at all.
+#[test]
+fn a_base_that_must_be_signed_is_refused() {
+    let module = module(false, &bytes_of(&example()));
+    let base = file_to_patch();
+    let mut file = base.file().to_vec();
+    // `DllCharacteristics` stands six bytes behind the checksum.
+    file[base.header_places().checksum + 6] |= 0x80;
+    let error = cold(&parse(&file), &module, None).expect_err("no signature");
+    assert!(error.to_string().contains("/integritycheck"), "{error}");
+}
+
+/// Windows calls only those handlers of exceptions that the base lists, and a module's are not among them.
+#[test]
+fn a_module_with_handlers_of_its_own_is_refused_where_they_are_listed() {
+    let with = |more: &[u8]| {
+        let mut code = vec![0xcc; 0x1000];
+        code[0x100..0x100 + more.len()].copy_from_slice(more);
+        let recipe = Recipe {
+            wide: false,
+            parts: vec![
+                (".text", 0x1000, code, CODE),
+                (".hotp1", AT, bytes_of(&example()), DATA),
+            ],
+            directories: Vec::new(),
+            image_size: 0x4_0000,
+        };
+        parse(&recipe.file())
+    };
+    let base = file_to_patch();
+    let mut listed = base.file().to_vec();
+    // It has none at all (`NO_SEH`).
+    listed[base.header_places().checksum + 7] |= 4;
+    let listed = parse(&listed);
+    // `mov eax, fs:[0]`; `mov fs:[0], esp`, of both lengths of addresses; and `mov eax, fs:[18h]`.
+    let handlers: [&[u8]; 3] = [
+        &[0x64, 0xa1, 0, 0, 0, 0],
+        &[0x64, 0x89, 0x25, 0, 0, 0, 0],
+        &[0x64, 0x67, 0x89, 0x26, 0, 0],
+    ];
+    for code in handlers {
+        let error = cold(&listed, &with(code), None).expect_err("nobody would call it");
+        assert!(error.to_string().contains("/safeseh"), "{error}");
+        cold(&base, &with(code), None).expect("any handler is called");
+    }
+    let other = with(&[0x64, 0xa1, 0x18, 0, 0, 0]);
+    cold(&listed, &other, None).expect("no handler");
+}
+
+/// Certificates are left out of a file that is patched, and an overlay stays where it is.
+#[test]
+fn a_file_with_a_certificate_and_one_with_an_overlay_on_disk() {
+    let module = module(false, &bytes_of(&example()));
+    let base = file_to_patch();
+    let end = base.file().len();
+    let mut overlay = base.file().to_vec();
+    overlay.extend_from_slice(b"what an installer carries");
+    let overlay_base = parse(&overlay);
+    let made = cold(&overlay_base, &module, None).expect("it can be patched");
+    assert_eq!((made.overlay, made.certificates), (25, 0));
+    assert_eq!(made.file[end..end + 25], overlay[end..]);
+    assert_eq!(validate_cold(&parse(&made.file), Some(&overlay_base)), []);
+
+    let mut signed = base.file().to_vec();
+    signed.extend_from_slice(&[0x5a; 0x60]);
+    let security = base.header_places().directories + 8 * 4;
+    put(&mut signed, security, u32::try_from(end).expect("small"));
+    put(&mut signed, security + 4, 0x60);
+    let signed_base = parse(&signed);
+    let made = cold(&signed_base, &module, None).expect("it can be patched");
+    assert_eq!((made.overlay, made.certificates), (0, 0x60));
+    let image = parse(&made.file);
+    assert!(image.directory(4).is_none(), "the loader looks for none");
+    assert!(!made.file.windows(0x60).any(|bytes| bytes == [0x5a; 0x60]));
+    assert_eq!(validate_cold(&image, Some(&signed_base)), []);
 }

@@ -12,6 +12,10 @@ pub(super) fn identity(target: &PeImage, model: &LegacyPatch) -> Result<u32, App
     let mut wanted = [0; 4];
     wanted.copy_from_slice(&model.id.value[..4]);
     let wanted = u32::from_le_bytes(wanted);
+    if wanted == 0 {
+        let text = "the patch is for a file without a checksum, as there are many";
+        return at_status(status::REVISION, text);
+    }
     if target.checksum == wanted {
         return Ok(0);
     }

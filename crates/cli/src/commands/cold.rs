@@ -126,6 +126,13 @@ fn write((build, pair): (&Build, &Pair), made: Made<'_>, output: &Output) -> Res
         if cold.certificates > 0 {
             anstream::println!("the signature of the base was left out; sign the new file");
         }
+        if cold.overlay > 0 {
+            anstream::println!(
+                "the {} bytes behind the base's sections stay where they are; who looks for them from \
+                 the end of the file does not find them any more",
+                cold.overlay
+            );
+        }
         super::diff::print_findings(&built.findings);
     })?;
     Ok(0)

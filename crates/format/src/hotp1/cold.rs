@@ -18,8 +18,10 @@
 //! whose algorithm is not public, and is left zero.
 
 mod check;
+mod contents;
 mod exports;
 mod parts;
+mod possible;
 pub(super) mod tables;
 
 use std::fmt;
@@ -34,6 +36,7 @@ use super::{CodeError, Finding, HookKind, Hotp1Error, LegacyPatch, Places, read,
 use crate::section::{self, Section};
 use invivo_patch::FinalPlan;
 use parts::Parts;
+use possible::possible;
 
 pub use check::{cold_mark, is_cold, validate_cold};
 
@@ -93,6 +96,9 @@ pub struct Cold {
     pub distance: u32,
     /// Bytes of certificates that were left out: they are not right for the new file.
     pub certificates: u64,
+    /// Bytes behind the base's sections that belong to none (an overlay); they stay where they are in
+    /// the file, and are not its end any more.
+    pub overlay: u64,
 }
 
 impl fmt::Debug for Cold {
@@ -178,6 +184,7 @@ pub fn cold(base: &PeImage, module: &PeImage, plan: Option<&FinalPlan>) -> Resul
         file,
         distance,
         certificates: grown.certificates,
+        overlay: grown.overlay,
     })
 }
 
@@ -188,43 +195,6 @@ fn mark(base: &PeImage) -> Vec<u8> {
     mark.extend(0_u64.to_le_bytes());
     mark.extend(u64::from(base.checksum).to_le_bytes());
     mark
-}
-
-/// Whether the two can be one file at all.
-fn possible(base: &PeImage, module: &PeImage, known: bool) -> Result<(), ColdError> {
-    const GUARD_CF: u16 = 0x4000;
-    if base.machine == PeMachine::Arm64 {
-        return refuse("files for ARM64 cannot be patched so");
-    }
-    if base.directories.len() <= directory::BOUND_IMPORT {
-        return refuse("the base has no room for the places of its directories");
-    }
-    if module.machine != base.machine || module.section_alignment != base.section_alignment {
-        return refuse("the patch module is for another machine, or has another alignment");
-    }
-    if is_cold(base) {
-        return refuse(
-            "the base was patched on disk already; take the file as it was before (invivo uninstall)",
-        );
-    }
-    let guarded = base
-        .load_config
-        .is_some_and(|config| config.guard_flags != 0);
-    if base.dll_characteristics & GUARD_CF != 0 || guarded {
-        return refuse(
-            "the base has control-flow guard, whose tables do not know the new code; \
-             link it with /guard:no",
-        );
-    }
-    if module.imports.iter().any(|library| library.delayed) {
-        return refuse(
-            "the patch module loads libraries at their first call; link it without /delayload",
-        );
-    }
-    if module.tls.is_some() && !known {
-        return refuse("the patch module has thread-local variables, which nobody would set up");
-    }
-    Ok(())
 }
 
 type Hooks = Vec<(Rva, Vec<u8>)>;
@@ -252,6 +222,11 @@ fn hooks(
         );
         if is_code && !section.is_executable() {
             return refuse(format!("the hook at {at} would write code into data"));
+        }
+        if hook.kind == HookKind::Amd64Cnt {
+            return refuse(format!(
+                "the hook at {at} writes a number (AMD64_CNT), which nobody could tell from damage"
+            ));
         }
         let kind = match hook.kind {
             HookKind::Va32 => Some(BaseRelocationKind::Address32),

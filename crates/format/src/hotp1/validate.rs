@@ -142,8 +142,12 @@ fn hooks(findings: &mut Findings, image: &PeImage, patch: &LegacyPatch, target: 
         if hook.kind == HookKind::Jmp2B {
             let distance = i64::from(hook.to.to_le_bytes()[0].cast_signed());
             let to = i64::from(at) + 2 + distance;
-            if !patch.hooks.iter().any(|other| i64::from(other.at) == to) {
-                let text = format!("the short jump at {at:#x} leads to {to:#x}, where no hook is");
+            let jumps = |kind| matches!(kind, HookKind::X86Jmp | HookKind::Amd64Ind);
+            let mut others = patch.hooks.iter().filter(|other| jumps(other.kind));
+            if !others.any(|other| i64::from(other.at) == to) {
+                let text = format!(
+                    "the short jump at {at:#x} leads to {to:#x}, where no hook is that jumps to the patch"
+                );
                 findings.add(Rule::B13, text);
             }
         }
@@ -194,6 +198,11 @@ fn identity(findings: &mut Findings, patch: &LegacyPatch, target: Option<&PeImag
         let mut checksum = [0; 4];
         checksum.copy_from_slice(&id.value[..4]);
         let checksum = u32::from_le_bytes(checksum);
+        if checksum == 0 {
+            let text =
+                "the checksum 0 is that of every file without one; link the target with /release";
+            findings.add(Rule::B14, text.to_owned());
+        }
         if id.value[4..].iter().any(|byte| *byte != 0) {
             findings.add(Rule::B14, "bytes stand behind the checksum".to_owned());
         }

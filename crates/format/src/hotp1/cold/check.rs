@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use invivo_image::pe::{BaseRelocation, PeExport, PeImage, checksum, directory};
 
-use super::{CODE, COLD, MARK, MARK_SIZE, TABLES};
+use super::{CODE, COLD, MARK, MARK_SIZE, TABLES, contents};
 use crate::hotp1::{Finding, Rule};
 
 /// Directories that a cold patch may move.
@@ -17,9 +17,6 @@ const MOVED: [usize; 7] = [
     directory::DEBUG,
     directory::BOUND_IMPORT,
 ];
-/// Bytes that the hooks of one function replace side by side, at most.
-const LONGEST: usize = 64;
-
 /// Holds a file with the mark of a cold patch against B17: whether the mark is whole, and, where the
 /// base is given, whether the file is the base but for headers, hooks, and what is behind it.
 #[must_use]
@@ -58,7 +55,7 @@ pub fn validate_cold(image: &PeImage, base: Option<&PeImage>) -> Vec<Finding> {
         for text in [
             headers(image, base),
             tables(image, base),
-            contents(image, base),
+            contents::differ(image, base),
         ] {
             text.into_iter().for_each(&mut add);
         }
@@ -151,34 +148,4 @@ fn tables(image: &PeImage, base: &PeImage) -> Option<String> {
     let all: BTreeSet<&BaseRelocation> = image.relocations.iter().collect();
     let lost = base.relocations.iter().find(|one| !all.contains(one));
     lost.map(|lost| format!("the loader would not move the address at {}", lost.at))
-}
-
-/// The base's sections differ in hooks only: in code, or where the loader moves an address.
-fn contents(image: &PeImage, base: &PeImage) -> Option<String> {
-    for section in &base.sections {
-        let start = section.range.start;
-        let bytes =
-            |image: &'_ PeImage| image.bytes(start, section.file_size()).map(<[u8]>::to_vec);
-        let (Some(new), Some(old)) = (bytes(image), bytes(base)) else {
-            return Some(format!("section {} is not in the file", section.name));
-        };
-        let mut run = 0;
-        for (offset, (new, old)) in (0_u64..).zip(new.iter().zip(&old)) {
-            run = if new == old { 0 } else { run + 1 };
-            if run == 0 {
-                continue;
-            }
-            let at = start.0 + offset;
-            let after = image.relocations.partition_point(|one| one.at.0 <= at);
-            let last = after.checked_sub(1).map(|last| &image.relocations[last]);
-            let address = last.is_some_and(|one| at < one.at.0 + one.kind.width());
-            if run > LONGEST || !(section.is_executable() || address) {
-                let name = &section.name;
-                return Some(format!(
-                    "{at:#x} in {name} is not what the base has, and no hook"
-                ));
-            }
-        }
-    }
-    None
 }
