@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use invivo_image::Image;
-use invivo_image::pe::{Pdb, PeImage};
+use invivo_image::pe::{CodeView, Pdb, PeImage};
 use windows_tests::{Build, Folder, Library, build};
 
 fn library(folder: &Folder) -> Library {
@@ -71,12 +71,22 @@ fn a_pdb_file_that_ends_anywhere_and_one_of_another_build() {
         assert_eq!(open().is_ok(), whole.is_ok(), "{length}");
     }
     let pdb = Pdb::parse(&good).expect("a PDB file");
-    let mut image = other.image().expect("a Windows image");
-    let view = image
-        .debug
-        .iter_mut()
-        .find_map(|entry| entry.code_view.as_mut());
-    view.expect("it names its PDB file").guid[0] ^= 1;
-    let error = Image::from_pe(&image, &pdb).expect_err("another build");
-    assert!(error.to_string().contains("another build"), "{error}");
+    type Forge = fn(&mut CodeView);
+    let forged: [(&str, Forge); 3] = [
+        ("another build", |view| view.guid[0] ^= 1),
+        ("that of link 1, the image that of link 2", |view| {
+            view.age += 1
+        }),
+        ("that of link 1, the image that of link 0", |view| {
+            view.age -= 1
+        }),
+    ];
+    for (text, forge) in forged {
+        let mut image = other.image().expect("a Windows image");
+        let views = image.debug.iter_mut();
+        let mut views = views.filter_map(|entry| entry.code_view.as_mut());
+        forge(views.next().expect("it names its PDB file"));
+        let error = Image::from_pe(&image, &pdb).expect_err("another build");
+        assert!(error.to_string().contains(text), "{error}");
+    }
 }

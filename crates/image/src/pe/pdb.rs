@@ -56,7 +56,7 @@ pub struct InlinedFunction {
 pub struct Pdb {
     /// The identity of the build, as the image's debug directory has it.
     pub guid: [u8; 16],
-    /// How often it was written; the image's is this or lower.
+    /// How often it was linked; the image says the same.
     pub age: u32,
     /// Functions and variables that object files describe.
     pub symbols: Vec<PdbSymbol>,
@@ -188,7 +188,8 @@ impl Pdb {
         let types = types::Types::read(&opened)?;
         let mut pdb = Pdb {
             guid: key.guid.to_bytes_le(),
-            age: key.age,
+            // Tools that add to the file may count the other one on.
+            age: opened.dbi_header().age.get(),
             symbols: Vec::new(),
             thread_locals: Vec::new(),
             publics: Vec::new(),
@@ -213,6 +214,14 @@ impl Pdb {
         if view.guid != self.guid {
             return Err(PeError::Inconsistent(format!(
                 "the PDB file belongs to another build; the image wants {view}"
+            )));
+        }
+        // A linker that adds to what it made before keeps the identity and counts.
+        if view.age != self.age {
+            return Err(PeError::Inconsistent(format!(
+                "the PDB file is that of link {}, the image that of link {}: it belongs to another \
+                 build; the image wants {view}",
+                self.age, view.age
             )));
         }
         Ok(())
