@@ -3,6 +3,7 @@
 //! is led back to the base: unchanged functions by redirects, variables through
 //! the pointers that the compiler made for it (`__ref_…`), imports by their slots.
 
+mod cookie;
 mod direct;
 mod exceptions;
 mod guard;
@@ -44,7 +45,7 @@ pub struct FinalPlan {
     /// Pointers of the fixed image (`fixed`) that must hold the address of a variable of the
     /// base (`base`).
     pub variables: Vec<Link>,
-    /// Import slots of the fixed image that get what the base's slots hold.
+    /// Import slots of the fixed image, and its security cookie, that get what the base's hold.
     pub imports: Vec<Link>,
     /// Code of the fixed image that runs: functions that are replaced or new, and copies of
     /// others that cannot be led to the base and need nothing of it.
@@ -55,8 +56,9 @@ pub struct FinalPlan {
     /// Words of a fixed image for x86 (`fixed`), in code and in data, that must hold the address of a
     /// place of the base (`base`).
     pub addresses: Vec<Link>,
-    /// Distances in calls and jumps of a fixed image for x86 (`fixed`), four bytes each, that must
-    /// lead to a function of the base (`base`).
+    /// Distances at the end of instructions of a fixed image (`fixed`), four bytes each, that must lead
+    /// to a place of the base (`base`): calls and jumps of code for x86, and reads of the security
+    /// cookie.
     pub calls: Vec<Link>,
     /// What is around the begin of each function that is replaced, by its place in the base.
     /// Planned where its code need not be compiled for hooks.
@@ -144,7 +146,7 @@ fn plan(c: &Comparison<'_>, ways: Ways, form: Form) -> Result<FinalPlan, Refused
         })
     };
     let (of_base, of_fixed) = (read(c.base)?, read(c.fixed)?);
-    let mut walk = Walk::new(c, ways, &of_fixed);
+    let mut walk = Walk::new(c, (ways, form.one_step), &of_fixed);
     walk.imports();
     for hot in &c.hot {
         walk.visit(hot.fixed.main, &hot.name);

@@ -240,14 +240,19 @@ impl Made<'_> {
         Ok(())
     }
 
-    /// The call or jump leads to the target's function.
+    /// The call, jump or operand leads to the target's function or variable.
     fn lead_call(&mut self, link: &Link) -> Result<(), BuildError> {
         let at = word(link.fixed, link)?;
         let there = self.base.image_base.wrapping_add(link.base.0);
         let next = self.fixed.image_base.wrapping_add(link.fixed.0 + 4);
+        let distance = there.wrapping_sub(next);
         // Code of 32 bits reaches all addresses, round their end if need be.
-        let distance = there.wrapping_sub(next).to_le_bytes();
-        self.put(link, link.fixed, &distance[..4])?;
+        let narrow = self.fixed.machine == PeMachine::I386;
+        if !narrow && i32::try_from(distance.cast_signed()).is_err() {
+            let text = "link both builds with the same /base".to_owned();
+            return Err(BuildError::Image(text));
+        }
+        self.put(link, link.fixed, &distance.to_le_bytes()[..4])?;
         self.fixups.insert(at, FixupKind::Pc32);
         Ok(())
     }

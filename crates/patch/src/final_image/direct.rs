@@ -19,6 +19,8 @@ pub(super) struct From {
     /// Of an operand how it refers, and how many bytes it has.
     operand: Option<(ReferenceKind, u8)>,
     reach: Reach,
+    /// True for a distance that the instruction ends with, from there to what it reads or writes.
+    distance: bool,
 }
 
 /// What an address that is found somewhere is about.
@@ -54,6 +56,9 @@ impl From {
             at: LinkAddr(i.ip().saturating_add(reference.offset.into())),
             operand: Some((reference.kind, reference.width)),
             reach,
+            distance: is_memory
+                && i.memory_base() == Register::RIP
+                && usize::from(reference.offset + reference.width) == i.len(),
         }
     }
 
@@ -63,7 +68,14 @@ impl From {
             at,
             operand: None,
             reach: Reach::Start,
+            distance: false,
         }
+    }
+
+    /// Where the four bytes are that tell the distance from the end of the instruction to what it reads
+    /// or writes, if they are such.
+    pub(super) fn distance(&self) -> Option<LinkAddr> {
+        self.distance.then_some(self.at)
     }
 
     pub(super) fn is_branch(&self) -> bool {

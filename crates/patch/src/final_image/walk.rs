@@ -12,7 +12,7 @@ use invivo_image::{
 };
 
 use super::direct::From;
-use super::{beyond, hookable};
+use super::{beyond, cookie, hookable};
 
 /// How new code is led to the base.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +27,8 @@ pub(super) enum Ways {
 pub(super) struct Walk<'c, 'a> {
     pub(super) c: &'c Comparison<'a>,
     pub(super) ways: Ways,
+    /// True if operands of code for x86-64 can be led to the base, too.
+    pub(super) distances: bool,
     pub(super) hot: HashSet<EntityId>,
     /// The fixed image with what only Windows reads of it.
     pub(super) windows: &'c PeImage,
@@ -54,10 +56,15 @@ pub(super) struct Walk<'c, 'a> {
 }
 
 impl<'c, 'a> Walk<'c, 'a> {
-    pub(super) fn new(c: &'c Comparison<'a>, ways: Ways, windows: &'c PeImage) -> Walk<'c, 'a> {
+    pub(super) fn new(
+        c: &'c Comparison<'a>,
+        (ways, distances): (Ways, bool),
+        windows: &'c PeImage,
+    ) -> Walk<'c, 'a> {
         Walk {
             c,
             ways,
+            distances,
             windows,
             hot: c.hot.iter().map(|hot| hot.fixed.main).collect(),
             seen: HashSet::new(),
@@ -195,7 +202,7 @@ impl<'c, 'a> Walk<'c, 'a> {
         match self.c.fixed.place(at) {
             Place::In(id, offset) => match self.c.fixed.entity(id).kind {
                 // Assembly need not say that a name is a function's.
-                EntityKind::Object if !self.is_code(id) => self.object(id, offset, by),
+                EntityKind::Object if !self.is_code(id) => self.object(id, offset, from, by),
                 EntityKind::Object => self.called(id, offset, by),
                 EntityKind::Function | EntityKind::Resolver => self.called(id, offset, by),
             },
@@ -270,11 +277,15 @@ impl<'c, 'a> Walk<'c, 'a> {
         }
     }
 
-    fn object(&mut self, id: EntityId, offset: u64, by: &str) {
+    fn object(&mut self, id: EntityId, offset: u64, from: &From, by: &str) {
         let c = self.c;
         let entity = c.fixed.entity(id);
         let name = entity.name();
         if self.throws(entity, by) {
+            return;
+        }
+        if name == cookie::NAME && offset == 0 {
+            self.cookie(id, from, by);
             return;
         }
         if let Some(of) = referenced(c.fixed.machine, name) {
