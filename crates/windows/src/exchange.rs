@@ -6,6 +6,8 @@
 //! between them the name leads nowhere: the next [`install`] or [`uninstall`] begins with making up
 //! for a tool that died there.
 
+mod place;
+
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -14,14 +16,8 @@ use invivo_format::final_image::{self, FinalError, Manifest};
 use invivo_patch::Hex;
 use sha2::{Digest as _, Sha256};
 
-use crate::process::Turn;
 use crate::security;
-
-/// Milliseconds to wait for another tool at the same file.
-const PATIENCE: u32 = 10_000;
-
-/// What the name of a file has that waits: behind it the number of the run.
-const ASIDE: &str = ".invivo.";
+use place::Place;
 
 /// Why a file was not exchanged. In every case its name leads to what it led to before.
 #[derive(Debug, thiserror::Error)]
@@ -66,9 +62,29 @@ pub enum ExchangeError {
         /// Where the old one should be.
         base: PathBuf,
     },
+    /// A tool died, and which of several old files has to get the name again is not known.
+    #[error(
+        "{} is not there, and which of the old files beside it was it is not known: {}",
+        path.display(),
+        list(kept)
+    )]
+    Nowhere {
+        /// The file.
+        path: PathBuf,
+        /// The old files.
+        kept: Vec<PathBuf>,
+    },
     /// Another tool is at work with the file.
     #[error("another tool is at work with {}", .0.display())]
     Busy(PathBuf),
+}
+
+fn list(paths: &[PathBuf]) -> String {
+    let paths: Vec<_> = paths
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect();
+    paths.join(", ")
 }
 
 /// What became of a file.
@@ -84,95 +100,12 @@ pub struct Exchanged {
     pub manifest: Manifest,
 }
 
-/// The names of a file, of its old one and of the new one while they wait.
-struct Place {
-    path: PathBuf,
-    folder: PathBuf,
-    name: String,
-}
-
 fn failed(doing: &'static str, path: &Path) -> impl Fn(io::Error) -> ExchangeError {
     let path = path.to_owned();
     move |source| ExchangeError::System {
         doing,
         path: path.clone(),
         source,
-    }
-}
-
-impl Place {
-    fn new(path: &Path) -> Result<Place, ExchangeError> {
-        let path = std::path::absolute(path).map_err(failed("find", path))?;
-        let parts = (
-            path.parent(),
-            path.file_name().and_then(|name| name.to_str()),
-        );
-        let (Some(folder), Some(name)) = parts else {
-            return Err(failed("find", &path)(io::ErrorKind::InvalidFilename.into()));
-        };
-        Ok(Place {
-            folder: folder.to_owned(),
-            name: name.to_owned(),
-            path,
-        })
-    }
-
-    fn base(&self, sha256: &Hex) -> PathBuf {
-        self.folder.join(final_image::base_name(&self.name, sha256))
-    }
-
-    /// Where a file waits that gets the name, or had it; another place for each run.
-    fn aside(&self) -> PathBuf {
-        let (name, run) = (&self.name, std::process::id());
-        self.folder.join(format!(".{name}{ASIDE}{run}"))
-    }
-
-    /// What begins with `.NAME` and `mark` beside the file.
-    fn beside(&self, mark: &str) -> Result<Vec<PathBuf>, ExchangeError> {
-        let (start, mut found) = (format!(".{}{mark}", self.name), Vec::new());
-        for entry in fs::read_dir(&self.folder).map_err(failed("read", &self.folder))? {
-            let entry = entry.map_err(failed("read", &self.folder))?;
-            let name = entry.file_name();
-            if name.to_str().is_some_and(|name| name.starts_with(&start)) {
-                found.push(entry.path());
-            }
-        }
-        Ok(found)
-    }
-
-    /// Makes up for a tool that died: the name leads to the old file again where it led nowhere, and
-    /// what else waits is gone, as far as no process has it mapped.
-    fn settle(&self) -> Result<(), ExchangeError> {
-        if !exists(&self.path)? {
-            // Whatever died, the old one is right.
-            if let [old] = &self.beside(final_image::BASE_MARK)?[..] {
-                rename(old, &self.path)?;
-            }
-        }
-        for left in self.beside(ASIDE)? {
-            // One that is mapped stays, and the next one tries it again.
-            let _ = fs::remove_file(left);
-        }
-        Ok(())
-    }
-
-    /// `from` gets the name, and what has it is at `to` then.
-    fn exchange(&self, from: &Path, to: &Path) -> Result<(), ExchangeError> {
-        // Who may write it can replace it: nobody has it mapped.
-        let free = OpenOptions::new().write(true).open(&self.path).is_ok();
-        if free && fs::hard_link(&self.path, to).is_ok() {
-            if fs::rename(from, &self.path).is_ok() {
-                return Ok(());
-            }
-            fs::remove_file(to).map_err(failed("remove", to))?;
-        }
-        // Somebody has it mapped, or the file system knows no second names. Whoever dies after the
-        // first of these is made up for by `settle`.
-        rename(&self.path, to)?;
-        rename(from, &self.path).inspect_err(|_| {
-            // What cannot be put back here is by the next one.
-            let _ = fs::rename(to, &self.path);
-        })
     }
 }
 
@@ -278,13 +211,4 @@ pub fn uninstall(path: &Path) -> Result<Exchanged, ExchangeError> {
         changed: true,
         manifest,
     })
-}
-
-impl Place {
-    /// Waits until no other tool is at work with the file.
-    fn turn(&self) -> Result<Turn, ExchangeError> {
-        let name = self.path.to_string_lossy().to_lowercase();
-        let name = format!("invivo-file-{}", sha256(name.as_bytes()));
-        Turn::take(&name, PATIENCE).ok_or_else(|| ExchangeError::Busy(self.path.clone()))
-    }
 }

@@ -172,6 +172,9 @@ fn a_tool_that_dies() -> Result<()> {
         let folder = files.base.parent().expect("a folder");
         let waits = folder.join(".service.dll.invivo.7");
         let half = &files.new[..files.new.len() / 2];
+        // Of a build that came before, and was patched, too.
+        let elder = folder.join(".service.dll.invivo-0123456789abcdef");
+        fs::write(&elder, &files.new)?;
         for verb in ["install", "uninstall"] {
             for state in ["half", "linked", "nowhere"] {
                 fs::write(&waits, if state == "half" { half } else { &files.new })?;
@@ -193,6 +196,18 @@ fn a_tool_that_dies() -> Result<()> {
                 let _ = fs::remove_file(hidden);
             }
         }
+        // Nothing tells which of two it was: none is taken, and nothing is deleted.
+        fs::rename(&files.base, hidden)?;
+        fs::write(&waits, half)?;
+        for verb in ["install", "uninstall"] {
+            let (text, code) = files.run(&files.words(verb))?;
+            ensure!(code == 1 && text.contains("is not known"), "{verb}: {text}");
+            ensure!(!files.base.exists() && waits.exists() && files.hidden()?.len() == 3);
+        }
+        fs::rename(hidden, &files.base)?;
+        files.done("install")?;
+        files.done("uninstall")?;
+        ensure!(files.hidden()? == [elder], "{:?}", files.hidden()?);
         for round in 0..6 {
             let wine = Wine::ready()?;
             let mut command = wine.command(&files.tool);

@@ -77,6 +77,9 @@ impl From<ExchangeError> for Failure {
             ExchangeError::OtherFile { .. } => {
                 Failure::new(REFUSED, text).hint("build it for the very file that is installed")
             }
+            ExchangeError::Nowhere { .. } => {
+                Failure::new(REFUSED, text).hint("give the right one its name again: ren OLD NAME")
+            }
             ExchangeError::NoBase { .. } => {
                 Failure::new(REFUSED, text).hint("install the package that the file is from again")
             }
