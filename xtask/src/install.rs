@@ -63,6 +63,7 @@ const SCENARIOS: &[&str] = &[
     "acl",
     "attr",
     "e2fsprogs",
+    "elfutils",
     "gdb",
     "libcap2-bin",
     "musl-tools",

@@ -1,6 +1,7 @@
 //! Cold patches that keep the base's layout: the old file with the fixed functions behind it, installed, started, and
 //! taken back.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -33,7 +34,7 @@ fn there_and_back(source: &str, flags: &[&str]) -> Result<()> {
         let mut running = pair.start()?;
         build(dir, &pair)?.expect_code(0)?;
         let (kept, file) = (dir.join("kept"), pair.images().0);
-        well_formed(&kept)?;
+        well_formed(&pair.images().0, &kept)?;
         let old = fs::read(&file)?;
         let [image, path] = [&kept, &file].map(|path| path.display().to_string());
         invivo(&["install", &image, &path])?.expect_code(0)?;
@@ -48,12 +49,28 @@ fn there_and_back(source: &str, flags: &[&str]) -> Result<()> {
     .with_context(|| format!("{source} {flags:?}"))
 }
 
-/// Other readers find nothing to complain about.
-fn well_formed(file: &Path) -> Result<()> {
+/// Other readers find nothing to complain about, or nothing that they do not find in the old file.
+fn well_formed(base: &Path, file: &Path) -> Result<()> {
     let read = Command::new("readelf").args(["-aW"]).arg(file).output()?;
     let said = String::from_utf8_lossy(&read.stderr);
     ensure!(read.status.success() && said.is_empty(), "readelf: {said}");
+    let (old, new) = (complaints(base)?, complaints(file)?);
+    let more: Vec<_> = new.difference(&old).collect();
+    ensure!(more.is_empty(), "eu-elflint: {more:?}");
     Ok(())
+}
+
+/// What elfutils finds wrong with a file.
+fn complaints(file: &Path) -> Result<BTreeSet<String>> {
+    let read = Command::new("eu-elflint")
+        .arg("--gnu-ld")
+        .arg(file)
+        .output();
+    let read = read.context("eu-elflint cannot be run: apt-get install -y elfutils")?;
+    let said =
+        String::from_utf8_lossy(&read.stdout).into_owned() + &String::from_utf8_lossy(&read.stderr);
+    let lines = said.lines().filter(|line| *line != "No errors");
+    Ok(lines.map(str::to_owned).collect())
 }
 
 #[test]
