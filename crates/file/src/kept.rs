@@ -64,7 +64,7 @@ pub struct Kept {
 /// # Errors
 /// When `base` is not the file that the patch belongs to, or its layout leaves no way.
 pub fn kept_layout(base: &[u8], patch: &Patch) -> Result<Kept, KeptError> {
-    if carried(base).is_ok_and(|size| size > 0) {
+    if carried(base) > 0 {
         return unfit(
             "the base carries data behind its sections (an archive?), which it would look for from its \
              own end and no longer find; install the fixed build as it is",

@@ -47,37 +47,34 @@ pub fn write(
 }
 
 /// Bytes of an ELF file behind all that its headers describe, unless they are zeros that fill it up:
-/// an archive, which its program looks for from the end of its own file or of its own headers.
-///
-/// # Errors
-/// When the headers cannot be read.
-pub fn carried(file: &[u8]) -> Result<u64, FinalError> {
-    let unfit = |_| FinalError::Unfit("its ELF headers cannot be read");
-    let header = Elf::parse(file).map_err(unfit)?;
-    let table = |at: u64, count: u64, size: u16| at.saturating_add(count * u64::from(size));
+/// an archive, which its program looks for from the end of its own file or of its own headers. Of a file
+/// whose headers cannot be read, which no loader takes, nothing is told.
+#[must_use]
+pub fn carried(file: &[u8]) -> u64 {
+    let end = described(file).and_then(|end| usize::try_from(end).ok());
+    let rest = end.and_then(|end| file.get(end..)).unwrap_or_default();
+    match rest.iter().all(|byte| *byte == 0) {
+        true => 0,
+        false => rest.len() as u64,
+    }
+}
+
+/// Where the last thing ends that the headers describe.
+fn described(file: &[u8]) -> Option<u64> {
+    let header = Elf::parse(file).ok()?;
     let mut ends = Vec::new();
-    for segment in header.program_headers(LE, file).map_err(unfit)? {
+    for segment in header.program_headers(LE, file).ok()? {
         let (at, size) = (segment.p_offset.get(LE), segment.p_filesz.get(LE));
         ends.push(at.saturating_add(size));
     }
-    let sections = header.sections(LE, file).map_err(unfit)?;
+    let sections = header.sections(LE, file).ok()?;
     for section in sections.iter() {
         let range = section.file_range(LE);
         ends.extend(range.map(|(at, size)| at.saturating_add(size)));
     }
-    let count = sections.len() as u64;
-    ends.push(table(
-        header.e_shoff.get(LE),
-        count,
-        header.e_shentsize.get(LE),
-    ));
-    let end = ends.into_iter().max().unwrap_or(0);
-    let rest = usize::try_from(end).ok().and_then(|end| file.get(end..));
-    let rest = rest.unwrap_or_default();
-    Ok(match rest.iter().all(|byte| *byte == 0) {
-        true => 0,
-        false => rest.len() as u64,
-    })
+    let table = sections.len() as u64 * u64::from(header.e_shentsize.get(LE));
+    ends.push(header.e_shoff.get(LE).saturating_add(table));
+    ends.into_iter().max()
 }
 
 /// A section that is not loaded.
@@ -111,7 +108,7 @@ impl Growing {
         if table.section_by_name(LE, MANIFEST.as_bytes()).is_some() {
             return Err(FinalError::Unfit("it is a final image already"));
         }
-        if carried(file)? > 0 {
+        if carried(file) > 0 {
             return Err(FinalError::Unfit(CARRIES));
         }
         let mut growing = Growing {
