@@ -11,6 +11,8 @@ mod holders;
 mod hooks;
 mod host;
 mod lasting;
+mod leaving;
+mod opening;
 mod record;
 mod switch;
 
@@ -247,11 +249,8 @@ impl PatchedModule {
         };
         checks::validations(&look, target)?;
         let hooks = hooks::descriptors(&look, target)?;
-        let fixups = match listed {
-            // They were made when it was applied for the first time.
-            Some(_) => Vec::new(),
-            None => fixups::words(&look, target)?,
-        };
+        // Also of one that was applied before: an apply that failed took them back.
+        let fixups = fixups::words(&look, target)?;
         Ok(Plan {
             flags,
             fixups,

@@ -10,17 +10,23 @@ mod block;
 mod entries;
 mod host;
 mod lasting;
+mod leaving;
 mod live;
+mod opening;
 mod preflight;
 mod record;
+mod settle;
+mod standing;
 mod table;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+pub use crate::pe::Instance;
 pub use host::{Host, HostImage, Patched, Refitted, apply, identity, list, recover, revert};
 pub use preflight::Plan;
 pub use record::{EntryRecord, HotPatchRecord, Intent, PatchRecord, Witness, WordRecord};
+pub use standing::{Concerned, standing};
 pub use table::SLOTS;
 
 use crate::{ApplyError, Loaded, Target};
@@ -141,7 +147,8 @@ impl PatchedImage {
         self.revert_before(target, &mut |_, _| Ok(()))
     }
 
-    /// The same where `witness` is told what is about to be done.
+    /// The same where `witness` is told what is about to be done: before functions become their own
+    /// again, and before what led them away is taken away.
     ///
     /// # Errors
     /// As [`revert`](Self::revert), and what `witness` returns.
@@ -164,7 +171,9 @@ impl PatchedImage {
             .values_mut()
             .for_each(|entry| entry.live = false);
         self.sequence = 0;
-        match self.clean(target) {
+        // What is taken away now would be missing if the functions were led there again.
+        let told = witness(target, &self.intent(&Plan::default()));
+        match told.and_then(|()| self.clean(target)) {
             Ok(Some(stopped)) => outcome.stopped += stopped,
             Err(error @ ApplyError::Inconsistent(_)) => return Err(error),
             // What is left leads nowhere that is not there, and is used again.

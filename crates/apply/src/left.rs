@@ -4,6 +4,7 @@
 use invivo_image::LiveAddr;
 
 use crate::hpat::{self, Host, WordRecord};
+use crate::pe::Instance;
 use crate::{ApplyError, hotp1};
 
 /// Puts back what was to be written in one step, and was only in part, in a process of Windows whose
@@ -16,11 +17,19 @@ use crate::{ApplyError, hotp1};
 /// When the process is gone, or its memory cannot be read or written.
 pub fn put_back_left(host: &mut dyn Host) -> Result<(), ApplyError> {
     let mut back = Vec::new();
+    let images = host.images()?;
     for (.., record) in hotp1::blocks(host)? {
+        // What is in the place of another image is nobody's of ours.
+        if record.instance(host, &images)? == Instance::Gone {
+            continue;
+        }
         // All of its places are one step, so that all of them go back.
         back.extend(changed(host, &record.words)?);
     }
     for patched in hpat::list(host)? {
+        if patched.instance == Instance::Gone {
+            continue;
+        }
         for word in &patched.record.words {
             // Each of these is a step of its own.
             let at = LiveAddr(word.at);

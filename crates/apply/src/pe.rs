@@ -1,7 +1,10 @@
 //! A Windows image that is loaded in a target, whatever hot-patches it.
 
+mod files;
 mod journal;
 mod ledger;
+mod pages;
+mod seen;
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,9 +12,12 @@ use std::sync::Arc;
 use invivo_image::pe::{PeImage, PeMachine};
 use invivo_image::{LiveAddr, Rva};
 
-use crate::{ApplyError, Target, TargetError, refused};
+use crate::{ApplyError, Target, refused};
+pub(crate) use files::{file_of, refuse_loaded};
 pub(crate) use journal::{Journal, Quiet, Word, when_nobody_is_in};
 pub(crate) use ledger::Ledger;
+pub(crate) use pages::{close_pages, open_in, open_pages};
+pub use seen::Instance;
 
 /// A Windows image in a target: the file that it was loaded from, and where it is.
 #[derive(Clone)]
@@ -34,31 +40,6 @@ impl fmt::Debug for Loaded {
 }
 
 impl Loaded {
-    /// What a record says was loaded from `path` at `at`, if the file still is the one that it was;
-    /// `known` are its time stamp and checksum. It has no address table.
-    pub(crate) fn recorded(
-        path: &str,
-        file: Vec<u8>,
-        known: (u32, u32),
-        at: u64,
-    ) -> Result<Loaded, ApplyError> {
-        let image = parse(path, file)?;
-        if (image.time_stamp, image.checksum) != known {
-            return refused(format!(
-                "{path} is not the file any more that was loaded from there; put it back"
-            ));
-        }
-        if at.checked_add(image.size.into()).is_none() {
-            return Err(TargetError::Unsupported(format!("no image is at {at:#x}")).into());
-        }
-        Ok(Loaded {
-            image: Arc::new(image),
-            at: LiveAddr(at),
-            reserve: 0,
-            table: None,
-        })
-    }
-
     /// The address of a place of the image.
     ///
     /// # Errors

@@ -4,118 +4,25 @@
 
 mod gated;
 mod images;
+mod older;
 
 use std::cell::Cell;
 
 use gated::{Gate, Gated, Step};
-use images::scene::{CHECKSUM, Recipe, parse, put};
+use images::scene::{CHECKSUM, parse};
 use images::{bytes_of, load, read};
 use invivo_apply::hotp1::{COLD_PATCH_VALID, PatchedModule};
 use invivo_apply::{
     ApplyError, Loaded, MemoryTarget, Protection, Stack, Target, TargetError, Thread,
 };
-use invivo_format::hotp1::{
-    Fixup, FixupKind, FixupRegion, Hook, HookKind, LegacyPatch, ModuleId, Validation, hook_options,
-    validation_flags, write,
-};
+use invivo_format::hotp1::{Hook, HookKind, LegacyPatch, ModuleId, hook_options};
 use invivo_image::LiveAddr;
-use invivo_image::pe::PeMachine;
+use older::{example, hook, patch_file, target_file, validation};
 
-const AT: u32 = 0x5000;
-const CODE: u32 = 0x6000_0020;
-const DATA: u32 = 0xc000_0040;
 /// Where the target and the patch are: not where they were linked.
 const TARGET: u64 = 0x2300_0000;
 const PATCH: u64 = 0x3400_0000;
 const LATER: u64 = 0x3500_0000;
-
-fn hook(kind: HookKind, options: u16, at: u32, to: u32, validation: Option<usize>) -> Hook {
-    Hook {
-        kind,
-        options,
-        at,
-        to,
-        validation,
-    }
-}
-
-fn validation(bytes: &[u8], target: u32) -> Validation {
-    Validation {
-        bytes: bytes.to_vec(),
-        target,
-        flags: validation_flags::HOOK_TARGET,
-    }
-}
-
-/// The example of the format's description.
-fn example() -> LegacyPatch {
-    let fixup = |offset, kind| Fixup { offset, kind };
-    LegacyPatch {
-        hotp_base: 0x3333_0000,
-        target_base: 0x2222_0000,
-        target_name: "target.dll".to_owned(),
-        id: ModuleId::checksum(CHECKSUM),
-        fixups: vec![FixupRegion {
-            page: 1,
-            fixups: vec![fixup(0x24, FixupKind::Va32), fixup(0x31, FixupKind::Pc32)],
-        }],
-        validations: vec![
-            validation(&[0x90; 5], 0x106b),
-            validation(&[0x8b, 0xff], 0x1070),
-        ],
-        hooks: vec![
-            hook(HookKind::X86Jmp, 5, 0x106b, 0x1000, Some(0)),
-            hook(HookKind::Jmp2B, 2, 0x1070, 0xffff_fff9, Some(1)),
-        ],
-    }
-}
-
-/// The target: a function with padding before it; `mark` makes it one that was patched on disk.
-fn target_file(mark: Option<u64>) -> Vec<u8> {
-    let mut code = vec![0xcc; 0x1000];
-    code[0x6b..0x70].fill(0x90);
-    code[0x70..0x78].copy_from_slice(&[0x8b, 0xff, 0x55, 0x8b, 0xec, 0x31, 0xc0, 0xc3]);
-    code[0x100..0x106].copy_from_slice(&[0xb8, 1, 0, 0, 0, 0xc3]);
-    code[0x120..0x128].copy_from_slice(&[0x55, 0x8b, 0xec, 0xe8, 1, 2, 3, 4]);
-    let mut data = vec![0; 0x40];
-    let mut directories = Vec::new();
-    if let Some(sum) = mark {
-        put(&mut data, 12, 10);
-        put(&mut data, 16, 20);
-        put(&mut data, 20, 0x2020);
-        put(&mut data, 24, 0x400 + 0x1000 + 0x20);
-        put(&mut data, 0x20, 0xd202 << 16 | 1);
-        data[0x2c..0x34].copy_from_slice(&sum.to_le_bytes());
-        code[0x6b..0x72].copy_from_slice(&[0xe9, 1, 2, 3, 0, 0xeb, 0xf9]);
-        directories.push((6, 0x2000, 28));
-    }
-    let recipe = Recipe {
-        wide: false,
-        parts: vec![(".text", 0x1000, code, CODE), (".data", 0x2000, data, DATA)],
-        directories,
-        image_size: 0x3000,
-    };
-    let mut file = recipe.file();
-    if mark.is_some() {
-        let image = parse(&file);
-        put(&mut file, image.header_places().checksum, 0x77);
-    }
-    file
-}
-
-fn patch_file(patch: &LegacyPatch) -> Vec<u8> {
-    let section = write(patch, PeMachine::I386, AT).expect("it can be written");
-    let mut code = vec![0xcc; 0x1000];
-    code[0x24..0x28].copy_from_slice(&0x2222_2000_u32.to_le_bytes());
-    code[0x31..0x35].copy_from_slice(&0xeeee_0000_u32.to_le_bytes());
-    let recipe = Recipe {
-        wide: false,
-        parts: vec![(".text", 0x1000, code, CODE), (".hotp1", AT, section, DATA)],
-        directories: Vec::new(),
-        image_size: 0x6000,
-    };
-    recipe.file()
-}
 
 fn module(target: &mut MemoryTarget, mark: Option<u64>) -> PatchedModule {
     PatchedModule::new(load(target, parse(&target_file(mark)), TARGET))
@@ -358,6 +265,86 @@ fn a_file_that_was_patched_on_disk_is_known_by_its_mark() {
         .apply(&mut target, &hot)
         .expect_err("made from another file");
     assert!(error.to_string().contains("0xc0000059"), "{error}");
+}
+
+/// What the file has at a place is excepted, and not any jump: in memory somebody else may have put one
+/// there since.
+#[test]
+fn a_foreign_jump_in_a_file_that_was_patched_on_disk() {
+    for (place, foreign) in [(0x106b, vec![0xe9, 1, 2, 3, 4]), (0x1070, vec![0xeb, 0x10])] {
+        let mut target = MemoryTarget::default();
+        let mut cold = module(&mut target, Some(CHECKSUM.into()));
+        let hot = patch(&mut target, &example(), PATCH);
+        target
+            .write(LiveAddr(TARGET + place), &foreign)
+            .expect("a foreign hook");
+        let before = bytes_of(&target, cold.target());
+        let error = cold
+            .apply(&mut target, &hot)
+            .expect_err("somebody else's jump");
+        assert!(error.to_string().contains("0xc000003e"), "{error}");
+        assert!(bytes_of(&target, cold.target()) == before);
+    }
+}
+
+/// Hooks that need both images within 2 GiB are refused where they are not, before the first write.
+#[test]
+fn images_that_are_too_far_from_each_other() {
+    for (at, fits) in [(TARGET + 0x7fff_0000, true), (TARGET + 0x8000_0000, false)] {
+        let mut target = MemoryTarget::default();
+        let mut module = module(&mut target, None);
+        let mut model = example();
+        model.hooks[0].options |= hook_options::NEAR;
+        let patch = patch(&mut target, &model, at);
+        let before = bytes_of(&target, module.target());
+        let applied = module.apply(&mut target, &patch);
+        assert_eq!(applied.is_ok(), fits, "{at:#x}: {applied:?}");
+        if let Err(error) = applied {
+            let text = error.to_string();
+            assert!(text.contains("0xc0000018"), "{text}");
+            assert!(text.contains("not within 2 GiB"), "{text}");
+            assert!(bytes_of(&target, module.target()) == before);
+        }
+    }
+}
+
+/// A validation may reach over places that an earlier patch hooked: compared is what was there before
+/// them.
+#[test]
+fn a_validation_over_hooks_of_earlier_patches() {
+    let mut target = MemoryTarget::default();
+    let mut module = module(&mut target, None);
+    let first = patch(&mut target, &example(), PATCH);
+    let wide = |wrong: bool| {
+        let mut model = example();
+        // From the padding before the function to its end: both hooks of the first patch, one over
+        // which this one's own lies and one that it only looks at.
+        let mut bytes = [&[0x90; 5][..], &[0x8b, 0xff, 0x55, 0x8b, 0xec, 0x31, 0xc0]].concat();
+        if wrong {
+            bytes[8] ^= 1;
+        }
+        model.validations = vec![validation(&bytes, 0x106b)];
+        model.hooks[0].validation = Some(0);
+        model.hooks[1].validation = Some(0);
+        model
+    };
+    let second = patch(&mut target, &wide(false), LATER);
+    let third = patch(&mut target, &wide(true), LATER + 0x100_0000);
+    module.apply(&mut target, &first).expect("it fits");
+    module
+        .apply(&mut target, &second)
+        .expect("under the first patch's hooks everything is as expected");
+    let error = module
+        .apply(&mut target, &third)
+        .expect_err("other bytes are expected");
+    assert!(error.to_string().contains("0xc000003e"), "{error}");
+    // A hook of the list that somebody changed excuses nothing.
+    let again = patch(&mut target, &wide(false), LATER + 0x200_0000);
+    target
+        .write(LiveAddr(TARGET + 0x106c), &[0x77])
+        .expect("somebody");
+    let error = module.apply(&mut target, &again).expect_err("changed");
+    assert!(error.to_string().contains("0xc000003e"), "{error}");
 }
 
 fn standing(at: u64) -> Vec<Stack> {

@@ -171,6 +171,7 @@ fn check_place(
     earlier: Option<&Descriptor>,
 ) -> Result<(), ApplyError> {
     let module = &look.module.target;
+    let at = module.address(hook.at)?;
     let of_kind = |kind: HookKind| match kind {
         HookKind::X86Jmp => now.first() == Some(&0xe9),
         HookKind::Jmp2B => now.first() == Some(&0xeb),
@@ -178,32 +179,55 @@ fn check_place(
         _ => false,
     };
     let stacked = earlier.is_some_and(|earlier| earlier.kind == hook.kind && earlier.code == now);
-    let excepted = stacked || (look.cold && of_kind(hook.kind));
+    let of_file = as_loaded(module, hook.at, now.len()).as_deref() == Some(now);
+    // In memory somebody else may have put a jump there since.
+    let cold = look.cold && of_file && of_kind(hook.kind);
     let named = hook
         .validation
         .and_then(|number| look.model.validations.get(number));
     let expected = match named {
         Some(validation) => {
-            let at = module.address(validation.target)?;
-            let place = u64::from(hook.at).checked_sub(validation.target.into());
+            let start = module.address(validation.target)?;
             // All of it, also what lies around the hook.
             let mut held = vec![0; validation.bytes.len()];
-            target.read(at, &mut held)?;
+            target.read(start, &mut held)?;
+            let own = at.0..at.0 + now.len() as u64;
+            without_earlier(look, start, &mut held, (!stacked).then_some(own));
+            let place = at.0.checked_sub(start.0);
             let place = place.and_then(|place| usize::try_from(place).ok());
-            if let Some(over) = place.and_then(|place| held.get_mut(place..place + now.len()))
-                && excepted
+            if cold
+                && let Some(over) = place.and_then(|place| held.get_mut(place..place + now.len()))
                 && let Some(own) = place.and_then(|p| validation.bytes.get(p..p + now.len()))
             {
                 over.copy_from_slice(own);
             }
             held == validation.bytes
         }
-        None => as_loaded(module, hook.at, now.len()).as_deref() == Some(now) || excepted,
+        None => of_file || stacked,
     };
     if expected {
         return Ok(());
     }
-    let at = module.address(hook.at)?;
     let text = format!("the hook at {at} finds {now:02x?}, and no earlier patch wrote that");
     at_status(status::DATA, &text)
+}
+
+/// Makes of what the target holds at `start` what it held before the active patches of the list, the
+/// latest first. What meets `own` stays: a hook may lie over one of its kind, and over nothing else.
+fn without_earlier(look: &Look<'_>, start: LiveAddr, held: &mut [u8], own: Option<Range<u64>>) {
+    let active = look.module.list.iter().rev().filter(|listed| listed.active);
+    for hook in active.flat_map(|listed| listed.hooks.iter().rev()) {
+        let (from, to) = (hook.at.0, hook.range().end.0);
+        let is_own = own
+            .as_ref()
+            .is_some_and(|own| own.start < to && from < own.end);
+        let place = from.checked_sub(start.0);
+        let place = place.and_then(|place| usize::try_from(place).ok());
+        if let Some(place) = place.filter(|_| !is_own)
+            && let Some(over) = held.get_mut(place..place + hook.code.len())
+            && *over == hook.code
+        {
+            over.copy_from_slice(&hook.original);
+        }
+    }
 }

@@ -1,15 +1,16 @@
 //! Patches of older Windows that outlast the tool: applied to a process of Windows by one run of it,
 //! listed and removed by others.
 
-use invivo_format::final_image;
 use invivo_format::hotp1::{LegacyPatch, cold_mark, read, validate};
 use invivo_image::LiveAddr;
 use invivo_image::pe::PeImage;
 
-use super::lasting::{Lasting, open_block};
+use super::lasting::Lasting;
+use super::leaving::current;
+use super::opening::open_block;
 use super::{LegacyRecord, Outcome, at_status, checks, status};
-use crate::hpat::{Host, HostImage, identity};
-use crate::pe::{Ledger, parse};
+use crate::hpat::{Host, HostImage};
+use crate::pe::{Instance, Ledger, file_of, parse};
 use crate::{ApplyError, TargetError, refused};
 
 /// What was done with a module.
@@ -49,10 +50,16 @@ pub struct Concerned {
 /// # Errors
 /// When the process is gone or may not be looked at.
 pub fn list(host: &dyn Host) -> Result<Vec<LegacyRecord>, ApplyError> {
-    let found = blocks(host)?.into_iter();
-    Ok(found.map(|(_, _, record)| record).collect())
+    let images = host.images()?;
+    let mut found = Vec::new();
+    for (_, _, record) in blocks(host)? {
+        let instance = record.instance(host, &images)?;
+        found.push(record.now(instance));
+    }
+    Ok(found)
 }
 
+/// Where a record's memory begins, and what is in it.
 pub(crate) type Block = (LiveAddr, Ledger, LegacyRecord);
 
 pub(crate) fn blocks(host: &dyn Host) -> Result<Vec<Block>, ApplyError> {
@@ -84,7 +91,10 @@ pub fn apply(host: &mut dyn Host, path: &str, applied_by: &str) -> Result<Done, 
              loader would run; link it with /noentry"
         ));
     }
-    let mut found = targets(host, &model)?;
+    let (mut found, other) = targets(host, &model)?;
+    if let Some(other) = other.filter(|_| found.is_empty()) {
+        return Err(other);
+    }
     let (target, None) = (found.pop(), found.pop()) else {
         return refused(format!("{} is loaded more than once", model.target_name));
     };
@@ -96,7 +106,10 @@ pub fn apply(host: &mut dyn Host, path: &str, applied_by: &str) -> Result<Done, 
         ))
         .into());
     };
-    let mut lasting = Lasting::open(host, &target, image, applied_by)?;
+    let (known, _) = current(host)?;
+    let mut known = known.into_iter();
+    let known = known.find(|(.., one)| one.at == target.range.start.0);
+    let mut lasting = Lasting::open(host, &target, image, known, applied_by)?;
     let result = lasting.apply(path, patch);
     lasting.leave_if_unused();
     result
@@ -114,14 +127,15 @@ pub fn revert(
     unload: bool,
     applied_by: &str,
 ) -> Result<Vec<Done>, ApplyError> {
-    let mut all = Vec::new();
-    for (_, _, record) in blocks(host)? {
+    let (known, gone) = current(host)?;
+    let mut all = gone;
+    for block in known {
+        let record = &block.2;
         let is_meant = |path: &str| which.is_none_or(|which| which.eq_ignore_ascii_case(path));
         if !record.patches.iter().any(|patch| is_meant(&patch.path)) {
             continue;
         }
-        let (target, image) = module_at(host, &record)?;
-        let mut lasting = Lasting::open(host, &target, image, applied_by)?;
+        let mut lasting = Lasting::open_known(host, block, applied_by)?;
         for path in lasting.active().into_iter().rev() {
             if is_meant(&path) {
                 all.push(lasting.remove(&path)?);
@@ -147,10 +161,10 @@ pub fn revert(
 /// # Errors
 /// When something is not as it was left, or a step fails.
 pub fn recover(host: &mut dyn Host, applied_by: &str) -> Result<Vec<Done>, ApplyError> {
-    let mut settled = Vec::new();
-    for (_, _, record) in blocks(host)? {
-        let (target, image) = module_at(host, &record)?;
-        let lasting = Lasting::open(host, &target, image, applied_by)?;
+    let (known, gone) = current(host)?;
+    let mut settled = gone;
+    for block in known {
+        let lasting = Lasting::open_known(host, block, applied_by)?;
         if lasting.settled {
             settled.push(lasting.nothing());
         }
@@ -166,10 +180,16 @@ pub fn recover(host: &mut dyn Host, applied_by: &str) -> Result<Vec<Done>, Apply
 pub fn standing(host: &dyn Host, path: &str) -> Result<Vec<Concerned>, ApplyError> {
     let patch = parse(path, host.file(path)?)?;
     let model = model(&patch, path)?;
-    let records = list(host)?;
+    let mut known = Vec::new();
+    let images = host.images()?;
+    for (_, _, record) in blocks(host)? {
+        if record.instance(host, &images)? == Instance::Same {
+            known.push(record);
+        }
+    }
     let mut all = Vec::new();
-    for (module, image, flags) in targets(host, &model)? {
-        let record = records.iter().find(|one| one.at == module.range.start.0);
+    for (module, image, flags) in targets(host, &model)?.0 {
+        let record = known.iter().find(|one| one.at == module.range.start.0);
         let mut patches = record.iter().flat_map(|record| &record.patches);
         let known = patches
             .find(|one| (one.time_stamp, one.checksum) == (patch.time_stamp, patch.checksum));
@@ -205,12 +225,15 @@ fn model(patch: &PeImage, path: &str) -> Result<LegacyPatch, ApplyError> {
     }
 }
 
-/// Loaded modules with the name and the identity that a patch wants, what they were loaded from, and
-/// the flags of each. Where the name is there and the build is another, that is the error.
+/// A loaded module, what it was loaded from, and the flags that a patch for it gets.
+type Target = (HostImage, PeImage, u32);
+
+/// Loaded modules with the name and the identity that a patch wants. Where the name is there and the
+/// build is another, that is told, too.
 fn targets(
     host: &dyn Host,
     model: &LegacyPatch,
-) -> Result<Vec<(HostImage, PeImage, u32)>, ApplyError> {
+) -> Result<(Vec<Target>, Option<ApplyError>), ApplyError> {
     let name = |path: &str| {
         let last = path.rsplit(['\\', '/']).next();
         last.is_some_and(|last| last.eq_ignore_ascii_case(&model.target_name))
@@ -224,48 +247,5 @@ fn targets(
             Err(error) => other = Some(error),
         }
     }
-    match other {
-        Some(error) if found.is_empty() => Err(error),
-        _ => Ok(found),
-    }
-}
-
-/// The file that a module was loaded from. Where it was patched on disk meanwhile, another file has
-/// its name, which says how the old one is known; that lies beside it.
-fn file_of(host: &dyn Host, module: &HostImage) -> Result<PeImage, ApplyError> {
-    let file = host.file(&module.path)?;
-    let image = parse(&module.path, file)?;
-    let running = identity(host, module.range.start);
-    if running == Some((image.time_stamp, image.checksum)) {
-        return Ok(image);
-    }
-    let kept = final_image::read(image.file()).ok().and_then(|file| {
-        let split = module.path.rfind(['\\', '/']).map_or(0, |at| at + 1);
-        let (folder, name) = module.path.split_at(split);
-        let base = final_image::base_name(name, &file.manifest.base.sha256);
-        let path = format!("{folder}{base}");
-        parse(&path, host.file(&path).ok()?).ok()
-    });
-    let kept = kept.filter(|kept| running == Some((kept.time_stamp, kept.checksum)));
-    kept.map_or_else(
-        || {
-            refused(format!(
-                "{} is not the file any more that the module was loaded from",
-                module.path
-            ))
-        },
-        Ok,
-    )
-}
-
-fn module_at(host: &dyn Host, record: &LegacyRecord) -> Result<(HostImage, PeImage), ApplyError> {
-    let images = host.images()?;
-    let found = images
-        .into_iter()
-        .find(|one| one.range.start.0 == record.at);
-    let Some(found) = found else {
-        return refused(format!("{} is not loaded any more", record.path));
-    };
-    let image = file_of(host, &found)?;
-    Ok((found, image))
+    Ok((found, other))
 }

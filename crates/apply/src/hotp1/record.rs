@@ -1,13 +1,16 @@
 //! What stands in the target's own memory about patches of older Windows: the next run of the tool
 //! knows from it what was done, and undoes what a run that died left in the middle.
 
+use std::ops::Range;
+
 use invivo_format::hotp1::HookKind;
 use invivo_image::LiveAddr;
 use serde::{Deserialize, Serialize};
 
 use super::Listed;
 use super::hooks::Descriptor;
-use crate::hpat::WordRecord;
+use crate::hpat::{HostImage, WordRecord};
+use crate::pe::Instance;
 use crate::{ApplyError, Loaded, Target};
 
 /// Is told what is about to change in the target, while nothing of it has.
@@ -40,13 +43,14 @@ pub struct LegacyPatchRecord {
     pub time_stamp: u32,
     /// Its `CheckSum`.
     pub checksum: u32,
-    /// Where it is.
+    /// Where it is; 0 while the process may be loading it.
     pub at: u64,
     /// See [`COLD_PATCH_VALID`](super::COLD_PATCH_VALID).
     pub flags: u32,
     /// True while its hooks are in the target.
     pub active: bool,
-    /// True once its own words were fixed up; one whose are not has never been active.
+    /// True once its own words may have been fixed up; one that is not is on its way in or out, and
+    /// nobody is inside.
     pub fixed: bool,
     /// Its hooks, in the order in which they were written.
     pub hooks: Vec<LegacyHookRecord>,
@@ -69,6 +73,9 @@ pub struct LegacyRecord {
     pub patches: Vec<LegacyPatchRecord>,
     /// What was about to change, in one step, when this was written.
     pub words: Vec<WordRecord>,
+    /// Pages of it that could be written and executed before any tool came.
+    #[serde(default)]
+    pub open: Vec<u64>,
 }
 
 impl LegacyRecord {
@@ -84,6 +91,48 @@ impl LegacyRecord {
                 .words
                 .iter()
                 .all(|word| fits(word.at, word.new.len()) && word.new.len() == word.old.len())
+    }
+}
+
+impl LegacyRecord {
+    /// What the record knows its module by.
+    pub(super) fn identity(&self) -> (u32, u32) {
+        (self.time_stamp, self.checksum)
+    }
+
+    /// Whether the module that is loaded now is still the one that the record tells of.
+    pub(crate) fn instance(
+        &self,
+        target: &dyn Target,
+        images: &[HostImage],
+    ) -> Result<Instance, ApplyError> {
+        let mut live: Vec<(LiveAddr, &[u8])> = Vec::new();
+        let active = self.patches.iter().filter(|patch| patch.active);
+        for hook in active.flat_map(|patch| &patch.hooks) {
+            let meets = |at: u64, size: usize| {
+                let (end, own) = (at.saturating_add(size as u64), hook.code.len() as u64);
+                at < hook.at.saturating_add(own) && hook.at < end
+            };
+            // What lies over another hook replaced that one's code, and what was about to change tells
+            // nothing.
+            let over = live.iter().any(|(at, old)| meets(at.0, old.len()));
+            let changing = self.words.iter().any(|word| meets(word.at, word.new.len()));
+            if !over && !changing && hook.code != hook.original {
+                live.push((LiveAddr(hook.at), &hook.original));
+            }
+        }
+        Instance::of(target, images, self.at, self.identity(), &live)
+    }
+
+    /// The record as it is for whoever asks what is patched: of a module that was unloaded, or loaded
+    /// again, nothing is.
+    pub(super) fn now(mut self, instance: Instance) -> LegacyRecord {
+        if instance != Instance::Same {
+            let patches = self.patches.iter_mut();
+            patches.for_each(|patch| patch.active = false);
+            self.words.clear();
+        }
+        self
     }
 }
 
@@ -123,6 +172,15 @@ impl LegacyPatchRecord {
             hooks: self.hooks.iter().map(Descriptor::from).collect(),
         }
     }
+}
+
+/// Where words are.
+pub(super) fn places(words: &[WordRecord]) -> Vec<Range<LiveAddr>> {
+    let end = |word: &WordRecord| word.at.saturating_add(word.new.len() as u64);
+    let words = words.iter();
+    words
+        .map(|word| LiveAddr(word.at)..LiveAddr(end(word)))
+        .collect()
 }
 
 fn word(at: LiveAddr, old: &[u8], new: &[u8]) -> WordRecord {

@@ -92,6 +92,16 @@ impl Block {
         self.ledger.write(target, record)
     }
 
+    /// All of it.
+    pub(super) fn range(self) -> Range<LiveAddr> {
+        self.at..LiveAddr(self.at.0 + SIZE)
+    }
+
+    /// Says that it is none any more, and leaves the memory: somebody may still use the table.
+    pub(super) fn forget(self, target: &mut dyn Target) -> Result<(), TargetError> {
+        target.write(self.at, &[0; MAGIC.len()])
+    }
+
     /// Gives it back.
     pub(super) fn release(self, host: &mut dyn Host) -> Result<(), TargetError> {
         host.release(self.at)

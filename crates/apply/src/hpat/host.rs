@@ -10,8 +10,9 @@ use invivo_image::LiveAddr;
 use super::Outcome;
 use super::block::Block;
 use super::lasting::Lasting;
+use super::leaving::current;
 use super::record::HotPatchRecord;
-use crate::pe::parse;
+use crate::pe::{Instance, file_of, parse};
 use crate::{ApplyError, Protection, Target, TargetError, refused};
 
 /// An image that is loaded in a process of Windows.
@@ -96,6 +97,23 @@ pub struct Patched {
     pub(super) block: Block,
     /// What was done.
     pub record: HotPatchRecord,
+    /// Whether it was done to what is loaded now.
+    pub instance: Instance,
+}
+
+impl Patched {
+    /// The record as it is for whoever asks what is patched: of a base that was unloaded, or loaded
+    /// again, nothing is.
+    #[must_use]
+    pub fn now(self) -> HotPatchRecord {
+        let mut record = self.record;
+        if self.instance != Instance::Same {
+            record.sequence = 0;
+            record.entries.clear();
+            record.words.clear();
+        }
+        record
+    }
 }
 
 /// What was done with a base.
@@ -119,9 +137,15 @@ pub struct Refitted {
 /// When the process is gone or may not be looked at.
 pub fn list(host: &dyn Host) -> Result<Vec<Patched>, ApplyError> {
     let mut found = Vec::new();
+    let images = host.images()?;
     for at in host.reserved()? {
         if let Some((block, record)) = Block::open(host, at)? {
-            found.push(Patched { block, record });
+            let instance = record.instance(host, &images)?;
+            found.push(Patched {
+                block,
+                record,
+                instance,
+            });
         }
     }
     Ok(found)
@@ -157,8 +181,11 @@ pub fn apply(host: &mut dyn Host, path: &str, applied_by: &str) -> Result<Refitt
         ))
         .into());
     };
-    let known = known_at(list(host)?, base.range.start.0);
-    let mut lasting = Lasting::open(host, base, known, applied_by)?;
+    let image = file_of(host, base)?;
+    let (known, _) = current(host)?;
+    let mut known = known.into_iter();
+    let known = known.find(|one| one.record.at == base.range.start.0);
+    let mut lasting = Lasting::open(host, base, image, known, applied_by)?;
     let result = lasting.apply(path, patch, metadata.sequence);
     lasting.leave_if_unused();
     result
@@ -173,11 +200,12 @@ pub fn revert(
     unload: bool,
     applied_by: &str,
 ) -> Result<Vec<Refitted>, ApplyError> {
-    let mut all = Vec::new();
-    for patched in list(host)? {
-        let base = image_at(host, patched.record.at)?;
-        let mut lasting = Lasting::open(host, &base, Some(patched), applied_by)?;
-        let was_live = lasting.state.sequence() != 0;
+    let (patched, gone) = current(host)?;
+    let mut all = gone;
+    for patched in patched {
+        let mut lasting = Lasting::open_known(host, patched, applied_by)?;
+        // Jumps that nothing leads to any more are taken away, too.
+        let was_live = !lasting.state.entries.is_empty();
         let mut done = if was_live {
             lasting.revert()?
         } else {
@@ -199,32 +227,22 @@ pub fn revert(
 /// # Errors
 /// When something is not as it was left, or a step fails.
 pub fn recover(host: &mut dyn Host, applied_by: &str) -> Result<Vec<Refitted>, ApplyError> {
-    let mut settled = Vec::new();
-    for patched in list(host)? {
-        let base = image_at(host, patched.record.at)?;
-        let lasting = Lasting::open(host, &base, Some(patched), applied_by)?;
+    let (patched, gone) = current(host)?;
+    let mut settled = gone;
+    for patched in patched {
+        let mut lasting = Lasting::open_known(host, patched, applied_by)?;
         if lasting.settled {
-            settled.push(lasting.nothing());
+            // Where nothing is live, what leads to nothing goes, too.
+            let left = lasting.state.sequence() == 0 && !lasting.state.entries.is_empty();
+            settled.push(if left {
+                lasting.revert()?
+            } else {
+                lasting.nothing()
+            });
         }
+        lasting.leave_if_unused();
     }
     Ok(settled)
-}
-
-fn known_at(all: Vec<Patched>, at: u64) -> Option<Patched> {
-    all.into_iter().find(|one| one.record.at == at)
-}
-
-fn image_at(host: &dyn Host, at: u64) -> Result<HostImage, ApplyError> {
-    let images = host.images()?;
-    let found = images.into_iter().find(|image| image.range.start.0 == at);
-    found.map_or_else(
-        || {
-            refused(format!(
-                "the patched image at {at:#x} is not loaded any more"
-            ))
-        },
-        Ok,
-    )
 }
 
 /// `TimeDateStamp` and `CheckSum` of the image in memory that begins at `at`.

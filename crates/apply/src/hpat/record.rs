@@ -1,18 +1,16 @@
 //! What stands in the target's own memory about its hot patches: the next run of the tool knows
 //! from it what was done, and undoes what a run that died left in the middle.
 
-use std::collections::BTreeMap;
+use std::ops::Range;
 
 use invivo_image::LiveAddr;
 use serde::{Deserialize, Serialize};
 
-use super::entries::intact;
 use super::live::ways;
 use super::preflight::Plan;
-use super::table::{ENTRY, Slot};
-use super::{Entry, PatchedImage};
-use crate::pe::{Word, bytes};
-use crate::{ApplyError, Loaded, Target, refused};
+use super::{Entry, HostImage, PatchedImage};
+use crate::pe::{Instance, Word};
+use crate::{ApplyError, Loaded, Target};
 
 /// Is told what is about to be done, while nothing of it is done.
 pub type Witness<'w> = dyn FnMut(&mut dyn Target, &Intent) -> Result<(), ApplyError> + 'w;
@@ -80,13 +78,14 @@ pub struct PatchRecord {
     pub time_stamp: u32,
     /// Its `CheckSum`.
     pub checksum: u32,
-    /// Where it is.
+    /// Where it is; 0 while the process may be loading it.
     pub at: u64,
     /// Where its own address table is; 0 where it has none.
     pub table: u64,
     /// Its sequence number.
     pub sequence: u32,
-    /// True once all of it leads to the base.
+    /// True once all of it leads to the base. One that is not led is on its way in or out, and
+    /// nobody is inside.
     pub led: bool,
 }
 
@@ -115,73 +114,12 @@ pub struct HotPatchRecord {
     pub entries: Vec<EntryRecord>,
     /// What was about to become live when this was written.
     pub words: Vec<WordRecord>,
+    /// Pages that could be written and executed before any tool came.
+    #[serde(default)]
+    pub open: Vec<u64>,
 }
 
 impl PatchedImage {
-    /// The base as a record has it; `led` are its patches that lead there.
-    ///
-    /// Undone first is what a tool that died left in the middle: functions go where they went
-    /// before, and entries that are only there in part are taken away. True if there was any.
-    ///
-    /// # Errors
-    /// When somebody else changed what the record is about, or it cannot be undone.
-    pub fn settle(
-        target: &mut dyn Target,
-        base: Loaded,
-        led: Vec<Loaded>,
-        record: &HotPatchRecord,
-    ) -> Result<(PatchedImage, bool), ApplyError> {
-        let mut undo = Vec::new();
-        for word in record.words.iter().rev() {
-            let at = LiveAddr(word.at);
-            if target.holds(at, &word.old)? {
-                continue;
-            }
-            if !target.holds(at, &word.new)? {
-                return refused(format!("somebody changed {at}, which belongs to a patch"));
-            }
-            undo.push(Word {
-                at,
-                old: word.new.clone(),
-                new: word.old.clone(),
-            });
-        }
-        Word::make_live(target, &undo)?;
-        let mut state = PatchedImage {
-            base,
-            entries: BTreeMap::new(),
-            led,
-            sequence: record.sequence,
-        };
-        let mut settled = !record.words.is_empty();
-        for entry in &record.entries {
-            let (at, entry) = (entry.at, Entry::from(entry));
-            if entry.live || intact(target, &state.base, at, &entry)? {
-                state.entries.insert(at, entry);
-            } else {
-                state.take_away(target, at, &entry)?;
-                settled = true;
-            }
-        }
-        Ok((state, settled))
-    }
-
-    /// Takes away what there is of an entry that nothing leads to: it was being made, or being
-    /// taken away after all threads were seen elsewhere.
-    fn take_away(&self, target: &mut dyn Target, at: u32, entry: &Entry) -> Result<(), ApplyError> {
-        let function = self.base.address(at)?;
-        let now: [u8; 2] = bytes(target, function)?;
-        if now == ENTRY {
-            return refused(format!("somebody hooked the function at {function}"));
-        }
-        let [before, _] = ways(&self.base, function, entry.index);
-        let slot = Slot::of(&self.base, entry.index);
-        target.write(before.start, &entry.original[..5])?;
-        target.write(slot.code, &[0; 8])?;
-        target.write(slot.pointer, &[0; 8])?;
-        Ok(())
-    }
-
     /// Its entries as a record holds them.
     #[must_use]
     pub fn entries(&self) -> Vec<EntryRecord> {
@@ -203,6 +141,43 @@ impl PatchedImage {
             entries,
             words: Vec::new(),
         }
+    }
+}
+
+impl HotPatchRecord {
+    /// Places that a tool may have been about to write, as far as they are in the base or its table.
+    pub(super) fn places(&self, base: &Loaded) -> Vec<Range<LiveAddr>> {
+        let words = self.words.iter();
+        let mut places: Vec<_> = words
+            .map(|word| LiveAddr(word.at)..LiveAddr(word.at.saturating_add(word.new.len() as u64)))
+            .collect();
+        for entry in self.entries.iter().filter(|entry| !entry.live) {
+            if let Ok(function) = base.address(entry.at) {
+                places.extend(ways(base, function, entry.index));
+            }
+        }
+        places
+    }
+
+    /// What the record knows its base by.
+    pub(super) fn identity(&self) -> (u32, u32) {
+        (self.time_stamp, self.checksum)
+    }
+
+    /// Whether the base that is loaded now is still the one that the record tells of.
+    pub(super) fn instance(
+        &self,
+        target: &dyn Target,
+        images: &[HostImage],
+    ) -> Result<Instance, ApplyError> {
+        let live = self.entries.iter().filter(|entry| entry.live);
+        let live: Vec<_> = live
+            .filter_map(|entry| {
+                let before = self.at.checked_add(entry.at.into())?.checked_sub(5)?;
+                Some((LiveAddr(before), &entry.original[..]))
+            })
+            .collect();
+        Instance::of(target, images, self.at, self.identity(), &live)
     }
 }
 

@@ -75,13 +75,37 @@ impl Word {
         let mut live = 0;
         let error = match Word::put(target, words, &mut live) {
             Ok(stood) => return Ok(stood),
+            Err(error @ TargetError::Unfinished(_)) => {
+                // It may still be made, whatever is done now.
+                return Err(ApplyError::Inconsistent(error.to_string()));
+            }
             Err(error) => error,
         };
-        let back: Vec<Word> = words[..live].iter().rev().map(Word::reverse).collect();
-        if let Err(second) = Word::put(target, &back, &mut 0) {
+        let back = words[..live].iter().rev().map(Word::reverse);
+        let back: Vec<Word> = back
+            .filter(|word| !target.holds(word.at, &word.new).unwrap_or(false))
+            .collect();
+        // A process that made no store may make none now; while all threads stand none is needed.
+        if !back.is_empty()
+            && let Err(second) = Word::put_standing(target, &back, &mut 0)
+        {
             return Err(ApplyError::Inconsistent(format!("{error}; then {second}")));
         }
         Err(error.into())
+    }
+
+    fn put_standing(
+        target: &mut dyn Target,
+        words: &[Word],
+        live: &mut usize,
+    ) -> Result<Duration, TargetError> {
+        target.stop(&[], &mut |stopped| {
+            for word in words {
+                *live += 1;
+                stopped.write(word.at, &word.new)?;
+            }
+            Ok(())
+        })
     }
 
     fn put(
@@ -90,13 +114,7 @@ impl Word {
         live: &mut usize,
     ) -> Result<Duration, TargetError> {
         if words.iter().any(Word::straddles) {
-            return target.stop(&[], &mut |stopped| {
-                for word in words {
-                    *live += 1;
-                    stopped.write(word.at, &word.new)?;
-                }
-                Ok(())
-            });
+            return Word::put_standing(target, words, live);
         }
         for word in words {
             *live += 1;

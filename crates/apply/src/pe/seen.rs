@@ -1,0 +1,93 @@
+//! Images as they are in memory, whatever became of their files.
+
+use std::sync::Arc;
+
+use invivo_image::LiveAddr;
+use invivo_image::pe::PeImage;
+
+use super::Loaded;
+use crate::hpat::{HostImage, identity};
+use crate::{ApplyError, Target};
+
+/// Bytes that the headers of an image take at most, as far as they are of interest.
+const HEADERS: usize = 0x1000;
+
+/// Where the signature's place stands.
+const SIGNATURE: usize = 0x3c;
+
+impl Loaded {
+    /// The image that begins at `at`, by its headers in memory: they tell its machine, its size and
+    /// its identity. What is in its sections only its file tells. `None` where no image is.
+    pub(crate) fn seen(target: &dyn Target, at: LiveAddr) -> Option<Loaded> {
+        let mut headers = vec![0; HEADERS];
+        target.read(at, &mut headers).ok()?;
+        let word = |headers: &[u8], place: usize| {
+            let word = headers.get(place..place.checked_add(4)?)?;
+            Some(u32::from_le_bytes(word.try_into().ok()?))
+        };
+        let signature = usize::try_from(word(&headers, SIGNATURE)?).ok()?;
+        let optional = signature.checked_add(0x18)?;
+        let wide = word(&headers, optional)? & 0xffff == 0x20b;
+        let directories = optional.checked_add(if wide { 108 } else { 92 })?;
+        // Without sections and directories nothing is looked for behind the headers.
+        headers
+            .get_mut(signature + 6..signature + 8)?
+            .copy_from_slice(&[0; 2]);
+        headers
+            .get_mut(directories..directories + 4)?
+            .copy_from_slice(&[0; 4]);
+        let image = PeImage::parse(Arc::from(headers)).ok()?;
+        at.checked_add(image.size.into())?;
+        Some(Loaded {
+            image: Arc::new(image),
+            at,
+            reserve: 0,
+            table: None,
+        })
+    }
+
+    /// The same if it has the time stamp and the checksum that are known of it.
+    pub(crate) fn seen_as(target: &dyn Target, at: u64, known: (u32, u32)) -> Option<Loaded> {
+        let seen = Loaded::seen(target, LiveAddr(at))?;
+        ((seen.image.time_stamp, seen.image.checksum) == known).then_some(seen)
+    }
+}
+
+/// What became of an image that a record tells of. Its address alone says little: the program may
+/// have unloaded it, and the loader likes to use the same place again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Instance {
+    /// It is what the record tells of.
+    Same,
+    /// It was loaded again: nothing in it is patched.
+    Again,
+    /// It is not loaded any more; another one may be there.
+    Gone,
+}
+
+impl Instance {
+    /// `live` is what places of it held before they were patched, as far as the record says that
+    /// they are.
+    pub(crate) fn of(
+        target: &dyn Target,
+        images: &[HostImage],
+        at: u64,
+        known: (u32, u32),
+        live: &[(LiveAddr, &[u8])],
+    ) -> Result<Instance, ApplyError> {
+        let at = LiveAddr(at);
+        let loaded = images.iter().any(|image| image.range.start == at);
+        if !loaded || identity(target, at) != Some(known) {
+            return Ok(Instance::Gone);
+        }
+        for (at, original) in live {
+            if !target.holds(*at, original)? {
+                return Ok(Instance::Same);
+            }
+        }
+        Ok(match live {
+            [] => Instance::Same,
+            _ => Instance::Again,
+        })
+    }
+}
