@@ -3,7 +3,9 @@
 
 use std::sync::Arc;
 
-use invivo_format::hotp1::{Hook, HookKind, LegacyPatch, ModuleId, hook_options, write};
+use invivo_format::hotp1::{
+    Fixup, FixupKind, FixupRegion, Hook, HookKind, LegacyPatch, ModuleId, hook_options, write,
+};
 use invivo_image::pe::{PeImage, checksum};
 
 use crate::Library;
@@ -12,6 +14,18 @@ use crate::Library;
 /// `own`, where that is given: the loader cannot move it.
 #[must_use]
 pub fn module(base: &Library, code: &[u8], hooks: &[Hook], own: Option<u64>) -> PeImage {
+    module_with(base, code, hooks, own, Vec::new())
+}
+
+/// The same with words of its code that depend on where both images are.
+#[must_use]
+pub fn module_with(
+    base: &Library,
+    code: &[u8],
+    hooks: &[Hook],
+    own: Option<u64>,
+    fixups: Vec<FixupRegion>,
+) -> PeImage {
     let image = base.image().expect("a Windows image");
     let mut file = image.file().to_vec();
     let text = image
@@ -33,6 +47,7 @@ pub fn module(base: &Library, code: &[u8], hooks: &[Hook], own: Option<u64>) -> 
             .into_owned(),
         id: ModuleId::checksum(image.checksum),
         hooks: hooks.to_vec(),
+        fixups,
         ..LegacyPatch::default()
     };
     let last = image.sections.last().expect("a section");
@@ -141,4 +156,38 @@ pub fn code(hook: &Hook, target: u64) -> Vec<u8> {
     let back = target + u64::from(hook.at) + 6;
     code.extend(back.to_le_bytes());
     code
+}
+
+/// The same code with nothing in it that depends on where the target is but a word that the engine fixes
+/// up: where to go on, or how far from the word that is.
+#[must_use]
+pub fn fixed_code(base: &Library, hook: &Hook, kind: FixupKind) -> (Vec<u8>, Vec<FixupRegion>) {
+    let image = base.image().expect("a Windows image");
+    let text = image.sections.iter().find(|s| s.is_executable());
+    let text = text.expect("code").range.start.0;
+    let mut code = vec![0x69, 0xc9, 0xd0, 0x07, 0, 0];
+    let back = image.image_base + u64::from(hook.at) + 6;
+    let word = match kind {
+        FixupKind::Va64 => {
+            // jmp [rip]
+            code.extend([0xff, 0x25, 0, 0, 0, 0]);
+            back
+        }
+        FixupKind::Pc64 => {
+            // lea rax, [rip+5]; add rax, [rax]; jmp rax
+            code.extend([0x48, 0x8d, 0x05, 5, 0, 0, 0, 0x48, 0x03, 0x00, 0xff, 0xe0]);
+            back.wrapping_sub(image.image_base + text + code.len() as u64)
+        }
+        other => panic!("{other:?} is not a word of 64 bits"),
+    };
+    let place = text + code.len() as u64;
+    code.extend(word.to_le_bytes());
+    let region = FixupRegion {
+        page: u32::try_from(place >> 12).expect("it is small"),
+        fixups: vec![Fixup {
+            offset: u16::try_from(place & 0xfff).expect("it is small"),
+            kind,
+        }],
+    };
+    (code, vec![region])
 }

@@ -40,6 +40,8 @@ pub struct Build {
     pub runtime: Vec<&'static str>,
     /// The object files are linked in the other order, so that all of it lies elsewhere.
     pub reversed: bool,
+    /// Functions that begin one byte before an 8-byte boundary.
+    pub odd: Vec<&'static str>,
 }
 
 impl Build {
@@ -53,6 +55,7 @@ impl Build {
             narrow: false,
             runtime: Vec::new(),
             reversed: false,
+            odd: Vec::new(),
         }
     }
 
@@ -212,8 +215,19 @@ pub fn build(folder: &Path, name: &str, program: &str, how: &Build) -> Result<Li
             let catches = how.compile.iter().any(|word| word == "-fcxx-exceptions");
             clang.args((!catches).then_some("-fno-exceptions"));
         }
-        clang.arg("-o").arg(&object).arg(&source);
-        run(&mut clang, "clang-22")?;
+        if how.odd.is_empty() {
+            clang.arg("-o").arg(&object).arg(&source);
+            run(&mut clang, "clang-22")?;
+        } else {
+            let text = object.with_extension("s");
+            clang.args(["-S", "-o"]).arg(&text).arg(&source);
+            run(&mut clang, "clang-22")?;
+            std::fs::write(&text, shifted(&std::fs::read_to_string(&text)?, &how.odd)?)?;
+            let mut clang = Command::new(format!("clang-{LLVM}"));
+            clang.args(["-c", how.target(), "-o"]);
+            clang.arg(&object).arg(&text);
+            run(&mut clang, "clang-22")?;
+        }
         objects.push(object);
     }
     if !how.imports.is_empty() {
@@ -261,6 +275,21 @@ pub fn build(folder: &Path, name: &str, program: &str, how: &Build) -> Result<Li
     .args(&objects);
     run(&mut lld, "the Rust toolchain's linker")?;
     Ok(Library { path, pdb })
+}
+
+/// The text for the assembler with seven bytes of padding before some functions, each of which the
+/// compiler puts on a boundary of 16 bytes.
+fn shifted(text: &str, functions: &[&str]) -> Result<String> {
+    let mut text = text.to_owned();
+    for function in functions {
+        let label = format!("\n{function}:");
+        if text.matches(&label).count() != 1 {
+            bail!("the function {function} is not there once");
+        }
+        let padding = "\n\t.byte 0xcc, 0xcc, 0xcc, 0xcc, 0xcc, 0xcc, 0xcc";
+        text = text.replace(&label, &format!("{padding}{label}"));
+    }
+    Ok(text)
 }
 
 /// A library from which the linker takes imports of a library of Windows.
@@ -330,6 +359,8 @@ pub fn asker(folder: &Path) -> Result<PathBuf> {
         "WriteFile",
         "GetCommandLineA",
         "LoadLibraryA",
+        "FreeLibrary",
+        "GetCurrentProcessId",
         "GetProcAddress",
         "RtlLookupFunctionEntry",
         "ExitProcess",
