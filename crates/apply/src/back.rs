@@ -7,9 +7,9 @@ use invivo_patch::Hex;
 use sha2::{Digest as _, Sha256};
 
 use crate::clean::CleanCode;
+use crate::found::find_all;
 use crate::going_live::Going;
-use crate::preflight::is_alone;
-use crate::record::read_all;
+use crate::preflight::{is_alone, is_whole};
 use crate::settle::recover;
 use crate::transaction::make_live;
 use crate::{
@@ -28,34 +28,44 @@ pub fn revert_to(
     options: &Options<'_>,
 ) -> Result<Outcome, ApplyError> {
     options.step("settle", || recover(target, options))?;
-    let all = read_all(target)?;
+    let mut all = find_all(target)?;
+    // What is left of images that were closed counts only where there is nothing else.
+    if all
+        .iter()
+        .any(|found| !found.gone && found.record.name == name)
+    {
+        all.retain(|found| !found.gone);
+    }
     let live = |module: LiveAddr| {
         let mut live = all
             .iter()
-            .filter(|(r, state)| *state == State::Applied && r.module == module);
-        live.next().map(|(record, _)| record)
+            .filter(|found| found.state == State::Applied && found.record.module == module);
+        live.next().map(|found| &found.record)
     };
-    if all
-        .iter()
-        .any(|(record, state)| *state == State::Applied && record.name == name)
-    {
+    let of_that_name = || all.iter().filter(|found| found.record.name == name);
+    if let Some(live) = of_that_name().find(|found| found.state == State::Applied) {
+        is_whole(target, &live.record)?;
         return Ok(Outcome::new(OutcomeState::NothingToDo, name));
     }
-    let mut known = all.iter().filter(|(record, _)| record.name == name);
-    let Some((wanted, _)) = known.next() else {
+    let mut known = of_that_name().map(|found| &found.record);
+    let Some(wanted) = known.next() else {
         return refused(format!(
             "{} holds no patch called {name}; give its file to invivo replace",
             target.describe()
         ));
     };
-    if known.any(|(record, _)| record.id != wanted.id || record.module != wanted.module) {
+    if known.any(|record| record.id != wanted.id || record.module != wanted.module) {
         return refused(format!(
             "{} holds several patches called {name}; give the file of one to invivo replace",
             target.describe()
         ));
     }
     let previous = live(wanted.module);
-    let records = all.iter().map(|(record, _)| record.clone()).collect();
+    if let Some(previous) = previous {
+        is_whole(target, previous)?;
+    }
+    let here = all.iter().filter(|found| !found.gone);
+    let records = here.map(|found| found.record.clone()).collect();
     options.step("check", || is_as_before(target, wanted, previous, records))?;
     let mut record = Record {
         applied_by: options.applied_by.clone(),

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use invivo_image::LiveAddr;
 
-use crate::switch::Change;
+use crate::switch::{Change, LAST};
 use crate::{HookRecord, Record};
 
 /// What changes when `previous` is replaced by `next`: places of both, in order.
@@ -57,7 +57,7 @@ pub(crate) fn taken_back(hook: &HookRecord) -> Change {
         at: hook.at,
         from: hook.new.0.clone(),
         to: hook.old.0.clone(),
-        rank: if hook.pad { 2 } else { 1 },
+        rank: if hook.pad { LAST } else { 1 },
     }
 }
 

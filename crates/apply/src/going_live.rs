@@ -7,6 +7,7 @@ use invivo_image::LiveAddr;
 
 use crate::callouts;
 use crate::changes::{between_forms, changes, overlap};
+use crate::expected::{Left, as_expected};
 use crate::record::{Record, State, rewrite, set_state, write_record};
 use crate::switch::{Job, Switched, switch};
 use crate::{ApplyError, Options, Target, TargetError, refused};
@@ -35,6 +36,7 @@ pub(crate) fn go_live(
              revert that one first",
         );
     }
+    let changes = as_expected(target, changes)?;
     let several = record.hooks.iter().filter(|hook| hook.several);
     let mut torn: Vec<_> = several
         .map(|hook| (record.name.clone(), hook.inside()))
@@ -89,15 +91,11 @@ pub(crate) fn take_down(
     if open {
         return error;
     }
-    let mut untouched = true;
-    for change in changes(going.previous, &record.hooks) {
-        match target.holds(change.at, &change.from) {
-            Ok(holds) => untouched &= holds,
-            // Nothing is left that could be inconsistent.
-            Err(gone @ TargetError::Gone(_)) => return gone.into(),
-            Err(_) => untouched = false,
-        }
-    }
+    let untouched = match is_untouched(target, record, going, &error) {
+        Ok(untouched) => untouched,
+        // Nothing is left that could be inconsistent.
+        Err(gone) => return gone.into(),
+    };
     if !untouched {
         // Hooks lead to the new code: it stays, and the next command settles the rest.
         return ApplyError::Inconsistent(format!("{error}; hooks are written"));
@@ -111,6 +109,37 @@ pub(crate) fn take_down(
         return error;
     }
     unmap(target, record, error)
+}
+
+/// True if no place holds anything of what the switch would have written.
+fn is_untouched(
+    target: &dyn Target,
+    record: &Record,
+    going: &Going<'_>,
+    error: &ApplyError,
+) -> Result<bool, TargetError> {
+    let is = |at, bytes: &[u8]| match target.holds(at, bytes) {
+        Err(TargetError::Gone(pid)) => Err(TargetError::Gone(pid)),
+        other => Ok(other.ok()),
+    };
+    // A refusal comes before the first write, perhaps because a place is not as it was: then it
+    // is enough that it does not lead to the new code.
+    if matches!(error, ApplyError::Refused(_)) {
+        for hook in record.hooks.iter().filter(|hook| !hook.pad) {
+            if is(hook.at, &hook.new.0)? == Some(true) {
+                return Ok(false);
+            }
+        }
+        return Ok(true);
+    }
+    let mut left = Left::of(target);
+    for change in changes(going.previous, &record.hooks) {
+        let is_left = |left: &mut Left<'_>| left.at(&change).ok().flatten().is_some();
+        if is(change.at, &change.from)? != Some(true) && !is_left(&mut left) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Gives a patch's memory back, which no thread can have reached; `error` says why.

@@ -4,7 +4,8 @@ use invivo_image::demangle;
 use invivo_patch::Hex;
 use serde::Serialize;
 
-use crate::record::{State, read_all};
+use crate::found::read_all;
+use crate::record::State;
 use crate::{Target, TargetError};
 
 /// A patch in a target.
@@ -21,6 +22,9 @@ pub struct Applied {
     pub labels: Vec<String>,
     /// How far it has come.
     pub state: State,
+    /// Why it does not do what it should, if it is live and not all of it is in place.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
     /// Functions that it replaces.
     pub functions: Vec<String>,
     /// The program and version that applied it.
@@ -45,6 +49,10 @@ pub fn list_all(target: &dyn Target) -> Result<Vec<Applied>, TargetError> {
     let records = read_all(target)?.into_iter();
     Ok(records
         .map(|(record, state)| Applied {
+            reason: match state {
+                State::Applied => record.told_missing(&record.missing(target)),
+                _ => None,
+            },
             name: record.name,
             id: record.id.to_string(),
             build_id: record.build_id,

@@ -77,6 +77,13 @@ impl MemoryTarget {
         });
     }
 
+    /// Closes the image at `start`, as `dlclose` does.
+    pub fn close(&mut self, start: LiveAddr) {
+        self.modules.retain(|module| module.start != start);
+        self.memory
+            .retain(|memory| memory.region.range.start != start);
+    }
+
     /// Says what another image has.
     pub fn export(&mut self, name: &str, at: LiveAddr) {
         self.exports.insert(name.to_owned(), at);
@@ -361,6 +368,10 @@ impl Stopped for MemoryTarget {
 
     fn stacks(&mut self) -> Result<Vec<Stack>, TargetError> {
         Ok(self.stacks.clone())
+    }
+
+    fn read(&mut self, at: LiveAddr, bytes: &mut [u8]) -> Result<(), TargetError> {
+        Target::read(self, at, bytes)
     }
 
     fn write(&mut self, at: LiveAddr, bytes: &[u8]) -> Result<(), TargetError> {

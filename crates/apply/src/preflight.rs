@@ -6,7 +6,7 @@ use invivo_image::LiveAddr;
 use invivo_patch::{Hex, Patch, Redirect, SectionKind};
 
 use crate::clean::{CleanCode, check_bytes};
-use crate::record::read_all;
+use crate::found::find_all;
 use crate::room::{is_intact, lay_out};
 use crate::x86_64::{Choice, Form, choose};
 use crate::{ApplyError, HookRecord, Layout, Module, Record, State, Target, refused};
@@ -85,9 +85,11 @@ impl Preflight {
     ) -> Result<Preflight, ApplyError> {
         let module = find_module(target, patch)?;
         is_alone(target, &patch.order.unshared, &module)?;
-        let records: Vec<(Record, State)> = read_all(target)?
+        // What is left of another image that was there before is not of this one.
+        let records: Vec<(Record, State)> = find_all(target)?
             .into_iter()
-            .filter(|(record, _)| record.module == module.start)
+            .filter(|found| found.record.module == module.start && !found.gone)
+            .map(|found| (found.record, found.state))
             .collect();
         let live = records
             .iter()
@@ -98,6 +100,9 @@ impl Preflight {
             other => (None, other),
         };
         let is_applied = applied.is_some();
+        if let Some(live) = applied.as_ref().or(previous.as_ref()) {
+            is_whole(target, live)?;
+        }
         if let Some(live) = &previous {
             may_replace(live, patch, any_order)?;
         }
@@ -241,6 +246,14 @@ fn has_foreign_personality(patch: &Patch) -> bool {
             let symbol = &patch.contents.symbols[relocation.symbol as usize];
             matches!(symbol.place, invivo_patch::SymbolPlace::Base(_))
         })
+}
+
+/// `Ok` if all that a live patch changes is as it left it.
+pub(crate) fn is_whole(target: &dyn Target, live: &Record) -> Result<(), ApplyError> {
+    match live.told_missing(&live.missing(target)) {
+        Some(told) => refused(told),
+        None => Ok(()),
+    }
 }
 
 fn choose_for(

@@ -9,18 +9,16 @@ use invivo_patch::{Hex, ImportVersion};
 use serde::{Deserialize, Serialize};
 
 use crate::callouts::Callouts;
-use crate::{Region, Target, TargetError};
+use crate::{Target, TargetError};
 
 /// First bytes of a record.
-const MAGIC: [u8; 8] = *b"INVIVO\x1a\x01";
+pub(crate) const MAGIC: [u8; 8] = *b"INVIVO\x1a\x01";
 /// Bytes before the body: magic, state, size of the body.
-const HEADER: usize = 24;
+pub(crate) const HEADER: usize = 24;
 /// Bytes that the kernel writes in one piece, where they begin a page.
 const PAGE: usize = 4096;
 /// Where the state stands in the header.
 const STATE: u64 = 8;
-/// The largest record that is believed, in bytes.
-const LARGEST: u64 = 64 << 20;
 
 /// How far a patch has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -41,7 +39,7 @@ pub enum State {
 }
 
 impl State {
-    fn from_number(number: u32) -> Option<State> {
+    pub(crate) fn from_number(number: u32) -> Option<State> {
         use State::{Applied, Filling, Prepared, Reverted, Reverting, Switching};
         [Filling, Prepared, Switching, Applied, Reverting, Reverted]
             .into_iter()
@@ -257,55 +255,6 @@ pub(crate) fn set_state(
     )
 }
 
-/// All records in the target, with their states.
-pub(crate) fn read_all(target: &dyn Target) -> Result<Vec<(Record, State)>, TargetError> {
-    let regions = target.regions()?;
-    let candidates = regions
-        .iter()
-        .filter(|r| r.executable && !r.writable && r.file.is_none());
-    Ok(candidates
-        .filter_map(|region| read_one(target, region))
-        .collect())
-}
-
-/// The record at the start of `region`, if there is one that makes sense.
-fn read_one(target: &dyn Target, region: &Region) -> Option<(Record, State)> {
-    let start = region.range.start;
-    let room = region.range.end.checked_sub(start)?;
-    let mut header = [0; HEADER];
-    target.read(start, &mut header).ok()?;
-    if header[..8] != MAGIC {
-        return None;
-    }
-    let state = State::from_number(u32::from_le_bytes(header[8..12].try_into().ok()?))?;
-    let size = u64::from_le_bytes(header[16..24].try_into().ok()?);
-    if size > LARGEST || size.checked_add(HEADER as u64)? > room {
-        return None;
-    }
-    let mut body = vec![0; usize::try_from(size).ok()?];
-    target
-        .read(start.checked_add(HEADER as u64)?, &mut body)
-        .ok()?;
-    let record: Record = serde_json::from_slice(&body).ok()?;
-    // The target could write anything there; what does not fit the place is not ours.
-    if record.region.0 != start || record.region.1 > room {
-        return None;
-    }
-    if record
-        .callouts
-        .as_ref()
-        .is_some_and(|c| !c.lie_in(record.region, record.data))
-    {
-        return None;
-    }
-    // A library that was closed took its hooks along, and left the record: nothing is
-    // there, or the library again as its file has it.
-    let as_before = |hook: &HookRecord| target.holds(hook.at, &hook.old.0).unwrap_or(true);
-    let is_lost = state == State::Applied && record.hooks.iter().all(as_before);
-    let state = if is_lost { State::Reverted } else { state };
-    Some((record, state))
-}
-
 #[cfg(test)]
 pub(crate) fn sample() -> Record {
     let at = LiveAddr(0x1000);
@@ -349,30 +298,6 @@ pub(crate) fn sample() -> Record {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{MemoryTarget, Protection};
-
-    #[test]
-    fn a_record_is_found_and_read_back() {
-        let record = sample();
-        let mut target = MemoryTarget::default();
-        target.add(
-            record.region.0..LiveAddr(0x10_2000),
-            Protection::ReadExecute,
-        );
-        target.add(LiveAddr(0x1000)..LiveAddr(0x2000), Protection::ReadExecute);
-        target.write(LiveAddr(0x1000), &[2]).unwrap();
-        write_record(&mut target, &record, State::Applied).unwrap();
-        let state = |target: &MemoryTarget| read_all(target).unwrap()[0].1;
-        assert_eq!(
-            read_all(&target).unwrap(),
-            vec![(record.clone(), State::Applied)]
-        );
-        // Somebody else's bytes are not the base's.
-        target.write(LiveAddr(0x1000), &[3]).unwrap();
-        assert_eq!(state(&target), State::Applied);
-        target.write(LiveAddr(0x1000), &[1]).unwrap();
-        assert_eq!(state(&target), State::Reverted, "its library came back");
-    }
 
     #[test]
     fn what_changes_while_it_is_live_is_on_one_page() {
@@ -398,59 +323,5 @@ mod tests {
             .replace("\"registered\":0", "\"registered\":false");
         assert_ne!(older, text);
         assert_eq!(serde_json::from_str::<Record>(&older).unwrap(), sample());
-    }
-
-    #[test]
-    fn a_record_that_claims_another_place_is_not_believed() {
-        let record = sample();
-        let mut target = MemoryTarget::default();
-        target.add(
-            LiveAddr(0x20_0000)..LiveAddr(0x20_2000),
-            Protection::ReadExecute,
-        );
-        let bytes = record.to_bytes(State::Applied).unwrap();
-        target.write(LiveAddr(0x20_0000), &bytes).unwrap();
-        assert_eq!(read_all(&target).unwrap(), vec![]);
-    }
-
-    #[test]
-    fn callouts_that_lie_elsewhere_are_not_believed() {
-        use crate::callouts::{Callouts, Placed};
-        let region = LiveAddr(0x10_0000);
-        let read_with = |words: u64, stub: u64| {
-            let mut record = sample();
-            record.data.1 = 0x1000;
-            record.callouts = Some(Callouts {
-                words: LiveAddr(words),
-                all: vec![Placed {
-                    moment: invivo_patch::Moment::AfterApply,
-                    function: "f".to_owned(),
-                    stub: LiveAddr(stub),
-                }],
-            });
-            let mut target = MemoryTarget::default();
-            target.add(region..LiveAddr(0x10_2000), Protection::ReadExecute);
-            write_record(&mut target, &record, State::Applied).unwrap();
-            read_all(&target).unwrap().len()
-        };
-        assert_eq!(read_with(0x10_2000, 0x10_1000), 1);
-        assert_eq!(read_with(u64::MAX, 0x10_1000), 0);
-        assert_eq!(read_with(0x10_2ff0, 0x10_1000), 0);
-        assert_eq!(read_with(0x10_2000, 0x10_1fff), 0);
-        assert_eq!(read_with(0x10_2000, u64::MAX), 0);
-    }
-
-    #[test]
-    fn a_size_that_is_too_large_is_not_believed() {
-        let record = sample();
-        let mut target = MemoryTarget::default();
-        target.add(
-            record.region.0..LiveAddr(0x10_2000),
-            Protection::ReadExecute,
-        );
-        let mut bytes = record.to_bytes(State::Applied).unwrap();
-        bytes[16..24].copy_from_slice(&u64::MAX.to_le_bytes());
-        target.write(record.region.0, &bytes).unwrap();
-        assert_eq!(read_all(&target).unwrap(), vec![]);
     }
 }

@@ -6,7 +6,9 @@ use invivo_patch::Moment;
 
 use crate::callouts;
 use crate::changes::taken_back;
-use crate::record::{HookRecord, Record, State, read_all, rewrite};
+use crate::found::read_all;
+use crate::pages::Pages;
+use crate::record::{Record, State, rewrite};
 use crate::settle::recover;
 use crate::switch::{Change, Job, switch};
 use crate::{
@@ -61,19 +63,30 @@ pub fn held<'n>(names: impl Iterator<Item = &'n str>) -> String {
     }
 }
 
-fn revert_one(
-    target: &mut dyn Target,
-    record: &Record,
-    options: &Options<'_>,
-) -> Result<Outcome, ApplyError> {
+/// What takes a live patch back. Places that hold the base's bytes again already are left out.
+fn changes_back(target: &dyn Target, record: &Record) -> Result<Vec<Change>, ApplyError> {
+    let mut pages = Pages::of(target);
+    let mut changes = Vec::new();
     for hook in &record.hooks {
-        if !target.holds(hook.at, &hook.new.0)? {
+        if pages.holds(hook.at, &hook.new.0)? {
+            changes.push(taken_back(hook));
+        } else if !pages.holds(hook.at, &hook.old.0)? {
             return refused(format!(
                 "the hook of {} at {} was changed by somebody else; it cannot be taken back",
                 record.name, hook.at
             ));
         }
     }
+    changes.sort_by_key(|change| change.rank);
+    Ok(changes)
+}
+
+fn revert_one(
+    target: &mut dyn Target,
+    record: &Record,
+    options: &Options<'_>,
+) -> Result<Outcome, ApplyError> {
+    changes_back(target, record)?;
     let consistency = if record.quiescent {
         Consistency::Quiescent
     } else {
@@ -83,8 +96,10 @@ fn revert_one(
         consistency,
         ..options.clone()
     };
-    let mut changes: Vec<Change> = record.hooks.iter().map(taken_back).collect();
-    changes.sort_by_key(|change| change.rank);
+    let mut called = Vec::new();
+    let asked = callouts::ask(target, record, Moment::BeforeRevert, &mut called)?;
+    // Much may have happened while that ran.
+    let changes = changes_back(target, record)?;
     let busy = [record.code()];
     // A hook is one instruction, so no thread can be in the middle of one; but a
     // thread that took a short jump may still stand before the long one in the padding.
@@ -95,8 +110,6 @@ fn revert_one(
         torn: &torn,
         options: &options,
     };
-    let mut called = Vec::new();
-    let asked = callouts::ask(target, record, Moment::BeforeRevert, &mut called)?;
     rewrite(target, record, State::Reverting)?;
     let mut journal = |target: &mut dyn Target, scratch| {
         rewrite(
@@ -115,8 +128,8 @@ fn revert_one(
     {
         // Where stacks cannot be proved at all, the padding stays as it is: nothing
         // leads there any more, and the next patch may use it again.
-        let entries = record.hooks.iter().filter(|hook| !hook.pad);
-        let entries: Vec<Change> = entries.map(taken_back).collect();
+        let entries = changes.iter().filter(|change| !change.is_padding());
+        let entries: Vec<Change> = entries.cloned().collect();
         let job = Job {
             changes: &entries,
             busy: &[],
@@ -128,8 +141,9 @@ fn revert_one(
     let switched = match switched {
         Ok(switched) => switched,
         Err(error) => {
-            let holds = |hook: &HookRecord| target.holds(hook.at, &hook.new.0).unwrap_or(false);
-            let live = record.hooks.iter().all(holds);
+            let holds = |change: &Change| target.holds(change.at, &change.from).unwrap_or(false);
+            // A refusal comes before the first write.
+            let live = matches!(error, ApplyError::Refused(_)) || changes.iter().all(holds);
             let unfinished = matches!(error, ApplyError::Target(TargetError::Unfinished(_)));
             // Where it is not as before, the next command finishes it.
             if live && !unfinished {

@@ -4,8 +4,10 @@ use invivo_image::LiveAddr;
 
 use crate::callouts;
 use crate::changes::changes;
+use crate::expected::Left;
+use crate::found::{Found, find_all};
 use crate::going_live::release;
-use crate::record::{Record, State, read_all, set_state};
+use crate::record::{Record, State, set_state};
 use crate::switch::{Change, Job, end_move, first_page, stopped};
 use crate::{ApplyError, Consistency, HookRecord, Options, Outcome, OutcomeState, Target};
 
@@ -18,20 +20,27 @@ use crate::{ApplyError, Consistency, HookRecord, Options, Outcome, OutcomeState,
 /// # Errors
 /// When it cannot be done now; what is left is not worse than before.
 pub fn recover(target: &mut dyn Target, options: &Options<'_>) -> Result<Vec<Outcome>, ApplyError> {
-    let records = read_all(target)?;
+    let all = find_all(target)?;
+    // A replacement that was cut off may have taken all hooks of the one before back already.
     let applied = |id: &invivo_patch::Hex, module: LiveAddr| {
-        let found = records
-            .iter()
-            .find(|(r, state)| *state == State::Applied && r.id == *id && r.module == module);
-        found.map(|(record, _)| record)
+        let mut all = all.iter().filter(|f| f.noted == State::Applied && !f.gone);
+        let found = all.find(|f| f.record.id == *id && f.record.module == module);
+        found.map(|found| &found.record)
     };
     let mut outcomes = Vec::new();
-    for (record, state) in &records {
+    for found in &all {
+        let record = &found.record;
+        if found.gone {
+            if forget(target, found)? {
+                outcomes.push(Outcome::new(OutcomeState::Reverted, &record.name));
+            }
+            continue;
+        }
         let previous = record
             .replaces
             .as_ref()
             .and_then(|id| applied(id, record.module));
-        let live = match state {
+        let live = match found.state {
             State::Applied => {
                 // The last word of a replacement was not written. Where each of two has replaced
                 // the other, the hooks tell which was the last.
@@ -69,11 +78,11 @@ pub fn recover(target: &mut dyn Target, options: &Options<'_>) -> Result<Vec<Out
     }
     // Now that all is one or the other: callouts that are due.
     let settled = if outcomes.is_empty() {
-        records
+        all
     } else {
-        read_all(target)?
+        find_all(target)?
     };
-    for (record, state) in settled {
+    for Found { record, state, .. } in settled.into_iter().filter(|found| !found.gone) {
         let is_live = state == State::Applied;
         if callouts::finish(target, &record, is_live)?
             && !outcomes.iter().any(|outcome| outcome.patch == record.name)
@@ -87,6 +96,24 @@ pub fn recover(target: &mut dyn Target, options: &Options<'_>) -> Result<Vec<Out
         }
     }
     Ok(outcomes)
+}
+
+/// Settles what stands in the target about a patch whose image is no longer there: nothing is taken
+/// back, as another image may be in its place, and none of its functions is called. True if a
+/// tool had not come to an end with it.
+fn forget(target: &mut dyn Target, found: &Found) -> Result<bool, ApplyError> {
+    let record = &found.record;
+    match found.noted {
+        State::Reverted => return Ok(false),
+        State::Filling => {
+            release(target, record)?;
+            return Ok(true);
+        }
+        State::Prepared | State::Switching | State::Applied | State::Reverting => {}
+    }
+    callouts::leave(target, record)?;
+    set_state(target, record, State::Reverted)?;
+    Ok(found.noted != State::Applied)
 }
 
 /// An apply that was cut off: live if every place is written, otherwise as before.
@@ -164,14 +191,19 @@ fn undo(
     changes: &[Change],
     options: &Options<'_>,
 ) -> Result<(), ApplyError> {
-    let mut back = Vec::new();
+    let (mut back, mut left) = (Vec::new(), Left::of(target));
     // Backwards, as the order of writing is made for forwards.
     for change in changes.iter().rev() {
         let mut now = vec![0; change.to.len()];
         target.read(change.at, &mut now)?;
         // A store may have been torn as well: each byte must be one of the two.
         let mut bytes = now.iter().zip(change.from.iter().zip(&change.to));
-        if !bytes.all(|(now, (from, to))| now == from || now == to) {
+        let is_one = bytes.all(|(now, (from, to))| now == from || now == to);
+        if !is_one && left.at(change)?.is_some() {
+            // It was never written: what another patch left there in padding is there still.
+            continue;
+        }
+        if !is_one {
             return Err(ApplyError::Inconsistent(format!(
                 "the hook of {} at {} is neither written nor taken back",
                 record.name, change.at

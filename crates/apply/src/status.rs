@@ -6,8 +6,9 @@ use invivo_image::LiveAddr;
 use invivo_patch::{Hex, Patch};
 use serde::Serialize;
 
+use crate::found::{Found, find_all};
 use crate::quiescence::{Blocker, blockers};
-use crate::record::{Record, State, read_all};
+use crate::record::{Record, State};
 use crate::{ApplyError, Preflight, Stack, Target, TargetError};
 
 /// How it stands.
@@ -52,32 +53,39 @@ pub fn status(
     build_id: &Hex,
     patch: Option<(&Patch, &Hex)>,
 ) -> Result<Status, TargetError> {
-    let mut records = read_all(target)?;
-    records.retain(|(record, _)| record.build_id == *build_id);
+    let mut found = find_all(target)?;
+    found.retain(|found| found.record.build_id == *build_id);
     let mut status = Status {
         standing: Standing::Unpatched,
         live: Vec::new(),
         threads: Vec::new(),
         reason: None,
     };
-    let is_open = |state: &State| !matches!(state, State::Applied | State::Reverted);
-    if let Some((record, _)) = records.iter().find(|(_, state)| is_open(state)) {
+    let is_open = |f: &&Found| !matches!(f.state, State::Applied | State::Reverted);
+    if let Some(open) = found.iter().find(is_open) {
         status.standing = Standing::Unfinished;
-        let name = &record.name;
+        let name = &open.record.name;
         status.reason = Some(format!(
             "a tool works on {name}, or died: see invivo recover"
         ));
         return Ok(status);
     }
-    let live: Vec<&Record> = records
+    let live: Vec<&Record> = found
         .iter()
-        .filter(|(_, state)| *state == State::Applied)
-        .map(|(record, _)| record)
+        .filter(|found| found.state == State::Applied)
+        .map(|found| &found.record)
         .collect();
     status.live = live.iter().map(|record| record.name.clone()).collect();
     let suffices = |record: &&&Record| {
         patch.is_none_or(|(patch, id)| record.id == *id || record.sequence > patch.order.sequence)
     };
+    if let Some(told) = live
+        .iter()
+        .find_map(|record| record.told_missing(&record.missing(target)))
+    {
+        status.reason = Some(told);
+        return Ok(status);
+    }
     if let Some(record) = live.iter().find(suffices) {
         let stacks = target.glimpse()?;
         status.threads = in_old_code(target, &stacks, record);
@@ -89,8 +97,13 @@ pub fn status(
         };
         return Ok(status);
     }
-    if !records.is_empty() && live.is_empty() {
+    if !found.is_empty() && live.is_empty() {
         status.standing = Standing::Reverted;
+        let is_lost = |found: &&Found| found.noted == State::Applied;
+        status.reason = found.iter().find(is_lost).map(|lost| {
+            let name = &lost.record.name;
+            format!("{name} was lost when its image was closed, or gave pages of its code back")
+        });
     }
     if let Some((patch, id)) = patch {
         match Preflight::new(target, patch, id) {

@@ -6,7 +6,8 @@
 //!   file's own pages take their place, the moved ones are edited and moved back.
 //!   Each move is one instant for every thread, and nobody stops.
 //! - **drop**: the pages will show what their file holds. They are moved aside and
-//!   given back; the file's pages stay.
+//!   given back; the file's pages stay. Where the target has locked memory they are
+//!   swapped instead, as the file's pages would not be locked.
 //! - **stopped**: all threads stand for a moment.
 
 use std::ops::Range;
@@ -14,6 +15,8 @@ use std::time::{Duration, Instant};
 
 use invivo_image::LiveAddr;
 
+use crate::expected::{first_unexpected, unexpected};
+use crate::pages::Pages;
 use crate::quiescence::{Blocker, blockers, name_places, standing_in};
 use crate::transaction::{Consistency, Options, SwitchKind};
 use crate::{ApplyError, Region, Target, TargetError, find};
@@ -25,6 +28,9 @@ const LARGEST_MOVE: u64 = 64 << 20;
 
 /// How often pages are moved back again that could not be moved back.
 const LOWERED_AGAIN: u32 = 3;
+
+/// The rank of padding that is taken back.
+pub(crate) const LAST: u8 = 2;
 
 /// One place that changes.
 #[derive(Clone, Debug)]
@@ -40,6 +46,11 @@ pub(crate) struct Change {
 impl Change {
     pub(crate) fn range(&self) -> Range<LiveAddr> {
         self.at..LiveAddr(self.at.0.saturating_add(self.to.len() as u64))
+    }
+
+    /// True if it takes a long jump in padding back.
+    pub(crate) fn is_padding(&self) -> bool {
+        self.rank == LAST
     }
 
     pub(crate) fn meets(&self, other: &Range<LiveAddr>) -> bool {
@@ -152,7 +163,12 @@ pub(crate) fn quiet_way(
         let from = usize::try_from(change.at.0 - range.start.0).expect("inside a range in memory");
         current[from..from + change.to.len()].copy_from_slice(&change.to);
     }
-    Ok((current == original).then_some((range, true)))
+    if current != original {
+        return Ok(None);
+    }
+    // What is moved stays locked in memory; the file's pages that take its place are not.
+    let drop = !target.locks_memory()?;
+    Ok(Some((range, drop)))
 }
 
 fn move_pages(
@@ -279,12 +295,19 @@ pub(crate) fn stopped(target: &mut dyn Target, job: &Job<'_>) -> Result<Switched
     let mut running: Vec<i32> = Vec::new();
     loop {
         let mut in_the_way: Vec<Blocker> = Vec::new();
+        let mut changed = None;
         if job.options.consistency == Consistency::Quiescent {
             target.expect_coroutines()?;
         }
         let result = target.stop(&running, &mut |all| {
             in_the_way = threads_in_the_way(all, job)?;
             if in_the_way.is_empty() {
+                // Its image may have been closed while this waited, and another be there.
+                let mut pages = Pages::new(|at, bytes| all.read(at, bytes));
+                changed = first_unexpected(&mut pages, job.changes)?;
+                drop(pages);
+            }
+            if in_the_way.is_empty() && changed.is_none() {
                 for (done, change) in job.changes.iter().enumerate() {
                     if let Err(error) = all.write(change.at, &change.to) {
                         for change in job.changes[..=done].iter().rev() {
@@ -305,6 +328,9 @@ pub(crate) fn stopped(target: &mut dyn Target, job: &Job<'_>) -> Result<Switched
             }
             other => other?,
         };
+        if let Some(at) = changed {
+            return unexpected(at);
+        }
         if in_the_way.is_empty() {
             let kind = Some(SwitchKind::Stopped);
             return Ok(Switched {
@@ -400,8 +426,9 @@ fn threads_in_the_way(
 /// The target must now be what the switch says: anything else is our mistake, and
 /// the worst one to keep silent about.
 fn verify(target: &dyn Target, changes: &[Change]) -> Result<(), ApplyError> {
+    let mut pages = Pages::of(target);
     for change in changes {
-        if !target.holds(change.at, &change.to)? {
+        if !pages.holds(change.at, &change.to)? {
             return Err(ApplyError::Inconsistent(format!(
                 "{} does not hold what was written",
                 change.at

@@ -3,7 +3,8 @@
 use invivo_image::{LiveAddr, demangle};
 use serde::Serialize;
 
-use crate::record::{FunctionRecord, Record, State, read_all};
+use crate::found::read_all;
+use crate::record::{FunctionRecord, Record, State};
 use crate::{Target, TargetError};
 
 /// A patch's code in a target.

@@ -151,6 +151,16 @@ pub trait Target {
     /// When the target is gone or may not be looked at.
     fn modules(&self) -> Result<Vec<Module>, TargetError>;
 
+    /// True if the image with this build id is loaded, with its relative address 0 at `start`.
+    ///
+    /// # Errors
+    /// When the target is gone or may not be looked at.
+    fn has_loaded(&self, start: LiveAddr, build_id: &[u8]) -> Result<bool, TargetError> {
+        let modules = self.modules()?;
+        let mut at = modules.iter().filter(|module| module.start == start);
+        Ok(at.any(|module| module.build_id == build_id))
+    }
+
     /// Other images than `module` that import `symbol`, or that cannot be asked.
     ///
     /// # Errors
@@ -225,6 +235,15 @@ pub trait Target {
     /// # Errors
     /// When the target is gone.
     fn original(&self, range: Range<LiveAddr>) -> Result<Option<Vec<u8>>, TargetError>;
+
+    /// True if the target may have locked memory of its own, so that it is never paged out
+    /// (`mlock`).
+    ///
+    /// # Errors
+    /// When the target is gone.
+    fn locks_memory(&self) -> Result<bool, TargetError> {
+        Ok(false)
+    }
 
     /// Holds one thread for a moment so that it makes system calls for us; every
     /// other thread goes on. Returns how long it was held.
@@ -406,6 +425,16 @@ pub trait Stopped {
     fn finds(&mut self, range: &Range<LiveAddr>) -> Result<Option<String>, TargetError> {
         let _ = range;
         Ok(Some("its memory cannot be searched".to_owned()))
+    }
+
+    /// Fills `bytes`, as [`Target::read`] does.
+    ///
+    /// # Errors
+    /// When not all of it can be read, or it cannot be looked at.
+    fn read(&mut self, at: LiveAddr, bytes: &mut [u8]) -> Result<(), TargetError> {
+        let _ = bytes;
+        let text = format!("what is at {at} cannot be looked at while threads stand");
+        Err(TargetError::Unsupported(text))
     }
 
     /// Writes, as [`Target::write`] does.

@@ -13,9 +13,9 @@ use invivo_image::LiveAddr;
 use invivo_patch::{Patch, RelocationKind, Section, SectionKind, SymbolPlace};
 use serde::Serialize;
 
+use crate::found::{Found, find_all};
 use crate::going_live::release;
 use crate::quiescence::blockers;
-use crate::record::read_all;
 use crate::{ApplyError, Options, Record, State, Target};
 
 /// What became of a patch's memory.
@@ -43,7 +43,17 @@ pub fn unload(
     options: &Options<'_>,
 ) -> Result<Vec<Unloaded>, ApplyError> {
     let mut all = Vec::new();
-    for (record, state) in read_all(target)? {
+    for Found {
+        mut record,
+        state,
+        gone,
+        ..
+    } in find_all(target)?
+    {
+        if gone {
+            // Its hooks went with its image; what is there now is not its own.
+            record.hooks.clear();
+        }
         if state == State::Reverted && name.is_none_or(|name| record.name == name) {
             all.push(options.step("unload", || one(target, &record))?);
         }

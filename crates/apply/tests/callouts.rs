@@ -5,7 +5,9 @@ mod scene;
 
 use invivo_apply::{ApplyError, Consistency, MemoryTarget, Outcome, apply, list, recover, revert};
 use invivo_patch::{Callout, Moment};
-use scene::{Made, ONE, TWO, applied, bytes_of, must_apply, options, patch, target};
+use scene::{
+    Made, ONE, TWO, applied, bytes_of, exchange_image, must_apply, options, patch, target,
+};
 
 fn with_callouts(name: &str, sequence: u32) -> Made {
     let mut made = patch(name, sequence, &[ONE, TWO], 9);
@@ -33,6 +35,23 @@ fn called(outcome: &Outcome) -> Vec<(Moment, u32)> {
     called
         .map(|called| (called.moment, called.answer))
         .collect()
+}
+
+/// Its functions use what the image had.
+#[test]
+fn none_is_called_once_the_image_is_closed() {
+    let made = with_callouts("p", 1);
+    let mut target = target();
+    target.set_answers(&[0, 0]);
+    apply_it(&mut target, &made).unwrap();
+    exchange_image(&mut target);
+    target.set_answers(&[7]);
+    for _ in 0..2 {
+        assert!(revert_it(&mut target).unwrap().is_empty());
+        let done = recover(&mut target, &options(Consistency::Entry)).unwrap();
+        assert!(done.is_empty(), "{done:?}");
+        assert_eq!(target.answers_left(), 1, "a callout was called");
+    }
 }
 
 #[test]

@@ -4,10 +4,13 @@
 mod scene;
 
 use invivo_apply::{
-    ApplyError, Consistency, MemoryTarget, SwitchKind, Target, apply, list, revert, revert_to,
+    ApplyError, Consistency, MemoryTarget, SwitchKind, Target, apply, list, recover, revert,
+    revert_to,
 };
 use invivo_image::LiveAddr;
-use scene::{FAR, Made, ONE, TORN, TWO, applied, bytes_of, must_apply, options, patch, target};
+use scene::{
+    FAR, Made, ONE, TORN, TWO, answers, applied, bytes_of, must_apply, options, patch, target,
+};
 
 /// More steps than any command makes.
 const MANY: usize = 200;
@@ -213,6 +216,37 @@ fn a_dead_replace_leaves_the_old_patch_or_the_new_one() {
             must_apply(&mut back, &second);
         },
     );
+}
+
+/// The two share no function: in between neither of them is live by its hooks.
+#[test]
+fn a_dead_replacement_of_other_functions_loses_none_of_the_two() {
+    let first = patch("p1", 1, &[ONE, TWO], 8);
+    let second = patch("p2", 2, &[FAR], 9);
+    let clean = bytes_of(&target());
+    for consistency in [Consistency::Entry, Consistency::Quiescent] {
+        let (live, _) = applied(&first);
+        die_at_every_step(
+            &live,
+            |target| apply_it(target, &second, consistency),
+            |steps, left| {
+                let mut settled = left.clone();
+                recover(&mut settled, &options(Consistency::Entry))
+                    .unwrap_or_else(|error| panic!("after step {steps}: {error}"));
+                let names = list(&settled).unwrap().into_iter().map(|patch| patch.name);
+                let names: Vec<String> = names.collect();
+                assert!(
+                    names == ["p1"] || names == ["p2"],
+                    "after step {steps}: {names:?}"
+                );
+                let mut alone = target();
+                must_apply(&mut alone, if names == ["p1"] { &first } else { &second });
+                assert_eq!(answers(&settled), answers(&alone), "after step {steps}");
+                revert_all(&mut settled).unwrap();
+                assert!(bytes_of(&settled) == clean, "after step {steps}");
+            },
+        );
+    }
 }
 
 #[test]

@@ -43,12 +43,14 @@ impl Command {
 }
 
 /// Patches that go live in each way, and that replace each other.
-fn patches() -> [(Made, Consistency); 4] {
+fn patches() -> [(Made, Consistency); 5] {
     [
         (patch("p1", 1, &[ONE, TWO], 7), Consistency::Entry),
         (patch("p2", 2, &[ONE, FAR], 8), Consistency::Entry),
         (patch("p3", 3, &[ONE, TORN], 9), Consistency::Entry),
         (patch("p1", 1, &[ONE, TWO], 7), Consistency::Quiescent),
+        // Nothing of it is anywhere in the first.
+        (patch("p4", 4, &[FAR], 10), Consistency::Quiescent),
     ]
 }
 
@@ -142,6 +144,32 @@ fn settle(state: &MemoryTarget) -> Result<MemoryTarget, String> {
     }
 }
 
+/// What is live.
+fn live(target: &MemoryTarget) -> Result<Vec<String>, String> {
+    let live = list(target).map_err(|error| error.to_string())?;
+    Ok(live.into_iter().map(|patch| patch.name).collect())
+}
+
+/// A command that dies leaves what was live before, or what it would make of it.
+fn is_allowed(
+    before: &MemoryTarget,
+    command: &Command,
+    after: &MemoryTarget,
+) -> Result<(), String> {
+    let (before, after) = (live(before)?, live(after)?);
+    let is_right = after == before
+        || match command {
+            Command::Apply(made, _) => after == [made.patch.identity.name.as_str()],
+            Command::Revert => after.is_empty(),
+            Command::Recover => false,
+        };
+    if is_right {
+        Ok(())
+    } else {
+        Err(format!("{before:?} was live before, and {after:?} is now"))
+    }
+}
+
 /// Looks at every state that the commands lead to, in any order and with deaths at any
 /// step. Returns how many states and how many ways between them there are.
 fn look_through(
@@ -153,6 +181,7 @@ fn look_through(
     let mut open = vec![(begin, 0)];
     let mut ways = 0;
     while let Some((state, deaths)) = open.pop() {
+        let before = settle(&state)?;
         for command in commands {
             for steps in 0.. {
                 let left = if deaths < DEATHS { steps } else { usize::MAX };
@@ -169,7 +198,8 @@ fn look_through(
                 }
                 ways += 1;
                 let told = |error| format!("{command:?}, {left} steps, {result:?}: {error}");
-                settle(&after).map_err(told)?;
+                let settled = settle(&after).map_err(told)?;
+                is_allowed(&before, command, &settled).map_err(told)?;
                 if !died {
                     is_settled(&after).map_err(told)?;
                 }
@@ -190,7 +220,7 @@ fn look_through(
 fn every_state_that_dead_tools_leave_is_settled() {
     let (mut states, mut ways) = (0, 0);
     // Pairs of patches; all at once are too many states.
-    for numbers in [[0, 1], [0, 2], [1, 3]] {
+    for numbers in [[0, 1], [0, 2], [1, 3], [0, 4]] {
         let found = look_through(&commands(&numbers), |_| {}).expect("every state is settled");
         println!(
             "patches {numbers:?}: {} states, {} ways between them",
@@ -225,7 +255,7 @@ fn a_journal_that_is_not_written_is_found() {
 }
 
 fn pairs() -> Vec<(MemoryTarget, [Command; 2])> {
-    let [first, second, torn, quiet] =
+    let [first, second, torn, quiet, other] =
         patches().map(|(made, how)| Command::Apply(Box::new(made), how));
     let mut live = target();
     first.run(&mut live).expect("it applies");
@@ -237,6 +267,7 @@ fn pairs() -> Vec<(MemoryTarget, [Command; 2])> {
         (live.clone(), [second.clone(), Command::Revert]),
         (live.clone(), [Command::Revert, first]),
         (live.clone(), [torn, second]),
+        (live.clone(), [other, Command::Recover]),
         (live, [Command::Recover, Command::Revert]),
     ]
 }
@@ -250,7 +281,12 @@ fn two_tools_in_every_order() {
     let mut orders = 0;
     for (begin, [one, other]) in pairs() {
         let found = explore(&begin, [tool(&one), tool(&other)], true, |after| {
-            settle(after).map(|_| ())
+            let settled = settle(after)?;
+            let may_go = [&one, &other].iter().any(|c| matches!(c, Command::Revert));
+            if !may_go && live(&begin)?.len() > live(&settled)?.len() {
+                return Err("what was live is lost".to_owned());
+            }
+            Ok(())
         });
         orders += found.unwrap_or_else(|error| panic!("{one:?} beside {other:?}: {error}"));
     }

@@ -242,6 +242,10 @@ impl Stopped for AllStopped<'_> {
         self.process.find_address(&self.threads, range)
     }
 
+    fn read(&mut self, at: LiveAddr, bytes: &mut [u8]) -> Result<(), TargetError> {
+        self.process.memory.read(at, bytes)
+    }
+
     fn write(&mut self, at: LiveAddr, bytes: &[u8]) -> Result<(), TargetError> {
         match self.threads.first() {
             Some(thread) => self.process.memory.write_by(thread, at, bytes),

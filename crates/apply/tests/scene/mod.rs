@@ -60,6 +60,31 @@ fn image() -> Vec<u8> {
     bytes
 }
 
+/// By how much everything lies higher in the other image.
+const HIGHER: u64 = 0x40;
+const OTHER_ID: [u8; 20] = [0xcd; 20];
+
+/// Lets the image be closed, and another build be loaded in its place.
+pub(crate) fn exchange_image(target: &mut MemoryTarget) {
+    target.close(START);
+    let mut bytes = image();
+    bytes.rotate_right(usize::try_from(HIGHER).expect("small"));
+    target.load(&OTHER_ID, START, &bytes);
+}
+
+/// The same patch for the other build.
+pub(crate) fn for_other_image(mut made: Made) -> Made {
+    made.patch.target.build_id = Hex(OTHER_ID.to_vec());
+    for redirect in &mut made.patch.redirects {
+        redirect.at = Rva(redirect.at.0 + HIGHER);
+    }
+    for check in &mut made.patch.checks {
+        check.at = Rva(check.at.0 + HIGHER);
+    }
+    made.patch.validate().expect("a valid patch");
+    made
+}
+
 /// A target with the image loaded.
 pub(crate) fn target() -> MemoryTarget {
     let mut target = MemoryTarget::default();
