@@ -10,7 +10,7 @@ use invivo_linux::{Incarnation, last_processor, own_processor, with_one_deputy};
 use invivo_patch::Judgement;
 
 use crate::failure::{Failure, INTERRUPTED, NOT_NOW};
-use crate::live::{ProcessOutcome, Run, show};
+use crate::live::{ProcessOutcome, Run, ended, show};
 use crate::output::Output;
 use crate::unread;
 
@@ -143,6 +143,10 @@ fn one(
     process: Incarnation,
     work: &(impl Fn(i32) -> Result<Vec<Outcome>, Failure> + Sync),
 ) -> One {
+    // Another one may have its number by now.
+    if !process.is_still_there() {
+        return (vec![ended(process.pid)], None);
+    }
     let (mut outcomes, failure) = run.one(process.pid, work);
     // A process that ended, or became another program, is no failure: nothing of it is left.
     if failure.is_some() && !process.is_still_there() {

@@ -226,6 +226,25 @@ pub(crate) fn failed(pid: i32, failure: &Failure, wall_us: u64) -> ProcessOutcom
         _ => "failed",
     };
     ProcessOutcome {
+        wall_us,
+        reason: Some(failure.text.clone()),
+        ..nothing(pid, state)
+    }
+}
+
+/// The outcome of a process that was gone before it was its turn.
+pub(crate) fn ended(pid: i32) -> ProcessOutcome {
+    ProcessOutcome {
+        reason: Some(format!(
+            "process {pid} has ended, or became another program"
+        )),
+        ..nothing(pid, "ended")
+    }
+}
+
+/// A process in which nothing was done.
+fn nothing(pid: i32, state: &str) -> ProcessOutcome {
+    ProcessOutcome {
         pid,
         state: state.to_owned(),
         patch: None,
@@ -235,10 +254,10 @@ pub(crate) fn failed(pid: i32, failure: &Failure, wall_us: u64) -> ProcessOutcom
         unloaded: None,
         hooks: 0,
         switch: None,
-        wall_us,
+        wall_us: 0,
         visited_us: 0,
         stopped_us: 0,
-        reason: Some(failure.text.clone()),
+        reason: None,
     }
 }
 

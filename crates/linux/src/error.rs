@@ -5,6 +5,8 @@ use std::io;
 use invivo_apply::TargetError;
 use nix::errno::Errno;
 
+use crate::incarnation::shown_by;
+
 /// `error`, which happened in `what`.
 pub(crate) fn system(what: impl Into<String>, error: impl Into<io::Error>) -> TargetError {
     let (what, source) = (what.into(), error.into());
@@ -19,7 +21,7 @@ pub(crate) fn system(what: impl Into<String>, error: impl Into<io::Error>) -> Ta
 pub(crate) fn traced(pid: i32, what: &str, error: Errno) -> TargetError {
     match error {
         // ptrace says the same of a thread that is not standing at the moment.
-        Errno::ESRCH if std::path::Path::new(&format!("/proc/{pid}/exe")).exists() => {
+        Errno::ESRCH if std::path::Path::new(&format!("/proc/{}/exe", shown_by(pid))).exists() => {
             TargetError::NotNow(format!("a thread of process {pid} is gone or not standing"))
         }
         Errno::ESRCH => TargetError::Gone(pid),

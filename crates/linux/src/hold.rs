@@ -50,8 +50,9 @@ impl Process {
     fn is_socket(&self, descriptor: Option<&str>) -> bool {
         let number = descriptor.unwrap_or_default().trim_start_matches("0x");
         let number = u32::from_str_radix(number, 16).ok();
-        let link = number
-            .and_then(|number| std::fs::read_link(format!("/proc/{}/fd/{number}", self.pid)).ok());
+        let link = number.and_then(|number| {
+            std::fs::read_link(format!("/proc/{}/fd/{number}", self.first)).ok()
+        });
         link.is_none_or(|link| link.to_string_lossy().starts_with("socket:"))
     }
 

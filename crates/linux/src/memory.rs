@@ -21,7 +21,7 @@ use crate::ptrace::Standing;
 /// Bytes that a thread can write at a time.
 const WORD: u64 = 8;
 
-/// The process's memory.
+/// The process's memory, by the number of a thread that lives.
 #[derive(Debug)]
 pub(crate) struct Memory {
     file: File,

@@ -31,7 +31,7 @@ pub(crate) struct Loaded {
     pub(crate) first: u64,
     pub(crate) end: LiveAddr,
     pub(crate) path: String,
-    pub(crate) build_id: Option<Vec<u8>>,
+    pub(crate) build_id: Option<Noted>,
     /// `PT_GNU_EH_FRAME`, live.
     pub(crate) eh_frame_hdr: Option<(LiveAddr, u64)>,
     /// `PT_LOAD` ranges, live.
@@ -80,13 +80,21 @@ impl Process {
         Ok(found)
     }
 
+    /// True if the first page of an image with this build id is at `start`.
+    pub(crate) fn has_image(&self, start: LiveAddr, build_id: &[u8]) -> Result<bool, TargetError> {
+        let is_head = |map: &MemoryMap| map.address.0 == start.0 && map.offset == 0;
+        let is_there = self.maps()?.iter().any(is_head);
+        let found = || build_id_at(&self.memory, start.0);
+        Ok(is_there && found().is_some_and(|found| found == build_id))
+    }
+
     pub(crate) fn modules_with_build_id(&self) -> Result<Vec<Module>, TargetError> {
         let loaded = self.loaded()?.into_iter();
         Ok(loaded
             .filter_map(|image| {
                 let start = LiveAddr(image.start());
                 Some(Module {
-                    build_id: image.build_id?,
+                    build_id: image.build_id?.id,
                     start,
                     end: image.end,
                     path: image.path,
@@ -99,7 +107,49 @@ impl Process {
 /// The build id of the image whose first page is at `start`.
 pub(crate) fn build_id_at(memory: &Memory, start: u64) -> Option<Vec<u8>> {
     let head = memory.read_some(LiveAddr(start), HEAD);
-    parse_head(memory, &head, start, String::new())?.build_id
+    Some(
+        parse_head(memory, &head, start, String::new())?
+            .build_id?
+            .id,
+    )
+}
+
+/// A build id, and where it stands.
+#[derive(Clone, Debug)]
+pub(crate) struct Noted {
+    pub(crate) id: Vec<u8>,
+    /// Behind the start of the image's first page.
+    pub(crate) offset: u64,
+}
+
+/// What the first page of a mapped file says of it.
+pub(crate) enum Head {
+    /// It has a build id.
+    Image(Noted),
+    /// It is no image, or one without.
+    Other,
+    /// It cannot be read.
+    Unread,
+}
+
+impl Head {
+    pub(crate) fn at(memory: &Memory, start: u64) -> Head {
+        let first = memory.read_some(LiveAddr(start), elf::ELFMAG.len());
+        if first.is_empty() {
+            return Head::Unread;
+        }
+        // Most files that are no images are larger than those.
+        if first != elf::ELFMAG {
+            return Head::Other;
+        }
+        let head = memory.read_some(LiveAddr(start), HEAD);
+        let loaded = parse_head(memory, &head, start, String::new());
+        match loaded.and_then(|loaded| loaded.build_id) {
+            Some(noted) => Head::Image(noted),
+            None if head.is_empty() => Head::Unread,
+            None => Head::Other,
+        }
+    }
 }
 
 fn parse_head(memory: &Memory, head: &[u8], start: u64, path: String) -> Option<Loaded> {
@@ -122,7 +172,7 @@ fn parse_head(memory: &Memory, head: &[u8], start: u64, path: String) -> Option<
     let eh_frame_hdr = of_type(elf::PT_GNU_EH_FRAME).map(|p| (live(p.p_vaddr(LE)), p.p_memsz(LE)));
     let notes = programs.iter().filter(|p| p.p_type(LE) == elf::PT_NOTE);
     let build_id = notes
-        .filter_map(|p| build_id(memory, live(p.p_vaddr(LE)), p))
+        .filter_map(|p| build_id(memory, live(p.p_vaddr(LE)), start, p))
         .next();
     Some(Loaded {
         bias,
@@ -164,8 +214,9 @@ fn program_headers<'h>(
 fn build_id(
     memory: &Memory,
     at: LiveAddr,
+    start: u64,
     program: &ProgramHeader64<LittleEndian>,
-) -> Option<Vec<u8>> {
+) -> Option<Noted> {
     const LARGEST: u64 = 0x1_0000;
     let size = usize::try_from(program.p_memsz(LE).min(LARGEST)).ok()?;
     let bytes = memory.read_some(at, size);
@@ -173,7 +224,11 @@ fn build_id(
     let mut notes = object::read::elf::NoteIterator::<Elf>::new(LE, align, &bytes).ok()?;
     while let Ok(Some(note)) = notes.next() {
         if note.name() == elf::ELF_NOTE_GNU && note.n_type(LE) == elf::NT_GNU_BUILD_ID {
-            return Some(note.desc().to_vec());
+            let id = note.desc().to_vec();
+            // Wherever the same bytes stand first, they are the same.
+            let inside = memchr::memmem::find(&bytes, &id)? as u64;
+            let offset = at.0.checked_sub(start)?.checked_add(inside)?;
+            return Some(Noted { id, offset });
         }
     }
     None

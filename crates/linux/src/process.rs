@@ -12,9 +12,11 @@ use procfs::process::{MMPermissions, MMapPath, MemoryMap};
 
 use crate::error::{proc_error, system};
 use crate::gadgets::Gadgets;
+use crate::incarnation::Seen;
 use crate::lock::{Lock, is_ending};
 use crate::memory::Memory;
 use crate::proc_file::{self, Status, failure};
+use crate::shared::has_its_own;
 use crate::suspended::Coroutines;
 
 /// How long one look at the mappings serves, as long as this program changes none. What
@@ -36,6 +38,9 @@ pub enum Access<'o> {
 #[derive(Debug)]
 pub struct Process {
     pub(crate) pid: i32,
+    /// Its first thread that lives: what `/proc` shows of the process, it shows for that one. The one
+    /// that it began with may have ended before the others.
+    pub(crate) first: i32,
     pub(crate) memory: Memory,
     pub(crate) info: procfs::process::Process,
     pub(crate) gadgets: OnceCell<Option<Gadgets>>,
@@ -60,14 +65,20 @@ impl Process {
     /// When there is no such process, when it is of a kind that cannot be patched, when
     /// it may not be looked at, or when another tool works on it.
     pub fn open(pid: i32, access: Access<'_>) -> Result<Process, TargetError> {
-        let info = procfs::process::Process::new(pid).map_err(|e| proc_error(pid, e))?;
+        let seen = Seen::of(pid)?;
+        let first = seen.shown_by;
+        let info = procfs::process::Process::new(first).map_err(|e| proc_error(pid, e))?;
         let options = match access {
             Access::Read => None,
             Access::Write(options) => Some(options),
         };
+        // Before its memory is opened, which stays the same one whatever it executes meanwhile.
+        if options.is_some() {
+            has_its_own(pid, &seen)?;
+        }
         // What has no memory, or no longer, says so in other words.
         let memory =
-            Memory::open(pid, options.is_some()).map_err(|error| match Status::of(pid) {
+            Memory::open(first, options.is_some()).map_err(|error| match Status::of(first) {
                 Ok(status) => has_memory(pid, &status).err().unwrap_or(error),
                 Err(_) => error,
             })?;
@@ -76,10 +87,11 @@ impl Process {
             None => None,
         };
         // Not before the lock is held: another tool may have left the process otherwise.
-        let status = Status::of(pid)?;
+        let status = Status::of(first)?;
         has_memory(pid, &status)?;
         let process = Process {
             pid,
+            first,
             memory,
             info,
             gadgets: OnceCell::new(),
@@ -120,7 +132,7 @@ impl Process {
                 }
                 tracer => return Err(TargetError::Traced { pid, tracer }),
             }
-            newer = Some(Status::of(pid)?);
+            newer = Some(Status::of(self.first)?);
         }
     }
 
@@ -134,6 +146,12 @@ impl Process {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The folder that it sees as `/`.
+    #[must_use]
+    pub fn root(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/root", self.first))
     }
 
     /// The program that it runs, where that can be told.
@@ -175,10 +193,13 @@ impl Process {
         let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid));
         let tasks = tasks.map_err(|error| failure(self.pid, error))?;
         let number = |name: std::ffi::OsString| name.to_str()?.parse().ok();
-        Ok(tasks
-            .flatten()
-            .filter_map(|task| number(task.file_name()))
-            .collect())
+        let tids = tasks.flatten().filter_map(|task| number(task.file_name()));
+        Ok(tids.filter(|tid| !self.is_dead_first(*tid)).collect())
+    }
+
+    /// True for the thread that the process began with, if that had ended before the others.
+    fn is_dead_first(&self, tid: i32) -> bool {
+        tid == self.pid && tid != self.first
     }
 
     /// Its threads, the first one before all others are looked for, which takes long where there
@@ -186,19 +207,20 @@ impl Process {
     pub(crate) fn first_and_others(&self) -> impl Iterator<Item = i32> {
         let others = || self.tids().into_iter().flatten();
         let others = std::iter::once_with(others).flatten();
-        std::iter::once(self.pid).chain(others.filter(|tid| *tid != self.pid))
+        std::iter::once(self.first).chain(others.filter(|tid| *tid != self.first))
     }
 
     /// How many threads it has, those that have ended but are not forgotten included.
     pub(crate) fn thread_count(&self) -> Option<usize> {
         let data = std::fs::metadata(format!("/proc/{}/task", self.pid)).ok()?;
-        // Each is a folder below this one.
-        usize::try_from(data.nlink().checked_sub(2)?).ok()
+        // Each is a folder below this one, and so are the two that every folder has.
+        let others = 2 + u64::from(self.is_dead_first(self.pid));
+        usize::try_from(data.nlink().checked_sub(others)?).ok()
     }
 
     /// True unless the process is known to catch no signal at all.
     pub(crate) fn has_handlers(&self) -> bool {
-        let caught = Status::of(self.pid).map(|status| status.bits("SigCgt:"));
+        let caught = Status::of(self.first).map(|status| status.bits("SigCgt:"));
         !matches!(caught, Ok(Some(0)))
     }
 

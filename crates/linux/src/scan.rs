@@ -1,69 +1,17 @@
 //! Which processes have an image loaded: told without stopping or changing any.
 
 use std::collections::{BTreeSet, HashMap};
+use std::time::{Duration, Instant};
 
 use invivo_apply::TargetError;
+use invivo_image::LiveAddr;
 
+use crate::incarnation::{Incarnation, Seen};
 use crate::memory::Memory;
-use crate::{modules, proc_file, process::processes};
-
-/// A process, told apart from later ones with the same number and from what it was
-/// before it executed another program.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Incarnation {
-    /// Its number.
-    pub pid: i32,
-    /// When it started, in ticks since boot.
-    started: u64,
-    /// Where its stack starts: elsewhere after each `exec`.
-    stack: u64,
-}
-
-impl Incarnation {
-    /// What the process with this number is now; `None` if there is none, or it has ended.
-    #[must_use]
-    pub fn of(pid: i32) -> Option<Incarnation> {
-        Seen::of(pid).ok().and_then(|seen| seen.now)
-    }
-
-    /// True unless it has ended, or become another program.
-    #[must_use]
-    pub fn is_still_there(&self) -> bool {
-        Incarnation::of(self.pid) == Some(*self)
-    }
-}
-
-/// What a process's `stat` says.
-struct Seen {
-    /// `None` if it has ended.
-    now: Option<Incarnation>,
-    /// Threads of the kernel have none.
-    has_memory: bool,
-}
-
-impl Seen {
-    fn of(pid: i32) -> Result<Seen, TargetError> {
-        /// Of the values behind the name of the program, which may hold anything.
-        const STARTED: usize = 19;
-        const SIZE: usize = 20;
-        const STACK: usize = 25;
-        let stat = proc_file::read_piece(&format!("/proc/{pid}/stat"));
-        let stat = stat.map_err(|error| proc_file::failure(pid, error))?;
-        let values = stat.rsplit_once(')').map_or("", |(_, values)| values);
-        let values: Vec<&str> = values.split_whitespace().collect();
-        let number = |at: usize| values.get(at).and_then(|value| value.parse::<u64>().ok());
-        let ended = matches!(values.first(), None | Some(&"Z" | &"X"));
-        let place = number(STARTED).zip(number(STACK)).filter(|_| !ended);
-        Ok(Seen {
-            now: place.map(|(started, stack)| Incarnation {
-                pid,
-                started,
-                stack,
-            }),
-            has_memory: number(SIZE).is_some_and(|size| size > 0),
-        })
-    }
-}
+use crate::modules::{Head, Noted};
+use crate::proc_file;
+use crate::process::processes;
+use crate::shared::lent_by;
 
 /// What a walk over all processes found.
 #[derive(Debug, Default)]
@@ -74,10 +22,29 @@ pub struct Found {
     pub unread: usize,
 }
 
-/// Walks over all processes; remembers which file has which build id.
+/// Walks over all processes; remembers where files have their build ids.
+///
+/// Each process answers for itself: what is remembered of a file is only where to look. A process
+/// may die while it is looked at, or show what it likes in its own copy of a page, and that
+/// must not hide the same file in others.
 #[derive(Debug, Default)]
 pub struct Scan {
-    files: HashMap<File, Option<Vec<u8>>>,
+    files: HashMap<File, Noted>,
+}
+
+/// How often a process is looked at again that executes another program meanwhile.
+const AGAIN: usize = 8;
+/// How long a walk waits in all for processes that are about to execute a program of their own.
+const ABOUT_TO: Duration = Duration::from_millis(20);
+
+/// What a look at a process showed.
+enum Look {
+    /// What it has loaded.
+    Loaded(Incarnation, Vec<Vec<u8>>),
+    /// It runs in the memory of the one that started it, which is looked at for both.
+    Lent(Vec<Vec<u8>>),
+    /// It is none that is asked about, or has ended.
+    Nothing,
 }
 
 impl Scan {
@@ -93,56 +60,104 @@ impl Scan {
     ) -> Result<Found, TargetError> {
         let mut found = Found::default();
         let own = std::process::id().cast_signed();
+        let mut later = Vec::new();
         for pid in processes()?.into_iter().filter(|pid| *pid != own) {
-            let seen = Seen::of(pid);
-            // Threads of the kernel have no memory, and what has ended has none left.
-            let seen = seen.map(|seen| seen.now.filter(|_| seen.has_memory));
-            let now = match seen {
-                Ok(Some(now)) if !known.contains(&now) => now,
-                Ok(_) => continue,
-                Err(TargetError::NotPermitted { .. }) => {
-                    found.unread += 1;
-                    continue;
-                }
-                Err(_) => continue,
-            };
-            match self.build_ids(pid) {
-                Ok(ids) => {
-                    let ids = ids.into_iter().filter(|id| wanted.contains(&&id[..]));
-                    found.processes.extend(ids.map(|id| (now, id)));
-                }
-                Err(TargetError::NotPermitted { .. }) => found.unread += 1,
-                // It has ended meanwhile.
-                Err(_) => {}
+            if self.add(pid, wanted, known, &mut found) {
+                later.push(pid);
             }
+        }
+        let deadline = Instant::now() + ABOUT_TO;
+        while !later.is_empty() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+            later.retain(|pid| self.add(*pid, wanted, known, &mut found));
         }
         Ok(found)
     }
 
-    /// Build ids of everything that a process has loaded, each once.
-    fn build_ids(&mut self, pid: i32) -> Result<Vec<Vec<u8>>, TargetError> {
-        let maps = proc_file::read(&format!("/proc/{pid}/maps"));
+    /// Looks at a process. True if it is to be looked at again a little later.
+    fn add(
+        &mut self,
+        pid: i32,
+        wanted: &[&[u8]],
+        known: &BTreeSet<Incarnation>,
+        found: &mut Found,
+    ) -> bool {
+        let is_wanted = |id: &Vec<u8>| wanted.contains(&&id[..]);
+        match self.look(pid, known) {
+            Ok(Look::Loaded(now, ids)) => {
+                let ids = ids.into_iter().filter(is_wanted);
+                found.processes.extend(ids.map(|id| (now, id)));
+            }
+            Ok(Look::Lent(ids)) => return ids.iter().any(is_wanted),
+            Ok(Look::Nothing) | Err(TargetError::Gone(_)) => {}
+            Err(_) => found.unread += 1,
+        }
+        false
+    }
+
+    /// What a process has loaded, unless it is `known`.
+    fn look(&mut self, pid: i32, known: &BTreeSet<Incarnation>) -> Result<Look, TargetError> {
+        for _ in 0..AGAIN {
+            let seen = Seen::of(pid)?;
+            // Threads of the kernel have no memory, and what has ended has none left.
+            let now = match seen.now.filter(|_| seen.has_memory) {
+                Some(now) if !known.contains(&now) => now,
+                _ => return Ok(Look::Nothing),
+            };
+            let result = self.build_ids(pid, seen.shown_by);
+            let ids = match result {
+                Ok((ids, true)) => ids,
+                // What cannot be read any more may have become another program.
+                Ok((ids, false)) if now.is_still_there() => ids,
+                Ok(_) | Err(TargetError::Gone(_)) => continue,
+                Err(error) => return Err(error),
+            };
+            if !ids.is_empty() && lent_by(pid, &seen).is_some() {
+                return Ok(Look::Lent(ids));
+            }
+            return Ok(Look::Loaded(now, ids));
+        }
+        Err(TargetError::NotNow(format!(
+            "process {pid} executes one program after the other"
+        )))
+    }
+
+    /// Build ids of everything that a process has loaded, each once; and whether all of it could be
+    /// looked at.
+    fn build_ids(&mut self, pid: i32, shown_by: i32) -> Result<(Vec<Vec<u8>>, bool), TargetError> {
+        let maps = proc_file::read(&format!("/proc/{shown_by}/maps"));
         let maps = maps.map_err(|error| proc_file::failure(pid, error))?;
+        let mut whole = !maps.is_empty();
         let mut memory = None;
         let mut ids: Vec<Vec<u8>> = Vec::new();
         for (start, file) in maps.lines().filter_map(head) {
-            let id = match self.files.get(&file) {
-                Some(known) => known.clone(),
-                None => {
-                    let memory = match &memory {
-                        Some(memory) => memory,
-                        None => memory.insert(Memory::open(pid, false)?),
-                    };
-                    let id = modules::build_id_at(memory, start);
-                    self.files.insert(file, id.clone());
-                    id
-                }
+            let memory = match &memory {
+                Some(memory) => memory,
+                None => memory.insert(Memory::open(shown_by, false)?),
             };
-            ids.extend(id);
+            match self.head(memory, start, file) {
+                Head::Image(noted) => ids.push(noted.id),
+                Head::Other => {}
+                Head::Unread => whole = false,
+            }
         }
         ids.sort_unstable();
         ids.dedup();
-        Ok(ids)
+        Ok((ids, whole))
+    }
+
+    fn head(&mut self, memory: &Memory, start: u64, file: File) -> Head {
+        if let Some(known) = self.files.get(&file) {
+            let at = LiveAddr(start.wrapping_add(known.offset));
+            if memory.read_some(at, known.id.len()) == known.id {
+                return Head::Image(known.clone());
+            }
+        }
+        let head = Head::at(memory, start);
+        if let Head::Image(noted) = &head {
+            self.files.entry(file).or_insert_with(|| noted.clone());
+        }
+        head
     }
 }
 
@@ -181,12 +196,5 @@ mod tests {
         ] {
             assert_eq!(head(&other), None);
         }
-    }
-
-    #[test]
-    fn this_process_is_one_and_the_same_until_it_ends() {
-        let own = std::process::id().cast_signed();
-        assert!(Incarnation::of(own).is_some_and(|own| own.is_still_there()));
-        assert_eq!(Incarnation::of(i32::MAX), None);
     }
 }

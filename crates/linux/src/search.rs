@@ -74,7 +74,7 @@ impl Process {
         wanted: &dyn Fn(&MemoryMap) -> bool,
         look: &mut dyn FnMut(u64, u64) -> Result<Option<String>, TargetError>,
     ) -> Result<Option<String>, TargetError> {
-        let file = format!("/proc/{}/pagemap", self.pid);
+        let file = format!("/proc/{}/pagemap", self.first);
         let file = File::open(&file).map_err(|error| system(format!("open {file}"), error))?;
         let (mut space, mut memory) = (0, 0);
         for map in self.maps()?.iter().filter(|map| wanted(map)) {

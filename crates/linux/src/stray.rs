@@ -33,11 +33,11 @@ impl Process {
     pub(crate) fn wait_for_strays(&self, status: &Status) -> Result<(), TargetError> {
         let deadline = Instant::now() + PATIENCE;
         let tids = match self.thread_count() {
-            Some(1) => vec![self.pid],
+            Some(1) => vec![self.first],
             _ => self.tids()?,
         };
         for tid in tids {
-            if tid == self.pid && !blocks_every_signal(status) {
+            if tid == self.first && !blocks_every_signal(status) {
                 continue;
             }
             let blocks = || {

@@ -21,6 +21,7 @@ use crate::deputy::by_deputy_while;
 use crate::modules::Loaded;
 use crate::outside::is_outside_runtime;
 use crate::priority::First;
+use crate::proc_file::Status;
 use crate::ptrace::Standing;
 use crate::thread_state::size_of_extended_state;
 use crate::unwind::Unwinder;
@@ -39,6 +40,10 @@ impl Target for Process {
 
     fn modules(&self) -> Result<Vec<Module>, TargetError> {
         self.modules_with_build_id()
+    }
+
+    fn has_loaded(&self, start: LiveAddr, build_id: &[u8]) -> Result<bool, TargetError> {
+        self.has_image(start, build_id)
     }
 
     fn importers(&self, module: &Module, symbol: &str) -> Result<Vec<String>, TargetError> {
@@ -112,6 +117,11 @@ impl Target for Process {
             }
         }
         Ok(Some(bytes))
+    }
+
+    fn locks_memory(&self) -> Result<bool, TargetError> {
+        let status = Status::of(self.first)?;
+        Ok(status.field("VmLck:") != Some("0 kB"))
     }
 
     fn visit(
@@ -305,9 +315,9 @@ impl Process {
         let MMapPath::Path(path) = &map.pathname else {
             return None;
         };
-        let root = PathBuf::from(format!("/proc/{}/root", self.pid));
+        let root = self.root();
         let inside = root.join(path.strip_prefix("/").ok()?);
-        let exe = PathBuf::from(format!("/proc/{}/exe", self.pid));
+        let exe = PathBuf::from(format!("/proc/{}/exe", self.first));
         [exe, inside].into_iter().find_map(|path| {
             let file = File::open(path).ok()?;
             let same = file.metadata().is_ok_and(|data| data.ino() == map.inode);

@@ -3,6 +3,8 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use crate::incarnation::shown_by;
+
 /// What tells a process from others.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Traits {
@@ -22,7 +24,7 @@ impl Traits {
     #[must_use]
     pub fn of(pid: i32) -> Traits {
         let read = |name: &str| std::fs::read_to_string(format!("/proc/{pid}/{name}"));
-        let link = format!("/proc/{pid}/exe");
+        let link = format!("/proc/{}/exe", shown_by(pid));
         let exe = std::fs::read_link(&link).ok();
         // A program that was replaced on disk still has its name.
         let named = |exe: PathBuf| {

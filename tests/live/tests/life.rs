@@ -1,5 +1,6 @@
 //! The life of a patch in a process: applied, applied again, replaced, listed, taken back.
 
+use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
@@ -460,4 +461,104 @@ fn library_closed_and_loaded_again() -> Result<()> {
         revert(None, target.pid())?.expect_state("reverted")?;
         target.expect_all(&pair.fixture.asks[..1], Side::Old)
     })
+}
+
+/// Where a library was that was closed, another build of it is loaded: what the record says of the old one is not
+/// written over the new one.
+#[test]
+fn another_library_in_the_place_of_one_that_was_closed() -> Result<()> {
+    in_workdir("another-library", |dir| {
+        let pair = Pair::build(dir, "reopened.c", Build::default())?;
+        let place = dir.join("next");
+        let flags = &["-falign-functions=512"][..];
+        let other = Build {
+            flags,
+            ..Build::default()
+        };
+        let next = Pair::build(&place, "reopened.c", other)?;
+        let mut target = pair.start()?;
+        let pid = target.pid();
+        let asks = &pair.fixture.asks[..1];
+        target.expect_all(asks, Side::Old)?;
+        apply(&pair.patch()?, pid, &[])?.expect_state("applied")?;
+        target.expect_all(asks, Side::New)?;
+        let starts = || -> Result<Vec<u64>> {
+            let mut all = mappings(pid)?;
+            all.retain(|map| map.path.contains("libprice.so") && map.offset == 0);
+            Ok(all.iter().map(|map| map.start).collect())
+        };
+        let before = starts()?;
+        let (library, _) = pair.images();
+        let copy = library.with_extension("next");
+        fs::copy(next.images().0, &copy)?;
+        fs::rename(copy, &library)?;
+        target.expect("reopen", "loaded")?;
+        ensure!(
+            starts()? == before,
+            "it is elsewhere, so that nothing is shown"
+        );
+        ensure!(listed(pid)?.is_empty(), "the lost patch is listed");
+        revert(None, pid)?.expect_state("nothing to do")?;
+        let clean = Snapshot::of(pid)?;
+        let patch = next.patch()?;
+        for consistency in ["entry", "quiescent"] {
+            target.expect("price", "old 10 calls 0")?;
+            let done = apply(&patch, pid, &["--consistency", consistency])?;
+            let done = done.expect_state("applied")?;
+            ensure!(done["replaced"].is_null(), "{done}");
+            target.expect("price", "new 12 calls 0 0")?;
+            revert(None, pid)?.expect_state("reverted")?;
+            clean.expect_same()?;
+        }
+        target.expect("price", "old 10 calls 0")
+    })
+}
+
+/// Code that is locked in memory stays so.
+#[test]
+fn locked_memory_stays_locked() -> Result<()> {
+    in_workdir("locked", |dir| {
+        let pair = Pair::build(dir, "locked.c", Build::default())?;
+        let mut target = pair.start()?;
+        let (pid, patch) = (target.pid(), pair.patch()?);
+        for round in 0..3 {
+            for (command, side) in [
+                ("before", Side::Old),
+                ("apply", Side::New),
+                ("revert", Side::Old),
+            ] {
+                match command {
+                    "apply" => apply(&patch, pid, &[])?
+                        .expect_state("applied")
+                        .map(|_| ())?,
+                    "revert" => revert(None, pid)?.expect_state("reverted").map(|_| ())?,
+                    _ => {}
+                }
+                target.expect_all(&pair.fixture.asks, side)?;
+                let open = unlocked_code(pid)?;
+                ensure!(
+                    open.is_empty(),
+                    "round {round}, {command}: {open:?} is not locked"
+                );
+            }
+        }
+        Ok(())
+    })
+}
+
+// Code of files that is not locked in memory.
+fn unlocked_code(pid: u32) -> Result<Vec<String>> {
+    let smaps = fs::read_to_string(format!("/proc/{pid}/smaps"))?;
+    let (mut found, mut code) = (Vec::new(), None);
+    for line in smaps.lines() {
+        if line.contains(" r-xp ") && line.contains('/') {
+            code = Some(line.to_owned());
+        } else if let Some(flags) = line.strip_prefix("VmFlags:")
+            && let Some(code) = code.take()
+            && !flags.split(' ').any(|flag| flag == "lo")
+        {
+            found.push(code);
+        }
+    }
+    Ok(found)
 }

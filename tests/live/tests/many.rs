@@ -9,11 +9,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use live_tests::binary;
 use live_tests::compile::compile_program;
-use live_tests::invivo::{invivo, invivo_through, listed, revert};
+use live_tests::invivo::{apply, invivo, invivo_through, listed, revert};
 use live_tests::killed::{Whom, killed_before, work};
 use live_tests::marked::{Marked, marked};
 use live_tests::memory::Snapshot;
-use live_tests::run::Ran;
+use live_tests::run::{Ran, wait_for};
 use live_tests::target::{Side, Target};
 use live_tests::unharmed::am_root;
 use live_tests::workdir::in_workdir;
@@ -111,6 +111,101 @@ fn two_hundred_processes() -> Result<()> {
             target.expect_all(&marked.pair.fixture.asks, Side::Old)?;
         }
         before.expect_same()
+    })
+}
+
+/// Whatever one process shows of a file that it has mapped, and though it is looked at first, the others that run the
+/// same file are found.
+#[test]
+fn one_process_hides_no_other() -> Result<()> {
+    in_workdir("pretender", |dir| {
+        let marked = marked(dir, "greeting.c", &[])?;
+        let pretender = compile_program(dir, "pretender")?;
+        let program = marked.pair.base.display().to_string();
+        let pretender = Target::start(&pretender, &[program])?;
+        let mut target = marked.pair.start()?;
+        ensure!(pretender.pid() < target.pid(), "it is not looked at first");
+        let status = invivo(&["status", &marked.patch.display().to_string(), "--json"])?;
+        let json = status.expect_code(0)?.json("invivo.status/1")?;
+        let all = json["processes"].as_array().cloned().unwrap_or_default();
+        let pids: Vec<_> = all.iter().map(|process| &process["pid"]).collect();
+        ensure!(pids == [target.pid()], "{}", status.told());
+        let ran = marked.apply_all(&[])?;
+        ran.expect_code(0)?;
+        ensure!(count(&ran, "applied")? == 1, "{}", ran.told());
+        target.expect_all(&marked.pair.fixture.asks, Side::New)
+    })
+}
+
+/// A child that runs in its parent's memory is patched with it, and is none to be patched on its own.
+#[test]
+fn a_vfork_child_is_no_process_of_its_own() -> Result<()> {
+    in_workdir("lent", |dir| {
+        let marked = marked(dir, "lent.c", &[])?;
+        let mut target = marked.pair.start()?;
+        let pid = target.pid();
+        let child: u32 = target.ask("lend")?.parse().context("no child")?;
+        let patch = marked.patch.display().to_string();
+        let named = ["-p", &child.to_string(), "--timeout", "1"];
+        for command in [["apply", &patch], ["revert", &marked.name]] {
+            let ran = invivo(&[&command[..], &named].concat())?;
+            ran.expect_failure(3, &["memory of process", &pid.to_string()])?;
+        }
+        for (done, ran) in [
+            ("applied", marked.apply_all(&[])?),
+            ("reverted", marked.revert_all()?),
+            ("applied", marked.apply_all(&[])?),
+        ] {
+            ran.expect_code(0)?;
+            let all = outcomes(&ran)?;
+            let told: Vec<_> = all.iter().map(|one| (&one["pid"], &one["state"])).collect();
+            ensure!(told == [(&pid.into(), &done.into())], "{}", ran.told());
+        }
+        target.expect_all(&marked.pair.fixture.asks, Side::New)?;
+        target.expect("end", "7")
+    })
+}
+
+/// A process goes on without the thread that it began with.
+#[test]
+fn the_first_thread_has_ended() -> Result<()> {
+    in_workdir("headless", |dir| {
+        let marked = marked(dir, "headless.c", &[])?;
+        let mut target = marked.pair.start()?;
+        let (pid, patch) = (target.pid(), &marked.patch);
+        wait_for("the end of its first thread", || {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+            Ok(stat.contains(") Z "))
+        })?;
+        let asks = &marked.pair.fixture.asks;
+        for consistency in ["entry", "quiescent"] {
+            target.expect_all(asks, Side::Old)?;
+            apply(patch, pid, &["--consistency", consistency])?.expect_state("applied")?;
+            target.expect_all(asks, Side::New)?;
+            let status = invivo(&["status", &patch.display().to_string(), "--json"])?;
+            let json = status.expect_code(0)?.json("invivo.status/1")?;
+            let one = &json["processes"][0];
+            ensure!(
+                one["pid"] == pid && one["state"] == "applied",
+                "{}",
+                status.told()
+            );
+            ensure!(one["reason"].is_null(), "{}", status.told());
+            ensure!(listed(pid)?.len() == 1, "it is not listed");
+            revert(None, pid)?.expect_state("reverted")?;
+        }
+        let ran = marked.apply_all(&[])?;
+        ran.expect_code(0)?;
+        ensure!(count(&ran, "applied")? == 1, "{}", ran.told());
+        target.expect_all(asks, Side::New)?;
+        let by_name = invivo(&[
+            "revert",
+            "--exe",
+            &marked.pair.base.display().to_string(),
+            "--yes",
+        ])?;
+        by_name.expect_code(0)?;
+        target.expect_all(asks, Side::Old)
     })
 }
 

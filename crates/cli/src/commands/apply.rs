@@ -114,9 +114,10 @@ pub(crate) fn concerned(
 fn is_live(pid: i32, id: &Hex) -> bool {
     let patches = Process::open(pid, Access::Read).and_then(|process| list(&process));
     match patches {
-        Ok(patches) => patches
-            .iter()
-            .any(|patch| patch.state == State::Applied && patch.id == id.to_string()),
+        Ok(patches) => patches.iter().any(|patch| {
+            let is_whole = patch.state == State::Applied && patch.reason.is_none();
+            is_whole && patch.id == id.to_string()
+        }),
         Err(error) => matches!(error, TargetError::Gone(_)),
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use invivo_apply::{Applied, TargetError, list_all};
-use invivo_linux::{Access, Incarnation, Process, processes};
+use invivo_linux::{Access, Incarnation, Process, lender, processes};
 use owo_colors::OwoColorize;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -38,7 +38,7 @@ pub(crate) fn run(list: &List, output: &Output) -> Result<u8, Failure> {
     let mut unread = 0;
     for pid in pids {
         match look(pid) {
-            Ok(patches) if all && patches.patches.is_empty() => {}
+            Ok(patches) if all && (patches.patches.is_empty() || lender(pid).is_some()) => {}
             Ok(patches) => found.push(patches),
             // Others' processes, kernel threads and those that ended meanwhile.
             Err(TargetError::NotPermitted { .. }) if all => unread += 1,
@@ -73,7 +73,7 @@ pub(crate) fn with_patches(wanted: impl Fn(&Applied) -> bool) -> Result<Held, Fa
         let patches = Process::open(pid, Access::Read).and_then(|process| list_all(&process));
         match patches {
             Ok(patches) => {
-                if patches.iter().any(&wanted) {
+                if patches.iter().any(&wanted) && lender(pid).is_none() {
                     held.processes.extend(Incarnation::of(pid));
                 }
                 held.names
@@ -124,6 +124,9 @@ fn print(listing: &Listing, unread: usize) {
                 patch.name.bold()
             );
             anstream::println!("    replaces {}", patch.functions.join(", "));
+            if let Some(reason) = &patch.reason {
+                anstream::println!("    {reason}");
+            }
         }
     }
     if let Some(payloads) = &listing.xen {

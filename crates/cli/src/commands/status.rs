@@ -152,9 +152,8 @@ fn on_disk(process: &Process, build_id: &Hex, disk: &mut Disk) -> Option<&'stati
     let module = modules
         .iter()
         .find(|module| module.build_id == build_id.0)?;
-    let root = format!("/proc/{}/root", process.pid());
     Some(
-        match disk.look(root.as_ref(), module.path.as_ref(), build_id) {
+        match disk.look(&process.root(), module.path.as_ref(), build_id) {
             OnDisk::Same => "same",
             OnDisk::Final(_) => "fixed",
             OnDisk::Other => "other",
