@@ -149,7 +149,7 @@ pub(crate) enum Command {
     Plan(Plan),
     /// Make a patch live in running processes, or a payload in the Xen hypervisor below.
     #[command(
-        after_help = "Examples:\n  invivo apply fix.patch -p 1234\n  invivo apply fix.patch -p 1234 --consistency quiescent --timeout 30\n  invivo apply fix.patch --all\n  invivo apply fix.patch --unit nginx\n  invivo apply fix.livepatch"
+        after_help = "Examples:\n  invivo apply fix.patch -p 1234\n  invivo apply fix.patch -p 1234 --consistency quiescent --timeout 30\n  invivo apply fix.patch --all\n  invivo apply fix.patch --unit nginx\n  invivo apply fix.signed.patch --all --cert team.pem\n  invivo apply fix.livepatch"
     )]
     Apply(Apply),
     /// Make a patch live in the place of whichever is live, an earlier or a later one.
@@ -182,9 +182,9 @@ pub(crate) enum Command {
         after_help = "Examples:\n  invivo symbols -p 1234 -o fix.sym && gdb -p 1234 -ex 'add-symbol-file fix.sym'\n  invivo symbols -p 1234 > /tmp/perf-1234.map && perf report"
     )]
     Symbols(Symbols),
-    /// Sign a payload for Xen.
+    /// Sign a patch for processes or a payload for Xen.
     #[command(
-        after_help = "Example:\n  invivo sign fix.livepatch --key key.pem --cert cert.pem -o fix.signed.livepatch"
+        after_help = "Examples:\n  invivo sign fix.patch --key key.pem --cert cert.pem -o fix.signed.patch\n  invivo sign fix.livepatch --key key.pem --cert cert.pem -o fix.signed.livepatch"
     )]
     Sign(Sign),
     /// Was a file signed by somebody who is trusted, and is it as it was then?

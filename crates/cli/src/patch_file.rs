@@ -9,9 +9,10 @@ use invivo_format::final_image::{self, Final, FinalError};
 use invivo_format::livepatch::{Read, is_payload, read};
 use invivo_image::pe::PeImage;
 use invivo_patch::{Hex, Patch};
+use invivo_trust::split;
 use sha2::{Digest as _, Sha256};
 
-use crate::failure::{Failure, NOT_NOW, REFUSED, USAGE};
+use crate::failure::{Failure, NOT_NOW, REFUSED, TRUST, USAGE};
 use crate::images::read_file;
 
 /// A patch and the SHA-256 of its file, by which targets know it.
@@ -64,9 +65,20 @@ pub(crate) fn not_of_windows(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     )))
 }
 
+/// A file without the signature that may be behind it. Who trusts signers asks before (see
+/// `commands::trust::require`).
+fn own_bytes<'b>(path: &Path, bytes: &'b [u8]) -> Result<&'b [u8], Failure> {
+    let split = split(bytes).map_err(|error| {
+        Failure::new(TRUST, format!("{}: {error}", path.display()))
+            .hint("get the file again from where it was made")
+    })?;
+    Ok(split.map_or(bytes, |(own, _)| own))
+}
+
 /// The patch that these bytes are; `path` is for messages.
 pub(crate) fn parse(path: &Path, bytes: &[u8]) -> Result<PatchFile, Failure> {
     not_of_windows(path, bytes)?;
+    let bytes = own_bytes(path, bytes)?;
     let bytes = match final_of(path, bytes)? {
         Some(found) => found.patch.ok_or_else(|| {
             let text = format!("{}: has no patch for running processes", path.display());
@@ -120,7 +132,8 @@ pub(crate) fn final_of<'b>(path: &Path, bytes: &'b [u8]) -> Result<Option<Final<
 
 /// True unless the file is something else than a patch; it may be damaged.
 pub(crate) fn is_patch(bytes: &[u8]) -> bool {
-    !matches!(elf::read(bytes), Err(elf::PatchError::NotAPatch(_)))
+    let own = split(bytes).ok().flatten().map_or(bytes, |(own, _)| own);
+    !matches!(elf::read(own), Err(elf::PatchError::NotAPatch(_)))
 }
 
 /// Writes `bytes` to `path`: whole, or not at all.

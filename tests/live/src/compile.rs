@@ -231,6 +231,7 @@ fn package_of(tool: &OsStr) -> Option<&'static str> {
         "clang" => "sudo apt-get install -y clang",
         "musl-gcc" => "sudo apt-get install -y musl-tools",
         "as" | "ld" | "objcopy" | "strip" | "nm" | "readelf" => "sudo apt-get install -y binutils",
+        "openssl" => "sudo apt-get install -y openssl",
         "rustc" => "curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y",
         _ => return None,
     })

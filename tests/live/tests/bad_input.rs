@@ -9,6 +9,7 @@ use live_tests::binary;
 use live_tests::compile::{Build, tool};
 use live_tests::invivo::{self, apply, invivo, invivo_through};
 use live_tests::pair::Pair;
+use live_tests::target::Side;
 use live_tests::unharmed::{am_root, unharmed};
 use live_tests::workdir::in_workdir;
 
@@ -202,4 +203,83 @@ fn usage() -> Result<()> {
         ensure!(!Path::new(&out).exists(), "a patch was written");
         Ok(())
     })
+}
+
+/// Who trusts one signer refuses, before any write, what nobody signed, what another one signed, and what was changed since.
+#[test]
+fn unsigned_and_wrongly_signed_patches() -> Result<()> {
+    unharmed("signed", |dir, _, patch, pid| {
+        let [own, other] = ["own", "other"].map(|name| signer(dir, name));
+        let ((own_key, own_cert), (other_key, other_cert)) = (own?, other?);
+        let signed_by = |(key, cert): (&str, &str), name: &str| -> Result<PathBuf> {
+            let out = dir.join(name);
+            let (patch, to) = (words(patch), words(&out));
+            let ran = invivo(&["sign", &patch, "--key", key, "--cert", cert, "-o", &to])?;
+            ran.expect_code(0)?;
+            Ok(out)
+        };
+        let right = signed_by((&own_key, &own_cert), "right.patch")?;
+        let wrong = signed_by((&other_key, &other_cert), "wrong.patch")?;
+        let trusted = ["--cert", &own_cert];
+        apply(patch, pid, &trusted)?.expect_failure(4, &["not signed"])?;
+        apply(&wrong, pid, &trusted)?.expect_failure(4, &["--cert"])?;
+        let whole = fs::read(&right)?;
+        let damaged = dir.join("damaged.patch");
+        for at in (0..whole.len()).step_by(whole.len() / 40) {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 1;
+            fs::write(&damaged, bytes)?;
+            apply(&damaged, pid, &trusted)?
+                .expect_failure(4, &[])
+                .with_context(|| format!("changed at byte {at}"))?;
+        }
+        for length in [whole.len() - 1, whole.len() / 2] {
+            fs::write(&damaged, &whole[..length])?;
+            apply(&damaged, pid, &trusted)?.expect_failure(4, &[])?;
+        }
+        Ok(())
+    })
+}
+
+/// A signed patch is the same patch, whether or not somebody asks who signed it.
+#[test]
+fn a_signed_patch_goes_live() -> Result<()> {
+    in_workdir("signed-right", |dir| {
+        let pair = Pair::build(dir, "greeting.c", Build::default())?;
+        let mut target = pair.start()?;
+        let (pid, patch) = (target.pid(), pair.patch()?);
+        let (key, cert) = signer(dir, "own")?;
+        let signed = dir.join("signed.patch");
+        let (from, to) = (words(&patch), words(&signed));
+        invivo(&["sign", &from, "--key", &key, "--cert", &cert, "-o", &to])?.expect_code(0)?;
+        invivo(&["verify", &to, "--cert", &cert])?.expect_code(0)?;
+        let trusted = ["--cert", &cert];
+        apply(&signed, pid, &trusted)?.expect_state("applied")?;
+        target.expect_all(&pair.fixture.asks, Side::New)?;
+        apply(&signed, pid, &[])?.expect_state("nothing to do")?;
+        apply(&patch, pid, &[])?.expect_state("nothing to do")?;
+        for command in ["inspect", "status"] {
+            invivo(&[command, &to])?.expect_code(0)?;
+        }
+        invivo::revert(None, pid)?.expect_state("reverted")?;
+        target.expect_all(&pair.fixture.asks, Side::Old)
+    })
+}
+
+// A key and its certificate.
+fn signer(dir: &Path, name: &str) -> Result<(String, String)> {
+    let [key, cert] = ["key", "cert"].map(|what| words(&dir.join(format!("{name}.{what}.pem"))));
+    let mut openssl = Command::new("openssl");
+    openssl.args(["req", "-x509", "-nodes", "-days", "30", "-newkey", "ec"]);
+    openssl.args(["-pkeyopt", "ec_paramgen_curve:prime256v1"]);
+    openssl.args([
+        "-subj",
+        &format!("/CN={name}"),
+        "-keyout",
+        &key,
+        "-out",
+        &cert,
+    ]);
+    tool(openssl)?;
+    Ok((key, cert))
 }

@@ -77,7 +77,7 @@ pub(crate) struct OfPayload {
     /// For a payload: what it is to be called [default: the file's name without its ending].
     #[arg(long, value_parser = name)]
     pub(crate) name: Option<Name>,
-    /// For a payload: refuse it unless it was signed by the key of this certificate; may be given
+    /// Refuse the patch or payload unless it was signed by the key of this certificate; may be given
     /// several times.
     #[arg(long, value_name = "FILE")]
     pub(crate) cert: Vec<PathBuf>,

@@ -6,7 +6,7 @@ use clap::Args;
 
 #[derive(Debug, Args)]
 pub(crate) struct Sign {
-    /// A payload for Xen.
+    /// A patch for processes, or a payload for Xen.
     pub(crate) file: PathBuf,
     /// The private key (PEM: RSA, or of the curves P-256 and P-384), not encrypted.
     #[arg(long, value_name = "FILE")]

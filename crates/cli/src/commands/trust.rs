@@ -12,7 +12,7 @@ use crate::arguments::{Sign, Verify};
 use crate::failure::{Failure, REFUSED, TRUST, USAGE};
 use crate::images::read_file;
 use crate::output::Output;
-use crate::patch_file::store;
+use crate::patch_file::{is_patch, store};
 
 /// `sign --json` and `verify --json`.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -30,10 +30,11 @@ pub(crate) struct Signature {
 
 pub(crate) fn sign_file(asked: &Sign, output: &Output) -> Result<u8, Failure> {
     let bytes = read_file(&asked.file)?;
-    if !livepatch::is_payload(&bytes) {
-        let text = format!("{}: is no payload for Xen", asked.file.display());
+    if !livepatch::is_payload(&bytes) && !is_patch(&bytes) {
+        let file = asked.file.display();
+        let text = format!("{file}: is neither a patch for processes nor a payload for Xen");
         return Err(Failure::new(REFUSED, text)
-            .hint("patches for processes are not signed; see SECURITY.md"));
+            .hint("give a file that invivo build or invivo livepatch wrote; what it is, tells: invivo inspect FILE"));
     }
     let mut certificates = certificates(&asked.cert)?;
     if certificates.len() > 1 {
