@@ -52,6 +52,9 @@ pub struct Meaning<'c, 'a> {
 /// How many pairs of places are kept.
 const LATELY: usize = 1 << 13;
 
+/// Two constants without a name, and how much of each is read.
+type Waiting = (LinkAddr, LinkAddr, Option<(Extent, Extent)>);
+
 /// What is known about pairs of objects.
 #[derive(Debug, Default)]
 struct Objects {
@@ -62,6 +65,9 @@ struct Objects {
     /// was found equal since then may have been so only under its assumption.
     order: Vec<(EntityId, EntityId)>,
     different: HashSet<(EntityId, EntityId)>,
+    /// Constants without a name that are being compared: they have no number, and lead back to
+    /// themselves as structures do.
+    waiting: Vec<Waiting>,
 }
 
 impl<'c, 'a> Meaning<'c, 'a> {
@@ -300,6 +306,32 @@ impl<'c, 'a> Meaning<'c, 'a> {
         same
     }
 
+    /// What `compare` says of two constants without a name, assuming while it compares that they are
+    /// the same: in tables of numbers some look like addresses of the table itself.
+    fn assuming_constants(
+        &self,
+        pair: Waiting,
+        compare: impl FnOnce() -> Result<(), Difference>,
+    ) -> Result<(), Difference> {
+        let assumed = {
+            let mut objects = self.objects.borrow_mut();
+            if objects.waiting.contains(&pair) {
+                return Ok(());
+            }
+            objects.waiting.push(pair);
+            objects.order.len()
+        };
+        let result = compare();
+        let mut objects = self.objects.borrow_mut();
+        objects.waiting.pop();
+        if result.is_err() {
+            for doubtful in objects.order.split_off(assumed) {
+                objects.equal.remove(&doubtful);
+            }
+        }
+        result
+    }
+
     pub(crate) fn same_slot(&self, base: &Slot, fixed: &Slot) -> bool {
         self.same_slot_of(base, &[], fixed, &[])
     }
@@ -376,6 +408,22 @@ impl<'c, 'a> Meaning<'c, 'a> {
                 extent(c.base, &c.base_usage, &lea, a).zip(extent(c.fixed, &c.fixed_usage, &lea, b))
             }
         };
+        let compare = || self.same_extents((a, b), (base, fixed), sizes);
+        // Who has a number beside the address may read less than others do.
+        if base.numbers.is_empty() && fixed.numbers.is_empty() {
+            return self.assuming_constants((a, b, sizes), compare);
+        }
+        compare()
+    }
+
+    /// [`Meaning::same_constant`], of which so much is read.
+    fn same_extents(
+        &self,
+        (a, b): (LinkAddr, LinkAddr),
+        (base, fixed): (Referred<'_>, Referred<'_>),
+        sizes: Option<(Extent, Extent)>,
+    ) -> Result<(), Difference> {
+        let c = self.comparison;
         let same = match sizes {
             Some((Extent::Text(x), Extent::Text(y))) if x == y && self.same_data(a, b, x) => true,
             // What follows up to the next reference is read by nobody else, so it may well

@@ -69,6 +69,38 @@ fn what_follows_an_empty_text_that_is_handed_on_is_no_part_of_it() {
         &behind_empty("via"),
     );
     assert_eq!(said, ["_start"], "says hands on nothing but the empty text");
+    // One of two texts, which comes to the call on the stack.
+    let chosen = "mov %rsi, %rax\ncmp $1, %edi\nlea .Lempty(%rip), %rdx\ncmovne %rdx, %rax\n\
+                  xor %edx, %edx\npush %rax\npush %rdi\nxor %eax, %eax\ncall used\n\
+                  pop %rsi\npop %rdi\nxor %esi, %esi\nxor %edi, %edi\nret";
+    let code = with_start(".Lword", chosen);
+    let (base, fixed) = (behind_empty("unknown"), behind_empty("via"));
+    assert_eq!(hot("chosen", &code, &base, &fixed), ["_start"]);
+}
+
+#[test]
+fn padding_behind_an_empty_text_that_is_handed_on_is_no_part_of_it() {
+    let code = with_start(".Lword", "lea .Lempty(%rip), %rsi\ncall used\nret");
+    let padded = |what: &str| format!(".Lempty: .byte {what}\n.balign 8\n.Lword: .asciz \"via\"\n");
+    let close = behind_empty("via");
+    assert_eq!(hot("padded", &code, &close, &padded("0")), [""; 0]);
+    // It is no padding.
+    assert_eq!(hot("padded-not", &code, &close, &padded("0, 1")), ["says"]);
+}
+
+#[test]
+fn constants_that_lead_back_to_themselves_are_compared_once() {
+    let code = with_start(".Lword", "lea .Lone(%rip), %rax\nret");
+    let ring = |last: &str| {
+        format!(
+            ".Lword: .asciz \"via\"\n.section .data.rel.ro, \"aw\"\n\
+             .Lone: .quad .Lother, 7\n.Lother: .quad .Lone, {last}\n"
+        )
+    };
+    assert_eq!(hot("ring", &code, &ring("11, 0"), &ring("11, 0")), [""; 0]);
+    assert_eq!(hot("ring-other", &code, &ring("11"), &ring("12")), ["says"]);
+    let (base, fixed) = (ring("11, .Lone"), ring("11, .Lother"));
+    assert_eq!(hot("ring-turned", &code, &base, &fixed), ["says"]);
 }
 
 #[test]
@@ -82,6 +114,13 @@ fn what_is_counted_from_an_empty_text_is_compared() {
         // Kept elsewhere, or for where an exception leads.
         "lea .Lempty(%rip), %rsi\nmov %rsi, 8(%rdi)\ncall used\nret",
         "lea .Lempty(%rip), %rbx\ncall used\nret",
+        // One of two, counted from; taken back from the stack, or read there.
+        "lea .Lempty(%rip), %rdx\ncmp $1, %edi\ncmovne %rdx, %rsi\nmov %edi, %edi\n\
+         movzbl (%rsi,%rdi), %eax\nxor %edx, %edx\ncall used\nret",
+        "lea .Lempty(%rip), %rsi\npush %rsi\ncall used\npop %rcx\nxor %esi, %esi\n\
+         mov %edi, %edi\nmovzbl (%rcx,%rdi), %eax\nret",
+        "lea .Lempty(%rip), %rsi\npush %rsi\ncall used\nmov (%rsp), %rdx\nxor %esi, %esi\n\
+         mov %edi, %edi\nmovzbl (%rdx,%rdi), %eax\npop %rcx\nret",
         // Nobody gets it.
         "lea .Lempty(%rip), %rsi\nxor %esi, %esi\nret",
     ];

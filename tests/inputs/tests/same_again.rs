@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::Result;
 use input_tests::compare::expect;
-use input_tests::layout::{Compiler, Feature, Kind, LINKERS, Layout, WILD};
+use input_tests::layout::{Compiler, Feature, Kind, LINKERS, Layout, WILD, use_linker};
 use input_tests::program::{CLASSES, PLAIN, Program, Version, sources};
 use input_tests::tool::{Workdir, run};
 
@@ -115,6 +115,54 @@ fn another_linker() {
                     .collect();
                 hold(&program, of("bfd"), &links);
             }
+        }
+    }
+}
+
+/// Empty texts that calls get, in registers and on the stack, one of two of them: each linker puts
+/// another text or padding behind the one that all of them share.
+#[test]
+fn empty_texts_by_other_linkers() {
+    const SOURCE: &str = "\
+#include <stdarg.h>
+#include <stdio.h>
+__attribute__((noinline)) void note(int level, const char *form, ...) {
+  va_list all;
+  va_start(all, form);
+  if (level) vprintf(form, all);
+  va_end(all);
+}
+__attribute__((noinline)) int head(int code, const char *name, const char *more) {
+  char line[64] = \"Proxy-Authenticate: Basic realm\";
+  const char *extra = code == 407 ? line : \"\";
+  note(code, \"HTTP/1.%d %d %s %s %s%s%s\\n\", 1, code, name, more, name, extra, more);
+  return code;
+}
+__attribute__((noinline)) void bound(const char *name) {
+  note(4, \"was not able to bind to %s of the interface, nor to any other%s\\n\", name, \"\");
+}
+int main(int count, char **words) {
+  bound(words[0]);
+  puts(count > 2 ? \"allow\" : \"proxy-connection\");
+  return head(count, words[0], \"max-age=0, must-revalidate, and long enough to be aligned\");
+}
+";
+    let work = Workdir::new("empty").expect("a folder can be made");
+    let link = |linker: &str, file: &str| {
+        std::fs::write(work.path().join("main.c"), SOURCE).expect("ours");
+        let mut command = Command::new("gcc");
+        command
+            .current_dir(work.path())
+            .args(["-O2", "-g", "-fPIE", "-pie", "-Wl,--build-id"])
+            .args([&use_linker(linker), "main.c", "-o", file]);
+        run(&mut command).expect("gcc works");
+        work.path().join(file)
+    };
+    let first = link("bfd", "first");
+    for linker in other_linkers() {
+        let other = link(linker, "other");
+        for (base, fixed) in [(&first, &other), (&other, &first)] {
+            expect(base, fixed, &[]).unwrap_or_else(|wrong| panic!("{linker}: {wrong}"));
         }
     }
 }
