@@ -80,7 +80,7 @@ fn load_windows(search: &Search<'_>, bytes: Arc<[u8]>) -> Result<Image, Failure>
     pdb.check(&image).map_err(fail)?;
     Image::from_pe(&image, &pdb).map_err(|error| {
         Failure::new(REFUSED, format!("{}: {error}", program.display()))
-            .hint("linked images for x86-64 and x86 can be compared; others can be looked at with: invivo inspect")
+            .hint("linked images with base relocations, for one machine, can be compared; others can be looked at with: invivo inspect")
     })
 }
 

@@ -52,7 +52,7 @@ impl<'a> Body<'a> {
             part.retain(|line| {
                 at.push((line.at(), kept));
                 // A trap fills up what control does not reach; anywhere else it is a trap.
-                let trap = line.instruction.code() == Code::Int3;
+                let trap = line.is_trap();
                 let filler = line.is_padding() && !(trap && flows);
                 let keep = tables.holds(line, flows) || !filler;
                 if keep {
@@ -103,8 +103,7 @@ impl<'a> Body<'a> {
 
     /// True if there is nothing but padding in it.
     pub(crate) fn is_padding(&self) -> bool {
-        let padding = |line: &Line| line.instruction.code() == Code::Int3;
-        self.lines.iter().flatten().all(padding)
+        self.lines.iter().flatten().all(Line::is_trap)
     }
 
     fn table(&self, part: usize, line: usize, at: LinkAddr) -> Option<Vec<TableEntry>> {
@@ -273,7 +272,13 @@ impl Meaning<'_, '_> {
         let (a, b) = (&base.lines[part][index], &fixed.lines[part][index]);
         let (one, other) = (&a.instruction, &b.instruction);
         let data = Code::DeclareByte;
-        if !same_shape(one, other) {
+        if let (Some(one), Some(other)) = (&a.word, &b.word) {
+            // What is not known is never the same.
+            if one.told != other.told || one.is_unknown || other.is_unknown {
+                found.push(Difference::Instructions);
+                return;
+            }
+        } else if !same_shape(one, other) {
             if self.same_relaxed(a, b) == Some(true) {
                 return;
             }
@@ -448,6 +453,9 @@ fn numbers_around(base: &Body<'_>, fixed: &Body<'_>, part: usize, index: usize) 
     const AROUND: usize = 4;
     let load = |line: &Line| {
         let instruction = line.instruction;
+        if let Some(word) = line.word {
+            return word.number();
+        }
         let plain = instruction.mnemonic() == Mnemonic::Mov && is_immediate(instruction.op1_kind());
         plain.then(|| instruction.immediate(1))
     };

@@ -43,7 +43,7 @@ pub fn extent(image: &Image, usage: &Usage, line: &Line, at: LinkAddr) -> Option
         .next_boundary(at)
         .map_or(room, |next| next.0 - at.0)
         .min(room);
-    let operand = line.instruction.memory_size().size() as u64;
+    let operand = line.operand_size() as u64;
     let base = line.instruction.memory_base();
     let plain = line.instruction.memory_index() == Register::None
         && matches!(base, Register::None | Register::RIP | Register::EIP)

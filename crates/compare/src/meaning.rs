@@ -389,7 +389,7 @@ impl<'c, 'a> Meaning<'c, 'a> {
         let c = self.comparison;
         let narrow = |reader: Referred<'_>| {
             let line = reader.line;
-            line.is_none_or(|line| line.instruction.memory_size().size() <= WIDEST)
+            line.is_none_or(|line| line.operand_size() <= WIDEST)
         };
         if narrow(base) && narrow(fixed) && self.same_bytes(a, b) == Some(true) {
             return Ok(());
@@ -404,6 +404,7 @@ impl<'c, 'a> Meaning<'c, 'a> {
                     instruction: Default::default(),
                     address: None,
                     immediate: None,
+                    word: None,
                 };
                 extent(c.base, &c.base_usage, &lea, a).zip(extent(c.fixed, &c.fixed_usage, &lea, b))
             }

@@ -55,7 +55,7 @@ pub fn ahead(image: &Image, at: LinkAddr, line: &Line) -> Option<Ahead> {
     let adds = operand
         && (instruction.memory_index() != Register::None
             || !plain.contains(&instruction.memory_base()));
-    let size = instruction.memory_size().size() as u64;
+    let size = line.operand_size() as u64;
     let step = size.max(u64::from(instruction.memory_index_scale()));
     let reads = operand && !adds && size > 0;
     match image.place(at) {

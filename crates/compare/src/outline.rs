@@ -7,7 +7,7 @@
 //! is every pair that is not found equal here.
 
 use invivo_image::x86_64::{ReferenceKind, decode_first};
-use invivo_image::{Entity, EntityId, EntityKind, Image, LinkAddr, Place};
+use invivo_image::{Entity, EntityId, EntityKind, Image, LinkAddr, Machine, Place};
 
 use crate::meaning::{Meaning, Referred};
 use crate::scan::{Outgoing, Scan};
@@ -115,7 +115,9 @@ impl Outlines {
             self.references.extend(outward.length(outgoing));
             Some(())
         };
-        let whole = !scan.odd && away.map(&mut add).all(|added| added.is_some());
+        // Operands of ARM64 are parts of words.
+        let simple = !scan.odd && image.machine != Machine::Aarch64;
+        let whole = simple && away.map(&mut add).all(|added| added.is_some());
         match u32::try_from(self.references.len()) {
             Ok(end) if whole => self.ends.push((id, end)),
             _ => self.references.truncate(before),

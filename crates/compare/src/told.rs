@@ -185,6 +185,7 @@ impl Side<'_> {
 pub(crate) fn shape(line: &Line, hash: &mut DefaultHasher) {
     let instruction = &line.instruction;
     instruction.code().as_near_branch().hash(hash);
+    line.word.map(|word| word.told).hash(hash);
     for op in 0..instruction.op_count() {
         if instruction.op_kind(op) == OpKind::Register {
             instruction.op_register(op).hash(hash);

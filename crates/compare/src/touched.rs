@@ -12,6 +12,9 @@ use invivo_image::{EntityId, Image};
 
 use crate::Comparison;
 
+/// The stack pointer of ARM64.
+const STACK: u8 = 31;
+
 type Use = (Mnemonic, MemorySize, i64);
 
 /// Offsets from a register in instructions that only the new functions have.
@@ -37,6 +40,14 @@ fn uses(image: &Image, parts: impl Iterator<Item = EntityId>) -> HashMap<Use, us
     for part in parts {
         for line in decode(image, image.entity(part)).into_iter().flatten() {
             let i = &line.instruction;
+            if let Some(word) = line.word {
+                let through = word.displaced().filter(|(base, _)| *base != STACK);
+                if let Some((_, offset)) = through.filter(|_| line.address.is_none()) {
+                    let used = (i.mnemonic(), MemorySize::Unknown, offset);
+                    *found.entry(used).or_default() += 1;
+                }
+                continue;
+            }
             let base = i.memory_base();
             let on_stack = base.full_register() == Register::RSP;
             if base == Register::None || base == Register::RIP || on_stack {

@@ -7,7 +7,7 @@
 //! functions, such as thunks that jump on.
 
 use iced_x86::{Instruction, Mnemonic, OpKind, Register};
-use invivo_image::x86_64::decode;
+use invivo_image::x86_64::{Line, decode};
 use invivo_image::{DebugData, EntityId, Image, SourceFunction, demangle};
 
 use crate::Comparison;
@@ -75,7 +75,10 @@ fn tells((image, debug): (&Image, Option<&DebugData<'_>>)) -> bool {
 /// True for code that gets at no data but its own on the stack, and computes no addresses.
 fn is_glue(image: &Image, id: EntityId) -> bool {
     let lines = decode(image, image.entity(id));
-    lines.is_some_and(|lines| lines.iter().all(|line| moves_on(&line.instruction)))
+    let moves_on = |line: &Line| line.word.is_none() && moves_on(&line.instruction);
+    // Of ARM64 no code is known to be that plain but the linker's jumps to other images.
+    lines.is_some_and(|lines| lines.iter().all(moves_on))
+        || image.slot_of_thunk(image.entity(id).addr).is_some()
 }
 
 fn moves_on(i: &Instruction) -> bool {

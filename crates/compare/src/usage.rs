@@ -7,7 +7,8 @@ use std::ops::Range;
 use foldhash::{HashMap, HashMapExt, HashSet};
 use invivo_image::x86_64::{AddressSpan, Step, walk};
 use invivo_image::{
-    AddressIndex, Entity, EntityId, EntityKind, Image, Link, LinkAddr, Place, SectionKind, Slot,
+    AddressIndex, Entity, EntityId, EntityKind, Image, Link, LinkAddr, Machine, Place, SectionKind,
+    Slot,
 };
 use rayon::prelude::*;
 
@@ -62,7 +63,10 @@ impl Usage {
     /// Collects the references of two images, which may have much of their code in common.
     #[must_use]
     pub(crate) fn of_both(base: &Image, fixed: &Image) -> (Usage, Usage) {
+        let words = |image: &Image| image.machine == Machine::Aarch64;
         let alike = base.link == fixed.link
+            && !words(base)
+            && !words(fixed)
             && !base.is_of_objects()
             && !base.relocations_kept
             && !fixed.relocations_kept;

@@ -4,6 +4,7 @@
 //! Nothing here does I/O, judges, or trusts the file: every number that comes
 //! out of it is checked before it is used.
 
+mod aarch64;
 mod addr;
 mod debug;
 mod elf;
@@ -18,6 +19,7 @@ mod plt;
 mod unwind;
 pub mod x86_64;
 
+pub use aarch64::{Flow, Word};
 pub use addr::{FileOffset, LinkAddr, LiveAddr, Rva};
 pub use debug::{
     DebugData, DebugError, DebugSections, Declared, Enumerator, Enumerators, Home, Inlined, Member,

@@ -19,6 +19,8 @@ pub enum Machine {
     X86_64,
     /// i386, 32-bit; Windows images only.
     X86,
+    /// ARM64; Windows images only.
+    Aarch64,
 }
 
 impl Machine {
@@ -26,8 +28,18 @@ impl Machine {
     #[must_use]
     pub fn bits(self) -> u32 {
         match self {
-            Machine::X86_64 => 64,
+            Machine::X86_64 | Machine::Aarch64 => 64,
             Machine::X86 => 32,
+        }
+    }
+
+    /// What it is called, for a person.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Machine::X86_64 => "x86-64",
+            Machine::X86 => "x86",
+            Machine::Aarch64 => "ARM64",
         }
     }
 }
@@ -502,6 +514,20 @@ impl Image {
     #[must_use]
     pub fn file(&self) -> &[u8] {
         &self.file
+    }
+
+    /// The slot that a Windows linker's jump at `at` goes through: how code calls a library that did not
+    /// say that the function is imported.
+    #[must_use]
+    pub fn slot_of_thunk(&self, at: LinkAddr) -> Option<LinkAddr> {
+        if self.machine == Machine::Aarch64 {
+            return crate::aarch64::slot_of_thunk(self, at);
+        }
+        let [0xff, 0x25, a, b, c, d] = *self.bytes(at, 6)? else {
+            return None;
+        };
+        let distance = i32::from_le_bytes([a, b, c, d]).into();
+        at.checked_add(6)?.checked_offset(distance)
     }
 
     /// True for a Windows image.

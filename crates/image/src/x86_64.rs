@@ -1,4 +1,5 @@
-//! x86-64 and x86 code: instructions, and what each one refers to.
+//! Code: instructions, and what each one refers to. Those of x86-64 and x86 are decoded here; those of
+//! ARM64 come by the same ways (see [`Word`]).
 
 use std::ops::Range;
 
@@ -7,7 +8,8 @@ use iced_x86::{
     Register,
 };
 
-use crate::{Entity, Image, Link, LinkAddr, SectionKind, whole_of};
+use crate::aarch64::{self, Flow, Word};
+use crate::{Entity, Image, Link, LinkAddr, Machine, SectionKind, whole_of};
 
 mod bytes;
 mod plain;
@@ -77,6 +79,8 @@ pub struct Line {
     pub address: Option<Reference>,
     /// What the immediate operand refers to.
     pub immediate: Option<Reference>,
+    /// The instruction, if it is one of ARM64: then the one above is a declaration of its bits.
+    pub word: Option<Word>,
 }
 
 impl Line {
@@ -100,19 +104,52 @@ impl Line {
     /// True if it does nothing: padding between loops and functions.
     #[must_use]
     pub fn is_padding(&self) -> bool {
-        is_padding(&self.instruction)
+        match &self.word {
+            Some(word) => word.is_padding(),
+            None => is_padding(&self.instruction),
+        }
+    }
+
+    /// True for what stops the program, and fills up where control never gets.
+    #[must_use]
+    pub fn is_trap(&self) -> bool {
+        match &self.word {
+            Some(word) => word.bits == 0,
+            None => self.instruction.code() == Code::Int3,
+        }
     }
 
     /// True for a call, direct or not.
     #[must_use]
     pub fn is_call(&self) -> bool {
-        is_call(&self.instruction)
+        match &self.word {
+            Some(word) => matches!(word.flow, Flow::Call | Flow::IndirectCall),
+            None => is_call(&self.instruction),
+        }
     }
 
     /// True if control never reaches the instruction behind this one by itself.
     #[must_use]
     pub fn ends_flow(&self) -> bool {
-        ends_flow(&self.instruction)
+        match &self.word {
+            Some(word) => word.flow.ends(),
+            None => ends_flow(&self.instruction),
+        }
+    }
+
+    /// How many bytes the address operand reads or writes; 0 where only the address is taken.
+    #[must_use]
+    pub fn operand_size(&self) -> usize {
+        match &self.word {
+            Some(word) => word.size.into(),
+            None => self.instruction.memory_size().size(),
+        }
+    }
+
+    /// False if it reckons with an address in a way that is not known.
+    #[must_use]
+    pub fn is_known(&self) -> bool {
+        self.word.is_none_or(|word| !word.is_unknown)
     }
 }
 
@@ -147,6 +184,9 @@ pub fn jumps_through(instruction: &Instruction) -> bool {
 /// instructions, or where an address whose relocation is known is no operand of them.
 #[must_use]
 pub fn decode(image: &Image, entity: &Entity) -> Option<Vec<Line>> {
+    if image.machine == Machine::Aarch64 {
+        return aarch64::decode(image, entity);
+    }
     let bytes = image.bytes(entity.addr, entity.size)?;
     let lines = decode_bytes(image, entity.addr, bytes);
     let whole = lines.last().is_some_and(|last| last.end() == entity.end());
@@ -162,6 +202,11 @@ pub fn decode_bytes(image: &Image, at: LinkAddr, bytes: &[u8]) -> Vec<Line> {
 
 /// The same, and no more than `most` instructions.
 fn decode_up_to(image: &Image, at: LinkAddr, bytes: &[u8], most: usize) -> Vec<Line> {
+    if image.machine == Machine::Aarch64 {
+        let mut lines = aarch64::lines(image, at, bytes);
+        lines.truncate(most);
+        return lines;
+    }
     let mut decoder = decoder(image, at, bytes);
     let mut lines = Vec::with_capacity(most.min(bytes.len() / 4));
     let mut instruction = Instruction::default();
@@ -215,6 +260,7 @@ fn table_word(image: &Image, at: LinkAddr, rest: &[u8]) -> Option<Line> {
             target: LinkAddr(target.cast_unsigned()),
         }),
         immediate: None,
+        word: None,
     })
 }
 
@@ -282,6 +328,7 @@ fn line_of(image: &Image, decoder: &Decoder<'_>, instruction: Instruction) -> Li
         instruction,
         address: None,
         immediate: None,
+        word: None,
     };
     if may_refer(image, &instruction) {
         let offsets = decoder.get_constant_offsets(&instruction);
@@ -337,6 +384,7 @@ pub fn decode_first(image: &Image, at: LinkAddr, bytes: &[u8], most: usize) -> V
                 instruction,
                 address: None,
                 immediate: None,
+                word: None,
             });
             done += 1;
         }

@@ -41,6 +41,7 @@ impl Planner<'_, '_> {
             instruction: Default::default(),
             address: None,
             immediate: None,
+            word: None,
         };
         let line = user.map_or(&pointer, |(_, lines, index)| &lines[index]);
         let size = extent(c.fixed, &c.fixed_usage, line, at)

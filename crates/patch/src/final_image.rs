@@ -3,6 +3,7 @@
 //! is led back to the base: unchanged functions by redirects, variables through
 //! the pointers that the compiler made for it (`__ref_…`), imports by their slots.
 
+mod arm64;
 mod cookie;
 mod direct;
 mod exceptions;
@@ -17,9 +18,10 @@ use std::ops::Range;
 
 use invivo_compare::{Comparison, Finding, Hot, Rule, Severity};
 use invivo_image::x86_64::decode;
-use invivo_image::{EntityId, Image, Link as Linked, LinkAddr, Rva, demangle};
+use invivo_image::{EntityId, Image, Link as Linked, LinkAddr, Machine, Rva, demangle};
 
 use crate::{Refused, entry};
+pub use arm64::hookable as arm64_entry;
 pub use marked::{HotPatchMarks, Unmatched};
 pub use room::HookRoom;
 use walk::{Walk, Ways};
@@ -138,6 +140,12 @@ fn plan(c: &Comparison<'_>, ways: Ways, form: Form) -> Result<FinalPlan, Refused
     }
     if c.hot.is_empty() {
         return Err(Refused::Unchanged);
+    }
+    if c.fixed.machine == Machine::Aarch64 && form.one_step {
+        let text = "is for ARM64, which older Windows never ran on: no patch module, and no file, is \
+                    patched so; build a final image (without --format)";
+        let finding = Finding::refuse(Rule::Binding, "the image", text);
+        return Err(Refused::Findings(vec![finding]));
     }
     let read = |image: &Image| {
         image.windows().map_err(|error| {
@@ -258,6 +266,9 @@ const PAD: u64 = 5;
 /// Whether the two-step jump can be written: five bytes of padding before the function, a first
 /// instruction of two bytes or more, and nothing that jumps between them.
 fn hookable(image: &Image, id: EntityId) -> Result<(), String> {
+    if image.machine == Machine::Aarch64 {
+        return arm64::hookable(image, id);
+    }
     let entity = image.entity(id);
     let remedy = "; build it with -fms-hotpatch and link it with /functionpadmin:6";
     let pad = entity.addr.0.checked_sub(PAD).map(LinkAddr);

@@ -23,7 +23,8 @@ mod validate;
 
 pub use entry::Entry;
 pub use final_image::{
-    FinalPlan, HookRoom, HotPatchMarks, Link, Unmatched, plan_cold, plan_final, plan_module,
+    FinalPlan, HookRoom, HotPatchMarks, Link, Unmatched, arm64_entry, plan_cold, plan_final,
+    plan_module,
 };
 pub use hold::{Held, Running, hold_code, hold_constant};
 pub use invivo_compare::{Judgement, Rule};

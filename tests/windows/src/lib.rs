@@ -36,6 +36,8 @@ pub struct Build {
     pub imports: Vec<&'static str>,
     /// For x86, not x86-64.
     pub narrow: bool,
+    /// For ARM64.
+    pub arm64: bool,
     /// Functions of the C++ runtime that it may import.
     pub runtime: Vec<&'static str>,
     /// The object files are linked in the other order, so that all of it lies elsewhere.
@@ -53,6 +55,7 @@ impl Build {
             link: words("/functionpadmin:6 /hotpatchcompatible"),
             imports: Vec::new(),
             narrow: false,
+            arm64: false,
             runtime: Vec::new(),
             reversed: false,
             odd: Vec::new(),
@@ -95,6 +98,14 @@ impl Build {
         self
     }
 
+    /// The same for ARM64, where a hook takes the place of one instruction and counts as eight bytes.
+    #[must_use]
+    pub fn arm64(mut self) -> Build {
+        self.arm64 = true;
+        self.link.push("/machine:arm64".to_owned());
+        self
+    }
+
     /// The same with calls through pointers checked (Control Flow Guard).
     #[must_use]
     pub fn guarded(mut self) -> Build {
@@ -103,10 +114,20 @@ impl Build {
         self
     }
 
+    /// What `llvm-dlltool` calls the machine.
+    fn library(&self) -> &'static str {
+        match (self.narrow, self.arm64) {
+            (true, _) => "i386",
+            (_, true) => "arm64",
+            _ => "i386:x86-64",
+        }
+    }
+
     fn target(&self) -> &'static str {
-        match self.narrow {
-            true => "--target=i686-windows-msvc",
-            false => "--target=x86_64-windows-msvc",
+        match (self.narrow, self.arm64) {
+            (true, _) => "--target=i686-windows-msvc",
+            (_, true) => "--target=aarch64-windows-msvc",
+            _ => "--target=x86_64-windows-msvc",
         }
     }
 
@@ -196,6 +217,10 @@ pub fn build(folder: &Path, name: &str, program: &str, how: &Build) -> Result<Li
     files.sort();
     for source in files {
         let is = |ending: &str| source.extension().is_some_and(|found| found == ending);
+        if is("rs") {
+            objects.push(rust_object(&place, &source, how)?);
+            continue;
+        }
         let plus = is("cpp");
         if !plus && !is("c") {
             continue;
@@ -235,7 +260,7 @@ pub fn build(folder: &Path, name: &str, program: &str, how: &Build) -> Result<Li
             &place,
             "kernel32",
             &how.imports,
-            how.narrow,
+            how.library(),
         )?);
     }
     if !how.runtime.is_empty() {
@@ -243,7 +268,7 @@ pub fn build(folder: &Path, name: &str, program: &str, how: &Build) -> Result<Li
             &place,
             "vcruntime140",
             &how.runtime,
-            how.narrow,
+            how.library(),
         )?);
     }
     if how.reversed {
@@ -292,8 +317,45 @@ fn shifted(text: &str, functions: &[&str]) -> Result<String> {
     Ok(text)
 }
 
+/// Compiles a file of Rust that uses no library by the toolchain's own compiler.
+fn rust_object(place: &Path, source: &Path, how: &Build) -> Result<PathBuf> {
+    let object = place.join("rust.obj");
+    let target = match how.arm64 {
+        true => "aarch64-pc-windows-msvc",
+        false => "x86_64-pc-windows-msvc",
+    };
+    let mut rustc = Command::new("rustc");
+    // Without it a stable compiler takes no source that goes without its library.
+    rustc.env("RUSTC_BOOTSTRAP", "1");
+    rustc
+        .args([
+            "--emit=obj",
+            "--edition=2024",
+            "-O",
+            "-g",
+            "--target",
+            target,
+        ])
+        .args([
+            "-Ccodegen-units=1",
+            "-Cpanic=abort",
+            "--check-cfg=cfg(fixed)",
+        ]);
+    for word in &how.compile {
+        if word == "-DFIXED" {
+            rustc.args(["--cfg", "fixed"]);
+        } else if let Some(list) = word.strip_prefix("-fms-secure-hotpatch-functions-list=") {
+            rustc.arg(format!(
+                "-Cllvm-args=--ms-secure-hotpatch-functions-list={list}"
+            ));
+        }
+    }
+    run(rustc.arg("-o").arg(&object).arg(source), "rustc")?;
+    Ok(object)
+}
+
 /// A library from which the linker takes imports of a library of Windows.
-fn import_library(place: &Path, of: &str, names: &[&str], narrow: bool) -> Result<PathBuf> {
+fn import_library(place: &Path, of: &str, names: &[&str], machine: &str) -> Result<PathBuf> {
     let [list, library] = ["def", "lib"].map(|ending| place.join(of).with_extension(ending));
     std::fs::write(
         &list,
@@ -301,7 +363,7 @@ fn import_library(place: &Path, of: &str, names: &[&str], narrow: bool) -> Resul
     )?;
     let mut dlltool = Command::new(format!("llvm-dlltool-{LLVM}"));
     dlltool
-        .args(["-m", if narrow { "i386" } else { "i386:x86-64" }, "-d"])
+        .args(["-m", machine, "-d"])
         .arg(list)
         .arg("-l")
         .arg(&library);
@@ -365,7 +427,7 @@ pub fn asker(folder: &Path) -> Result<PathBuf> {
         "RtlLookupFunctionEntry",
         "ExitProcess",
     ];
-    let imports = import_library(folder, "kernel32", &imports, false)?;
+    let imports = import_library(folder, "kernel32", &imports, "i386:x86-64")?;
     let mut lld = Command::new(linker()?);
     lld.args(["-flavor", "link", "/nologo", "/nodefaultlib"])
         .args(["/entry:start", "/subsystem:console"])

@@ -68,7 +68,7 @@ fn variables_of_threads() {
     assert!(tls.callbacks.is_empty() && field("AddressOfCallBacks") == 0);
 }
 
-/// Functions of ARM64, with unwind data of their own and packed ones; two builds are refused.
+/// Functions of ARM64, with unwind data of their own and packed ones.
 #[test]
 fn images_for_arm64_are_read() {
     let folder = Folder::new("others-arm");
@@ -110,8 +110,6 @@ fn images_for_arm64_are_read() {
             .iter()
             .find(|export| export.names == ["answer"]);
         assert_eq!(exported.and_then(|export| export.at), Some(at));
-        let error = format!("{:#}", library.view().expect_err("it is not compared"));
-        assert!(error.contains("ARM64"), "{error}");
     }
     assert!(packed > 0, "no packed unwind data");
 }

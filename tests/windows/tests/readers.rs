@@ -421,6 +421,10 @@ fn metadata_of_other_machines() {
         assert!(rules.contains("A24"), "{rules}");
         let rules = broken(&|base| base.chunks[1].records[0].target = image.size);
         assert!(rules.contains("A16"), "{rules}");
+        if machine == PeMachine::Arm64 {
+            let rules = broken(&|base| base.chunks[2].records[0].source += 2);
+            assert!(rules.contains("A23"), "{rules}");
+        }
         let rules = broken(&|base| base.time_stamp ^= 1);
         assert!(rules.contains("A28"), "{rules}");
     }

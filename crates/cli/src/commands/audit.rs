@@ -2,8 +2,8 @@
 
 use invivo_apply::x86_64::{Form, choose, is_prepared};
 use invivo_compare::{Parts, Usage};
-use invivo_image::{Image, LiveAddr, demangle};
-use invivo_patch::Entry;
+use invivo_image::{Image, LiveAddr, Machine, demangle};
+use invivo_patch::{Entry, arm64_entry};
 use owo_colors::OwoColorize;
 use rayon::prelude::*;
 use schemars::JsonSchema;
@@ -108,8 +108,35 @@ pub(crate) fn run(audit: &Audit, output: &Output) -> Result<u8, Failure> {
     Ok(0)
 }
 
+/// What modern Windows writes over the entry of a function for ARM64.
+const BRANCH: &str = "branch over one instruction";
+
+/// The hook of one function of an image for ARM64.
+fn look_arm64(image: &Image, parts: &Parts) -> Function {
+    let entity = image.entity(parts.main);
+    let entry = arm64_entry(image, parts.main);
+    let hook = Hook {
+        form: BRANCH,
+        needs_stop: false,
+        offset: 0,
+        length: 4,
+        pad: None,
+    };
+    Function {
+        name: demangle(entity.name()),
+        at: entity.addr.to_string(),
+        size: entity.size,
+        prepared: entry.is_ok(),
+        hook: entry.is_ok().then_some(hook),
+        reason: entry.err(),
+    }
+}
+
 /// The hook of one function, chosen as for an apply in which nothing else is hooked.
 fn look(image: &Image, usage: &Usage, parts: &Parts) -> Function {
+    if image.machine == Machine::Aarch64 {
+        return look_arm64(image, parts);
+    }
     let entity = image.entity(parts.main);
     let entry = Entry::of(image, usage, parts);
     let choice = match &entry {
@@ -151,6 +178,9 @@ fn add_up(image: String, functions: Vec<Function>) -> Audited {
     };
     let hook_is =
         |f: &Function, wanted: &dyn Fn(&Hook) -> bool| f.hook.as_ref().is_some_and(wanted);
+    let has_branches = functions
+        .iter()
+        .any(|f| hook_is(f, &|hook| hook.form == BRANCH));
     Audited {
         schema: "invivo.audit/1",
         image,
@@ -158,10 +188,12 @@ fn add_up(image: String, functions: Vec<Function>) -> Audited {
         without_stop: share(&|f| hook_is(f, &|hook| !hook.needs_stop)),
         forms: Form::ALL
             .into_iter()
-            .map(|form| FormShare {
-                form: form.name(),
-                share: share(&|f| hook_is(f, &|hook| hook.form == form.name())),
-                needs_stop: form.needs_stop(),
+            .map(|form| (form.name(), form.needs_stop()))
+            .chain(has_branches.then_some((BRANCH, false)))
+            .map(|(form, needs_stop)| FormShare {
+                form,
+                share: share(&|f| hook_is(f, &|hook| hook.form == form)),
+                needs_stop,
             })
             .collect(),
         unfit: share(&|f| f.hook.is_none()),

@@ -9,13 +9,13 @@ use crate::rules::{Finding, Rule};
 
 pub(super) fn find(c: &Comparison<'_>, findings: &mut Vec<Finding>) {
     if c.base.machine != c.fixed.machine {
-        let bits = [c.base, c.fixed].map(|image| image.machine.bits());
+        let names = [c.base, c.fixed].map(|image| image.machine.name());
         findings.push(Finding::refuse(
             Rule::Build,
             "the machine",
             format!(
-                "the base is for {} bits, the fixed build for {}",
-                bits[0], bits[1]
+                "the base is for {}, the fixed build for {}",
+                names[0], names[1]
             ),
         ));
     }

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use iced_x86::{FlowControl, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
 use invivo_image::x86_64::{Line, decode};
 use invivo_image::{
-    EntityId, EntityKind, Image, LinkAddr, Place, SectionKind, Slot, demangle, whole_of,
+    EntityId, EntityKind, Image, LinkAddr, Machine, Place, SectionKind, Slot, demangle, whole_of,
 };
 
 use crate::Comparison;
@@ -25,6 +25,14 @@ pub(super) fn holder(c: &Comparison<'_>, constant: EntityId) -> Option<String> {
         .iter()
         .map(|by| (*by, flow(c.base, *by, constant)))
         .collect();
+    let follows = c.base.machine != Machine::Aarch64;
+    if let Some((by, _)) = found.iter().find(|(_, found)| found.compares && !follows) {
+        return Some(format!(
+            "{} uses its address and compares addresses, perhaps this one, which is another one in the \
+             patch: that is not followed in code for ARM64",
+            name(*by)
+        ));
+    }
     if let Some((by, _)) = found.iter().find(|(_, found)| found.compares) {
         return Some(format!(
             "{} compares its address, which is another one in the patch",
@@ -33,6 +41,13 @@ pub(super) fn holder(c: &Comparison<'_>, constant: EntityId) -> Option<String> {
     }
     if !has_code(c.base, constant) {
         return None;
+    }
+    if let Some((by, _)) = found.iter().find(|(_, found)| found.gives && !follows) {
+        return Some(format!(
+            "{} uses its address, which live data may hold: whether they do is not followed in code for \
+             ARM64",
+            name(*by)
+        ));
     }
     if let Some((by, _)) = found.iter().find(|(_, found)| found.gives) {
         return Some(format!(
@@ -134,7 +149,17 @@ fn bit(register: Register) -> u16 {
 /// more register may hold it there.
 fn flow(image: &Image, by: EntityId, constant: EntityId) -> Flow {
     let mut flow = Flow::default();
-    let Some(lines) = decode(image, image.entity(by)) else {
+    let lines = decode(image, image.entity(by));
+    if image.machine == Machine::Aarch64 {
+        // Where the address goes is not followed there: code that compares addresses at all may
+        // compare this one.
+        let compares = |line: &Line| line.word.is_some_and(|word| word.compares());
+        return Flow {
+            gives: true,
+            compares: lines.is_none_or(|lines| lines.iter().any(compares)),
+        };
+    }
+    let Some(lines) = lines else {
         // Nobody knows what it does.
         return Flow {
             gives: true,

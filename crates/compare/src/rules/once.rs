@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use iced_x86::{ConditionCode, FlowControl};
 use invivo_image::x86_64::{Line, decode};
 use invivo_image::{
-    EntityId, EntityKind, Image, LinkAddr, Place, SectionKind, Slot, is_rust, whole_of,
+    EntityId, EntityKind, Flow, Image, LinkAddr, Place, SectionKind, Slot, is_rust, whole_of,
 };
 
 use crate::hot::{Hot, Parts};
@@ -164,7 +164,10 @@ impl<'a> Code<'a> {
     }
 
     fn calls(&self, line: &Line, names: &[&str]) -> bool {
-        let is_jump = line.instruction.flow_control() == FlowControl::UnconditionalBranch;
+        let is_jump = match line.word {
+            Some(word) => word.flow == Flow::Jump,
+            None => line.instruction.flow_control() == FlowControl::UnconditionalBranch,
+        };
         (line.is_call() || is_jump)
             && line
                 .references()

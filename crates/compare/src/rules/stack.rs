@@ -1,8 +1,8 @@
 //! R-STACK: functions that do not return run their old body for good.
 
 use iced_x86::FlowControl;
-use invivo_image::demangle;
 use invivo_image::x86_64::{Line, ReferenceKind, decode};
+use invivo_image::{Flow, demangle};
 
 use crate::Comparison;
 use crate::rules::{Finding, Rule};
@@ -15,9 +15,14 @@ pub(super) fn find(c: &Comparison<'_>, findings: &mut Vec<Finding>) {
         let leaves = |line: &Line| {
             let flow = line.instruction.flow_control();
             let outside = |at| at < entity.addr || at >= entity.end();
-            flow == FlowControl::Return
-                || (flow == FlowControl::UnconditionalBranch
-                    && line.references().any(|r| outside(r.target)))
+            let (returns, jumps) = match line.word {
+                Some(word) => (word.flow == Flow::Return, word.flow == Flow::Jump),
+                None => (
+                    flow == FlowControl::Return,
+                    flow == FlowControl::UnconditionalBranch,
+                ),
+            };
+            returns || jumps && line.references().any(|r| outside(r.target))
         };
         let loops = |line: &Line| {
             line.references().any(|r| {

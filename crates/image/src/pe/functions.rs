@@ -91,3 +91,30 @@ fn arm64(image: &PeImage, entry: &[u8]) -> Result<UnwindFunction, PeError> {
         chained: data & 3 == 2,
     })
 }
+
+/// Where the routine stands that is asked about exceptions, behind the unwind data at `at`; `None` if
+/// there is none. The layout is that of Microsoft's "ARM64 exception handling".
+pub(super) fn arm64_handler(image: &PeImage, at: Rva) -> Result<Option<Rva>, PeError> {
+    const HAS_HANDLER: u32 = 1 << 20;
+    const ONE_EPILOG: u32 = 1 << 21;
+    let word = |at: Rva| image.word(at).ok_or_else(|| outside("unwind data", at));
+    let header = word(at)?;
+    let version = header >> 18 & 3;
+    if version != 0 {
+        let text = format!("unwind data of version {version} at {at}");
+        return Err(PeError::Unsupported(text));
+    }
+    if header & HAS_HANDLER == 0 {
+        return Ok(None);
+    }
+    let (mut epilogs, mut codes, mut size) = (header >> 22 & 31, header >> 27, 4);
+    if (epilogs, codes) == (0, 0) {
+        let more = word(Rva(at.0 + 4))?;
+        (epilogs, codes, size) = (more & 0xffff, more >> 16 & 0xff, 8);
+    }
+    // Where there is one, its place in the codes is told instead of how many there are.
+    let scopes = if header & ONE_EPILOG == 0 { epilogs } else { 0 };
+    let behind = size + 4 * (u64::from(scopes) + u64::from(codes));
+    let place = at.checked_add(behind);
+    place.map_or_else(|| Err(outside("a handler", at)), |place| Ok(Some(place)))
+}

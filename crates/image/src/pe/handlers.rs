@@ -1,11 +1,11 @@
-//! What handles exceptions in functions of x86-64: the routine that unwind data name, and what its
-//! tables lead to. The layouts are those of Microsoft's "x64 exception handling" and of the headers
-//! of its C++ runtime (`ehdata.h`).
+//! What handles exceptions in functions of x86-64 and ARM64: the routine that unwind data name, and what
+//! its tables lead to. The layouts are those of Microsoft's "x64 exception handling", "ARM64 exception
+//! handling" and of the headers of its C++ runtime (`ehdata.h`).
 
 use std::ops::Range;
 
 use super::error::outside;
-use super::{PeError, PeImage, UnwindFunction};
+use super::{PeError, PeImage, PeMachine, UnwindFunction, functions};
 use crate::Rva;
 
 /// Data may be chained from function to function; no compiler's are longer.
@@ -52,6 +52,15 @@ impl PeImage {
         let Some(mut at) = of.unwind else {
             return Ok(None);
         };
+        if self.machine == PeMachine::Arm64 {
+            let place = functions::arm64_handler(self, at)?;
+            let handler = |place: Rva| {
+                let routine = self.rva_at(place, 0, "a handler")?;
+                let data = Rva(place.0 + 4);
+                Ok(Handler { routine, data })
+            };
+            return place.map(handler).transpose();
+        }
         for _ in 0..LONGEST_CHAIN {
             if at.0 & 1 != 0 {
                 at = self.rva_at(Rva(at.0 & !1), 8, "an entry of .pdata")?;

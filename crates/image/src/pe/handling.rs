@@ -1,4 +1,4 @@
-//! How exceptions are handled in functions of x86-64, so that two builds can be compared: the
+//! How exceptions are handled in functions of x86-64 and ARM64, so that two builds can be compared: the
 //! routine, and all that its tables say. The layouts are those of [`super::handlers`].
 
 use std::ops::Range;
@@ -33,7 +33,7 @@ pub enum HandlingWord {
 /// All of them, in order of address.
 pub(super) fn read(pe: &PeImage) -> Result<Vec<Handling>, super::PeError> {
     let mut found = Vec::new();
-    if pe.machine != PeMachine::Amd64 {
+    if pe.machine == PeMachine::I386 {
         return Ok(found);
     }
     for entry in &pe.functions {
@@ -101,12 +101,7 @@ impl Handling {
             return (entity.addr == routine).then(|| entity.name());
         }
         // A jump through an import slot.
-        let code = image.bytes(routine, 6)?;
-        let distance = code.strip_prefix(&[0xff, 0x25])?.first_chunk()?;
-        let slot = routine
-            .checked_add(6)?
-            .checked_offset(i32::from_le_bytes(*distance).into())?;
-        match image.slots.get(&slot)? {
+        match image.slots.get(&image.slot_of_thunk(routine)?)? {
             Slot::Import(name, 0) => name.rsplit('!').next(),
             _ => None,
         }

@@ -15,7 +15,7 @@ use crate::model::{
 };
 use crate::{LinkAddr, Rva, UnwindTable};
 
-/// What the compiler calls the pointer through which a patch reaches a variable, on x86-64.
+/// What the compiler calls the pointer through which a patch reaches a variable, on x86-64 and ARM64.
 const REFERENCE: &str = "__ref_";
 /// The same on x86, where linkers know all names of C with an underscore before them.
 const REFERENCE_X86: &str = "___ref_";
@@ -25,7 +25,7 @@ const REFERENCE_X86: &str = "___ref_";
 #[must_use]
 pub fn referenced(machine: Machine, pointer: &str) -> Option<&str> {
     pointer.strip_prefix(match machine {
-        Machine::X86_64 => REFERENCE,
+        Machine::X86_64 | Machine::Aarch64 => REFERENCE,
         Machine::X86 => REFERENCE_X86,
     })
 }
@@ -38,18 +38,16 @@ impl Image {
     /// of another image.
     ///
     /// # Errors
-    /// When it is for another machine than x86-64 and x86, when the PDB file belongs to another build, or
-    /// when they contradict each other.
+    /// When the PDB file belongs to another build, when they contradict each other, or when the image has
+    /// no base relocations, or code for two machines.
     pub fn from_pe(pe: &PeImage, pdb: &Pdb) -> Result<Image, PeError> {
         let (machine, link) = match pe.machine {
             PeMachine::Amd64 => (Machine::X86_64, Link::PositionIndependent),
             PeMachine::I386 => (Machine::X86, Link::Rebased),
-            PeMachine::Arm64 => {
-                let text = format!("a comparison of images for {}", pe.machine.name());
-                return Err(PeError::Unsupported(text));
-            }
+            PeMachine::Arm64 => (Machine::Aarch64, Link::PositionIndependent),
         };
         pdb.check(pe)?;
+        check_hybrid(pe)?;
         let sections = sections(pe)?;
         let rebased = link == Link::Rebased;
         let (slots, code_relocations) = slots(pe, rebased)?;
@@ -293,6 +291,16 @@ fn slots(pe: &PeImage, rebased: bool) -> Result<Addresses, PeError> {
     Ok((slots, code))
 }
 
+/// Refuses code that is not all for one machine (ARM64EC, ARM64X, CHPE).
+fn check_hybrid(pe: &PeImage) -> Result<(), PeError> {
+    let hybrid = pe.load_config.is_some_and(|config| config.chpe != 0);
+    if hybrid && pe.machine != PeMachine::I386 {
+        let text = "an image with code for two machines (ARM64EC or ARM64X)";
+        return Err(PeError::Unsupported(text.to_owned()));
+    }
+    Ok(())
+}
+
 /// Checks that every address of an image for x86 is known by its relocation.
 fn check_rebased(pe: &PeImage) -> Result<(), PeError> {
     let mut relocations = pe.relocations.iter();
@@ -415,7 +423,8 @@ impl<'p> Symbols<'p> {
     fn machine(&self) -> Machine {
         match self.pe.machine {
             PeMachine::I386 => Machine::X86,
-            PeMachine::Amd64 | PeMachine::Arm64 => Machine::X86_64,
+            PeMachine::Amd64 => Machine::X86_64,
+            PeMachine::Arm64 => Machine::Aarch64,
         }
     }
 

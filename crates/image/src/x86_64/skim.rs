@@ -67,7 +67,7 @@ impl Traits {
 
 impl Skim {
     /// A byte that is no instruction.
-    pub(super) const BYTE: Skim = Skim {
+    pub(crate) const BYTE: Skim = Skim {
         len: 1,
         displacement: 0,
         immediate: 0,

@@ -7,7 +7,7 @@ use super::{
     Reference, ReferenceKind, Skim, Traits, decoder, is_known, line_of, may_be_address, skim,
     table_word,
 };
-use crate::{Image, Link, LinkAddr};
+use crate::{Image, Link, LinkAddr, Machine, aarch64};
 
 /// One instruction, or one byte that is none.
 #[derive(Clone, Copy, Debug, Default)]
@@ -134,6 +134,11 @@ pub fn walk(
     mut visitor: impl Visitor,
 ) {
     if at.checked_add(bytes.len() as u64).is_none() {
+        return;
+    }
+    if image.machine == Machine::Aarch64 {
+        let steps = aarch64::steps(image, at, bytes);
+        steps.iter().for_each(|step| visitor.step(step));
         return;
     }
     let table = if image.link == Link::PositionIndependent {

@@ -10,6 +10,7 @@ use invivo_image::pe::{Handled, Handler, PeError, guard_flags};
 use invivo_image::x86_64::Line;
 use invivo_image::{Entity, LinkAddr, Machine, Rva, SectionKind, Slot, demangle};
 
+use super::arm64;
 use super::direct::From;
 use super::walk::Walk;
 
@@ -29,7 +30,7 @@ impl Walk<'_, '_> {
     fn try_exceptions(&mut self, entity: &Entity, lines: &[Line], by: &str) -> Result<(), PeError> {
         let image = self.c.fixed;
         // Code for x86 lists its handlers itself, while it runs.
-        if image.machine != Machine::X86_64 {
+        if image.machine == Machine::X86 {
             return Ok(());
         }
         let places = image.rva(entity.addr).zip(image.rva(entity.end()));
@@ -151,7 +152,7 @@ impl Walk<'_, '_> {
         if section.is_none_or(|section| section.kind != SectionKind::ReadOnly) {
             return false;
         }
-        if self.c.fixed.machine != Machine::X86_64 {
+        if self.c.fixed.machine == Machine::X86 {
             return false;
         }
         match self.windows.thrown(at) {
@@ -165,6 +166,9 @@ impl Walk<'_, '_> {
 /// True for what a function without unwind data may not do: they are missed as soon as the stack
 /// is another one than at its entry.
 fn needs_unwind_data(line: &Line) -> bool {
+    if line.word.is_some() {
+        return arm64::needs_unwind_data(line);
+    }
     let instruction = &line.instruction;
     let flow = instruction.flow_control();
     if matches!(flow, FlowControl::Call | FlowControl::IndirectCall) {

@@ -156,6 +156,8 @@ impl<'c, 'a> Walk<'c, 'a> {
         for line in &lines {
             if image.machine == Machine::X86 {
                 self.x86_line(line, by);
+            } else if image.machine == Machine::Aarch64 {
+                self.arm64_line(line, by);
             } else if line.instruction.memory_segment() == Register::GS && reads_thread_block(line)
             {
                 let text = "uses thread-local storage: the fixed image has blocks of its own, in \
@@ -217,27 +219,22 @@ impl<'c, 'a> Walk<'c, 'a> {
 
     fn is_code(&self, id: EntityId) -> bool {
         // Code for x86 has tables between its functions.
-        if self.c.fixed.machine != Machine::X86_64 {
+        if self.c.fixed.machine == Machine::X86 {
             return false;
         }
         let section = self.c.fixed.section_at(self.c.fixed.entity(id).addr);
         section.is_some_and(|section| section.kind == SectionKind::Text)
     }
 
-    /// The slot that a linker's `jmp [slot]` goes through: how code calls a library that did not say
-    /// that the function is imported.
+    /// The slot that a linker's jump goes through: how code calls a library that did not say that the
+    /// function is imported.
     pub(super) fn thunk(&self, at: LinkAddr) -> Option<(LinkAddr, &'c Slot)> {
         let image = self.c.fixed;
         // Code for x86 names the slot itself, and its operand is led to the base's.
-        if image.machine != Machine::X86_64 {
+        if image.machine == Machine::X86 {
             return None;
         }
-        let [0xff, 0x25, a, b, c, d] = *image.bytes(at, 6)? else {
-            return None;
-        };
-        let distance = i32::from_le_bytes([a, b, c, d]).into();
-        let slot = at.0.checked_add(6)?.checked_add_signed(distance)?;
-        let slot = LinkAddr(slot);
+        let slot = image.slot_of_thunk(at)?;
         let found = image.slots.get(&slot);
         let found = found.filter(|found| matches!(found, Slot::Import(..)));
         Some((slot, found?))

@@ -82,6 +82,10 @@ fn check_function(
         );
         report.warn(Rule::A26, text);
     }
+    if !intel && !source.is_multiple_of(4) {
+        let text = format!("{}: no instruction can be at {source:#x}", at());
+        report.strict(Rule::A23, text);
+    }
     let Some(image) = look.source(chunk.1) else {
         return;
     };
