@@ -169,7 +169,9 @@ fn memory(word: u32) -> Option<Access> {
             _ => moved(value, true),
         }),
         // `ldapur` and `stlur`.
-        0b011 if word >> 24 & 3 == 1 && word >> 10 & 3 == 0 && word >> 21 & 1 == 0 => {
+        0b011
+            if !is_vector && word >> 24 & 3 == 1 && word >> 10 & 3 == 0 && word >> 21 & 1 == 0 =>
+        {
             Some(with_base(moved(value, word >> 22 & 3 != 0), false))
         }
         0b001 if is_vector => {

@@ -77,9 +77,11 @@ fn named(text: &str) -> u32 {
 fn expected(text: &str) -> (u32, u32) {
     let (name, rest) = text.split_once(' ').unwrap_or((text, ""));
     let is = |starts: &[&str]| starts.iter().any(|start| name.starts_with(start));
-    let (operands, place) = rest
-        .split_once('[')
-        .map_or((rest, ""), |(one, two)| (one, two));
+    // A number in brackets behind braces is a part of a vector.
+    let (operands, place) = match rest.strip_prefix('[') {
+        Some(place) => ("", place),
+        None => rest.split_once(", [").unwrap_or((rest, "")),
+    };
     let list: Vec<&str> = operands.split(',').map(str::trim).collect();
     let first = |count: usize| list.iter().take(count).fold(0, |all, one| all | named(one));
     let behind = |count: usize| list.iter().skip(count).fold(0, |all, one| all | named(one));
@@ -103,21 +105,19 @@ fn expected(text: &str) -> (u32, u32) {
         return (first(1) | through, list.get(1).map_or(0, |one| named(one)));
     }
     if is(&["ld"]) {
-        let pair = is(&["ldp", "ldnp", "ldxp", "ldaxp"]);
+        let pair = is(&["ldp", "ldnp", "ldxp", "ldaxp", "ldtp", "ldtnp", "ldiapp"]);
         let count = if pair { 2 } else { 1 };
         return (behind(count) | through, first(count) | stepped);
     }
     if is(&["stxr", "stlxr", "stxp", "stlxp"]) {
         return (behind(1) | through, first(1));
     }
-    const NO_RESULT: [&str; 23] = [
+    const NO_RESULT: [&str; 27] = [
         "st", "prfm", "prfum", "rprfm", "cmp", "cmn", "tst", "ccmp", "ccmn", "cb", "tb", "br",
-        "blr", "ret", "msr", "sys", "at ", "dc", "ic", "tlbi", "rmif", "setf", "wf",
+        "blr", "ret", "msr", "sys", "at", "dc", "ic", "tlbi", "rmif", "setf", "wf", "cfp", "cpp",
+        "dvp", "cosp",
     ];
-    let no_result = is(&NO_RESULT) && !is(&["cbgt_"]) || is(&["at", "cfp", "cpp", "dvp", "cosp"]);
-    // These are not where they go by their first letters.
-    let result = is(&["sysl", "brb"]) && !is(&["brb"]);
-    if no_result && !result {
+    if is(&NO_RESULT) && !is(&["sysl"]) {
         return (named(rest), stepped);
     }
     let keeps =
