@@ -7,9 +7,12 @@ use crate::{Target, TargetError};
 
 const PAGE: u64 = 0x1000;
 
+/// Fills bytes from an address on.
+type Read<'r> = dyn FnMut(LiveAddr, &mut [u8]) -> Result<(), TargetError> + 'r;
+
 /// Memory of a target, of which the last page that was asked about is kept.
 pub(crate) struct Pages<'r> {
-    read: Box<dyn FnMut(LiveAddr, &mut [u8]) -> Result<(), TargetError> + 'r>,
+    read: Box<Read<'r>>,
     /// Where the page starts, and what is on it.
     last: Option<(u64, Vec<u8>)>,
 }
