@@ -104,7 +104,7 @@ fn with_registers(word: u32) -> Option<Access> {
     }
     Some(match word >> 21 & 15 {
         // `rmif` and `setf` write flags alone.
-        0 if word >> 10 & 0x3f != 0 => from_to(from, 0),
+        0 if word >> 13 & 7 == 0 && word >> 10 & 0x3f != 0 => from_to(from, 0),
         // `adc`, `csel`.
         0 | 4 => from_to(from | second, to),
         // `ccmp` with a number or a register.
@@ -126,6 +126,10 @@ fn floating(word: u32) -> Option<Access> {
     let kind = word >> 16 & 7;
     let fixed = is(0x5f20_0000, 0x1e00_0000);
     if fixed || is(0x5f20_fc00, 0x1e20_0000) {
+        // Newer ones convert from one register of vectors to another.
+        if !fixed && word >> 20 & 1 != 0 && kind >= 2 {
+            return None;
+        }
         return Some(match kind {
             2 | 3 => from_to(from, 0),
             7 if !fixed => from_to(from, 0),
