@@ -104,11 +104,6 @@ mod tests {
             ("note.kept", "note.kept.1", "a.c"),
             ("cache", "cache.1", "ld-temp.o"),
             ("on_event.lto_priv.0", "on_event.lto_priv.12", "a.c"),
-            (
-                "on_event.constprop.0",
-                "on_event.4.constprop.0",
-                "ld-temp.o",
-            ),
         ] {
             let of = |name| renumbered(name, file).map(|found| found.0);
             assert_eq!(of(one), of(other), "{one}");
