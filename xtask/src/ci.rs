@@ -7,13 +7,14 @@ use anyhow::Result;
 
 use crate::tally::Tally;
 use crate::workspace::Workspace;
-use crate::{process, street, test};
+use crate::{process, room, street, test};
 
 const LIMIT: Duration = Duration::from_secs(1200);
 
 /// Runs every check to its end, so that one run shows all that is wrong. The
 /// last line is the sum.
 pub(crate) fn run(workspace: &Workspace) -> Result<bool> {
+    room::for_tests(workspace)?;
     let mut tally = Tally::default();
     let mut step = |name: &str, command: &mut Command| {
         println!("ci: {name}");

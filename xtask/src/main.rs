@@ -17,6 +17,7 @@ mod mutate;
 mod paint;
 mod payloads;
 mod process;
+mod room;
 mod street;
 mod tally;
 mod test;

@@ -14,12 +14,13 @@ use anyhow::{Context, Result, bail};
 use crate::invivo::Invivo;
 use crate::tally::Tally;
 use crate::workspace::Workspace;
-use crate::{corpus, install, live, mutate, payloads, process, torture, wild, xen};
+use crate::{corpus, install, live, mutate, payloads, process, room, torture, wild, xen};
 
 const LIMIT: Duration = Duration::from_secs(1800);
 
 /// Runs every test; the last line is the sum.
 pub(crate) fn run(workspace: &Workspace) -> Result<bool> {
+    room::for_tests(workspace)?;
     let tally = everything(workspace);
     println!("{tally}");
     Ok(tally.failed == 0)

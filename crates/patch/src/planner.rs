@@ -15,8 +15,8 @@ use invivo_image::{EntityId, Image, LinkAddr, Place, Slot, demangle};
 
 use crate::doubt::Doubt;
 use crate::model::{
-    Contents, Hex, Identity, Moment, Order, Patch, Section, SectionKind, Symbol, SymbolPlace,
-    TargetImage,
+    Contents, Hex, Identity, Moment, Order, Patch, Redirect, Section, SectionKind, Symbol,
+    SymbolPlace, TargetImage,
 };
 use crate::{annexes, frames};
 pub(crate) use redirects::checks;
@@ -189,7 +189,7 @@ fn order(c: &Comparison<'_>, sequence: u32) -> Order {
 }
 
 /// True if a frame inside a function that gets a hook may meet it: its own loop leads there.
-pub(crate) fn leads_back(redirects: &[crate::model::Redirect]) -> bool {
+pub(crate) fn leads_back(redirects: &[Redirect]) -> bool {
     let mut all = redirects.iter();
     all.any(|redirect| redirect.hooked && redirect.entry.again)
 }

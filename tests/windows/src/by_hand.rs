@@ -173,12 +173,12 @@ pub fn fixed_code(base: &Library, hook: &Hook, kind: FixupKind) -> (Vec<u8>, Vec
             code.extend([0xff, 0x25, 0, 0, 0, 0]);
             back
         }
-        FixupKind::Pc64 => {
+        _ => {
+            assert_eq!(kind, FixupKind::Pc64, "a word of 64 bits");
             // lea rax, [rip+5]; add rax, [rax]; jmp rax
             code.extend([0x48, 0x8d, 0x05, 5, 0, 0, 0, 0x48, 0x03, 0x00, 0xff, 0xe0]);
             back.wrapping_sub(image.image_base + text + code.len() as u64)
         }
-        other => panic!("{other:?} is not a word of 64 bits"),
     };
     let place = text + code.len() as u64;
     code.extend(word.to_le_bytes());

@@ -11,7 +11,7 @@ use windows_tests::native::{Here, Mapped};
 use windows_tests::{Build, Folder, Library, build};
 
 fn library(folder: &Path, name: &str, how: &Build) -> Library {
-    build(folder, name, "again", &how.roomy()).expect("it is built")
+    build(folder, name, "again", &how.clone().roomy()).expect("it is built")
 }
 
 #[test]

@@ -75,9 +75,9 @@ impl Lasting<'_> {
             // What is to be undone stands in the record.
             return applied.map(|_| self.nothing());
         }
-        let new = self.record.patches.iter();
-        let new = new.filter(|one| is_new && one.at == patch.at.0);
-        let new = new.cloned().next().filter(|_| applied.is_err());
+        let mut news = self.record.patches.iter();
+        let new = news.find(|one| is_new && one.at == patch.at.0);
+        let new = new.filter(|_| applied.is_err()).cloned();
         self.note(new.as_ref())?;
         if let Some(new) = new {
             self.leave(&new)?;
