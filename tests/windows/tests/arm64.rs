@@ -429,7 +429,7 @@ fn code_of_any_bytes_is_read() {
             state ^= state >> 7;
             state ^= state << 17;
             // Some rounds spoil a few words, others all.
-            if round % 4 == 0 || state % 16 == 0 {
+            if round % 4 == 0 || state.is_multiple_of(16) {
                 word.copy_from_slice(&((state >> 32) as u32).to_le_bytes());
             }
         }
