@@ -55,7 +55,12 @@ pub fn there_and_back(pair: &Pair, patch: &Path, target: &mut Target) -> Result<
     there_and_back_with(pair, patch, target, &CONSISTENCIES)
 }
 
-fn there_and_back_with(
+/// The same with some consistencies only.
+///
+/// # Errors
+///
+/// As [`round_trip`].
+pub fn there_and_back_with(
     pair: &Pair,
     patch: &Path,
     target: &mut Target,

@@ -470,7 +470,7 @@ fn another_library_in_the_place_of_one_that_was_closed() -> Result<()> {
     in_workdir("another-library", |dir| {
         let pair = Pair::build(dir, "reopened.c", Build::default())?;
         let place = dir.join("next");
-        let flags = &["-falign-functions=512"][..];
+        let flags = &["-falign-functions=64"][..];
         let other = Build {
             flags,
             ..Build::default()

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use live_tests::compile::{Build, Version, compile_objects};
 use live_tests::invivo::{self, invivo};
 use live_tests::pair::Pair;
-use live_tests::round_trip::there_and_back;
+use live_tests::round_trip::{CONSISTENCIES, there_and_back_with};
 use live_tests::workdir::in_workdir;
 
 /// Builds the patch from the object files in the folders `base` and `fixed`.
@@ -18,6 +18,10 @@ fn words<'w>(base: &'w str, fixed: &'w str, program: &'w str, patch: &'w str) ->
 }
 
 fn round_trip(source: &str, build: Build<'_>) -> Result<()> {
+    round_trip_with(source, build, &CONSISTENCIES)
+}
+
+fn round_trip_with(source: &str, build: Build<'_>, consistencies: &[&str]) -> Result<()> {
     in_workdir("objects", |dir| {
         let pair = Pair::of_objects(dir, source, build)?;
         let patch = dir.join("fix.patch");
@@ -25,7 +29,7 @@ fn round_trip(source: &str, build: Build<'_>) -> Result<()> {
         let more = ["--name", "fix", "--program", &program];
         invivo::build(&dir.join("base/objects"), &pair.fixed, &patch, &more)?;
         let mut target = pair.start()?;
-        there_and_back(&pair, &patch, &mut target)
+        there_and_back_with(&pair, &patch, &mut target, consistencies)
     })
     .with_context(|| format!("{source} {build:?}"))
 }
@@ -77,12 +81,13 @@ fn functions_and_their_data() -> Result<()> {
         "new_function.c",
         "jump_table.c",
         "pointer_table.c",
-        "struct_return.c",
         "tail_call.c",
         "varargs.c",
     ] {
         round_trip(source, Build::default())?;
     }
+    // Its caller keeps values in registers that the new function changes, so nobody may be in the caller.
+    round_trip_with("struct_return.c", Build::default(), &["quiescent"])?;
     // A variable of a library is found through a slot.
     let build = Build {
         flags: &["-fPIC"],

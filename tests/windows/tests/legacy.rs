@@ -214,11 +214,11 @@ fn hooks_in_the_middle_and_in_data_are_run() {
         let calls = ["middle", "through"].map(|name| running.base.function(name).unwrap());
         let answers = || calls.map(|function| function(5));
         let code = by_hand::code(&hook, running.base.loaded.at.0);
+        let by = usize::from(hook.kind == HookKind::Va64);
         let patch = running.load(by_hand::module(&base, &code, &[hook], None));
         let before = running.base.fixed_bytes();
         assert_eq!(answers(), old, "{name}");
         // The threads come by the place that is hooked.
-        let by = usize::from(hook.kind == HookKind::Va64);
         let added = [old[by], new[by]].map(|answer| answer - 80);
         while_called(calls[by], &added, || {
             for _ in 0..10 {
