@@ -7,8 +7,8 @@
 #endif
 
 __attribute__((naked, noinline)) static int turns(int value) {
-    __asm__("1: subl $1, %ecx\n"
-            "jg 1b\n"
+    __asm__("subl $1, %ecx\n"
+            "jg turns\n"
             "movl %ecx, %eax\n"
             "addl $" ADD ", %eax\n"
             "retq");
