@@ -144,7 +144,7 @@ impl Body<'_> {
                     // A call in the last place.
                     None => handed |= held.is_argument(),
                 },
-                FlowControl::Return if held.is_kept() => return None,
+                // Registers that callers keep hold theirs again.
                 FlowControl::Return | FlowControl::Exception => {}
                 _ => return None,
             }
