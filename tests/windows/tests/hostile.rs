@@ -82,11 +82,14 @@ fn a_pdb_file_that_ends_anywhere_and_one_of_another_build() {
         }),
     ];
     for (text, forge) in forged {
-        let mut image = other.image().expect("a Windows image");
+        let mut image = library.image().expect("a Windows image");
         let views = image.debug.iter_mut();
         let mut views = views.filter_map(|entry| entry.code_view.as_mut());
         forge(views.next().expect("it names its PDB file"));
         let error = Image::from_pe(&image, &pdb).expect_err("another build");
         assert!(error.to_string().contains(text), "{error}");
     }
+    let image = other.image().expect("a Windows image");
+    let error = Image::from_pe(&image, &pdb).expect_err("another build");
+    assert!(error.to_string().contains("another build"), "{error}");
 }
