@@ -61,7 +61,7 @@ fn refused(name: &str, before: &str, after: &str, code: i32, words: &[&str]) -> 
 
 #[test]
 fn a_file_system_that_is_read_only() -> Result<()> {
-    let before = "mount -t tmpfs -o mode=0755 none \"$4\"; cp \"$2\" \"$4/server\"; mount -o remount,ro \"$4\"";
+    let before = "mount -t tmpfs -o mode=0755 none \"$4\"; cp \"$2\" \"$4/server\"; mount -o remount,bind,ro \"$4\"";
     refused(
         "exchange-read-only",
         before,
