@@ -15,7 +15,7 @@ const GIB: u64 = 1 << 30;
 
 /// What all tests leave below `target`, from a cold start, and what they need
 /// beside it for a while, in bytes.
-const TESTS: u64 = 20 * GIB;
+const TESTS: u64 = 14 * GIB;
 
 /// Fails if the disk has no room for what the tests build.
 pub(crate) fn for_tests(workspace: &Workspace) -> Result<()> {
