@@ -184,10 +184,17 @@ pub fn fixed_code(base: &Library, hook: &Hook, kind: FixupKind) -> (Vec<u8>, Vec
     code.extend(word.to_le_bytes());
     let region = FixupRegion {
         page: u32::try_from(place >> 12).expect("it is small"),
-        fixups: vec![Fixup {
-            offset: u16::try_from(place & 0xfff).expect("it is small"),
-            kind,
-        }],
+        // An even number of them, by the format.
+        fixups: vec![
+            Fixup {
+                offset: u16::try_from(place & 0xfff).expect("it is small"),
+                kind,
+            },
+            Fixup {
+                offset: 0,
+                kind: FixupKind::None,
+            },
+        ],
     };
     (code, vec![region])
 }

@@ -23,17 +23,22 @@ fn libraries(folder: &Path) -> (Library, Library) {
     (base, fixed)
 }
 
+/// What reaches the number on the stack, behind an array of 32 bytes.
+const TOO_LONG: i32 = 48;
 /// So many make the base's number another one while it stands on the stack.
 const CHANGES: i32 = 7;
 /// What is answered where the stack's number is not the base's.
 const FOUND: i32 = -1;
 
-/// The answer with the new function's part of it, and that the base finds its own number on the stack.
+/// The answer with the new function's part of it, and that what overflows is found, which is told by a function of the
+/// base.
 fn is_guarded(library: &Mapped, new: i32) {
     let call = |name: &str, argument| library.call(name, argument).expect("it is exported");
     let before = call("get_failures", 0);
     assert_eq!(call("spelled", 5), 97 + new);
     assert_eq!(call("get_failures", 0), before, "nothing overflowed");
+    assert_eq!(call("spelled", TOO_LONG), FOUND);
+    assert_eq!(call("get_failures", 0), before + 1);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use invivo_apply::ApplyError;
 use invivo_apply::hotp1::PatchedModule;
 use invivo_compare::Comparison;
-use invivo_format::hotp1::{self, Hook, HookKind, HookShape, read};
+use invivo_format::hotp1::{self, FixupKind, Hook, HookKind, HookShape, read};
 use invivo_image::pe::PeImage;
 use windows_tests::by_hand;
 use windows_tests::native::{Enlisted, Function, Here, Mapped};
@@ -232,6 +232,37 @@ fn hooks_in_the_middle_and_in_data_are_run() {
             running.base.fixed_bytes() == before,
             "{name}: byte for byte"
         );
+    }
+}
+
+/// Words of the patch that hold an address of the target, or how far that is: code that goes where they
+/// lead comes back, wherever both images are.
+#[test]
+fn words_that_depend_on_both_images_are_run() {
+    let folder = Folder::new("fixups");
+    let base = library(&folder, "base", "places", Build::base());
+    let [case, ..] = by_hand::cases(&base);
+    for kind in [FixupKind::Va64, FixupKind::Pc64] {
+        let mut running = Running::new(&base);
+        let middle = running.base.function("middle").unwrap();
+        let (code, fixups) = by_hand::fixed_code(&base, &case.hook, kind);
+        let hooks = [case.hook.clone()];
+        let made = by_hand::module_with(&base, &code, &hooks, None, fixups);
+        let patch = running.load(made);
+        let own = base.image().unwrap().image_base;
+        for at in [running.base.loaded.at.0, patch.loaded.at.0] {
+            assert_ne!(at, own, "it was moved");
+        }
+        let before = running.base.fixed_bytes();
+        while_called(middle, &[5007 - 80, 10007 - 80], || {
+            for _ in 0..10 {
+                running.apply(&patch);
+                assert_eq!(middle(5), 10007, "{kind:?}");
+                running.remove(&patch);
+                assert_eq!(middle(5), 5007, "{kind:?}");
+            }
+        });
+        assert!(running.base.fixed_bytes() == before, "{kind:?}");
     }
 }
 

@@ -49,6 +49,13 @@ fn threads_see_old_or_new_and_nothing_else() {
     story("threads", &[]);
 }
 
+/// A function that begins one byte before an 8-byte boundary: no store changes its first two bytes at
+/// once, so that all threads stand while they are changed.
+#[test]
+fn functions_across_a_boundary() {
+    story("threads-odd", &["count", "weigh"]);
+}
+
 fn story(name: &str, odd: &[&'static str]) {
     let folder = Folder::new(name);
     let library = |name: &str, how: &Build| -> Library {
