@@ -11,12 +11,14 @@ use iced_x86::{
 use crate::aarch64::{self, Flow, Word};
 use crate::{Entity, Image, Link, LinkAddr, Machine, SectionKind, whole_of};
 
+mod alignment;
 mod bytes;
 mod plain;
 mod skim;
 mod tables;
 mod walk;
 
+pub use alignment::demanded_alignment;
 pub use bytes::skim;
 pub use plain::plain;
 pub use skim::{Skim, Traits};

@@ -5,8 +5,8 @@
 
 use std::collections::BTreeSet;
 
-use iced_x86::{EncodingKind, Instruction, Mnemonic, OpKind, Register};
-use invivo_image::x86_64::{Line, decode};
+use iced_x86::{Instruction, Mnemonic, Register};
+use invivo_image::x86_64::{Line, decode, demanded_alignment};
 use invivo_image::{EntityId, EntityKind, LinkAddr, Place, Slot, demangle};
 
 use crate::Comparison;
@@ -55,7 +55,7 @@ fn demands(c: &Comparison<'_>, lines: &[Line]) -> Vec<(EntityId, u64, u64)> {
     let mut by_register = 0;
     let mut addresses = Vec::new();
     for line in lines {
-        let demand = demand(&line.instruction);
+        let demand = demanded_alignment(&line.instruction);
         let place = line.references().find_map(|r| variable(c, r.target));
         match (demand, place) {
             (Some(demand), Some((id, offset))) => found.push((id, offset, demand)),
@@ -100,40 +100,4 @@ fn is_stack(instruction: &Instruction) -> bool {
         base,
         Register::RSP | Register::RBP | Register::ESP | Register::EBP
     )
-}
-
-/// To how many bytes the place of its memory operand must be aligned.
-fn demand(instruction: &Instruction) -> Option<u64> {
-    let memory = (0..instruction.op_count()).any(|at| instruction.op_kind(at) == OpKind::Memory);
-    if !memory {
-        return None;
-    }
-    let size = instruction.memory_size().size() as u64;
-    let aligned = match instruction.mnemonic() {
-        Mnemonic::Vmovaps
-        | Mnemonic::Vmovapd
-        | Mnemonic::Vmovdqa
-        | Mnemonic::Vmovdqa32
-        | Mnemonic::Vmovdqa64
-        | Mnemonic::Vmovntps
-        | Mnemonic::Vmovntpd
-        | Mnemonic::Vmovntdq
-        | Mnemonic::Vmovntdqa
-        | Mnemonic::Cmpxchg16b => true,
-        Mnemonic::Movups
-        | Mnemonic::Movupd
-        | Mnemonic::Movdqu
-        | Mnemonic::Lddqu
-        | Mnemonic::Pcmpestri
-        | Mnemonic::Pcmpestrm
-        | Mnemonic::Pcmpistri
-        | Mnemonic::Pcmpistrm => false,
-        _ => {
-            let vector = (0..instruction.op_count()).any(|at| {
-                instruction.op_kind(at) == OpKind::Register && instruction.op_register(at).is_xmm()
-            });
-            vector && instruction.code().encoding() == EncodingKind::Legacy && size == 16
-        }
-    };
-    (aligned && size > 1).then_some(size)
 }

@@ -7,8 +7,9 @@
 use std::collections::HashSet;
 
 use invivo_image::EntityId;
+use invivo_image::x86_64::demanded_alignment;
 
-use iced_x86::{EncodingKind, Instruction, Mnemonic, OpKind, Register};
+use iced_x86::{Instruction, Mnemonic, OpKind, Register};
 
 use super::body::{Body, Callee};
 use super::side::{Bound, DEEPEST, Side};
@@ -170,20 +171,8 @@ fn step(i: &Instruction, before: Rest) -> Rest {
 
 /// True for an instruction that only reads or writes what is aligned, and may do so on the stack.
 fn is_aligned_access(i: &Instruction, bound: Bound) -> bool {
-    use Mnemonic::{
-        Lddqu, Movdqu, Movupd, Movups, Vmovapd, Vmovaps, Vmovdqa, Vmovdqa32, Vmovdqa64,
-    };
-    let in_memory = (0..i.op_count()).any(|at| i.op_kind(at) == OpKind::Memory);
-    if !in_memory || (i.memory_size().size() as i64) < ALIGNMENT || i.is_ip_rel_memory_operand() {
-        return false;
-    }
     let on_stack = matches!(i.memory_base(), Register::RSP | Register::RBP);
-    let aligned = match i.encoding() {
-        EncodingKind::Legacy => !matches!(i.mnemonic(), Lddqu | Movdqu | Movupd | Movups),
-        _ => matches!(
-            i.mnemonic(),
-            Vmovapd | Vmovaps | Vmovdqa | Vmovdqa32 | Vmovdqa64
-        ),
-    };
-    aligned && (on_stack || bound == Bound::Upper)
+    demanded_alignment(i).is_some()
+        && !i.is_ip_rel_memory_operand()
+        && (on_stack || bound == Bound::Upper)
 }
