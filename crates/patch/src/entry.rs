@@ -33,21 +33,20 @@ impl Entry {
     /// Looks at the entry of a function; `None` if its code is not all instructions.
     #[must_use]
     pub fn of(image: &Image, usage: &Usage, parts: &Parts) -> Option<Entry> {
+        let leads = Leads::of(image, usage, parts)?;
+        let main = image.entity(parts.main);
         Some(Entry {
-            clear: clear(image, usage, parts)?,
-            pads: pads(image, image.entity(parts.main).addr),
-            tail: tail(image, image.entity(parts.main).end()),
-            steps: {
-                let main = image.entity(parts.main);
-                Step::all(image.bytes(main.addr, main.size)?)
-            },
-            again: leads_back(image, usage, parts)?,
+            clear: clear(image, parts, &leads)?,
+            pads: pads(image, main.addr),
+            tail: tail(image, main.end()),
+            steps: Step::all(image.bytes(main.addr, main.size)?),
+            again: leads.back_to(main.addr),
         })
     }
 }
 
 /// Bytes from the entry on which nothing leads to but to the first one.
-fn clear(image: &Image, usage: &Usage, parts: &Parts) -> Option<u32> {
+fn clear(image: &Image, parts: &Parts, leads: &Leads) -> Option<u32> {
     let main = image.entity(parts.main);
     let inside = |at: LinkAddr| main.addr <= at && at < main.end();
     let mut clear = main.size;
@@ -56,7 +55,9 @@ fn clear(image: &Image, usage: &Usage, parts: &Parts) -> Option<u32> {
             clear = clear.min(at.0 - main.addr.0);
         }
     };
-    references(image, usage, parts, |at, _| lands(at))?;
+    let told = leads.told.iter().map(|(at, _)| *at);
+    told.chain(leads.tabled.iter().copied())
+        .for_each(&mut lands);
     for id in parts.ids() {
         let at = image.entity(id).addr;
         if let Some(lsda) = image.unwind.fde_at(at).and_then(|fde| fde.lsda) {
@@ -76,41 +77,62 @@ fn clear(image: &Image, usage: &Usage, parts: &Parts) -> Option<u32> {
     u32::try_from(clear).ok()
 }
 
-/// Tells `told` each place that the code refers to or that its tables of jumps lead to, and whether
-/// that is by a jump; `None` if it is not all instructions.
-fn references(
-    image: &Image,
-    usage: &Usage,
-    parts: &Parts,
-    mut told: impl FnMut(LinkAddr, bool),
-) -> Option<()> {
-    let bodies: Vec<Vec<Line>> = parts
-        .ids()
-        .map(|id| decode(image, image.entity(id)))
-        .collect::<Option<_>>()?;
-    let starts: HashSet<LinkAddr> = bodies.iter().flatten().map(Line::at).collect();
-    for body in &bodies {
-        for (index, line) in body.iter().enumerate() {
+/// Where the code of a function leads.
+struct Leads {
+    /// Places that its instructions refer to, and whether that is by a jump.
+    told: Vec<(LinkAddr, bool)>,
+    /// Places that its tables of jumps hold.
+    tabled: Vec<LinkAddr>,
+}
+
+impl Leads {
+    /// `None` if the function is not all instructions.
+    fn of(image: &Image, usage: &Usage, parts: &Parts) -> Option<Leads> {
+        let pieces = pieces(image, parts)?;
+        let lines = pieces.iter().flatten();
+        let references = lines.flat_map(Line::references);
+        let told = references.map(|to| (to.target, to.kind == ReferenceKind::Jump));
+        Some(Leads {
+            told: told.collect(),
+            tabled: tabled(image, usage, &pieces),
+        })
+    }
+
+    /// True if a jump leads to `start`. A call does not count: that is another frame. Whether a
+    /// jump is a loop or a call at its end nobody can tell.
+    fn back_to(&self, start: LinkAddr) -> bool {
+        self.tabled.contains(&start) || self.told.contains(&(start, true))
+    }
+}
+
+/// The instructions of each part of a function; `None` if it is not all instructions.
+pub(crate) fn pieces(image: &Image, parts: &Parts) -> Option<Vec<Vec<Line>>> {
+    let pieces = parts.ids().map(|id| decode(image, image.entity(id)));
+    pieces.collect()
+}
+
+/// Where the jump tables of a function lead, in order.
+pub(crate) fn tabled(image: &Image, usage: &Usage, pieces: &[Vec<Line>]) -> Vec<LinkAddr> {
+    let starts: HashSet<LinkAddr> = pieces.iter().flatten().map(Line::at).collect();
+    let mut found = Vec::new();
+    for piece in pieces {
+        for (index, line) in piece.iter().enumerate() {
             for reference in line.references() {
-                told(reference.target, reference.kind == ReferenceKind::Jump);
-                let table = jump_table(image, usage, body, index, reference.target, &|at| {
-                    starts.contains(&at)
-                });
-                let entries = table.into_iter().flatten();
-                entries.for_each(|entry| told(entry.target, true));
+                let inside = |at| starts.contains(&at);
+                let table = jump_table(image, usage, piece, index, reference.target, &inside);
+                found.extend(table.into_iter().flatten().map(|entry| entry.target));
             }
         }
     }
-    Some(())
+    found.sort_unstable();
+    found.dedup();
+    found
 }
 
-/// True if a jump of the function leads to its own first byte. A call does not count: that is
-/// another frame. Whether a jump is a loop or a call at its end nobody can tell.
+/// True if a jump of the function leads to its own first byte; `None` if it is not all instructions.
 pub(crate) fn leads_back(image: &Image, usage: &Usage, parts: &Parts) -> Option<bool> {
-    let start = image.entity(parts.main).addr;
-    let mut back = false;
-    references(image, usage, parts, |at, jump| back |= jump && at == start)?;
-    Some(back)
+    let leads = Leads::of(image, usage, parts)?;
+    Some(leads.back_to(image.entity(parts.main).addr))
 }
 
 /// Padding that a short jump from the entry can reach.

@@ -1,12 +1,12 @@
 //! The instructions of a function with its cold parts, and where control goes from each.
 
-use std::collections::HashSet;
-
-use invivo_compare::{Parts, Usage, jump_table};
-use invivo_image::x86_64::{Line, ReferenceKind, decode};
+use invivo_compare::{Parts, Usage};
+use invivo_image::x86_64::{Line, ReferenceKind};
 use invivo_image::{EntityId, EntityKind, Image, LinkAddr, Place};
 
 use iced_x86::FlowControl;
+
+use crate::entry::{pieces, tabled};
 
 /// Whom a call, or a jump out of the function, leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,11 +32,7 @@ pub(super) struct Body {
 impl Body {
     /// `None` where it is not all instructions.
     pub(super) fn of(image: &Image, usage: &Usage, parts: &Parts) -> Option<Body> {
-        let pieces: Option<Vec<Vec<Line>>> = parts
-            .ids()
-            .map(|id| decode(image, image.entity(id)))
-            .collect();
-        let pieces = pieces?;
+        let pieces = pieces(image, parts)?;
         let tabled = tabled(image, usage, &pieces);
         let mut lines = pieces.concat();
         lines.sort_by_key(Line::at);
@@ -105,22 +101,4 @@ impl Body {
         let leads = move |at: &usize| self.callees[*at] == Some(Callee::Known(function));
         (0..self.lines.len()).filter(leads)
     }
-}
-
-/// Where the jump tables of a function lead.
-fn tabled(image: &Image, usage: &Usage, pieces: &[Vec<Line>]) -> Vec<LinkAddr> {
-    let starts: HashSet<LinkAddr> = pieces.iter().flatten().map(Line::at).collect();
-    let mut found = Vec::new();
-    for piece in pieces {
-        for (index, line) in piece.iter().enumerate() {
-            for reference in line.references() {
-                let inside = |at| starts.contains(&at);
-                let table = jump_table(image, usage, piece, index, reference.target, &inside);
-                found.extend(table.into_iter().flatten().map(|entry| entry.target));
-            }
-        }
-    }
-    found.sort_unstable();
-    found.dedup();
-    found
 }
