@@ -168,6 +168,7 @@ impl<'c, 'a> Agreements<'c, 'a> {
         let live = self.base.live(&body, Bound::Upper, DEEPEST);
         let start = self.c.base.entity(caller).addr;
         let start = body.lines.partition_point(|line| line.at() < start);
+        let is_open = body.is_open();
         let mut held = None;
         (0..body.lines.len()).any(|at| {
             let Some(body::Callee::Known(called)) = body.callees[at] else {
@@ -181,7 +182,7 @@ impl<'c, 'a> Agreements<'c, 'a> {
             let wanted = behind(&body, &live, at);
             let lost = self.base.clobbers(called, Bound::Lower);
             let mut kept = wanted.read & !lost;
-            if body.is_open() {
+            if is_open {
                 kept = !lost;
             } else if wanted.passed & !lost != 0 {
                 let held = held.get_or_insert_with(|| self.base.held(&body, start))[at];
@@ -192,7 +193,7 @@ impl<'c, 'a> Agreements<'c, 'a> {
             }
             let changed = self.c.pairs.fixed_of(called);
             let changed = changed.map(|new| self.fixed.clobbers(new, Bound::Upper));
-            kept & changed.unwrap_or(ALL) & ALL != 0
+            kept & changed.unwrap_or(ALL) != 0
         })
     }
 

@@ -10,8 +10,8 @@
 use std::collections::BTreeSet;
 
 use iced_x86::{
-    FlowControl, Instruction, InstructionInfoFactory, InstructionInfoOptions, Mnemonic, OpAccess,
-    OpKind, Register, UsedRegister,
+    ConditionCode, FlowControl, Instruction, InstructionInfoFactory, InstructionInfoOptions,
+    Mnemonic, OpAccess, OpKind, Register, UsedRegister,
 };
 use invivo_image::{LinkAddr, Place};
 
@@ -195,14 +195,7 @@ fn step(i: &Instruction, held: Held) -> Option<Held> {
     })
 }
 
+/// Of instructions with two registers only these depend on a condition.
 fn is_cmov(i: &Instruction) -> bool {
-    use Mnemonic::{
-        Cmova, Cmovae, Cmovb, Cmovbe, Cmove, Cmovg, Cmovge, Cmovl, Cmovle, Cmovne, Cmovno, Cmovnp,
-        Cmovns, Cmovo, Cmovp, Cmovs,
-    };
-    let all = [
-        Cmova, Cmovae, Cmovb, Cmovbe, Cmove, Cmovg, Cmovge, Cmovl, Cmovle, Cmovne, Cmovno, Cmovnp,
-        Cmovns, Cmovo, Cmovp, Cmovs,
-    ];
-    all.contains(&i.mnemonic())
+    i.condition_code() != ConditionCode::None
 }

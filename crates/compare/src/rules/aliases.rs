@@ -17,6 +17,10 @@ pub(super) fn find(c: &Comparison<'_>, findings: &mut Vec<Finding>) {
         return;
     }
     let shared: HashSet<&str> = shared_names(c.base).chain(shared_names(c.fixed)).collect();
+    if shared.is_empty() {
+        return;
+    }
+    let meaning = Meaning::new(c);
     let (base, fixed) = (bearers(c.base, &shared), bearers(c.fixed, &shared));
     let hot: HashSet<EntityId> = c.hot.iter().map(|hot| hot.base.main).collect();
     let mut names: Vec<&str> = shared.into_iter().collect();
@@ -30,7 +34,7 @@ pub(super) fn find(c: &Comparison<'_>, findings: &mut Vec<Finding>) {
         };
         let pair = c.pairs.fixed_of(*one);
         let is_hot = hot.contains(one);
-        if pair == Some(*other) || !is_hot && Meaning::new(c).same_body(*one, *other) {
+        if pair == Some(*other) || !is_hot && meaning.same_body(*one, *other) {
             continue;
         }
         let keeper = if symbol.exported {
@@ -84,7 +88,7 @@ fn bearers<'i>(
 ) -> HashMap<&'i str, Vec<(EntityId, &'i Symbol)>> {
     let mut found: HashMap<&str, Vec<(EntityId, &Symbol)>> = HashMap::new();
     for (id, entity) in image.entity_ids() {
-        if entity.kind != EntityKind::Function || entity.size == 0 || names.is_empty() {
+        if entity.kind != EntityKind::Function || entity.size == 0 {
             continue;
         }
         for symbol in entity
