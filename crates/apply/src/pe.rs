@@ -18,6 +18,7 @@ pub(crate) use journal::{Journal, Quiet, Word, when_nobody_is_in};
 pub(crate) use ledger::Ledger;
 pub(crate) use pages::{close_pages, open_in, open_pages};
 pub use seen::Instance;
+pub(crate) use seen::{held_in, loaded_at};
 
 /// A Windows image in a target: the file that it was loaded from, and where it is.
 #[derive(Clone)]

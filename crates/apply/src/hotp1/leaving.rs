@@ -1,14 +1,12 @@
 //! What patch modules leave in a process, and how it is given back: whoever dies meanwhile, nothing is
 //! given back twice, and nothing that is somebody else's.
 
-use invivo_image::LiveAddr;
-
 use super::Outcome;
 use super::host::{Block, Done, blocks};
 use super::record::{LegacyPatchRecord, LegacyRecord};
-use crate::hpat::{Host, HostImage};
-use crate::pe::{Instance, Ledger};
-use crate::{ApplyError, Loaded, Stopped, TargetError};
+use crate::hpat::Host;
+use crate::pe::{Instance, Ledger, held_in, loaded_at};
+use crate::{ApplyError, Loaded};
 
 impl LegacyPatchRecord {
     fn identity(&self) -> (u32, u32) {
@@ -19,18 +17,6 @@ impl LegacyPatchRecord {
     pub(super) fn seen(&self, host: &dyn Host) -> Option<Loaded> {
         Loaded::seen_as(host, self.at, self.identity())
     }
-
-    /// Where the loader has it now; a tool that died may not have noted where it came.
-    fn loaded_at(&self, host: &dyn Host) -> Result<Option<LiveAddr>, TargetError> {
-        let is_it = |image: &HostImage| match self.at {
-            0 => image.path.eq_ignore_ascii_case(&self.path),
-            at => image.range.start.0 == at,
-        };
-        let images = host.images()?;
-        let found = images.iter().find(|image| is_it(image));
-        let at = found.map(|image| image.range.start);
-        Ok(at.filter(|at| Loaded::seen_as(host, at.0, self.identity()).is_some()))
-    }
 }
 
 /// Gives the memory of a patch module back that nobody is inside; the record has it until then.
@@ -40,7 +26,7 @@ pub(super) fn leave(
     record: &mut LegacyRecord,
     patch: &LegacyPatchRecord,
 ) -> Result<(), ApplyError> {
-    if let Some(at) = patch.loaded_at(host)? {
+    if let Some(at) = loaded_at(host, (patch.at, &patch.path), patch.identity())? {
         host.unload(at)?;
     }
     let is_it = |one: &LegacyPatchRecord| one.at == patch.at && one.path == patch.path;
@@ -56,13 +42,7 @@ pub(super) fn needed(
     let Some(patch) = patch.seen(host) else {
         return Ok(None);
     };
-    let range = patch.at..patch.end();
-    let mut found = None;
-    host.stop(&[], &mut |stopped: &mut dyn Stopped| {
-        found = stopped.finds(&range)?;
-        Ok(())
-    })?;
-    Ok(found)
+    held_in(host, &[patch.at..patch.end()])
 }
 
 /// What the records tell of modules that are still loaded, and what was done about the others: they are

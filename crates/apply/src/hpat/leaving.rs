@@ -6,11 +6,11 @@ use std::ops::Range;
 use invivo_image::LiveAddr;
 
 use super::block::{Block, RESERVE};
-use super::host::{Host, HostImage, Patched, Refitted};
+use super::host::{Host, Patched, Refitted};
 use super::record::{HotPatchRecord, PatchRecord};
 use super::{Outcome, list};
-use crate::pe::Instance;
-use crate::{ApplyError, Loaded, Stopped, TargetError};
+use crate::pe::{Instance, held_in, loaded_at};
+use crate::{ApplyError, Loaded};
 
 impl PatchRecord {
     fn identity(&self) -> (u32, u32) {
@@ -25,18 +25,6 @@ impl PatchRecord {
             loaded.table = Some(LiveAddr(self.table));
         }
         Some(loaded)
-    }
-
-    /// Where the loader has it now; a tool that died may not have noted where it came.
-    fn loaded_at(&self, host: &dyn Host) -> Result<Option<LiveAddr>, TargetError> {
-        let is_it = |image: &HostImage| match self.at {
-            0 => image.path.eq_ignore_ascii_case(&self.path),
-            at => image.range.start.0 == at,
-        };
-        let images = host.images()?;
-        let found = images.iter().find(|image| is_it(image));
-        let at = found.map(|image| image.range.start);
-        Ok(at.filter(|at| Loaded::seen_as(host, at.0, self.identity()).is_some()))
     }
 
     /// Its memory, and that of its table.
@@ -66,7 +54,7 @@ pub(super) fn leave(
         block.write(host, record)?;
         host.release(LiveAddr(patch.table))?;
     }
-    if let Some(at) = patch.loaded_at(host)? {
+    if let Some(at) = loaded_at(host, (patch.at, &patch.path), patch.identity())? {
         host.unload(at)?;
     }
     record.patches.retain(|one| !is_it(one));
@@ -79,20 +67,7 @@ pub(super) fn needed(
     patch: &PatchRecord,
 ) -> Result<Option<String>, ApplyError> {
     let ranges = patch.ranges(host);
-    found(host, &ranges)
-}
-
-fn found(host: &mut dyn Host, ranges: &[Range<LiveAddr>]) -> Result<Option<String>, ApplyError> {
-    let mut found = None;
-    host.stop(&[], &mut |stopped: &mut dyn Stopped| {
-        for range in ranges {
-            if found.is_none() {
-                found = stopped.finds(range)?;
-            }
-        }
-        Ok(())
-    })?;
-    Ok(found)
+    held_in(host, &ranges)
 }
 
 /// What the records tell of bases that are still loaded, and what was done about the others: they are
@@ -116,7 +91,7 @@ pub(super) fn current(host: &mut dyn Host) -> Result<(Vec<Patched>, Vec<Refitted
             }
             unloaded.push((patch.path, why));
         }
-        match found(host, &[block.range()])? {
+        match held_in(host, &[block.range()])? {
             None => block.release(host)?,
             Some(_) => block.forget(host)?,
         }

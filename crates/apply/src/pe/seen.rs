@@ -1,13 +1,14 @@
 //! Images as they are in memory, whatever became of their files.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use invivo_image::LiveAddr;
 use invivo_image::pe::PeImage;
 
 use super::Loaded;
-use crate::hpat::{HostImage, identity};
-use crate::{ApplyError, Target};
+use crate::hpat::{Host, HostImage, identity};
+use crate::{ApplyError, Stopped, Target, TargetError};
 
 /// Bytes that the headers of an image take at most, as far as they are of interest.
 const HEADERS: usize = 0x1000;
@@ -51,6 +52,40 @@ impl Loaded {
         let seen = Loaded::seen(target, LiveAddr(at))?;
         ((seen.image.time_stamp, seen.image.checksum) == known).then_some(seen)
     }
+}
+
+/// Where the loader has the image that a record tells of; one that says 0 was written by a tool that
+/// died before it noted where the image came.
+pub(crate) fn loaded_at(
+    host: &dyn Host,
+    (at, path): (u64, &str),
+    known: (u32, u32),
+) -> Result<Option<LiveAddr>, TargetError> {
+    let is_it = |image: &HostImage| match at {
+        0 => image.path.eq_ignore_ascii_case(path),
+        at => image.range.start.0 == at,
+    };
+    let images = host.images()?;
+    let found = images.iter().find(|image| is_it(image));
+    let at = found.map(|image| image.range.start);
+    Ok(at.filter(|at| Loaded::seen_as(host, at.0, known).is_some()))
+}
+
+/// A place that holds an address in these ranges.
+pub(crate) fn held_in(
+    host: &mut dyn Host,
+    ranges: &[Range<LiveAddr>],
+) -> Result<Option<String>, ApplyError> {
+    let mut found = None;
+    host.stop(&[], &mut |stopped: &mut dyn Stopped| {
+        for range in ranges {
+            if found.is_none() {
+                found = stopped.finds(range)?;
+            }
+        }
+        Ok(())
+    })?;
+    Ok(found)
 }
 
 /// What became of an image that a record tells of. Its address alone says little: the program may
