@@ -106,7 +106,7 @@ fn a_signed_payload_is_known_and_taken() -> Result<()> {
             "does not run on Xen",
         )?;
         told(&format!("sign signed {with}"), 1, "signed already")?;
-        told(&format!("sign vendor.pem {with}"), 1, "no payload")?;
+        told(&format!("sign vendor.pem {with}"), 1, "neither a patch")?;
         told(
             "sign fix --key other.key --cert vendor.pem -o signed",
             2,
