@@ -114,12 +114,22 @@ impl Verdict {
     }
 }
 
-/// R-HOOK: which entries take no hook, and which only while the threads stand.
+/// R-HOOK and R-SIGNATURE: which entries take no hook, which only while the threads stand, and
+/// what must not meet frames inside old code.
 ///
 /// The live preflight decides again, when it has compared the bytes that are in the process.
 fn hooks(base: LinkAddr, patch: &Patch) -> Vec<Finding> {
     let mut taken = Vec::new();
-    let mut findings = Vec::new();
+    let apart = patch.order.apart.iter().map(|function| {
+        Finding::note(
+            Rule::Signature,
+            demangle(function),
+            "a frame that is still inside old code expects registers, the stack, a result or \
+             variables otherwise than the new code leaves them: the patch goes live only while \
+             no thread is inside what is replaced",
+        )
+    });
+    let mut findings: Vec<Finding> = apart.collect();
     for redirect in patch.redirects.iter().filter(|redirect| redirect.hooked) {
         let at = LinkAddr(base.0.saturating_add(redirect.at.0));
         let name = demangle(&redirect.function);

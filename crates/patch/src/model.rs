@@ -83,6 +83,11 @@ pub struct Order {
     /// when no thread is inside what is replaced.
     #[serde(default)]
     pub quiescent: bool,
+    /// Functions, mangled, of which a frame that is still inside old code must not meet the new:
+    /// what compilers agree on between them, and no prototype tells, is another. The patch is
+    /// `quiescent` for them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub apart: Vec<String>,
     /// Symbols that no other image of the process may import: their functions are called in
     /// another way now.
     #[serde(default)]

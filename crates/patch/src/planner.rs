@@ -91,8 +91,8 @@ pub(crate) struct Planner<'c, 'a> {
     /// Functions that still have to be copied.
     pub(crate) waiting: VecDeque<Parts>,
     pub(crate) refused: Vec<Finding>,
-    /// True if new functions that others enter, too, must not meet frames of old callers.
-    pub(crate) keeps_apart: bool,
+    /// Functions of which frames inside old code must not meet the new.
+    pub(crate) apart: Vec<String>,
     /// Operands that may be numbers.
     pub(crate) doubts: Vec<Doubt>,
     pub(crate) base_slots: HashMap<Slot, LinkAddr>,
@@ -140,7 +140,8 @@ pub fn plan(c: &Comparison<'_>, options: &Options) -> Result<Patch, Refused> {
     let parts = c.hot.iter().flat_map(|function| function.base.ids());
     let checks = checks(c.base, parts, &redirects);
     let mut order = order(c, options.sequence);
-    order.quiescent |= planner.keeps_apart || leads_back(&redirects);
+    order.quiescent |= !planner.apart.is_empty() || leads_back(&redirects);
+    order.apart = planner.apart;
     let mut patch = Patch {
         identity: Identity {
             name: options.name.clone(),
@@ -171,6 +172,7 @@ fn order(c: &Comparison<'_>, sequence: u32) -> Order {
     let mut order = Order {
         sequence,
         quiescent: false,
+        apart: Vec::new(),
         unshared: Vec::new(),
     };
     for hot in called_anew {
@@ -250,7 +252,7 @@ impl<'c, 'a> Planner<'c, 'a> {
             hot,
             cold,
             refused: Vec::new(),
-            keeps_apart: false,
+            apart: Vec::new(),
             doubts: Vec::new(),
             base_stubs: base_stubs.collect(),
             base_slots: if is_linked {

@@ -94,12 +94,13 @@ fn compare((base, changed): (&Path, &Path), source: &str, demand: &Demand) -> Re
 fn carries((base, changed): (&Path, &Path), patch: &Path, demand: &Demand) -> Result<()> {
     let mut command = Command::new(invivo()?);
     command
-        .arg("build")
+        .args(["build", "--json"])
         .args([base, changed])
         .arg("-o")
         .arg(patch);
     let ran = run(command, LIMIT)?;
     ensure!(ran.code == Some(0), "{}", ran.told());
+    let built: Value = serde_json::from_str(&ran.stdout).with_context(|| ran.told())?;
     let mut command = Command::new(invivo()?);
     command.args(["inspect", "--json"]).arg(patch);
     let ran = run(command, LIMIT)?;
@@ -123,6 +124,12 @@ fn carries((base, changed): (&Path, &Path), patch: &Path, demand: &Demand) -> Re
     }
     if let Some(apart) = demand.apart {
         ensure!(said["order"]["quiescent"] == apart, "{}", ran.stdout);
+        let findings = built["findings"].as_array().context("no findings")?;
+        let mut texts = findings
+            .iter()
+            .filter_map(|finding| finding["text"].as_str());
+        let told = texts.any(|text| text.contains("no thread is inside"));
+        ensure!(told == apart, "why it waits is not told\n{built:#}");
     }
     let sections = said["sections"].as_array().context("no sections")?;
     for name in &demand.copies {

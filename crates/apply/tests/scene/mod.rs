@@ -170,6 +170,7 @@ pub(crate) fn patch(name: &str, sequence: u32, functions: &[Function], answer: u
         order: Order {
             sequence,
             quiescent: false,
+            apart: Vec::new(),
             unshared: Vec::new(),
         },
         judgements: Vec::new(),

@@ -1,6 +1,7 @@
 //! `invivo inspect`
 
 use invivo_format::livepatch;
+use invivo_image::demangle;
 use invivo_image::pe::PeImage;
 use invivo_patch::{Check, Identity, Judgement, Moment, Order, Redirect, SymbolPlace, TargetImage};
 use schemars::JsonSchema;
@@ -47,7 +48,7 @@ pub(crate) struct CalloutDump {
 
 impl CalloutDump {
     pub(crate) fn new(moment: Moment, function: &str) -> CalloutDump {
-        let function = invivo_image::demangle(function);
+        let function = demangle(function);
         CalloutDump { moment, function }
     }
 
@@ -192,6 +193,10 @@ pub(crate) fn print(dump: &Dump) {
     if dump.order.quiescent {
         field("switch", "only while no thread is inside what is replaced");
     }
+    if !dump.order.apart.is_empty() {
+        let apart = dump.order.apart.iter().map(|function| demangle(function));
+        field("apart", &apart.collect::<Vec<_>>().join(", "));
+    }
     if !dump.order.unshared.is_empty() {
         field("unshared", &dump.order.unshared.join(", "));
     }
@@ -199,7 +204,7 @@ pub(crate) fn print(dump: &Dump) {
     crate::verdict::print_judgements(&dump.judgements);
     anstream::println!("\nredirects (base → patch)");
     for redirect in &dump.redirects {
-        let name = invivo_image::demangle(&redirect.function);
+        let name = demangle(&redirect.function);
         let hook = if redirect.hooked {
             "hooked"
         } else {
@@ -234,7 +239,7 @@ pub(crate) fn print(dump: &Dump) {
 
 fn print_symbols(dump: &Dump, place: &str) {
     for symbol in dump.symbols.iter().filter(|symbol| symbol.place == place) {
-        let name = invivo_image::demangle(&symbol.name);
+        let name = demangle(&symbol.name);
         anstream::println!("  {:<12} {name}", symbol.at);
     }
 }

@@ -249,6 +249,7 @@ pub(crate) fn patch() -> impl Strategy<Value = Patch> {
                 let order = Order {
                     sequence,
                     quiescent: sequence % 2 == 1,
+                    apart: (0..sequence % 2).map(|n| format!("apart{n}")).collect(),
                     unshared: (0..sequence % 3).map(|n| format!("symbol{n}")).collect(),
                 };
                 // Up to four, in the order that the sequence number says.

@@ -31,8 +31,10 @@ impl Planner<'_, '_> {
             };
             let entered = self.is_entered(function.base.main, &hot);
             let old_callers = agreements.has_old_callers(function);
-            self.keeps_apart |= entered && old_callers && !agreements.is_met(function);
-            self.keeps_apart |= agreements.is_spoiled(function.base.main, None);
+            let is_unmet = entered && old_callers && !agreements.is_met(function);
+            if is_unmet || agreements.is_spoiled(function.base.main, None) {
+                self.apart.push(entity.name().to_owned());
+            }
             redirects.push(Redirect {
                 direction: Direction::Forward,
                 function: entity.name().to_owned(),
