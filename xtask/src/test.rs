@@ -16,7 +16,7 @@ use crate::tally::Tally;
 use crate::workspace::Workspace;
 use crate::{corpus, install, live, mutate, payloads, process, room, torture, wild, xen};
 
-const LIMIT: Duration = Duration::from_secs(1800);
+const LIMIT: Duration = Duration::from_secs(3000);
 
 /// Runs every test; the last line is the sum.
 pub(crate) fn run(workspace: &Workspace) -> Result<bool> {

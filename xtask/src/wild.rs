@@ -25,6 +25,15 @@ pub(crate) fn ensure(workspace: &Workspace) -> Result<()> {
     cargo.arg("--root").arg(&tools).arg("wild-linker");
     // Elsewhere than the project's own, whose flags and profiles may be others.
     cargo.env("CARGO_TARGET_DIR", tools.join("build"));
+    // It links small programs only: what makes it fast takes longer than all that it saves.
+    for (setting, value) in [
+        ("OPT_LEVEL", "1"),
+        ("LTO", "off"),
+        ("CODEGEN_UNITS", "16"),
+        ("DEBUG", "0"),
+    ] {
+        cargo.env(format!("CARGO_PROFILE_RELEASE_{setting}"), value);
+    }
     ensure!(
         process::succeeds(&mut cargo, LIMIT)?,
         "the linker Wild does not build"

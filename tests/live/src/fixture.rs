@@ -19,9 +19,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 
-/// The folder of the fixtures.
+/// The folder of the fixtures: where Cargo says when it runs a test, or whoever runs it from
+/// a copy that others can read; else where it was built.
 pub fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures")
+    let here = std::env::var_os("CARGO_MANIFEST_DIR");
+    here.map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from)
+        .join("fixtures")
 }
 
 /// A question and what the two versions answer.

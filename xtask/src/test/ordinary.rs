@@ -2,8 +2,8 @@
 //!
 //! Root may do what others may not, so a run as root alone would hide every
 //! missing permission. The workspace may lie where an ordinary user cannot look
-//! (below /root, say), so the scenarios are built from a copy that everybody can
-//! read.
+//! (below /root, say), so programs and fixtures are copied to where everybody can
+//! read them.
 
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
@@ -27,8 +27,8 @@ pub(crate) fn run(workspace: &Workspace) -> Result<Tally> {
     let place = std::env::temp_dir().join(format!("invivo-ordinary-{}", std::process::id()));
     std::fs::create_dir(&place).with_context(|| format!("cannot create {}", place.display()))?;
     open(&place)?;
-    let copy = place.join("workspace");
-    copy_sources(&workspace.root, &copy)?;
+    let copy = place.join("live");
+    copy_sources(&workspace.root.join("tests/live"), &copy)?;
     let home = place.join("home");
     std::fs::create_dir(&home)?;
     chown(&home, Some(NOBODY), Some(NOBODY))?;
@@ -48,14 +48,15 @@ pub(crate) fn run(workspace: &Workspace) -> Result<Tally> {
     path.push(std::env::var_os("PATH").unwrap_or_default());
 
     let mut tally = Tally::default();
-    for (number, program) in programs(workspace, &copy)?.iter().enumerate() {
+    for (number, program) in programs(workspace)?.iter().enumerate() {
         let reachable = place.join(format!("tests-{number}"));
         std::fs::copy(program, &reachable)
             .with_context(|| format!("cannot copy {}", program.display()))?;
         open(&reachable)?;
         let mut command = Command::new(&reachable);
         command
-            .current_dir(copy.join("tests/live"))
+            .current_dir(&copy)
+            .env("CARGO_MANIFEST_DIR", &copy)
             .uid(NOBODY)
             .gid(NOBODY)
             .env("HOME", &home)
@@ -70,7 +71,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<Tally> {
             .with_context(|| format!("cannot remove {}", place.display()))?;
     } else {
         // What a failed scenario left is in its home; the rest is only in the way.
-        for part in ["workspace", "toolchain", "programs"] {
+        for part in ["live", "toolchain", "programs"] {
             let _ = std::fs::remove_dir_all(place.join(part));
         }
         println!("kept: {}", place.display());
@@ -84,7 +85,7 @@ pub(super) fn open(path: &Path) -> Result<()> {
         .with_context(|| format!("cannot open {} to everybody", path.display()))
 }
 
-/// Copies the sources, without history and without anything that was built.
+/// Copies a folder, without history and without anything that was built.
 fn copy_sources(from: &Path, to: &Path) -> Result<()> {
     std::fs::create_dir(to)?;
     open(to)?;
@@ -105,40 +106,29 @@ fn copy_sources(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Builds the live scenarios of the copy and returns their programs.
-fn programs(workspace: &Workspace, copy: &Path) -> Result<Vec<PathBuf>> {
-    let target = workspace.target.join("ordinary");
-    // The copy lies elsewhere each time, so what the last one left is of no use.
-    let mut clean = workspace.cargo();
-    clean
-        .current_dir(copy)
-        .args(["clean", "--quiet", "--package", "live-tests"])
-        .env("CARGO_TARGET_DIR", &target);
-    if !process::succeeds(&mut clean, Duration::from_secs(60))? {
-        bail!("{} cannot be cleaned", target.display());
-    }
+/// The programs of the live scenarios, which the tests before have built.
+fn programs(workspace: &Workspace) -> Result<Vec<PathBuf>> {
     let mut cargo = workspace.cargo();
-    cargo
-        .current_dir(copy)
-        .args([
-            "test",
-            "--no-run",
-            "--package",
-            "live-tests",
-            "--message-format",
-            "json",
-        ])
-        .env("CARGO_TARGET_DIR", &target);
+    // Of all packages, as before: of one alone other features are chosen, and all is built anew.
+    cargo.args([
+        "test",
+        "--workspace",
+        "--no-run",
+        "--message-format",
+        "json",
+    ]);
     let output = process::capture(&mut cargo, Duration::from_secs(900))?;
     if !output.status.success() {
         bail!("the live scenarios do not build:\n{}", output.stderr);
     }
+    let own = workspace.root.join("tests/live/Cargo.toml");
     let messages = output
         .stdout
         .lines()
         .filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let programs: Vec<PathBuf> = messages
         .filter(|message| message["profile"]["test"] == true)
+        .filter(|message| message["manifest_path"].as_str().map(Path::new) == Some(&own))
         .filter_map(|message| Some(message["executable"].as_str()?.into()))
         .collect();
     if programs.is_empty() {
