@@ -8,6 +8,8 @@ const INTERRUPTED: u8 = 1;
 pub(crate) const RUNNING: u8 = 2;
 /// The same for one that may wait for a child, which cannot be made to stand meanwhile.
 const CREATING: u8 = 3;
+/// The mark of one in which the kernel works for itself: it is never held.
+pub(crate) const WORKING: u8 = 4;
 
 /// What it costs to hold a thread that waits in `call`, or runs; `of_socket` tells whether a socket is what it reads.
 pub(crate) fn cost_of(call: Option<i64>, of_socket: impl FnOnce() -> bool) -> u8 {

@@ -8,7 +8,7 @@ use procfs::process::MemoryMap;
 
 use crate::Process;
 use crate::carrier::Carrier;
-use crate::cost::{PATIENT, RUNNING, cost_of};
+use crate::cost::{PATIENT, RUNNING, WORKING, cost_of};
 use crate::gadgets::Gadgets;
 use crate::priority::First;
 use crate::proc_file::Status;
@@ -16,6 +16,7 @@ use crate::ptrace::Standing;
 use crate::seccomp::{self, Filters};
 use crate::seize::{interrupt, seize, wait_standing};
 use crate::ticks::Ticks;
+use crate::workers::is_worker;
 
 /// How long a thread may take to stop before another one is asked.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -29,10 +30,10 @@ impl Process {
     /// Threads in the order in which they should be asked: those first that wait in a
     /// call which the kernel resumes by itself, those last that are running.
     fn candidates(&self) -> Result<Vec<(u8, i32)>, TargetError> {
-        let mut tids: Vec<(u8, i32)> = self
-            .tids()?
-            .into_iter()
+        let tids = self.tids()?.into_iter();
+        let mut tids: Vec<(u8, i32)> = tids
             .map(|tid| (self.cost(tid), tid))
+            .filter(|(cost, _)| *cost != WORKING)
             .collect();
         tids.sort_unstable();
         Ok(tids)
@@ -40,6 +41,9 @@ impl Process {
 
     fn cost(&self, tid: i32) -> u8 {
         let waits = self.waits_at(tid).unwrap_or_default();
+        if Process::is_worker_at(&waits) {
+            return WORKING;
+        }
         let mut words = waits.split(' ');
         let call = words.next().and_then(|call| call.trim().parse().ok());
         cost_of(call, || self.is_socket(words.next()))
@@ -158,6 +162,9 @@ impl Process {
                 self.pid
             )));
         }
+        if !patient && self.is_worker(tid) {
+            return Err(works_for_the_kernel(self.pid, tid));
+        }
         let there = self.beside.get() == Some(tid);
         let first = (!there).then(|| First::beside(self.pid, tid));
         let ticks = Rc::new(Ticks::new());
@@ -165,6 +172,9 @@ impl Process {
         let since = Instant::now();
         interrupt(self.pid, tid)?;
         let thread = wait_standing(self.pid, tid, PATIENCE, &ticks)?;
+        if is_worker(&thread.held()?) {
+            return Err(works_for_the_kernel(self.pid, tid));
+        }
         fits(self, &thread)?;
         self.returning.set(thread.call().map(|_| tid));
         // Asked of the thread that stands: another one may have given it a filter meanwhile.
@@ -199,6 +209,12 @@ impl Process {
             self.pid
         )))
     }
+}
+
+fn works_for_the_kernel(pid: i32, tid: i32) -> TargetError {
+    TargetError::NotNow(format!(
+        "the kernel itself works in thread {tid} of process {pid}"
+    ))
 }
 
 /// True if no other thread of the process will do either.

@@ -43,6 +43,7 @@ mod thread_state;
 mod ticks;
 mod traits;
 mod unwind;
+mod workers;
 
 pub use deputy::with_one_deputy;
 pub use filtered::{CALLS, Filtered};

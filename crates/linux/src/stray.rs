@@ -15,6 +15,7 @@ use crate::proc_file::{self, Status};
 use crate::seize::{interrupt, seize, wait_standing};
 use crate::signal_frame::is_frame;
 use crate::ticks::Ticks;
+use crate::workers::is_flagged;
 
 /// How long a thread may take to come back: it needs a processor for a moment.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -78,6 +79,10 @@ impl Process {
         const FIRST: u64 = (1 << 31) - 1;
         let stat = proc_file::read_piece(&format!("/proc/{}/task/{tid}/stat", self.pid));
         let blocked = stat.map_or(Some(0), |stat| {
+            // The kernel's own block every signal, and what they do fails where they are looked at.
+            if is_flagged(&stat) {
+                return Some(0);
+            }
             proc_file::value_of(&stat, BLOCKED)?.parse::<u64>().ok()
         });
         blocked.is_none_or(|blocked| (blocked | UNBLOCKABLE) & FIRST == FIRST)

@@ -172,17 +172,24 @@ impl Target for Process {
             if pause > 0 {
                 std::thread::sleep(Duration::from_millis(pause));
             }
-            running.retain(|tid| match self.stack_of_waiting(*tid, &mut unwinder) {
-                Some(stack) => {
-                    stacks.push(stack);
-                    false
+            running.retain(|tid| {
+                let waits = self.waits_at(*tid);
+                if waits.as_deref().is_some_and(Process::is_worker_at) {
+                    return false;
                 }
-                None => self.has_thread(*tid),
+                match waits.and_then(|waits| self.stack_of_waiting(*tid, &waits, &mut unwinder)) {
+                    Some(stack) => {
+                        stacks.push(stack);
+                        false
+                    }
+                    None => self.has_thread(*tid),
+                }
             });
             if running.is_empty() {
                 break;
             }
         }
+        running.retain(|tid| !self.is_worker(*tid));
         stacks.extend(running.into_iter().map(|tid| Stack {
             thread: self.thread(tid),
             frames: Vec::new(),
@@ -283,15 +290,15 @@ impl Process {
         Thread { tid, name }
     }
 
-    /// The way back of a thread, as far as it can be seen without stopping it; `None` if it runs.
-    fn stack_of_waiting(&self, tid: i32, unwinder: &mut Unwinder) -> Option<Stack> {
-        let waits = self.waits_at(tid)?;
+    /// The way back of a thread that `waits`, as far as it can be seen without stopping it; `None` if it
+    /// has gone on.
+    fn stack_of_waiting(&self, tid: i32, waits: &str, unwinder: &mut Unwinder) -> Option<Stack> {
         let hex = |word: &str| u64::from_str_radix(word.trim_start_matches("0x"), 16).ok();
         let mut last = waits.trim().rsplit(' ').map(hex);
         let (rip, rsp) = (last.next()??, last.next()??);
         let (frames, unknown) = unwinder.guess(&self.memory, rsp, rip);
         // It may have gone on while its stack was read.
-        (self.waits_at(tid) == Some(waits)).then(|| Stack {
+        (self.waits_at(tid).as_deref() == Some(waits)).then(|| Stack {
             thread: self.thread(tid),
             frames,
             unknown,
