@@ -12,6 +12,7 @@ use invivo_image::{LiveAddr, demangle};
 use invivo_patch::Moment;
 use serde::{Deserialize, Serialize};
 
+use crate::again::stop_once;
 use crate::quiescence::blockers;
 use crate::{ApplyError, Record, Target, TargetError, refused};
 
@@ -285,7 +286,7 @@ fn ends(
         // Either a thread is on its way to the stub, or the tool died just before.
         let stub: Range<LiveAddr> = placed.stub..LiveAddr(placed.stub.0 + STUB);
         let mut found = Vec::new();
-        target.stop(&[], &mut |all| {
+        stop_once(target, &mut |all| {
             found = blockers(&all.stacks()?, &[(placed.function.clone(), stub.clone())]);
             Ok(())
         })?;

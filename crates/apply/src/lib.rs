@@ -5,6 +5,7 @@
 //! while the target runs; then one switch makes all hooks live together; and what
 //! has been done stands in the target's own memory ([`Record`]) before it is done.
 
+mod again;
 mod back;
 mod blocking;
 mod callouts;

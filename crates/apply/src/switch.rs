@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use invivo_image::LiveAddr;
 
+use crate::again::{Again, LONGEST_PAUSE, RUN_BETWEEN};
 use crate::expected::{first_unexpected, unexpected};
 use crate::pages::Pages;
 use crate::quiescence::{Blocker, blockers, name_places, standing_in};
@@ -273,16 +274,11 @@ fn make_private(target: &mut dyn Target, changes: &[Change]) -> Result<(), Targe
     Ok(())
 }
 
-/// A thread that runs is out of the way soon, but a look costs the target a moment:
-/// between two looks it runs so many times as long as it stood.
-const RUN_BETWEEN: u32 = 25;
 /// After so many looks at threads that wait, or that run, a missing proof will not come.
 const LOOKS: (u32, u32) = (8, 64);
 /// A thread that runs but gets no processor stands at the same place at each look, so
 /// looks do not count until so much time has passed.
 const NO_PROCESSOR: Duration = Duration::from_millis(500);
-/// Who waits for something may wait for long.
-const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 /// How long those in the way are taken to be there still, without a look at their stacks.
 const LONGEST_STILL: Duration = Duration::from_secs(5);
 
@@ -292,6 +288,7 @@ pub(crate) fn stopped(target: &mut dyn Target, job: &Job<'_>) -> Result<Switched
     let mut pause = Duration::from_millis(1);
     let mut still = LONGEST_PAUSE;
     let mut looks = 0;
+    let mut again = Again::until(deadline, Some(job.options));
     let mut running: Vec<i32> = Vec::new();
     loop {
         let mut in_the_way: Vec<Blocker> = Vec::new();
@@ -320,13 +317,12 @@ pub(crate) fn stopped(target: &mut dyn Target, job: &Job<'_>) -> Result<Switched
             Ok(())
         });
         let stopped = match result {
+            Ok(stopped) => stopped,
             // A thread that gets no processor does not stop either.
-            Err(TargetError::NotNow(_)) if Instant::now() + pause < deadline => {
-                std::thread::sleep(pause);
-                pause = (pause * 2).min(LONGEST_PAUSE);
+            Err(error) => {
+                again.after(error)?;
                 continue;
             }
-            other => other?,
         };
         if let Some(at) = changed {
             return unexpected(at);

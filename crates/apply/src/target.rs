@@ -42,6 +42,14 @@ pub enum TargetError {
     /// It cannot be done at the moment.
     #[error("{0}")]
     NotNow(String),
+    /// Not all of its threads came to stand in time. Those that did run again.
+    #[error("{text}")]
+    Late {
+        /// Which did not.
+        text: String,
+        /// How long the others stood for that.
+        stood: Duration,
+    },
     /// A call that a thread of the target makes for us has not returned in time. It may
     /// still be made, so nothing that depends on it may be undone now.
     #[error("{0}")]

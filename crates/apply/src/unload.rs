@@ -13,6 +13,7 @@ use invivo_image::LiveAddr;
 use invivo_patch::{Patch, RelocationKind, Section, SectionKind, SymbolPlace};
 use serde::Serialize;
 
+use crate::again::stop_once;
 use crate::found::{Found, find_all};
 use crate::going_live::release;
 use crate::quiescence::blockers;
@@ -97,7 +98,7 @@ fn one(target: &mut dyn Target, record: &Record) -> Result<Unloaded, ApplyError>
     let ways: Vec<_> = record.pads().into_iter().chain([code.clone()]).collect();
     let memory = code.1.start..LiveAddr(code.1.end.0.saturating_add(record.data.1));
     let mut kept = None;
-    done.stopped = target.stop(&[], &mut |all| {
+    done.stopped = stop_once(target, &mut |all| {
         let stacks = all.stacks()?;
         kept = match blockers(&stacks, &ways).first() {
             Some(thread) => Some(thread.reason()),

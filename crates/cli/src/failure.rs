@@ -111,7 +111,9 @@ impl From<TargetError> for Failure {
             )),
             TargetError::Unfinished(_) => Failure::new(INCONSISTENT, text)
                 .hint("give the command again: it begins with settling what is open"),
-            TargetError::NotNow(_) => Failure::new(NOT_NOW, text).hint("try again in a moment"),
+            TargetError::NotNow(_) | TargetError::Late { .. } => {
+                Failure::new(NOT_NOW, text).hint("try again in a moment")
+            }
             TargetError::Unsupported(_) => Failure::new(REFUSED, text),
             TargetError::Memory { .. } | TargetError::System { .. } => Failure::new(NOT_NOW, text),
             _ => Failure::new(REFUSED, text),

@@ -17,6 +17,7 @@ use crate::lock::{Lock, is_ending};
 use crate::memory::Memory;
 use crate::proc_file::{self, Status, failure};
 use crate::shared::has_its_own;
+use crate::slow::Slow;
 use crate::suspended::Coroutines;
 
 /// How long one look at the mappings serves, as long as this program changes none. What
@@ -49,6 +50,8 @@ pub struct Process {
     maps: RefCell<Option<(Instant, Rc<Vec<MemoryMap>>)>>,
     /// The thread that was last let go on in a system call, and is on its way back into it.
     pub(crate) returning: Cell<Option<i32>>,
+    /// Its threads that were late to stand.
+    pub(crate) slow: Slow,
     /// What makes it a program with coroutines, where that was asked.
     pub(crate) coroutines: RefCell<Option<Coroutines>>,
     /// The thread on whose processor this program already is.
@@ -98,6 +101,7 @@ impl Process {
             name: status.field("Name:").unwrap_or_default().to_owned(),
             maps: RefCell::new(None),
             returning: Cell::new(None),
+            slow: Slow::new(),
             coroutines: RefCell::new(None),
             beside: Cell::new(None),
             search: options.and_then(|options| options.search),
@@ -230,7 +234,17 @@ impl Process {
 
     /// The system call in which a thread waits, if it does.
     pub(crate) fn waits_in(&self, tid: i32) -> Option<i64> {
-        self.waits_at(tid)?.split(' ').next()?.trim().parse().ok()
+        call_in(&self.waits_at(tid)?)
+    }
+
+    /// The same; `None` for a thread in which the kernel works for itself.
+    pub(crate) fn call_of(&self, tid: i32) -> Option<Option<i64>> {
+        let works = |waits: &Option<String>| match waits {
+            Some(waits) => Process::is_worker_at(waits),
+            None => self.is_marked_worker(tid),
+        };
+        let waits = self.waits_at(tid);
+        (!works(&waits)).then(|| call_in(&waits?))
     }
 
     /// The system call in which a thread waits, its arguments, its stack pointer and its
@@ -269,6 +283,11 @@ impl Process {
         }
         Ok(())
     }
+}
+
+/// The number of the system call in what the kernel writes of a thread that waits.
+fn call_in(waits: &str) -> Option<i64> {
+    waits.split(' ').next()?.trim().parse().ok()
 }
 
 /// `Ok` for a process that has memory.

@@ -134,7 +134,8 @@ impl Standing {
         loop {
             // What this one does may need what they hold.
             late::let_go();
-            let stop = if self.ticks.tick() {
+            // Without time left, it is only looked at.
+            let stop = if self.ticks.tick() && Instant::now() < deadline {
                 self.next_stop(WaitOptions::empty())?
             } else {
                 self.look()?
@@ -152,6 +153,28 @@ impl Standing {
                 std::thread::sleep(Duration::from_micros(20));
             }
         }
+    }
+
+    /// True once it has come to where it was asked to stop.
+    pub(crate) fn comes_to_stand(&mut self) -> Result<bool, TargetError> {
+        match self.look()? {
+            Some(stop) => self.stands_at(stop),
+            None => Ok(false),
+        }
+    }
+
+    /// True if it has come to where it was asked to stop; from any other stop it goes on.
+    pub(crate) fn stands_at(&mut self, stop: Stop) -> Result<bool, TargetError> {
+        match stop {
+            Stop::Event | Stop::Group => {
+                self.keep_its_call()?;
+                return Ok(true);
+            }
+            // The signal is the thread's own: it gets it, and the stop follows.
+            Stop::Signal(signal) => self.go_on(Some(signal))?,
+            Stop::SystemCall => self.go_on(None)?,
+        }
+        Ok(false)
     }
 
     /// Lets it run on; a signal that it was about to get comes with that.

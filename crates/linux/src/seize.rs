@@ -11,7 +11,7 @@ use nix::unistd::Pid;
 use crate::error::traced;
 use crate::late;
 use crate::lock::is_ending;
-use crate::ptrace::{Standing, Stop};
+use crate::ptrace::Standing;
 use crate::ticks::Ticks;
 
 /// Begins to trace a thread; it goes on running.
@@ -68,18 +68,9 @@ pub(crate) fn wait_standing(
     let mut standing = Standing::new(pid, tid, ticks);
     let deadline = Instant::now() + patience;
     loop {
-        match standing.wait(deadline)? {
-            Stop::Event | Stop::Group => {
-                standing.keep_its_call()?;
-                return Ok(standing);
-            }
-            // The signal is the thread's own: it gets it, and the stop follows.
-            Stop::Signal(signal) => {
-                standing.go_on(Some(signal))?;
-            }
-            Stop::SystemCall => {
-                standing.go_on(None)?;
-            }
+        let stop = standing.wait(deadline)?;
+        if standing.stands_at(stop)? {
+            return Ok(standing);
         }
     }
 }

@@ -14,17 +14,16 @@ use crate::deputy::by_deputy;
 use crate::late;
 use crate::own_stack::{Live, is_own_stack};
 use crate::priority::First;
-use crate::ptrace::{Standing, Stop};
-use crate::seize::{interrupt, seize, wait_standing};
+use crate::ptrace::Standing;
+use crate::seize::{interrupt, seize};
+use crate::slow::Waiting;
 use crate::ticks::Ticks;
 use crate::unwind::Unwinder;
+use crate::workers::is_worker;
 
-/// How long a thread may take to stop.
-const PATIENCE: Duration = Duration::from_secs(1);
-/// How long threads may run on to their next system call.
-const RUN_ON: Duration = Duration::from_millis(20);
-/// How long one that is there waits for the others.
-const TOGETHER: Duration = Duration::from_millis(1);
+/// How long a thread may take to stop while nobody stands for it, and how often it is looked at.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
+const POLL: Duration = Duration::from_micros(200);
 
 /// Calls that end with EINTR when their thread is stopped, some of them only with a time-out.
 const NOT_RESUMED: [i64; 14] = [
@@ -57,98 +56,173 @@ pub(crate) struct AllStopped<'p> {
     live: Vec<Live>,
     /// Since when the first of them stands.
     since: Option<Instant>,
+    /// How many threads there are in which the kernel works; they are left alone.
+    workers: usize,
     _first: First,
 }
 
 impl<'p> AllStopped<'p> {
-    /// Stops all threads, those too that are born meanwhile; the threads `late` may
+    /// Stops all threads, those too that are born meanwhile; the threads `leaving` may
     /// reach their next system call before.
     pub(crate) fn new(
         process: &'p Process,
         unwinder: &'p mut Unwinder,
-        late: &[i32],
+        leaving: &[i32],
     ) -> Result<Self, TargetError> {
         let maps = process.maps()?;
-        let ticks = Rc::new(Ticks::new());
-        let (threads, since) = process.at_system_calls(late, &ticks);
-        let mut known: BTreeSet<i32> = threads.iter().map(Standing::tid).collect();
         let mut all = AllStopped {
             process,
             unwinder,
-            threads,
+            threads: Vec::new(),
             maps,
             live: Vec::new(),
-            since,
+            since: None,
+            workers: 0,
             _first: First::new(),
         };
+        match all.stop(leaving) {
+            Ok(()) => Ok(all),
+            Err(error) => Err(all.give_up(error)),
+        }
+    }
+
+    fn stop(&mut self, leaving: &[i32]) -> Result<(), TargetError> {
+        let process = self.process;
+        let ticks = Rc::new(Ticks::new());
+        let mut slow = process.slow.threads(|tid| process.has_thread(tid));
+        slow.retain(|tid| !leaving.contains(tid));
+        self.stop_slow(&slow, &ticks)?;
+        let (threads, since) = process.at_system_calls(leaving, &ticks);
+        self.threads.extend(threads);
+        self.since = self.since.or(since);
+        let mut known: BTreeSet<i32> = self.threads.iter().map(Standing::tid).collect();
         loop {
-            let mut new: Vec<i32> = process
-                .tids()?
-                .into_iter()
-                .filter(|tid| known.insert(*tid))
-                .collect();
+            let new = process.tids()?.into_iter();
+            let new: Vec<i32> = new.filter(|tid| known.insert(*tid)).collect();
             if new.is_empty() {
-                break;
+                return Ok(());
             }
-            let mut refused = None;
-            let mut asked = |result: Result<(), TargetError>, tid: i32| match result {
-                Ok(()) => true,
-                Err(TargetError::Gone(_)) => false,
-                Err(TargetError::NotNow(_)) if !process.has_thread(tid) => false,
-                Err(error) => {
-                    refused = Some(error);
-                    false
-                }
-            };
-            new.retain(|tid| asked(seize(process.pid, *tid), *tid));
-            // Whose call the kernel will not resume is held first, and one by one: should
-            // this program die before the next line, that call ends early.
-            let mut creates = None;
-            let (brief, mut new): (Vec<i32>, Vec<i32>) = new.into_iter().partition(|tid| {
-                let call = process.waits_in(*tid);
-                creates = creates.or(call.filter(|call| CREATING.contains(call)).and(Some(*tid)));
-                call.is_some_and(|call| NOT_RESUMED.contains(&call))
-            });
-            if let Some(tid) = creates {
-                // All others would stand until that ends, or this look is given up.
-                all.resume()?;
-                for tid in brief.into_iter().chain(new) {
-                    late::note(process.pid, tid, false);
-                }
-                return Err(TargetError::NotNow(format!(
-                    "thread {tid} of process {} waits for a child that shares its memory (vfork)",
-                    process.pid
-                )));
-            }
-            let begun = *all.since.get_or_insert_with(Instant::now);
-            let left = || PATIENCE.saturating_sub(begun.elapsed());
-            let mut standing = Vec::new();
-            for tid in brief {
-                if asked(interrupt(process.pid, tid), tid) {
-                    standing.push(wait_standing(process.pid, tid, left(), &ticks));
-                }
-            }
-            // All others are asked before any is waited for.
-            new.retain(|tid| asked(interrupt(process.pid, *tid), *tid));
-            let others = new.into_iter();
-            standing.extend(others.map(|tid| wait_standing(process.pid, tid, left(), &ticks)));
-            for thread in standing {
-                match thread {
-                    Ok(thread) => all.threads.push(thread),
-                    Err(TargetError::Gone(_)) => {}
-                    Err(error) => refused = refused.or(Some(error)),
-                }
-            }
-            if let Some(error) = refused {
-                all.resume()?;
-                return Err(error);
-            }
+            self.stop_these(new, &ticks)?;
             // Nobody is left to start another one.
-            if process.thread_count() == Some(all.threads.len()) {
-                break;
+            if process.thread_count() == Some(self.threads.len() + self.workers) {
+                return Ok(());
             }
         }
-        Ok(all)
+    }
+
+    fn stop_these(&mut self, new: Vec<i32>, ticks: &Rc<Ticks>) -> Result<(), TargetError> {
+        let process = self.process;
+        let mut refused = None;
+        let mut asked = |result: Result<(), TargetError>, tid: i32| match result {
+            Ok(()) => true,
+            Err(TargetError::Gone(_)) => false,
+            Err(TargetError::NotNow(_)) if !process.has_thread(tid) => false,
+            Err(error) => {
+                refused = Some(error);
+                false
+            }
+        };
+        // Whose call the kernel will not resume is held first, and one by one: should
+        // this program die before the next line, that call ends early.
+        let (mut brief, mut others, mut creates) = (Vec::new(), Vec::new(), None);
+        for tid in new {
+            let Some(call) = process.call_of(tid) else {
+                self.workers += 1;
+                continue;
+            };
+            if asked(seize(process.pid, tid), tid) {
+                let is_in = |calls: &[i64]| call.is_some_and(|call| calls.contains(&call));
+                creates = creates.or(is_in(&CREATING).then_some(tid));
+                let group = if is_in(&NOT_RESUMED) {
+                    &mut brief
+                } else {
+                    &mut others
+                };
+                group.push(tid);
+            }
+        }
+        if let Some(tid) = creates {
+            // All others would stand until that ends, or this look is given up.
+            for tid in brief.into_iter().chain(others) {
+                late::note(process.pid, tid, false);
+            }
+            return Err(TargetError::NotNow(format!(
+                "thread {tid} of process {} waits for a child that shares its memory (vfork)",
+                process.pid
+            )));
+        }
+        self.since.get_or_insert_with(Instant::now);
+        let mut wait = Waiting::new(process.slow.wait());
+        for tid in brief {
+            if asked(interrupt(process.pid, tid), tid) {
+                self.threads.extend(wait.stand(process.pid, tid, ticks));
+            }
+        }
+        if !wait.late.is_empty() {
+            for tid in others.drain(..) {
+                late::note(process.pid, tid, false);
+            }
+        }
+        // All others are asked before any is waited for.
+        others.retain(|tid| asked(interrupt(process.pid, *tid), *tid));
+        let stand = others.into_iter();
+        self.threads
+            .extend(stand.filter_map(|tid| wait.stand(process.pid, tid, ticks)));
+        match refused.or(wait.failed) {
+            Some(error) => Err(error),
+            None => process.slow.are_late(process.pid, &wait.late),
+        }
+    }
+
+    /// Makes threads stand that were late at an earlier stop, while nobody else stands.
+    fn stop_slow(&mut self, tids: &[i32], ticks: &Rc<Ticks>) -> Result<(), TargetError> {
+        let (process, begun) = (self.process, Instant::now());
+        let mut coming: Vec<Standing> = Vec::new();
+        for tid in tids.iter().filter(|tid| !process.is_worker(**tid)) {
+            match seize(process.pid, *tid).and_then(|()| interrupt(process.pid, *tid)) {
+                Ok(()) => coming.push(Standing::new(process.pid, *tid, ticks)),
+                Err(TargetError::Gone(_) | TargetError::NotNow(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        while !coming.is_empty() {
+            late::let_go();
+            for mut thread in std::mem::take(&mut coming) {
+                match thread.comes_to_stand() {
+                    Ok(true) => {
+                        self.since.get_or_insert_with(Instant::now);
+                        self.threads.push(thread);
+                    }
+                    Ok(false) => coming.push(thread),
+                    Err(TargetError::Gone(_)) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            // They wait for each other no longer than others would for them.
+            let is_over = match self.since {
+                Some(since) => since.elapsed() > process.slow.wait(),
+                None => begun.elapsed() > PATIENCE,
+            };
+            if is_over {
+                let late: Vec<i32> = coming.iter().map(Standing::tid).collect();
+                return process.slow.are_late(process.pid, &late);
+            }
+            std::thread::sleep(POLL);
+        }
+        Ok(())
+    }
+
+    /// Lets all go on, after an `error` for which they stood; it tells for how long.
+    fn give_up(self, error: TargetError) -> TargetError {
+        let stood = self.since.map(|since| since.elapsed());
+        match (self.resume(), error) {
+            (Err(error), _) => error,
+            (Ok(()), TargetError::NotNow(text)) => TargetError::Late {
+                text,
+                stood: stood.unwrap_or_default(),
+            },
+            (Ok(()), error) => error,
+        }
     }
 
     /// Lets all threads go on as if nothing had happened.
@@ -172,6 +246,10 @@ impl Stopped for AllStopped<'_> {
         self.live.clear();
         for standing in &self.threads {
             let registers = standing.registers()?;
+            // It never comes back to any code of the program.
+            if is_worker(&registers) {
+                continue;
+            }
             let walk = self.unwinder.walk(&self.process.memory, &registers);
             self.live.push(Live {
                 tid: standing.tid(),
@@ -270,56 +348,5 @@ impl Process {
             all.resume()?;
             result.map(|()| since.elapsed())
         })
-    }
-
-    /// Lets running threads reach their next system call, and holds them there, or where
-    /// they are when the time is over. Who is gone or does not stop is left out.
-    fn at_system_calls(&self, tids: &[i32], ticks: &Rc<Ticks>) -> (Vec<Standing>, Option<Instant>) {
-        let begin = |tid: &i32| {
-            seize(self.pid, *tid)?;
-            interrupt(self.pid, *tid)?;
-            let thread = wait_standing(self.pid, *tid, PATIENCE, ticks)?;
-            if thread.call().is_some() {
-                thread.release()?;
-                return Ok(None);
-            }
-            thread.run_on(None)?;
-            Ok::<_, TargetError>(Some(thread))
-        };
-        let mut running: Vec<Standing> = tids.iter().flat_map(|t| begin(t).ok()?).collect();
-        let mut there: Vec<Standing> = Vec::new();
-        let mut end = Instant::now() + RUN_ON;
-        let mut since = None;
-        while !running.is_empty() && Instant::now() < end {
-            for mut thread in std::mem::take(&mut running) {
-                match thread.look() {
-                    Ok(None) => running.push(thread),
-                    Ok(Some(Stop::SystemCall | Stop::Group)) => {
-                        let first = *since.get_or_insert_with(Instant::now);
-                        end = end.min(first + TOGETHER);
-                        there.push(thread);
-                    }
-                    // The signal is the thread's own.
-                    Ok(Some(Stop::Signal(signal))) => {
-                        if thread.run_on(Some(signal)).is_ok() {
-                            running.push(thread);
-                        }
-                    }
-                    Ok(Some(Stop::Event)) => {
-                        if thread.run_on(None).is_ok() {
-                            running.push(thread);
-                        }
-                    }
-                    Err(_) => {}
-                }
-            }
-            std::thread::sleep(Duration::from_micros(20));
-        }
-        // The others are stopped as all threads are.
-        for thread in running {
-            late::note(self.pid, thread.tid(), false);
-            thread.stay_traced();
-        }
-        (there, since)
     }
 }

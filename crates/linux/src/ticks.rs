@@ -17,8 +17,8 @@ use nix::time::ClockId;
 
 /// The signal that interrupts.
 const TICK: Signal = Signal::SIGVTALRM;
-/// How often it does. Hardly any wait takes that long.
-const PERIOD: Duration = Duration::from_millis(20);
+/// How often it does: often enough for the shortest wait, and hardly any takes that long.
+const PERIOD: Duration = Duration::from_millis(5);
 
 /// While this lives, waits of this thread are interrupted now and then.
 #[derive(Debug)]

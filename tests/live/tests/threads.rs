@@ -612,6 +612,61 @@ fn a_thread_that_stops_late_goes_on() -> Result<()> {
     })
 }
 
+/// While one thread does not come to its stop, the others run: they are not frozen for as long as that is tried.
+#[test]
+fn others_run_while_one_is_late() -> Result<()> {
+    in_workdir("starved", |dir| {
+        let pair = Pair::build(dir, "starved.c", Build::default())?;
+        let patch = pair.patch()?;
+        let mut target = pair.start()?;
+        let pid = target.pid();
+        let stat = format!("/proc/{pid}/task/{}/stat", target.ask("other")?);
+        let (mut frozen, mut looks) = (0, 0);
+        std::thread::scope(|scope| {
+            let tool = scope.spawn(|| {
+                for _ in 0..5 {
+                    let quiescent = ["--consistency", "quiescent", "--timeout", "4"];
+                    let ran = apply(&patch, pid, &quiescent)?;
+                    ensure!(matches!(ran.code, Some(0 | 3)), "{}", ran.told());
+                    revert(Some("fix"), pid)?;
+                }
+                Ok(())
+            });
+            while !tool.is_finished() {
+                looks += 1;
+                frozen += u64::from(std::fs::read_to_string(&stat)?.contains(") t "));
+                sleep(Duration::from_millis(1));
+            }
+            tool.join()
+                .map_err(|_| anyhow::anyhow!("a thread of the test ended"))?
+        })?;
+        println!("it was frozen at {frozen} of {looks} looks");
+        ensure!(
+            frozen * 5 < looks,
+            "a thread that could stop at once was frozen at {frozen} of {looks} looks"
+        );
+        target.expect("price", "old 10")
+    })
+}
+
+/// A thread in which the kernel works for the process is inside nothing that is replaced, and what it does goes on.
+#[test]
+fn thread_of_io_uring() -> Result<()> {
+    in_workdir("worker", |dir| {
+        let pair = Pair::build(dir, "worker.c", Build::default())?;
+        let patch = pair.patch()?;
+        let mut target = pair.start()?;
+        let tasks = format!("/proc/{}/task", target.pid());
+        wait_for("the kernel begins a thread", || {
+            Ok(std::fs::read_dir(&tasks)?.count() == 2)
+        })?;
+        for _ in 0..3 {
+            there_and_back(&pair, &patch, &mut target)?;
+        }
+        target.expect("write", "opened")
+    })
+}
+
 /// A time-out that begins anew after each stop ends all the same while a quiescent switch waits for another thread; and that one
 /// is seen to go at once.
 #[test]
