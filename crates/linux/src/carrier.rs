@@ -24,6 +24,8 @@ const CALL_PATIENCE: Duration = Duration::from_secs(30);
 const NO_REPLACE: i32 = 0x10_0000;
 /// `rt_sigreturn`.
 const SIGRETURN: i32 = 15;
+/// Bytes that a function's return takes off the stack.
+const RETURN_ADDRESS: u64 = 8;
 /// What `cs` is in 64-bit code.
 const CODE_64: u64 = 0x33;
 /// `MREMAP_DONTUNMAP`.
@@ -45,8 +47,11 @@ pub(crate) struct Carrier<'p> {
     leaves_call: bool,
     /// True while it is inside a call of ours whose end was not seen.
     inside: bool,
-    /// True once the frame was used up by a function's return.
-    returned: bool,
+    /// True once the kernel no longer knows how to resume the thread's own call with a time-out:
+    /// a real return from a signal makes it forget, and so does another such call.
+    forgotten: bool,
+    /// True while its filters judge nothing, so that a call may be left out.
+    suspended: bool,
     /// Since when it has been held.
     since: Instant,
     _first: Option<First>,
@@ -104,7 +109,8 @@ impl<'p> Carrier<'p> {
             away: false,
             leaves_call: false,
             inside: false,
-            returned: false,
+            forgotten: false,
+            suspended: false,
             since,
             _first: first,
         })
@@ -185,6 +191,32 @@ impl<'p> Carrier<'p> {
         Ok(result.cast_unsigned())
     }
 
+    /// Has the thread, which is about to call `rt_sigreturn`, not make that call, where its own call
+    /// has a time-out: the kernel would forget how much of it is left. Its registers are set back
+    /// in the end; should nobody live to do so, it comes to the same call once more.
+    fn leave_out_return(&mut self, at: user_regs_struct) -> Result<(), TargetError> {
+        if self.registers.rax != negative(RESTART_BLOCK) || self.forgotten {
+            return Ok(());
+        }
+        let without = user_regs_struct {
+            orig_rax: u64::MAX,
+            rip: self.gadgets.first_step_back(),
+            rsp: self.frame.at + RETURN_ADDRESS,
+            ..at
+        };
+        if let Some(filters) = &self.filters
+            && !filters.let_none_be_made(&without)
+        {
+            // Where that cannot be, the call is made, and the thread's own begins anew.
+            self.suspended = self.thread.suspend_filters(true).is_ok();
+            if !self.suspended {
+                self.forgotten = true;
+                return Ok(());
+            }
+        }
+        self.thread.set_registers(&without)
+    }
+
     /// Lets the thread go on as if nothing had happened. Returns how long it was held.
     pub(crate) fn leave(mut self) -> Result<Duration, TargetError> {
         if self.inside {
@@ -203,14 +235,16 @@ impl<'p> Carrier<'p> {
             if !self.leaves_call {
                 self.thread.run_to_edge(CALL_PATIENCE)?;
             }
+            if self.suspended {
+                self.thread.suspend_filters(false)?;
+            }
             // The mask first: should this program die between the two, the frame is
             // still the way back.
             self.thread.set_signal_mask(self.mask)?;
         }
         let mut registers = self.registers;
-        // A real return from a signal makes the kernel forget how to resume a call with
-        // a time-out, so that call is made anew.
-        if self.returned && registers.rax == negative(RESTART_BLOCK) {
+        // What the kernel cannot resume is made anew.
+        if self.forgotten && registers.rax == negative(RESTART_BLOCK) {
             restart(&mut registers);
         }
         self.thread.set_registers(&registers)?;
@@ -236,6 +270,19 @@ fn is_thread_stack(maps: &[MemoryMap], frame: &SignalFrame, rsp: u64) -> Result<
     Err(TargetError::NotNow(
         "a thread's stack has no room that is known to be free".to_owned(),
     ))
+}
+
+/// True if a thread with these registers, at the edge of a call that a function makes which was
+/// called in it, has the kernel forget how to resume the thread's own call: a sleep does as it
+/// begins, a return from a signal does, and so does another wait that is interrupted.
+fn makes_forget(registers: &user_regs_struct) -> bool {
+    const FORGETTING: [i64; 3] = [
+        libc::SYS_nanosleep,
+        libc::SYS_clock_nanosleep,
+        libc::SYS_rt_sigreturn,
+    ];
+    let forgets = |call: &i64| registers.orig_rax == call.cast_unsigned();
+    registers.rax == negative(RESTART_BLOCK) || FORGETTING.iter().any(forgets)
 }
 
 fn arguments(range: &Range<LiveAddr>) -> (u64, u64) {
@@ -314,9 +361,29 @@ impl Visit for Carrier<'_> {
             // The function's own return leads to the restorer, whose call we stop at.
             if registers.orig_rax == flag(SIGRETURN) && registers.rsp == self.frame.frame_end() {
                 self.inside = false;
-                self.returned = true;
-                return Ok(());
+                return self.leave_out_return(registers);
             }
+            self.forgotten |= makes_forget(&registers);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sleep_in_a_function_makes_the_kernel_forget_the_threads_own() {
+        let at = |call: i64, result: u64| {
+            // SAFETY: registers are numbers, for which zero is a value.
+            let mut registers: user_regs_struct = unsafe { std::mem::zeroed() };
+            (registers.orig_rax, registers.rax) = (call.cast_unsigned(), result);
+            makes_forget(&registers)
+        };
+        assert!(at(libc::SYS_nanosleep, 0));
+        assert!(at(libc::SYS_rt_sigreturn, 0));
+        assert!(at(libc::SYS_futex, negative(RESTART_BLOCK)));
+        assert!(!at(libc::SYS_futex, 0));
+        assert!(!at(libc::SYS_mmap, 0x7f00_0000_0000));
     }
 }

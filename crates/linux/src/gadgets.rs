@@ -89,6 +89,13 @@ impl Gadgets {
         }
     }
 
+    /// Where a function's return leads that was called for us.
+    pub(crate) fn first_step_back(&self) -> u64 {
+        match self.way_back {
+            WayBack::Restorer(at, _) | WayBack::PopRax(at) => at,
+        }
+    }
+
     /// The first byte behind the instruction that calls `rt_sigreturn`.
     pub(crate) fn behind_the_return(&self) -> u64 {
         match self.way_back {

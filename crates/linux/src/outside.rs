@@ -94,10 +94,16 @@ pub(crate) fn is_outside_runtime(
         return busy("it is inside the loader or the unwinder");
     }
     let inner = files.iter().take_while(|path| in_libc(path)).count();
-    let outer = files.iter().rev().take_while(|path| in_libc(path)).count();
+    // The first function of a program, `_start`, is its own, and calls libc's.
+    let begins = walk.frames.last().is_some_and(|at| process.begins_at(*at));
+    let outer = files.iter().rev().skip(usize::from(begins));
+    let outer = outer.take_while(|path| in_libc(path)).count();
     // Nobody waits for a peer or for time with the allocator's lock in hand; whoever
     // waits for a lock may.
-    if WAITS.iter().any(|wait| wait.cast_unsigned() == call) {
+    let resumed = call == libc::SYS_restart_syscall.cast_unsigned();
+    if WAITS.iter().any(|wait| wait.cast_unsigned() == call)
+        || resumed && process.polls_or_sleeps(&walk.frames)
+    {
         return Ok(());
     }
     // Whoever was woken has been given what others wait for as well, a lock or an item. They get it
@@ -108,7 +114,8 @@ pub(crate) fn is_outside_runtime(
     if !thread.is_waiting() {
         return busy("its call has just ended");
     }
-    if call == libc::SYS_futex.cast_unsigned() && process.waits_in_allocator(&walk.frames) {
+    let for_a_lock = resumed || call == libc::SYS_futex.cast_unsigned();
+    if for_a_lock && process.waits_in_allocator(&walk.frames) {
         return busy("it may wait inside an allocator");
     }
     // The wrapper of a call is one function, with a second one behind it for those
@@ -120,6 +127,24 @@ pub(crate) fn is_outside_runtime(
 }
 
 impl Process {
+    /// True if `at` is in the function with which the program begins to run.
+    fn begins_at(&self, at: LiveAddr) -> bool {
+        /// Longer than `_start`, which prepares arguments for one call.
+        const LONGEST: u64 = 64;
+        let entry = self.entry().unwrap_or(LiveAddr(0));
+        entry.0 > 0 && at.0.checked_sub(entry.0).is_some_and(|n| n <= LONGEST)
+    }
+
+    /// True if a thread is in a wait of libc for a peer or for time. Where the kernel has resumed a wait
+    /// with a time-out, its call no longer tells which one it was: that for a lock is another.
+    fn polls_or_sleeps(&self, frames: &[LiveAddr]) -> bool {
+        let innermost = self.names_of(&frames[..frames.len().min(1)]);
+        let name = innermost.into_iter().flatten().next().unwrap_or_default();
+        let waits = |function: &str| function.contains("poll") || function.contains("nanosleep");
+        name.split_once(" in ")
+            .is_some_and(|(function, file)| file.starts_with("libc") && waits(function))
+    }
+
     /// True if a thread that waits for a lock may do so inside an allocator, which programs bring
     /// along: one of its innermost functions outside of libc has no name, or such a name.
     fn waits_in_allocator(&self, frames: &[LiveAddr]) -> bool {
@@ -169,7 +194,8 @@ impl Process {
     ) -> Result<Option<Duration>, TargetError> {
         let waits = |tid: &i32| {
             let call = self.waits_in(*tid);
-            call.is_some_and(|call| WAITS.contains(&call)) && !self.is_filtered(*tid)
+            let is_wait = |call| WAITS.contains(&call) || call == libc::SYS_restart_syscall;
+            call.is_some_and(is_wait) && !self.is_filtered(*tid)
         };
         if let Some(tid) = self.returning.take() {
             let until = Instant::now() + RETURN;

@@ -8,6 +8,7 @@
 use std::sync::OnceLock;
 
 use invivo_apply::TargetError;
+use libc::user_regs_struct;
 use nix::errno::Errno;
 
 use crate::bpf::{Instruction, run};
@@ -134,6 +135,18 @@ impl Filters {
             Verdict::Fails => Ok(true),
             Verdict::Harms => Err(forbidden(thread, &call)),
         }
+    }
+
+    /// True if a call may be left out that a thread with these registers is about to make: the filters are
+    /// asked then about a call that there is not.
+    pub(crate) fn let_none_be_made(&self, registers: &user_regs_struct) -> bool {
+        let r = registers;
+        let none = Call {
+            number: -1,
+            place: r.rip,
+            arguments: [r.rdi, r.rsi, r.rdx, r.r10, r.r8, r.r9],
+        };
+        self.judge(&none) == Verdict::Made
     }
 
     /// `Ok` if a function of the target may be called that takes a lock and makes memory. The
