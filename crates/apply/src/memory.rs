@@ -10,6 +10,9 @@ use invivo_patch::ImportVersion;
 
 use crate::{Module, Protection, Region, Stack, Stopped, Target, TargetError, Visit};
 
+/// What is at a place that somebody else has taken.
+const TAKEN: u8 = 0x77;
+
 /// Memory of a [`MemoryTarget`].
 #[derive(Clone, Debug)]
 struct Memory {
@@ -30,6 +33,8 @@ pub struct MemoryTarget {
     steps: Option<usize>,
     /// How many moves back over memory still take it away and fail.
     losses: usize,
+    /// Whether the place to which text is moved next is taken just before.
+    taken: bool,
     /// What callouts answer, in turn, as far as it is said; 0 after that.
     answers: Vec<u32>,
     /// What they took away.
@@ -115,6 +120,11 @@ impl MemoryTarget {
     /// they do in a kernel that is out of memory.
     pub fn lose_text(&mut self, losses: usize) {
         self.losses = losses;
+    }
+
+    /// Lets somebody else map a file at the place to which text is moved next, just before it is.
+    pub fn take_place(&mut self) {
+        self.taken = true;
     }
 
     fn insert(&mut self, memory: Memory) {
@@ -272,6 +282,13 @@ impl Visit for MemoryTarget {
     fn lift(&mut self, range: Range<LiveAddr>, to: LiveAddr) -> Result<(), TargetError> {
         self.step()?;
         let size = usize::try_from(range.end.0 - range.start.0).unwrap_or(usize::MAX);
+        if std::mem::take(&mut self.taken) {
+            self.load(&[], to, &vec![TAKEN; size]);
+            return Err(TargetError::System {
+                what: "mremap of text".to_owned(),
+                source: std::io::ErrorKind::AddrInUse.into(),
+            });
+        }
         let (index, bytes) = self
             .find(range.start, size)
             .ok_or_else(|| missing("read", range.start, size))?;

@@ -186,8 +186,11 @@ fn move_pages(
         make_private(target, changes)?;
     }
     let aside = scratch..LiveAddr(scratch.0 + size);
+    let mut refused = false;
     let visited = target.visit(&mut |visit| {
-        visit.lift(range.clone(), scratch)?;
+        let lifted = visit.lift(range.clone(), scratch);
+        refused = matches!(lifted, Err(TargetError::System { .. }));
+        lifted?;
         if drop {
             return visit.unmap(aside.clone());
         }
@@ -216,6 +219,8 @@ fn move_pages(
         Err(error @ (TargetError::Unfinished(_) | TargetError::Gone(_))) => {
             return Err(error.into());
         }
+        // What is at that place is not the patch's: another thread was faster.
+        Err(error) if refused => return Err(error.into()),
         Err(error) => {
             end_move(target, (scratch, size), range.start)?;
             return Err(error.into());
@@ -238,7 +243,9 @@ pub(crate) fn end_move(
 ) -> Result<(), ApplyError> {
     let end = |start: LiveAddr| LiveAddr(start.0.saturating_add(size));
     let regions = target.regions()?;
-    let aside = |r: &Region| r.range.start == scratch && r.range.end <= end(scratch);
+    // Should nothing have been moved yet, the target may have put something else there.
+    let is_text = |r: &Region| r.executable && r.file.is_some();
+    let aside = |r: &Region| is_text(r) && r.range.start == scratch && r.range.end <= end(scratch);
     if size == 0 || !regions.iter().any(aside) {
         return Ok(());
     }

@@ -8,7 +8,8 @@ use std::cell::Cell;
 
 use gated::{Gate, Gated, Step};
 use invivo_apply::{
-    ApplyError, Consistency, MemoryTarget, State, Target, TargetError, apply, list, recover, revert,
+    ApplyError, Consistency, MemoryTarget, Region, State, SwitchKind, Target, TargetError, apply,
+    list, recover, revert,
 };
 use scene::{
     FAR, Made, ONE, TORN, TWO, applied, bytes_of, hooks_lead_somewhere, must_apply, options, patch,
@@ -161,6 +162,24 @@ fn text_that_could_not_be_moved_back_is_never_given_up() {
         assert!(bytes_of(&target) == clean, "{losses}: not as before");
         assert_eq!(target.regions().unwrap().len(), 2, "{losses}: left aside");
     }
+}
+
+#[test]
+fn what_somebody_else_has_put_where_text_was_to_go_stays() {
+    let made = patch("p", 1, &[ONE, TWO], 9);
+    let mut target = target();
+    let before = target.regions().unwrap().len();
+    target.take_place();
+    let options = options(Consistency::Entry);
+    let outcome = apply(&mut target, &made.patch, &made.id, &options).unwrap();
+    // All stand for a moment instead.
+    assert_eq!(outcome.switch, Some(SwitchKind::Stopped));
+    let live = target.regions().unwrap();
+    revert(&mut target, None, &options).unwrap();
+    let of_files = |all: &[Region]| all.iter().filter(|r| r.file.is_some()).count();
+    assert_eq!(of_files(&live), 2);
+    assert_eq!(of_files(&target.regions().unwrap()), 2);
+    assert_eq!(before, 1);
 }
 
 fn list_of(target: &MemoryTarget) -> Vec<(String, State)> {

@@ -28,6 +28,8 @@ const SIGRETURN: i32 = 15;
 const RETURN_ADDRESS: u64 = 8;
 /// What `cs` is in 64-bit code.
 const CODE_64: u64 = 0x33;
+/// How often text is moved back again that could not be moved back.
+const LOWERED_AGAIN: u32 = 3;
 /// `MREMAP_DONTUNMAP`.
 const DONT_UNMAP: i32 = 4;
 
@@ -322,11 +324,36 @@ impl Visit for Carrier<'_> {
 
     fn lift(&mut self, range: Range<LiveAddr>, to: LiveAddr) -> Result<(), TargetError> {
         let (at, size) = arguments(&range);
-        // Fixed, so that the journal can name the place before the pages are there.
-        let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED | DONT_UNMAP;
+        // The journal names the place before the pages are there. It was free when it was chosen, and
+        // fixed flags would overwrite what another thread has put there since: without them the
+        // kernel takes it only if it is free, or else another one.
+        let flags = libc::MREMAP_MAYMOVE | DONT_UNMAP;
         let call = [at, size, size, flag(flags), to.0, 0];
-        self.system_call("mremap of text", libc::SYS_mremap, call)
-            .map(|_| ())
+        let moved = self.system_call("mremap of text", libc::SYS_mremap, call)?;
+        if moved == to.0 {
+            return Ok(());
+        }
+        // As in the switch, it may lack memory for a moment.
+        let mut lowered = self.lower(LiveAddr(moved), range.clone());
+        for _ in 0..LOWERED_AGAIN {
+            if lowered.is_err() {
+                lowered = self.lower(LiveAddr(moved), range.clone());
+            }
+        }
+        // No journal tells of that place, so nothing may be built on what shows now.
+        lowered.map_err(|error| {
+            TargetError::Unfinished(format!(
+                "the code at {} could not be moved back from {moved:#x}: {error}",
+                range.start
+            ))
+        })?;
+        Err(TargetError::System {
+            what: format!(
+                "text of process {} cannot be moved to {to}",
+                self.thread.pid()
+            ),
+            source: std::io::ErrorKind::AddrInUse.into(),
+        })
     }
 
     fn lower(&mut self, from: LiveAddr, range: Range<LiveAddr>) -> Result<(), TargetError> {
@@ -370,7 +397,15 @@ impl Visit for Carrier<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc::channel;
+
+    use invivo_apply::{Options, Target};
+    use procfs::process::MMPermissions;
+
     use super::*;
+    use crate::Access;
+
+    const PAGE: usize = 4096;
 
     #[test]
     fn a_sleep_in_a_function_makes_the_kernel_forget_the_threads_own() {
@@ -385,5 +420,46 @@ mod tests {
         assert!(at(libc::SYS_futex, negative(RESTART_BLOCK)));
         assert!(!at(libc::SYS_futex, 0));
         assert!(!at(libc::SYS_mmap, 0x7f00_0000_0000));
+    }
+
+    /// Memory that a program mapped while the tool was choosing where to move its text to.
+    fn taken() -> &'static [u8] {
+        Vec::leak(vec![7; 3 * PAGE])
+    }
+
+    #[test]
+    fn text_is_moved_to_no_place_where_something_is() {
+        // SAFETY: the call takes two numbers. Whoever a deputy is may trace this process then.
+        unsafe { libc::prctl(libc::PR_SET_PTRACER, libc::PR_SET_PTRACER_ANY) };
+        let (stay, wait) = channel::<()>();
+        let waits = std::thread::spawn(move || wait.recv());
+        let options = Options {
+            consistency: invivo_apply::Consistency::Entry,
+            timeout: Duration::from_secs(30),
+            search: None,
+            applied_by: String::new(),
+            interrupted: None,
+            waiting: None,
+            steps: None,
+        };
+        let own = std::process::id().cast_signed();
+        let mut process = Process::open(own, Access::Write(&options)).unwrap();
+        let exe = process.exe().unwrap();
+        let maps = process.maps().unwrap();
+        let is_text = |map: &&MemoryMap| {
+            map.perms.contains(MMPermissions::EXECUTE)
+                && map.pathname == MMapPath::Path(exe.clone())
+        };
+        let text = LiveAddr(maps.iter().find(is_text).unwrap().address.0);
+        let page = text..LiveAddr(text.0 + PAGE as u64);
+        let before = process.memory.read_some(text, PAGE);
+        let memory = taken();
+        let place = LiveAddr((memory.as_ptr() as u64).next_multiple_of(PAGE as u64));
+        let moved = process.visit(&mut |visit| visit.lift(page.clone(), place));
+        assert!(moved.is_err());
+        assert!(memory.iter().all(|byte| *byte == 7));
+        assert_eq!(process.memory.read_some(text, PAGE), before);
+        drop(stay);
+        assert!(waits.join().unwrap().is_err());
     }
 }
