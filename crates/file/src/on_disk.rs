@@ -26,8 +26,9 @@ pub enum OnDisk {
 }
 
 /// What is on disk; remembers what it has read, for many processes run one file.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Disk {
+    read: fn(&Path) -> Option<Vec<u8>>,
     known: HashMap<(Version, Hex), OnDisk>,
 }
 
@@ -35,6 +36,13 @@ pub struct Disk {
 type Version = (u64, u64, i64, i64);
 
 impl Disk {
+    /// Nothing is known yet; `read` reads a file whose name a process chose, and which may be a pipe.
+    #[must_use]
+    pub fn new(read: fn(&Path) -> Option<Vec<u8>>) -> Disk {
+        let known = HashMap::new();
+        Disk { read, known }
+    }
+
     /// What is at the name that the image `build_id` has been mapped from, which the kernel
     /// calls `mapped` now; `root` is where the process sees `/`.
     ///
@@ -47,12 +55,14 @@ impl Disk {
         };
         let version = (data.dev(), data.ino(), data.ctime(), data.ctime_nsec());
         let known = self.known.entry((version, build_id.clone()));
-        known.or_insert_with(|| read(&path, build_id)).clone()
+        known
+            .or_insert_with(|| told(&path, self.read, build_id))
+            .clone()
     }
 }
 
-fn read(path: &Path, build_id: &Hex) -> OnDisk {
-    let Ok(bytes) = std::fs::read(path) else {
+fn told(path: &Path, read: fn(&Path) -> Option<Vec<u8>>, build_id: &Hex) -> OnDisk {
+    let Some(bytes) = read(path) else {
         return OnDisk::Gone;
     };
     if let Ok(found) = final_image::read(&bytes)

@@ -2,7 +2,6 @@
 //! be another one by now.
 
 use std::borrow::Cow;
-use std::io::Read;
 
 use invivo_apply::{Module, TargetError};
 use invivo_image::LiveAddr;
@@ -13,6 +12,7 @@ use object::read::elf::{FileHeader, ProgramHeader};
 use procfs::process::{MMPermissions, MMapPath, MemoryMap};
 
 use crate::Process;
+use crate::mapped::read_all;
 use crate::memory::Memory;
 
 type Elf = FileHeader64<LittleEndian>;
@@ -51,9 +51,7 @@ impl Process {
         let start = loaded.start();
         let mut maps = maps.iter();
         let map = maps.find(|map| map.offset == 0 && map.address.0 == start)?;
-        let mut bytes = Vec::new();
-        self.open_mapped(map)?.read_to_end(&mut bytes).ok()?;
-        Some(bytes)
+        read_all(&self.open_mapped(map)?)
     }
 
     /// All loaded images, the vDSO among them.

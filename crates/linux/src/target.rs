@@ -1,10 +1,8 @@
 //! The process as a [`Target`].
 
 use std::cell::RefCell;
-use std::fs::File;
 use std::ops::Range;
-use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::PathBuf;
+use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
 use invivo_apply::{Module, Region, Stack, Stopped, Target, TargetError, Thread, Visit};
@@ -315,21 +313,6 @@ impl Process {
         let table = header.sections(endian, &bytes[..]).ok()?;
         let (_, section) = table.section_by_name(endian, name.as_bytes())?;
         Some((section.sh_addr(endian), section.sh_size(endian)))
-    }
-
-    /// The file behind a mapping, if it is still the one that was mapped.
-    pub(crate) fn open_mapped(&self, map: &MemoryMap) -> Option<File> {
-        let MMapPath::Path(path) = &map.pathname else {
-            return None;
-        };
-        let root = self.root();
-        let inside = root.join(path.strip_prefix("/").ok()?);
-        let exe = PathBuf::from(format!("/proc/{}/exe", self.first));
-        [exe, inside].into_iter().find_map(|path| {
-            let file = File::open(path).ok()?;
-            let same = file.metadata().is_ok_and(|data| data.ino() == map.inode);
-            same.then_some(file)
-        })
     }
 }
 

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use invivo_apply::{Standing, Target, TargetError, status};
 use invivo_file::{Disk, OnDisk, started_as};
-use invivo_linux::{Access, Incarnation, Process, Scan};
+use invivo_linux::{Access, Incarnation, Process, Scan, read_regular};
 use invivo_patch::Hex;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -62,7 +62,7 @@ struct OldThread {
 
 pub(crate) fn run(asked: &arguments::Status, output: &Output) -> Result<u8, Failure> {
     let Asked { images, xen } = Asked::of(asked)?;
-    let (mut scan, mut disk) = (Scan::default(), Disk::default());
+    let (mut scan, mut disk) = (Scan::default(), Disk::new(read_regular));
     if let Some(seconds) = asked.watch {
         return watch::run(seconds, output, || {
             look(&mut scan, &mut disk, &images, &asked.selectors)
