@@ -12,6 +12,7 @@ mod deputy;
 mod error;
 mod exports;
 mod filtered;
+mod frozen;
 mod gadgets;
 mod hold;
 mod incarnation;

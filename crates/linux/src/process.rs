@@ -4,6 +4,7 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use invivo_apply::{Options, TargetError};
@@ -11,6 +12,7 @@ use invivo_image::LiveAddr;
 use procfs::process::{MMPermissions, MMapPath, MemoryMap};
 
 use crate::error::{proc_error, system};
+use crate::frozen::frozen_in;
 use crate::gadgets::Gadgets;
 use crate::incarnation::Seen;
 use crate::lock::{Lock, is_ending};
@@ -68,6 +70,7 @@ impl Process {
     /// When there is no such process, when it is of a kind that cannot be patched, when
     /// it may not be looked at, or when another tool works on it.
     pub fn open(pid: i32, access: Access<'_>) -> Result<Process, TargetError> {
+        has_own_numbers()?;
         let seen = Seen::of(pid)?;
         let first = seen.shown_by;
         let info = procfs::process::Process::new(first).map_err(|e| proc_error(pid, e))?;
@@ -110,6 +113,13 @@ impl Process {
         // What a stray still does to the mappings comes before the first look at them.
         if options.is_some() {
             process.may_be_traced(&status)?;
+            if let Some(group) = frozen_in(first) {
+                return Err(TargetError::NotNow(format!(
+                    "process {pid} is frozen with its control group, {}; thaw it (docker unpause, or \
+                     systemctl thaw)",
+                    group.display()
+                )));
+            }
             process.wait_for_strays(&status)?;
         }
         process.is_64_bit()?;
@@ -283,6 +293,25 @@ impl Process {
         }
         Ok(())
     }
+}
+
+/// `Ok` if `/proc` numbers processes as the system calls of this program do. In a container that shows
+/// another one's, memory of one process would be read there, and another one stopped.
+fn has_own_numbers() -> Result<(), TargetError> {
+    static KNOWN: OnceLock<bool> = OnceLock::new();
+    let looks = || {
+        let own = std::fs::read_link("/proc/self");
+        own.is_ok_and(|own| own.to_str() == Some(&nix::unistd::getpid().to_string()))
+    };
+    if *KNOWN.get_or_init(looks) {
+        return Ok(());
+    }
+    Err(TargetError::Unsupported(
+        "/proc does not show the processes that this program sees, but those of another PID namespace, \
+         or none; mount it anew (mount -t proc proc /proc), or enter the namespace whose /proc \
+         it is"
+            .to_owned(),
+    ))
 }
 
 /// The number of the system call in what the kernel writes of a thread that waits.

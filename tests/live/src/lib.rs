@@ -10,6 +10,7 @@ pub mod compile;
 mod compiled;
 pub mod exchanged;
 pub mod fixture;
+pub mod group;
 pub mod invivo;
 pub mod killed;
 pub mod marked;

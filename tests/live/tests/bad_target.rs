@@ -8,9 +8,11 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use live_tests::binary;
 use live_tests::compile::{Build, compile_program, tool};
+use live_tests::group::Group;
 use live_tests::invivo::{apply, invivo_through};
 use live_tests::memory::{Snapshot, mappings};
 use live_tests::pair::Pair;
+use live_tests::run::wait_for;
 use live_tests::target::{Side, Target};
 use live_tests::unharmed::{am_root, unharmed};
 
@@ -208,6 +210,49 @@ fn stopped_process() -> Result<()> {
             state.contains("State:\tT (stopped)"),
             "the process did not stay stopped\n{state}"
         );
+        Ok(())
+    })
+}
+
+/// A process whose control group is frozen (`docker pause`) would stop where it is asked to, and then freeze in the middle
+/// of what it is to do. An ordinary user can freeze nobody.
+#[test]
+fn frozen_process() -> Result<()> {
+    if !am_root()? {
+        return Ok(());
+    }
+    unharmed("frozen", |_, _, patch, pid| {
+        let group = Group::new(&format!("invivo-frozen-{pid}"))?;
+        group.take(pid)?;
+        group.freeze(true)?;
+        wait_for("it freezes", || group.is_frozen())?;
+        let ran = apply(patch, pid, &["--timeout", "2"]);
+        group.freeze(false)?;
+        ran?.expect_failure(3, &["is frozen with its control group", "thaw it"])?;
+        Ok(())
+    })
+}
+
+/// Where `/proc` shows another PID namespace, one process's memory would be read there and another one stopped.
+#[test]
+fn numbers_of_another_namespace() -> Result<()> {
+    unharmed("numbers", |_, _, patch, pid| {
+        let mut command = Command::new("unshare");
+        command.args([
+            "--user",
+            "--map-root-user",
+            "--pid",
+            "--fork",
+            "--kill-child",
+        ]);
+        command.arg(binary::invivo()?);
+        command.args([
+            "apply",
+            &patch.display().to_string(),
+            "-p",
+            &pid.to_string(),
+        ]);
+        invivo_through(command)?.expect_failure(1, &["another PID namespace", "mount -t proc"])?;
         Ok(())
     })
 }

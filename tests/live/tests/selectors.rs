@@ -5,6 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use live_tests::binary;
+use live_tests::group::Group;
 use live_tests::invivo::{invivo, listed};
 use live_tests::marked::{Marked, marked};
 use live_tests::run::Ran;
@@ -134,7 +135,7 @@ fn by_unit() -> Result<()> {
             return Ok(());
         }
         let group = Group::new(&format!("{unit}.service"))?;
-        std::fs::write(group.0.join("cgroup.procs"), second.pid().to_string())?;
+        group.take(second.pid())?;
         reaches(marked, &["--unit", &unit], second, first)?;
         reaches(marked, &["--unit", &format!("{unit}.serv*")], second, first)
             .err()
@@ -146,34 +147,6 @@ fn by_unit() -> Result<()> {
             first,
         )
     })
-}
-
-// A control group, removed at the end: its processes go to where they came from.
-struct Group(std::path::PathBuf);
-
-impl Group {
-    fn new(name: &str) -> Result<Group> {
-        let mounts = std::fs::read_to_string("/proc/mounts")?;
-        let root = mounts.lines().find_map(|line| {
-            let mut words = line.split(' ');
-            let (at, kind) = (words.nth(1)?, words.next()?);
-            (kind == "cgroup2").then(|| at.to_owned())
-        });
-        let path = Path::new(&root.context("no control groups are mounted")?).join(name);
-        std::fs::create_dir(&path)?;
-        Ok(Group(path))
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        let all = std::fs::read_to_string(self.0.join("cgroup.procs")).unwrap_or_default();
-        let out = self.0.with_file_name("cgroup.procs");
-        for pid in all.lines() {
-            let _ = std::fs::write(&out, pid);
-        }
-        let _ = std::fs::remove_dir(&self.0);
-    }
 }
 
 /// On a terminal the processes are shown, and a question is asked.
