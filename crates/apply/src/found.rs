@@ -10,6 +10,7 @@ use invivo_patch::Hex;
 
 use crate::pages::Pages;
 use crate::record::{HEADER, MAGIC};
+use crate::sane::{cleaned, is_sane};
 use crate::{HookRecord, Record, Region, State, Target, TargetError};
 
 /// The largest record that is believed, in bytes.
@@ -148,7 +149,7 @@ fn read_one(target: &dyn Target, region: &Region) -> Option<(Record, State)> {
         .ok()?;
     let record: Record = serde_json::from_slice(&body).ok()?;
     // The target could write anything there; what does not fit the place is not ours.
-    if record.region.0 != start || record.region.1 > room {
+    if record.region.0 != start || record.region.1 > room || !is_sane(&record) {
         return None;
     }
     if record
@@ -158,7 +159,7 @@ fn read_one(target: &dyn Target, region: &Region) -> Option<(Record, State)> {
     {
         return None;
     }
-    Some((record, state))
+    Some((cleaned(record), state))
 }
 
 #[cfg(test)]

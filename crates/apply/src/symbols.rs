@@ -24,6 +24,9 @@ pub struct PatchSymbols {
     pub unwind: Option<(LiveAddr, Vec<u8>)>,
 }
 
+/// More unwind data than a patch has, in bytes.
+const LARGEST: u64 = 64 << 20;
+
 /// What the code of every patch in `target` is called.
 ///
 /// # Errors
@@ -48,7 +51,8 @@ fn describe(
         let end = offset.and_then(|offset| offset.checked_add(length));
         end.is_some_and(|end| end <= size)
     };
-    let unwind = record.unwind.filter(|(at, length)| inside(*at, *length));
+    let sane = |(at, length): &(LiveAddr, u64)| *length <= LARGEST && inside(*at, *length);
+    let unwind = record.unwind.filter(sane);
     let unwind = match unwind {
         Some((at, length)) => {
             let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];

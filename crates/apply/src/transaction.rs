@@ -12,6 +12,7 @@ use crate::callouts::{self, Called};
 use crate::going_live::{Going, go_live, take_down, unmap};
 use crate::record::{ImportRecord, Record, State, set_state, write_record};
 use crate::registration::{register, tell_backtraces};
+use crate::sane::cleaned;
 use crate::settle::recover;
 use crate::switch::Switched;
 use crate::unload::{Unloaded, takes_no_address};
@@ -259,7 +260,8 @@ fn record(
         .iter()
         .filter(|s| s.kind == SectionKind::Data);
     let imports = patch.imports().zip(&plan.imported);
-    Ok(Record {
+    // As whoever reads it will see it: a record that reads as it is written keeps its size.
+    Ok(cleaned(Record {
         id: id.clone(),
         name: patch.identity.name.clone(),
         labels: patch.identity.labels.clone(),
@@ -306,7 +308,7 @@ fn record(
             .collect(),
         unshared: patch.order.unshared.clone(),
         alone: takes_no_address(patch),
-    })
+    }))
 }
 
 /// Makes the patch's memory and fills it while the target runs.

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use invivo_apply::{Options, TargetError};
+use invivo_apply::{Options, TargetError, shown};
 use invivo_image::LiveAddr;
 use procfs::process::{MMPermissions, MMapPath, MemoryMap};
 
@@ -101,7 +101,7 @@ impl Process {
             memory,
             info,
             gadgets: OnceCell::new(),
-            name: status.field("Name:").unwrap_or_default().to_owned(),
+            name: shown(status.field("Name:").unwrap_or_default()),
             maps: RefCell::new(None),
             returning: Cell::new(None),
             slow: Slow::new(),
@@ -266,8 +266,7 @@ impl Process {
 
     pub(crate) fn name_of(&self, tid: i32) -> String {
         let path = format!("/proc/{}/task/{tid}/comm", self.pid);
-        proc_file::read_piece(&path)
-            .map_or_else(|_| "?".to_owned(), |name| name.trim_end().to_owned())
+        proc_file::read_piece(&path).map_or_else(|_| "?".to_owned(), |name| shown(name.trim_end()))
     }
 
     pub(crate) fn is_64_bit(&self) -> Result<(), TargetError> {

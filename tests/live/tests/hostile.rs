@@ -8,8 +8,8 @@ use anyhow::{Context, Result, ensure};
 use live_tests::compile::Build;
 use live_tests::invivo::{self, apply, invivo};
 use live_tests::pair::Pair;
-use live_tests::run::run;
-use live_tests::target::Side;
+use live_tests::run::{Ran, run};
+use live_tests::target::{Side, Target};
 use live_tests::workdir::in_workdir;
 
 const LIMIT: std::time::Duration = std::time::Duration::from_secs(30);
@@ -47,6 +47,41 @@ fn pipes_in_place_of_a_library() -> Result<()> {
             target.expect_all(&pair.fixture.asks, Side::New)?;
             invivo::revert(Some("fix"), target.pid())?.expect_state("reverted")?;
             target.expect_all(&pair.fixture.asks, Side::Old)?;
+        }
+        Ok(())
+    })
+}
+
+fn is_plain(ran: &Ran) -> Result<()> {
+    let obeyed = |c: char| c.is_control() && c != '\n';
+    ensure!(
+        !ran.stdout.contains(obeyed) && !ran.stderr.contains(obeyed),
+        "a terminal would obey: {:?}",
+        ran.told()
+    );
+    Ok(())
+}
+
+/// Names that would move a terminal's cursor are written out.
+#[test]
+fn names_that_terminals_obey() -> Result<()> {
+    in_workdir("names", |dir| {
+        let pair = Pair::build(dir, "greeting.c", Build::default())?;
+        let program = dir.join("\u{1b}[2Jred\u{1b}[31m");
+        fs::copy(&pair.base, &program)?;
+        let patch = dir.join("patch");
+        let label = ["--name", "fix", "--label", "CVE-\u{1b}[7m"];
+        invivo::build(&pair.base, &pair.fixed, &patch, &label)?;
+        let target = Target::start(&program, &[""; 0])?;
+        let (patch, pid) = (patch.display().to_string(), target.pid().to_string());
+        for words in [
+            &["apply", &patch, "-p", &pid][..],
+            &["list", "-p", &pid],
+            &["status", &patch],
+            &["revert", "-p", &pid],
+        ] {
+            let ran = invivo(words)?;
+            is_plain(ran.expect_code(0)?)?;
         }
         Ok(())
     })

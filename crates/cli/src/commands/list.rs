@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use invivo_apply::{Applied, TargetError, list_all};
+use invivo_apply::{Applied, TargetError, list_all, shown};
 use invivo_linux::{Access, Incarnation, Process, lender, processes};
 use owo_colors::OwoColorize;
 use schemars::JsonSchema;
@@ -90,7 +90,7 @@ fn look(pid: i32) -> Result<ProcessPatches, TargetError> {
     let process = Process::open(pid, Access::Read)?;
     let exe = process.exe().map_or_else(
         || process.name().to_owned(),
-        |exe| exe.display().to_string(),
+        |exe| shown(&exe.to_string_lossy()),
     );
     Ok(ProcessPatches {
         pid,

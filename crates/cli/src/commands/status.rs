@@ -5,7 +5,7 @@ mod watch;
 
 use std::collections::BTreeSet;
 
-use invivo_apply::{Standing, Target, TargetError, status};
+use invivo_apply::{Standing, Target, TargetError, shown, status};
 use invivo_file::{Disk, OnDisk, started_as};
 use invivo_linux::{Access, Incarnation, Process, Scan, read_regular};
 use invivo_patch::Hex;
@@ -166,7 +166,7 @@ fn one(pid: i32, about: &Wanted, disk: &mut Disk) -> Result<ProcessStatus, Targe
     let process = Process::open(pid, Access::Read)?;
     let exe = process.exe().map_or_else(
         || process.name().to_owned(),
-        |exe| started_as(&exe).display().to_string(),
+        |exe| shown(&started_as(&exe).to_string_lossy()),
     );
     let patch = about.patch.as_ref().map(|file| (&file.patch, &file.id));
     let status = status(&process, &about.build_id, patch)?;
