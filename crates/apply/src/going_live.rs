@@ -8,8 +8,8 @@ use invivo_image::LiveAddr;
 use crate::callouts;
 use crate::changes::{between_forms, changes, overlap};
 use crate::expected::{Left, as_expected};
-use crate::record::{Record, State, rewrite, set_state, write_record};
-use crate::switch::{Job, Switched, switch};
+use crate::record::{HookRecord, Record, State, rewrite, set_state, write_record};
+use crate::switch::{Change, Job, Switched, switch};
 use crate::{ApplyError, Options, Target, TargetError, refused};
 
 /// What the switch must know beside the patch's own record.
@@ -37,19 +37,7 @@ pub(crate) fn go_live(
         );
     }
     let changes = as_expected(target, changes)?;
-    let several = record.hooks.iter().filter(|hook| hook.several);
-    let mut torn: Vec<_> = several
-        .map(|hook| (record.name.clone(), hook.inside()))
-        .collect();
-    torn.extend(going.previous.into_iter().flat_map(Record::pads));
-    if let Some(previous) = going.previous {
-        torn.extend(between_forms(
-            &record.name,
-            previous,
-            &record.hooks,
-            &changes,
-        ));
-    }
+    let torn = torn(&record.name, &record.hooks, going.previous, &changes);
     let job = Job {
         changes: &changes,
         busy: &going.busy,
@@ -74,6 +62,25 @@ pub(crate) fn go_live(
         set_state(target, previous, State::Reverted)?;
     }
     Ok(switched)
+}
+
+/// Bytes in the middle of which no thread may be while the patch `name` with these hooks takes the
+/// place of `previous`.
+pub(crate) fn torn(
+    name: &str,
+    hooks: &[HookRecord],
+    previous: Option<&Record>,
+    changes: &[Change],
+) -> Vec<(String, Range<LiveAddr>)> {
+    let several = hooks.iter().filter(|hook| hook.several);
+    let mut torn: Vec<_> = several
+        .map(|hook| (name.to_owned(), hook.inside()))
+        .collect();
+    if let Some(previous) = previous {
+        torn.extend(previous.pads());
+        torn.extend(between_forms(name, previous, hooks, changes));
+    }
+    torn
 }
 
 /// Undoes what `prepare` did after a later step failed.

@@ -297,14 +297,15 @@ pub(crate) fn stopped(target: &mut dyn Target, job: &Job<'_>) -> Result<Switched
     let mut looks = 0;
     let mut again = Again::until(deadline, Some(job.options));
     let mut running: Vec<i32> = Vec::new();
+    let quiescent = job.options.consistency == Consistency::Quiescent;
     loop {
         let mut in_the_way: Vec<Blocker> = Vec::new();
         let mut changed = None;
-        if job.options.consistency == Consistency::Quiescent {
+        if quiescent {
             target.expect_coroutines()?;
         }
         let result = target.stop(&running, &mut |all| {
-            in_the_way = threads_in_the_way(all, job)?;
+            in_the_way = threads_in_the_way(all, job.busy, job.torn, quiescent)?;
             if in_the_way.is_empty() {
                 // Its image may have been closed while this waited, and another be there.
                 let mut pages = Pages::new(|at, bytes| all.read(at, bytes));
@@ -352,7 +353,7 @@ pub(crate) fn stopped(target: &mut dyn Target, job: &Job<'_>) -> Result<Switched
         } else {
             looks >= LOOKS.0
         };
-        let hopeless = unproved && looked && job.options.consistency == Consistency::Entry;
+        let hopeless = unproved && looked && !quiescent;
         let is_over = Instant::now() + pause > deadline;
         if hopeless || job.options.is_interrupted() || is_over {
             name_places(target, &mut in_the_way);
@@ -399,25 +400,28 @@ fn wait_for_one_of(target: &dyn Target, blockers: &[Blocker], until: Instant, jo
     }
 }
 
-fn threads_in_the_way(
+/// Threads that are inside code that is `busy`, where that counts, or in the middle of bytes that would
+/// be `torn`, and coroutines that may be.
+pub(crate) fn threads_in_the_way(
     all: &mut dyn crate::Stopped,
-    job: &Job<'_>,
+    busy: &[(String, Range<LiveAddr>)],
+    torn: &[(String, Range<LiveAddr>)],
+    quiescent: bool,
 ) -> Result<Vec<Blocker>, TargetError> {
-    let quiescent = job.options.consistency == Consistency::Quiescent;
-    if !quiescent && job.torn.is_empty() {
+    if !quiescent && torn.is_empty() {
         return Ok(Vec::new());
     }
     let stacks = all.stacks()?;
-    let mut found = if job.torn.is_empty() {
+    let mut found = if torn.is_empty() {
         Vec::new()
     } else {
-        standing_in(&stacks, job.torn)
+        standing_in(&stacks, torn)
     };
     if quiescent {
-        found.extend(blockers(&stacks, job.busy));
+        found.extend(blockers(&stacks, busy));
         // Where a thread is in the way, nothing else has to be looked for yet.
         if found.is_empty()
-            && let Some((function, why)) = all.suspended(job.busy)?
+            && let Some((function, why)) = all.suspended(busy)?
         {
             found.push(Blocker::suspended(&stacks, function, &why));
         }

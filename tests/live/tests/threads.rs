@@ -405,6 +405,13 @@ fn coroutines_that_wait_inside() -> Result<()> {
         target.expect("go on", "0")?;
         let parked = ["has coroutines", "is inside price", "switches stacks"];
         apply(&patch, target.pid(), &quiescent)?.expect_failure(3, &parked)?;
+        let (file, pid) = (patch.display().to_string(), target.pid().to_string());
+        let ran = invivo(&["blocking", &file, "-p", &pid])?;
+        ensure!(
+            ran.code == Some(3) && parked.iter().all(|words| ran.stdout.contains(words)),
+            "{}",
+            ran.told()
+        );
         target.expect("price", "10")?;
         // With `entry` its call ends in old code, as calls in flight do.
         apply(&patch, target.pid(), &[])?.expect_state("applied")?;
