@@ -244,6 +244,14 @@ fn a_file_that_was_patched_on_disk_is_known_by_its_mark() {
     cold.apply(&mut target, &hot)
         .expect("jumps stand where jumps are put");
     assert_eq!(cold.list()[0].flags, COLD_PATCH_VALID);
+    // A fix of the fix expects the base's bytes, too, and lies over jumps that lie over those of the file.
+    let with_first = bytes_of(&target, cold.target());
+    let later = patch(&mut target, &example(), LATER);
+    cold.apply(&mut target, &later)
+        .expect("below the first are the file's jumps");
+    assert!(bytes_of(&target, cold.target()) != with_first);
+    cold.remove(&mut target, later.at).expect("it is above");
+    assert!(bytes_of(&target, cold.target()) == with_first);
     cold.remove(&mut target, hot.at).expect("it is removed");
     assert!(bytes_of(&target, cold.target()) == before, "byte for byte");
 

@@ -5,7 +5,7 @@ mod images;
 mod older;
 mod process;
 
-use images::scene::parse;
+use images::scene::{parse, put};
 use invivo_apply::hotp1::{apply, list, recover, revert, standing};
 use invivo_apply::{ApplyError, Target};
 use invivo_image::LiveAddr;
@@ -14,6 +14,7 @@ use process::Process;
 
 const TARGET: &str = r"C:\target.dll";
 const PATCH: &str = r"C:\patch.dll";
+const LATER: &str = r"C:\later.dll";
 
 fn process() -> (Process, LiveAddr) {
     let mut process = Process::default();
@@ -121,6 +122,89 @@ fn tools_that_die_at_each_step() {
                     break;
                 }
             }
+            if is_over {
+                assert!(step > 1, "{name} has more steps");
+                break;
+            }
+        }
+    }
+}
+
+/// A fix, and a fix of the fix that lies over it, each put there by a run of the tool of its own: they go in
+/// the order in which they came back, whichever tool dies at whichever step.
+#[test]
+fn two_patches_that_lie_over_each_other() {
+    let (mut fresh, at) = process();
+    let mut later = patch_file(&example());
+    let checksum = parse(&later).header_places().checksum;
+    put(&mut later, checksum, 0x78);
+    fresh.files.insert(LATER.to_owned(), later);
+    let before = fresh.bytes_of(at);
+    let mut one = fresh.clone();
+    apply(&mut one, PATCH, "test").expect("it is applied");
+    let mut two = one.clone();
+    apply(&mut two, LATER, "test").expect("it lies over the first");
+    let [first, both] = [&one, &two].map(|process| process.bytes_of(at));
+    assert!(first != before && both != first && both != before);
+    let active = |process: &Process| {
+        let records = list(process).expect("the records");
+        let patches = records.iter().flat_map(|record| &record.patches);
+        let active = patches.filter(|patch| patch.active);
+        active.map(|patch| patch.path.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(active(&two), [PATCH, LATER]);
+    let error = revert(&mut two.clone(), Some(PATCH), false, "test").expect_err("it is below");
+    assert!(error.to_string().contains("lies over it"), "{error}");
+    let mut back = two.clone();
+    revert(&mut back, Some(LATER), false, "test").expect("it is above");
+    assert!(back.bytes_of(at) == first);
+    assert_eq!(active(&back), [PATCH]);
+
+    type Command = fn(&mut Process) -> Result<(), ApplyError>;
+    let apply_it: Command = |process| apply(process, LATER, "test").map(|_| ());
+    let later_back: Command = |process| revert(process, Some(LATER), false, "test").map(|_| ());
+    let all_back: Command = |process| revert(process, None, false, "test").map(|_| ());
+    let recover_it: Command = |process| recover(process, "test").map(|_| ());
+    for (name, start, command, ends) in [
+        ("apply", &one, apply_it, &both),
+        ("apply again", &back, apply_it, &both),
+        ("revert the later", &two, later_back, &first),
+        ("revert all", &two, all_back, &before),
+    ] {
+        for step in 0.. {
+            let mut process = start.clone();
+            process.steps = Some(step);
+            let done = command(&mut process);
+            let is_over = process.steps != Some(0);
+            process.steps = None;
+            let when = format!("{name} at {step}: {done:?}");
+            recover_it(&mut process).unwrap_or_else(|error| panic!("{when}: {error}"));
+            let now = process.bytes_of(at);
+            let known = [
+                (&before, &[][..]),
+                (&first, &[PATCH]),
+                (&both, &[PATCH, LATER]),
+            ];
+            let found = known.into_iter().find(|(bytes, _)| **bytes == now);
+            let Some((_, expected)) = found else {
+                panic!("{when}: in part");
+            };
+            assert_eq!(active(&process), expected, "{when}");
+            assert!(process.open_pages().is_empty(), "{when}");
+            let mut again = process.clone();
+            let result = command(&mut again);
+            let already = |error: &ApplyError| {
+                let text = error.to_string();
+                text.contains("active already") || text.contains("no patch")
+            };
+            assert!(
+                result.as_ref().err().is_none_or(already),
+                "{when}, then again: {result:?}"
+            );
+            assert!(again.bytes_of(at) == *ends, "{when}, then again");
+            revert(&mut process, None, true, "test").unwrap_or_else(|e| panic!("{when}: {e}"));
+            assert!(process.bytes_of(at) == before, "{when}, then all back");
+            assert_eq!(process.loaded(), [(TARGET.to_owned(), 1)], "{when}");
             if is_over {
                 assert!(step > 1, "{name} has more steps");
                 break;

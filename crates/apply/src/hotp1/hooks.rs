@@ -172,16 +172,22 @@ fn check_place(
 ) -> Result<(), ApplyError> {
     let module = &look.module.target;
     let at = module.address(hook.at)?;
-    let of_kind = |kind: HookKind| match kind {
-        HookKind::X86Jmp => now.first() == Some(&0xe9),
-        HookKind::Jmp2B => now.first() == Some(&0xeb),
-        HookKind::Amd64Ind => now.starts_with(&[0xff, 0x25]),
+    let stacked = earlier.is_some_and(|earlier| earlier.kind == hook.kind && earlier.code == now);
+    let in_file = as_loaded(module, hook.at, now.len());
+    let of_file = in_file.as_deref() == Some(now);
+    // What was there before the patches of the list, if this one lies over theirs.
+    let mut under = now.to_vec();
+    if stacked {
+        without_earlier(look, at, &mut under, None);
+    }
+    let of_kind = match hook.kind {
+        HookKind::X86Jmp => under.first() == Some(&0xe9),
+        HookKind::Jmp2B => under.first() == Some(&0xeb),
+        HookKind::Amd64Ind => under.starts_with(&[0xff, 0x25]),
         _ => false,
     };
-    let stacked = earlier.is_some_and(|earlier| earlier.kind == hook.kind && earlier.code == now);
-    let of_file = as_loaded(module, hook.at, now.len()).as_deref() == Some(now);
     // In memory somebody else may have put a jump there since.
-    let cold = look.cold && of_file && of_kind(hook.kind);
+    let cold = look.cold && in_file.as_ref() == Some(&under) && of_kind;
     let named = hook
         .validation
         .and_then(|number| look.model.validations.get(number));
