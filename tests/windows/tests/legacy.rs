@@ -172,29 +172,56 @@ fn a_patch_over_another_is_run() {
     let first = library(&folder, "first", "steady", Build::fixed("count,weigh"));
     let second = Build::base().with("-DSECOND -fms-secure-hotpatch-functions-list=count");
     let second = library(&folder, "second", "steady", second);
-    let mut running = Running::new(&base);
-    let patches = [&first, &second].map(|fixed| running.load(patch_module(&base, fixed, None)));
-    let before = running.base.fixed_bytes();
-    let [count, weigh] = ["count", "weigh"].map(|name| running.base.function(name).unwrap());
-    while_called(count, &[0, 1, 2], || {
-        running.apply(&patches[0]);
-        running.apply(&patches[1]);
-        assert_eq!([count(5), weigh(5)], [82, 81]);
-        let below = running
-            .module
-            .remove(&mut running.here, patches[0].loaded.at);
+    for shape in [
+        HookShape::Short,
+        HookShape::Triple,
+        HookShape::Indirect,
+        HookShape::Jump,
+    ] {
+        let mut running = Running::new(&base);
+        let patches =
+            [&first, &second].map(|fixed| running.load(patch_module(&base, fixed, Some(shape))));
+        let before = running.base.fixed_bytes();
+        let [count, weigh] = ["count", "weigh"].map(|name| running.base.function(name).unwrap());
+        while_called(count, &[0, 1, 2], || {
+            running.apply(&patches[0]);
+            let with_first = running.base.fixed_bytes();
+            running.apply(&patches[1]);
+            assert_eq!([count(5), weigh(5)], [82, 81], "{shape}");
+            let below = running
+                .module
+                .remove(&mut running.here, patches[0].loaded.at);
+            let below = below.expect_err("it is below").to_string();
+            assert!(below.contains("lies over it"), "{shape}: {below}");
+            running.remove(&patches[1]);
+            assert_eq!([count(5), weigh(5)], [81, 81], "{shape}");
+            assert!(running.base.fixed_bytes() == with_first, "{shape}");
+            running.remove(&patches[0]);
+        });
+        assert_eq!([count(5), weigh(5)], [80, 80], "{shape}");
+        assert!(running.base.fixed_bytes() == before, "{shape}");
+    }
+    // A hook lies over one of its kind, and over nothing else.
+    for (below, above) in [
+        (HookShape::Short, HookShape::Triple),
+        (HookShape::Short, HookShape::Indirect),
+        (HookShape::Triple, HookShape::Short),
+        (HookShape::Jump, HookShape::Short),
+    ] {
+        let mut running = Running::new(&base);
+        let lower = running.load(patch_module(&base, &first, Some(below)));
+        let upper = running.load(patch_module(&base, &second, Some(above)));
+        running.apply(&lower);
+        let with_first = running.base.fixed_bytes();
+        let refused = running.module.apply(&mut running.here, &upper.loaded);
+        let why = refused.expect_err("another kind is there").to_string();
+        assert!(why.contains("0xc000003e"), "{above} over {below}: {why}");
         assert!(
-            below
-                .expect_err("it is below")
-                .to_string()
-                .contains("lies over it")
+            running.base.fixed_bytes() == with_first,
+            "{above} over {below}"
         );
-        running.remove(&patches[1]);
-        assert_eq!([count(5), weigh(5)], [81, 81]);
-        running.remove(&patches[0]);
-    });
-    assert_eq!([count(5), weigh(5)], [80, 80]);
-    assert!(running.base.fixed_bytes() == before, "byte for byte");
+        running.remove(&lower);
+    }
 }
 
 /// A jump over one long instruction in the middle of a function, a number of two bytes in an
@@ -215,7 +242,10 @@ fn hooks_in_the_middle_and_in_data_are_run() {
         let answers = || calls.map(|function| function(5));
         let code = by_hand::code(&hook, running.base.loaded.at.0);
         let by = usize::from(hook.kind == HookKind::Va64);
-        let patch = running.load(by_hand::module(&base, &code, &[hook], None));
+        let [patch, later] = [(); 2].map(|()| {
+            let module = by_hand::module(&base, &code, std::slice::from_ref(&hook), None);
+            running.load(module)
+        });
         let before = running.base.fixed_bytes();
         assert_eq!(answers(), old, "{name}");
         // The threads come by the place that is hooked.
@@ -228,6 +258,12 @@ fn hooks_in_the_middle_and_in_data_are_run() {
                 assert_eq!(answers(), old, "{name}");
             }
         });
+        running.apply(&patch);
+        running.apply(&later);
+        assert_eq!(answers(), new, "{name}: one over another");
+        running.remove(&later);
+        assert_eq!(answers(), new, "{name}: the first alone");
+        running.remove(&patch);
         assert!(
             running.base.fixed_bytes() == before,
             "{name}: byte for byte"
