@@ -35,7 +35,11 @@ impl<'a> Again<'a> {
     ///
     /// # Errors
     /// That error where there is no time left, or another try would not help.
-    pub(crate) fn after(&mut self, error: TargetError) -> Result<(), TargetError> {
+    pub(crate) fn after(
+        &mut self,
+        target: &dyn Target,
+        error: TargetError,
+    ) -> Result<(), TargetError> {
         let rest = match &error {
             TargetError::NotNow(_) => self.pause,
             TargetError::Late { stood, .. } => self.pause.max(*stood * RUN_BETWEEN),
@@ -52,7 +56,7 @@ impl<'a> Again<'a> {
         self.pause = (self.pause * 2).min(LONGEST_PAUSE);
         while !self.is_interrupted() && Instant::now() < until {
             let left = until.saturating_duration_since(Instant::now());
-            std::thread::sleep(left.min(LONGEST_PAUSE));
+            target.rest(left.min(LONGEST_PAUSE));
         }
         Ok(())
     }
@@ -70,7 +74,7 @@ pub(crate) fn stop_once(
     let mut again = Again::until(Instant::now() + USUAL, None);
     loop {
         match target.stop(&[], during) {
-            Err(error @ TargetError::Late { .. }) => again.after(error)?,
+            Err(error @ TargetError::Late { .. }) => again.after(target, error)?,
             other => return other,
         }
     }
@@ -79,6 +83,7 @@ pub(crate) fn stop_once(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::MemoryTarget;
 
     fn late(stood: u64) -> TargetError {
         TargetError::Late {
@@ -91,7 +96,8 @@ mod tests {
     fn the_target_runs_longer_than_it_stood() {
         let mut again = Again::until(Instant::now() + Duration::from_secs(60), None);
         let begun = Instant::now();
-        again.after(late(4)).unwrap();
+        let target = MemoryTarget::default();
+        again.after(&target, late(4)).unwrap();
         assert!(begun.elapsed() >= Duration::from_millis(100));
     }
 
@@ -99,16 +105,19 @@ mod tests {
     fn the_last_try_is_made_when_the_time_is_over() {
         let deadline = Instant::now() + Duration::from_millis(50);
         let mut again = Again::until(deadline, None);
-        again.after(late(10_000)).unwrap();
+        let target = MemoryTarget::default();
+        again.after(&target, late(10_000)).unwrap();
         assert!(Instant::now() >= deadline);
-        assert!(again.after(late(1)).is_err());
+        assert!(again.after(&target, late(1)).is_err());
         let mut over = Again::until(Instant::now(), None);
-        assert!(over.after(TargetError::NotNow(String::new())).is_err());
+        let not_now = TargetError::NotNow(String::new());
+        assert!(over.after(&target, not_now).is_err());
     }
 
     #[test]
     fn what_another_try_would_not_help_is_an_error_at_once() {
         let mut again = Again::until(Instant::now() + Duration::from_secs(60), None);
-        assert!(again.after(TargetError::Gone(1)).is_err());
+        let target = MemoryTarget::default();
+        assert!(again.after(&target, TargetError::Gone(1)).is_err());
     }
 }

@@ -219,8 +219,12 @@ fn move_pages(
         Err(error @ (TargetError::Unfinished(_) | TargetError::Gone(_))) => {
             return Err(error.into());
         }
-        // What is at that place is not the patch's: another thread was faster.
-        Err(error) if refused => return Err(error.into()),
+        // What is at that place is not the patch's: another thread was faster. So nobody may take
+        // it away later.
+        Err(error) if refused => {
+            journal(target, (LiveAddr(0), 0))?;
+            return Err(error.into());
+        }
         Err(error) => {
             end_move(target, (scratch, size), range.start)?;
             return Err(error.into());
@@ -328,7 +332,7 @@ pub(crate) fn stopped(target: &mut dyn Target, job: &Job<'_>) -> Result<Switched
             Ok(stopped) => stopped,
             // A thread that gets no processor does not stop either.
             Err(error) => {
-                again.after(error)?;
+                again.after(target, error)?;
                 continue;
             }
         };
@@ -368,7 +372,7 @@ pub(crate) fn stopped(target: &mut dyn Target, job: &Job<'_>) -> Result<Switched
         let inside = in_the_way.iter().filter(|blocker| blocker.running);
         running = inside.map(|blocker| blocker.thread.tid).collect();
         // The threads run again between two looks, each time for longer.
-        std::thread::sleep(pause);
+        target.rest(pause);
         if running.is_empty() {
             let until = deadline.min(Instant::now() + still);
             wait_for_one_of(target, &in_the_way, until, job);
@@ -396,7 +400,7 @@ fn wait_for_one_of(target: &dyn Target, blockers: &[Blocker], until: Instant, jo
     };
     let is_there = |(tid, at): &(i32, String)| target.waits(*tid).as_ref() == Some(at);
     while Instant::now() < until && !job.options.is_interrupted() && places.iter().all(is_there) {
-        std::thread::sleep(POLL);
+        target.rest(POLL);
     }
 }
 

@@ -315,6 +315,12 @@ pub trait Target {
         during: &mut dyn FnMut(&mut dyn Stopped) -> Result<(), TargetError>,
     ) -> Result<Duration, TargetError>;
 
+    /// Lets the target run for so long. Whoever did not stop in time for an earlier stop, and does
+    /// now, is let go at once.
+    fn rest(&self, time: Duration) {
+        std::thread::sleep(time);
+    }
+
     /// Ways back of all threads, as far as they can be seen without stopping them. Where one is
     /// not proved, its frames are all places that may be return addresses; a thread that ran
     /// whenever it was looked at has none.

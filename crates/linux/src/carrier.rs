@@ -14,7 +14,7 @@ use crate::memory::Memory;
 use crate::own_stack::stack_at;
 use crate::priority::First;
 use crate::ptrace::{RESTART_BLOCK, Standing, negative, restart};
-use crate::seccomp::Filters;
+use crate::seccomp::{Filters, Verdict};
 use crate::sequence::is_inside;
 use crate::signal_frame::SignalFrame;
 
@@ -206,12 +206,15 @@ impl<'p> Carrier<'p> {
             rsp: self.frame.at + RETURN_ADDRESS,
             ..at
         };
-        if let Some(filters) = &self.filters
-            && !filters.let_none_be_made(&without)
-        {
-            // Where that cannot be, the call is made, and the thread's own begins anew.
-            self.suspended = self.thread.suspend_filters(true).is_ok();
-            if !self.suspended {
+        let filters = self.filters.as_ref();
+        match filters.map(|filters| filters.judge_none(&without)) {
+            None | Some(Verdict::Made) => {}
+            Some(Verdict::Fails) if self.thread.suspend_filters(true).is_ok() => {
+                self.suspended = true;
+            }
+            // Where that cannot be, the call is made, and the thread's own begins anew. Filters that would
+            // end the thread are not suspended: should this program die meanwhile, they judge again.
+            Some(_) => {
                 self.forgotten = true;
                 return Ok(());
             }
@@ -336,7 +339,8 @@ impl Visit for Carrier<'_> {
         // As in the switch, it may lack memory for a moment.
         let mut lowered = self.lower(LiveAddr(moved), range.clone());
         for _ in 0..LOWERED_AGAIN {
-            if lowered.is_err() {
+            // One that may still be made is not made twice.
+            if matches!(lowered, Err(TargetError::System { .. })) {
                 lowered = self.lower(LiveAddr(moved), range.clone());
             }
         }

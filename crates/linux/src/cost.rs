@@ -25,9 +25,7 @@ pub(crate) fn cost_of(call: Option<i64>, of_socket: impl FnOnce() -> bool) -> u8
             | libc::SYS_clock_nanosleep
             | libc::SYS_wait4
             | libc::SYS_waitid
-            | libc::SYS_pause
-            // What the kernel has resumed, it resumes again.
-            | libc::SYS_restart_syscall,
+            | libc::SYS_pause,
         ) => PATIENT,
         Some(libc::SYS_vfork | libc::SYS_clone | libc::SYS_clone3) => CREATING,
         Some(_) => INTERRUPTED,
@@ -67,7 +65,6 @@ mod tests {
             libc::SYS_wait4,
             libc::SYS_select,
             libc::SYS_nanosleep,
-            libc::SYS_restart_syscall,
         ] {
             assert_eq!(cost_of(Some(call), || true), PATIENT, "{call}");
         }

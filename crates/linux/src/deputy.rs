@@ -70,7 +70,7 @@ pub(crate) fn by_deputy_while<T>(
     // Nobody is held for a tool that has died, but by whom it held.
     end_if_alone(parent);
     let done = work();
-    late::let_go();
+    late::settle();
     end_if_alone(parent);
     done
 }

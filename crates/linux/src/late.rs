@@ -13,11 +13,14 @@ use invivo_apply::TargetError;
 
 use crate::proc_file::Status;
 use crate::ptrace::Standing;
+use crate::seize::interrupt;
 use crate::ticks::Ticks;
 
 /// How long a thread that is to be let go may take to stop, and one that gets no processor.
 const PATIENCE: Duration = Duration::from_millis(200);
 const WITHOUT_PROCESSOR: Duration = Duration::from_secs(4);
+/// How often they are looked at: so long one stands at most that comes to its stop late.
+const LOOK: Duration = Duration::from_micros(500);
 
 thread_local! {
     /// Those that the deputy traces which runs here now. One that is killed leaves no borrow behind.
@@ -61,6 +64,36 @@ pub(crate) fn let_go() {
     // Letting one go may have noted it anew.
     late.append(&mut LATE.take());
     LATE.set(late);
+}
+
+/// Lets all of them go on while their tracer lives on, and none of the others stands. One that is traced
+/// and was not asked would stop at its next signal, and stand until somebody looks: so it is asked.
+pub(crate) fn settle() {
+    let mut late = LATE.take();
+    for one in late.iter_mut().filter(|one| !one.asked) {
+        one.asked = interrupt(one.pid, one.tid).is_ok();
+    }
+    LATE.set(late);
+    rest_until(Instant::now() + PATIENCE, true);
+}
+
+/// Lets time pass in which those that stop meanwhile are let go at once.
+pub(crate) fn rest(time: Duration) {
+    rest_until(Instant::now() + time, false);
+}
+
+fn rest_until(end: Instant, only_for_them: bool) {
+    loop {
+        let_go();
+        let late = LATE.take();
+        let nobody = late.is_empty();
+        LATE.set(late);
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() || nobody && only_for_them {
+            return;
+        }
+        std::thread::sleep(if nobody { left } else { left.min(LOOK) });
+    }
 }
 
 /// The same before the tracer ends: the kernel lets go whoever is left, but the call out of which

@@ -9,6 +9,7 @@ use crate::Process;
 use crate::late;
 use crate::ptrace::{Standing, Stop};
 use crate::seize::{interrupt, seize, wait_standing};
+use crate::slow::LONGEST;
 use crate::stop::PATIENCE;
 use crate::ticks::Ticks;
 
@@ -19,10 +20,12 @@ const TOGETHER: Duration = Duration::from_millis(1);
 
 impl Process {
     /// Lets running threads reach their next system call, and holds them there, or where
-    /// they are when the time is over. Who is gone or does not stop is left out.
+    /// they are when the time is over. Who is gone or does not stop is left out. Others stand
+    /// `since` then, if any do.
     pub(crate) fn at_system_calls(
         &self,
         tids: &[i32],
+        since: Option<Instant>,
         ticks: &Rc<Ticks>,
     ) -> (Vec<Standing>, Option<Instant>) {
         let begin = |tid: i32, patience| {
@@ -38,11 +41,14 @@ impl Process {
         };
         let mut running: Vec<Standing> = Vec::new();
         for tid in tids.iter().filter(|tid| !self.is_worker(**tid)) {
-            // Whoever runs on may stand at its system call by now.
-            let patience = if running.is_empty() {
-                PATIENCE
-            } else {
-                self.slow.wait()
+            let patience = match since {
+                None if running.is_empty() => PATIENCE,
+                // Whoever runs on may stand at its system call by now.
+                None => self.slow.wait(),
+                Some(since) => {
+                    let left = LONGEST.saturating_sub(since.elapsed());
+                    self.slow.wait().min(left)
+                }
             };
             running.extend(begin(*tid, patience).ok().flatten());
         }

@@ -41,7 +41,9 @@ fn open_if(path: &Path, is_it: impl Fn(&File, &Metadata) -> bool) -> Option<File
 /// All of a file, unless it is too large to be an image.
 pub(crate) fn read_all(file: &File) -> Option<Vec<u8>> {
     let size = file.metadata().ok()?.len();
-    let mut bytes = Vec::with_capacity(usize::try_from(size).ok().filter(|_| size <= LARGEST)?);
+    let mut bytes = Vec::new();
+    let room = usize::try_from(size).ok().filter(|_| size <= LARGEST)?;
+    bytes.try_reserve_exact(room).ok()?;
     // It may grow meanwhile.
     let read = file.take(LARGEST + 1).read_to_end(&mut bytes).ok()?;
     (read as u64 <= LARGEST).then_some(bytes)

@@ -137,16 +137,16 @@ impl Filters {
         }
     }
 
-    /// True if a call may be left out that a thread with these registers is about to make: the filters are
-    /// asked then about a call that there is not.
-    pub(crate) fn let_none_be_made(&self, registers: &user_regs_struct) -> bool {
+    /// What becomes of a thread with these registers that leaves out the call which it is about to make:
+    /// the filters are asked then about a call that there is not.
+    pub(crate) fn judge_none(&self, registers: &user_regs_struct) -> Verdict {
         let r = registers;
         let none = Call {
             number: -1,
             place: r.rip,
             arguments: [r.rdi, r.rsi, r.rdx, r.r10, r.r8, r.r9],
         };
-        self.judge(&none) == Verdict::Made
+        self.judge(&none)
     }
 
     /// `Ok` if a function of the target may be called that takes a lock and makes memory. The

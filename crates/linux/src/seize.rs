@@ -48,7 +48,7 @@ pub(crate) fn seize(pid: i32, tid: i32) -> Result<(), TargetError> {
     })
 }
 
-fn is_dead(tid: i32) -> bool {
+pub(crate) fn is_dead(tid: i32) -> bool {
     let stat = procfs::process::Process::new(tid).and_then(|task| task.stat());
     stat.map_or(true, |stat| matches!(stat.state, 'Z' | 'X'))
 }

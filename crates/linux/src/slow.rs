@@ -17,7 +17,7 @@ use crate::ticks::Ticks;
 /// How long those that stand wait for the next one, at first and at most. On a busy machine a thread
 /// may need longer to get a processor, so each stop in vain makes it longer.
 const WAIT: Duration = Duration::from_millis(10);
-const LONGEST: Duration = Duration::from_secs(1);
+pub(crate) const LONGEST: Duration = Duration::from_secs(1);
 const LONGER: u32 = 4;
 
 /// What stops in vain have told of a process.
@@ -74,9 +74,10 @@ pub(crate) struct Waiting {
 }
 
 impl Waiting {
-    pub(crate) fn new(wait: Duration) -> Waiting {
+    /// Somebody stands since `begun`.
+    pub(crate) fn new(begun: Instant, wait: Duration) -> Waiting {
         Waiting {
-            begun: Instant::now(),
+            begun,
             wait,
             late: Vec::new(),
             failed: None,

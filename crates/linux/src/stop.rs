@@ -15,7 +15,7 @@ use crate::late;
 use crate::own_stack::{Live, is_own_stack};
 use crate::priority::First;
 use crate::ptrace::Standing;
-use crate::seize::{interrupt, seize};
+use crate::seize::{interrupt, is_dead, seize};
 use crate::slow::Waiting;
 use crate::ticks::Ticks;
 use crate::unwind::Unwinder;
@@ -92,7 +92,7 @@ impl<'p> AllStopped<'p> {
         let mut slow = process.slow.threads(|tid| process.has_thread(tid));
         slow.retain(|tid| !leaving.contains(tid));
         self.stop_slow(&slow, &ticks)?;
-        let (threads, since) = process.at_system_calls(leaving, &ticks);
+        let (threads, since) = process.at_system_calls(leaving, self.since, &ticks);
         self.threads.extend(threads);
         self.since = self.since.or(since);
         let mut known: BTreeSet<i32> = self.threads.iter().map(Standing::tid).collect();
@@ -103,8 +103,10 @@ impl<'p> AllStopped<'p> {
                 return Ok(());
             }
             self.stop_these(new, &ticks)?;
-            // Nobody is left to start another one.
-            if process.thread_count() == Some(self.threads.len() + self.workers) {
+            // Nobody is left to start another one. Threads of the kernel are not held: one of them that
+            // has ended since would make room in the count for one of the program that was not seen.
+            let alone = self.workers == 0;
+            if alone && process.thread_count() == Some(self.threads.len()) {
                 return Ok(());
             }
         }
@@ -127,7 +129,8 @@ impl<'p> AllStopped<'p> {
         let (mut brief, mut others, mut creates) = (Vec::new(), Vec::new(), None);
         for tid in new {
             let Some(call) = process.call_of(tid) else {
-                self.workers += 1;
+                // One that has ended shows no stack either.
+                self.workers += usize::from(!is_dead(tid));
                 continue;
             };
             if asked(seize(process.pid, tid), tid) {
@@ -151,15 +154,19 @@ impl<'p> AllStopped<'p> {
                 process.pid
             )));
         }
-        self.since.get_or_insert_with(Instant::now);
-        let mut wait = Waiting::new(process.slow.wait());
-        for tid in brief {
+        let since = *self.since.get_or_insert_with(Instant::now);
+        let mut wait = Waiting::new(since, process.slow.wait());
+        let mut brief = brief.into_iter();
+        while wait.late.is_empty()
+            && let Some(tid) = brief.next()
+        {
             if asked(interrupt(process.pid, tid), tid) {
                 self.threads.extend(wait.stand(process.pid, tid, ticks));
             }
         }
+        // This look is given up: nobody else's wait is to be interrupted for it.
         if !wait.late.is_empty() {
-            for tid in others.drain(..) {
+            for tid in brief.chain(others.drain(..)) {
                 late::note(process.pid, tid, false);
             }
         }

@@ -16,6 +16,7 @@ use procfs::process::{MMPermissions, MMapPath, MemoryMap};
 use crate::Process;
 use crate::carrier::Carrier;
 use crate::deputy::by_deputy_while;
+use crate::late;
 use crate::modules::Loaded;
 use crate::outside::is_outside_runtime;
 use crate::priority::First;
@@ -159,6 +160,10 @@ impl Target for Process {
         during: &mut dyn FnMut(&mut dyn Stopped) -> Result<(), TargetError>,
     ) -> Result<Duration, TargetError> {
         self.while_stopped(first, during)
+    }
+
+    fn rest(&self, time: Duration) {
+        late::rest(time);
     }
 
     fn glimpse(&self) -> Result<Vec<Stack>, TargetError> {
