@@ -12,11 +12,7 @@ const LONGEST_HOOK: usize = 256;
 
 /// True if no range in the record is one that no process has, and none is larger than what it lies in.
 pub(crate) fn is_sane(record: &Record) -> bool {
-    let ends = |at: LiveAddr, size: u64| {
-        at.0.checked_add(size)
-            .filter(|end| *end <= HIGHEST)
-            .is_some()
-    };
+    let ends = |at: LiveAddr, size: u64| at.0.checked_add(size).is_some_and(|end| end <= HIGHEST);
     let ranges = [record.region, record.data, record.scratch];
     let hooks = record.hooks.iter().all(|hook| {
         let (old, new) = (hook.old.0.len(), hook.new.0.len());

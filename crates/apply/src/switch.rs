@@ -27,9 +27,6 @@ const PAGE: u64 = 0x1000;
 /// stopping the threads does.
 const LARGEST_MOVE: u64 = 64 << 20;
 
-/// How often pages are moved back again that could not be moved back.
-const LOWERED_AGAIN: u32 = 3;
-
 /// The rank of padding that is taken back.
 pub(crate) const LAST: u8 = 2;
 
@@ -202,16 +199,7 @@ fn move_pages(
                 return Err(error);
             }
         }
-        // The kernel takes away what is in the place before it moves, and may lack memory
-        // then: so again at once, while nothing else is done.
-        let mut lowered = visit.lower(scratch, range.clone());
-        for _ in 0..LOWERED_AGAIN {
-            if !matches!(lowered, Err(TargetError::System { .. })) {
-                break;
-            }
-            lowered = visit.lower(scratch, range.clone());
-        }
-        lowered
+        visit.lower_again(scratch, range.clone())
     });
     let visited = match visited {
         Ok(visited) => visited,

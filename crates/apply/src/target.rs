@@ -391,6 +391,24 @@ pub trait Visit {
     /// When the system refuses; nothing has changed then.
     fn lower(&mut self, from: LiveAddr, range: Range<LiveAddr>) -> Result<(), TargetError>;
 
+    /// The same, again at once where the system refuses: the kernel takes away what is in the place
+    /// before it moves, and may lack memory then. A call that may still be made is not made twice.
+    ///
+    /// # Errors
+    /// When the system goes on refusing.
+    fn lower_again(&mut self, from: LiveAddr, range: Range<LiveAddr>) -> Result<(), TargetError> {
+        /// How often it is done again.
+        const AGAIN: u32 = 3;
+        let mut lowered = self.lower(from, range.clone());
+        for _ in 0..AGAIN {
+            if !matches!(lowered, Err(TargetError::System { .. })) {
+                break;
+            }
+            lowered = self.lower(from, range.clone());
+        }
+        lowered
+    }
+
     /// Writes, as [`Target::write`] does.
     ///
     /// # Errors

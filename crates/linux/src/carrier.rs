@@ -28,8 +28,6 @@ const SIGRETURN: i32 = 15;
 const RETURN_ADDRESS: u64 = 8;
 /// What `cs` is in 64-bit code.
 const CODE_64: u64 = 0x33;
-/// How often text is moved back again that could not be moved back.
-const LOWERED_AGAIN: u32 = 3;
 /// `MREMAP_DONTUNMAP`.
 const DONT_UNMAP: i32 = 4;
 
@@ -336,14 +334,7 @@ impl Visit for Carrier<'_> {
         if moved == to.0 {
             return Ok(());
         }
-        // As in the switch, it may lack memory for a moment.
-        let mut lowered = self.lower(LiveAddr(moved), range.clone());
-        for _ in 0..LOWERED_AGAIN {
-            // One that may still be made is not made twice.
-            if matches!(lowered, Err(TargetError::System { .. })) {
-                lowered = self.lower(LiveAddr(moved), range.clone());
-            }
-        }
+        let lowered = self.lower_again(LiveAddr(moved), range.clone());
         // No journal tells of that place, so nothing may be built on what shows now.
         lowered.map_err(|error| {
             TargetError::Unfinished(format!(
