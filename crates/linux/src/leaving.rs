@@ -20,12 +20,12 @@ const TOGETHER: Duration = Duration::from_millis(1);
 
 impl Process {
     /// Lets running threads reach their next system call, and holds them there, or where
-    /// they are when the time is over. Who is gone or does not stop is left out. Others stand
-    /// `since` then, if any do.
+    /// they are when the time is over. Who is gone or does not stop is left out. `others` tells
+    /// since when others stand, if any do.
     pub(crate) fn at_system_calls(
         &self,
         tids: &[i32],
-        since: Option<Instant>,
+        others: Option<Instant>,
         ticks: &Rc<Ticks>,
     ) -> (Vec<Standing>, Option<Instant>) {
         let begin = |tid: i32, patience| {
@@ -41,7 +41,7 @@ impl Process {
         };
         let mut running: Vec<Standing> = Vec::new();
         for tid in tids.iter().filter(|tid| !self.is_worker(**tid)) {
-            let patience = match since {
+            let patience = match others {
                 None if running.is_empty() => PATIENCE,
                 // Whoever runs on may stand at its system call by now.
                 None => self.slow.wait(),
