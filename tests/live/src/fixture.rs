@@ -15,16 +15,19 @@
 //! ```
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 
-/// The folder of the fixtures: where Cargo says when it runs a test, or whoever runs it from
-/// a copy that others can read; else where it was built.
+/// Names the folder of the fixtures, for programs that run where that of the sources cannot be read.
+const VARIABLE: &str = "INVIVO_LIVE_FIXTURES";
+
+/// The folder of the fixtures.
 pub fn folder() -> PathBuf {
-    let here = std::env::var_os("CARGO_MANIFEST_DIR");
-    here.map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from)
-        .join("fixtures")
+    std::env::var_os(VARIABLE).map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures"),
+        PathBuf::from,
+    )
 }
 
 /// A question and what the two versions answer.

@@ -28,7 +28,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<Tally> {
     std::fs::create_dir(&place).with_context(|| format!("cannot create {}", place.display()))?;
     open(&place)?;
     let copy = place.join("live");
-    copy_sources(&workspace.root.join("tests/live"), &copy)?;
+    copy_folder(&workspace.root.join("tests/live"), &copy)?;
     let home = place.join("home");
     std::fs::create_dir(&home)?;
     chown(&home, Some(NOBODY), Some(NOBODY))?;
@@ -40,7 +40,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<Tally> {
     let made = workspace.live_programs();
     let programs_made = place.join("programs");
     if made.is_dir() {
-        copy_sources(&made, &programs_made)?;
+        copy_folder(&made, &programs_made)?;
     }
 
     let mut path = toolchain::reachable(&place)?.into_os_string();
@@ -56,7 +56,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<Tally> {
         let mut command = Command::new(&reachable);
         command
             .current_dir(&copy)
-            .env("CARGO_MANIFEST_DIR", &copy)
+            .env("INVIVO_LIVE_FIXTURES", copy.join("fixtures"))
             .uid(NOBODY)
             .gid(NOBODY)
             .env("HOME", &home)
@@ -85,18 +85,16 @@ pub(super) fn open(path: &Path) -> Result<()> {
         .with_context(|| format!("cannot open {} to everybody", path.display()))
 }
 
-/// Copies a folder, without history and without anything that was built.
-fn copy_sources(from: &Path, to: &Path) -> Result<()> {
+/// Copies a folder, so that everybody can read it.
+fn copy_folder(from: &Path, to: &Path) -> Result<()> {
     std::fs::create_dir(to)?;
     open(to)?;
     for entry in std::fs::read_dir(from)? {
         let entry = entry?;
         let (source, target) = (entry.path(), to.join(entry.file_name()));
         let kind = entry.file_type()?;
-        if entry.file_name() == "target" || entry.file_name() == ".git" {
-            continue;
-        } else if kind.is_dir() {
-            copy_sources(&source, &target)?;
+        if kind.is_dir() {
+            copy_folder(&source, &target)?;
         } else if kind.is_file() {
             std::fs::copy(&source, &target)
                 .with_context(|| format!("cannot copy {}", source.display()))?;
