@@ -1,11 +1,10 @@
 //! What must pass before a change is taken.
 
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::tally::Tally;
+use crate::steps::Steps;
 use crate::workspace::Workspace;
 use crate::{process, room, street, test};
 
@@ -15,60 +14,34 @@ const LIMIT: Duration = Duration::from_secs(1200);
 /// last line is the sum.
 pub(crate) fn run(workspace: &Workspace) -> Result<bool> {
     room::for_tests(workspace)?;
-    let mut tally = Tally::default();
-    let mut step = |name: &str, command: &mut Command| {
+    let mut steps = Steps::default();
+    let mut cargo = |name, arguments: &[&str]| {
         println!("ci: {name}");
-        // What cannot be run, or does not end, has failed; the rest is run all
-        // the same.
-        let passed = match process::succeeds(command, LIMIT) {
-            Ok(passed) => passed,
-            Err(error) => {
-                println!("ci: {error:#}");
-                false
-            }
-        };
-        if !passed {
-            println!("ci: {name} failed");
-        }
-        tally.check(passed);
+        let mut command = workspace.cargo();
+        command.args(arguments).env("RUSTDOCFLAGS", "-D warnings");
+        steps.check(name, || process::succeeds(&mut command, LIMIT));
     };
-    step("style", workspace.cargo().args(["fmt", "--all", "--check"]));
-    step(
-        "lints",
-        workspace.cargo().args([
-            "clippy",
-            "--quiet",
-            "--workspace",
-            "--all-targets",
-            "--",
-            "-D",
-            "warnings",
-        ]),
-    );
-    step(
-        "documentation",
-        workspace
-            .cargo()
-            .args(["doc", "--quiet", "--workspace", "--no-deps"])
-            .env("RUSTDOCFLAGS", "-D warnings"),
-    );
-    if workspace.root.join("fuzz").is_dir() {
-        step(
-            "fuzz targets",
-            workspace
-                .cargo()
-                .current_dir(workspace.root.join("fuzz"))
-                .args(["build", "--quiet"])
-                .env("RUSTFLAGS", "--cfg fuzzing")
-                .env("CARGO_TARGET_DIR", workspace.target.join("fuzz")),
-        );
-    }
-    let street = street::run(workspace).unwrap_or_else(|error| {
-        println!("ci: {error:#}");
-        false
-    });
-    tally.check(street);
-    tally.add(test::everything(workspace));
-    println!("{tally}");
-    Ok(tally.failed == 0)
+    cargo("style", &["fmt", "--all", "--check"]);
+    let lints = [
+        "clippy",
+        "--quiet",
+        "--workspace",
+        "--all-targets",
+        "--",
+        "-D",
+        "warnings",
+    ];
+    cargo("lints", &lints);
+    let documentation = ["doc", "--quiet", "--workspace", "--no-deps"];
+    cargo("documentation", &documentation);
+    println!("ci: fuzz targets");
+    let mut fuzz = workspace.cargo();
+    fuzz.current_dir(workspace.root.join("fuzz"))
+        .args(["build", "--quiet"])
+        .env("RUSTFLAGS", "--cfg fuzzing")
+        .env("CARGO_TARGET_DIR", workspace.target.join("fuzz"));
+    steps.check("fuzz targets", || process::succeeds(&mut fuzz, LIMIT));
+    steps.check("street", || street::run(workspace));
+    test::everything(workspace, &mut steps);
+    Ok(steps.finish())
 }

@@ -29,7 +29,7 @@ pub(crate) fn verdicts(workspace: &Workspace, names: &[&str]) -> Result<Tally> {
     for name in chosen(names)? {
         let verdict = live::run(workspace, name);
         let verdict = verdict.unwrap_or_else(|error| Verdict::failed(name, &error));
-        tally.check(verdict.holds);
+        tally.check(name, verdict.holds);
         verdicts.push(verdict);
     }
     live::print_verdicts(&verdicts);

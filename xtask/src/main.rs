@@ -18,6 +18,7 @@ mod paint;
 mod payloads;
 mod process;
 mod room;
+mod steps;
 mod street;
 mod tally;
 mod test;

@@ -12,6 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use crate::invivo::Invivo;
+use crate::steps::Steps;
 use crate::tally::Tally;
 use crate::workspace::Workspace;
 use crate::{corpus, install, live, mutate, payloads, process, room, torture, wild, xen};
@@ -21,62 +22,43 @@ const LIMIT: Duration = Duration::from_secs(3000);
 /// Runs every test; the last line is the sum.
 pub(crate) fn run(workspace: &Workspace) -> Result<bool> {
     room::for_tests(workspace)?;
-    let tally = everything(workspace);
-    println!("{tally}");
-    Ok(tally.failed == 0)
+    let mut steps = Steps::default();
+    everything(workspace, &mut steps);
+    Ok(steps.finish())
 }
 
-/// Runs every test to its end and counts. What cannot be run at all is a
-/// failure, and the rest is run all the same.
-pub(crate) fn everything(workspace: &Workspace) -> Tally {
-    let mut tally = Tally::default();
-    let mut part = |name: &str, result: Result<Tally>| match result {
-        Ok(counted) => tally.add(counted),
-        Err(error) => {
-            println!("{name}: {error:#}");
-            tally.check(false);
-        }
-    };
-    let none = |()| Tally::default();
-    part(
-        "packages",
-        install::ensure(&install::everything()).map(none),
-    );
-    part("xen", xen::fetch(workspace).map(none));
-    part("wild", wild::ensure(workspace).map(none));
-    part("invivo", Invivo::build(workspace).map(|_| Tally::default()));
-    part("corpus", corpus::build(workspace, live::TESTED).map(none));
-
-    part("payloads", payloads::collect(workspace).map(none));
+/// Runs every test to its end.
+pub(crate) fn everything(workspace: &Workspace, steps: &mut Steps) {
+    steps.prepare("packages", || install::ensure(&install::everything()));
+    steps.prepare("xen", || xen::fetch(workspace));
+    steps.prepare("wild", || wild::ensure(workspace));
+    steps.prepare("invivo", || Invivo::build(workspace));
+    steps.prepare("corpus is built", || corpus::build(workspace, live::TESTED));
+    steps.prepare("payloads", || payloads::collect(workspace));
+    // What building takes is told apart from what running takes.
+    steps.check("tests are built", || {
+        let mut build = workspace.cargo();
+        process::succeeds(build.args(["test", "--workspace", "--no-run"]), LIMIT)
+    });
     let mut cargo = workspace.cargo();
     cargo
         .args(["test", "--workspace", "--no-fail-fast"])
         .env("INVIVO_LIVE_PROGRAMS", workspace.live_programs())
         .env("INVIVO", workspace.invivo());
-    part("tests", counted(&mut cargo));
-    let checked = |passed| {
-        let mut one = Tally::default();
-        one.check(passed);
-        one
-    };
-    part("payloads", payloads::send(workspace).map(checked));
+    steps.count("tests", || counted(&mut cargo));
+    steps.check("payloads to their loaders", || payloads::send(workspace));
     if nix::unistd::geteuid().is_root() {
         println!("\nthe live scenarios again, as an ordinary user");
-        part("ordinary user", ordinary::run(workspace));
+        steps.count("ordinary user", || ordinary::run(workspace));
     }
-    part(
-        "mutations",
-        mutate::run(workspace, mutate::FEW).map(checked),
-    );
-    let killed = torture::kill(workspace, torture::FEW_KILLS);
-    part("torture", killed.map(checked));
-    let rounds = torture::soak(workspace, torture::FEW_ROUNDS);
-    part("torture", rounds.map(checked));
-    part("corpus", corpus::verdicts(workspace, live::TESTED));
-    if tally.ignored > 0 {
-        println!("{} tests were left out", tally.ignored);
-    }
-    tally
+    steps.check("mutations", || mutate::run(workspace, mutate::FEW));
+    steps.check("torture kill", || {
+        torture::kill(workspace, torture::FEW_KILLS)
+    });
+    steps.check("torture soak", || {
+        torture::soak(workspace, torture::FEW_ROUNDS)
+    });
+    steps.count("corpus", || corpus::verdicts(workspace, live::TESTED));
 }
 
 /// Runs test programs, passes on what they print and counts their results. A
@@ -105,7 +87,7 @@ fn counted(command: &mut Command) -> Result<Tally> {
         bail!("what the tests print cannot be read");
     };
     if !has_result || (!status.success() && tally.failed == 0) {
-        tally.check(false);
+        tally.check(&command.get_program().to_string_lossy(), false);
     }
     Ok(tally)
 }
