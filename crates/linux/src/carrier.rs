@@ -14,6 +14,7 @@ use crate::memory::Memory;
 use crate::own_stack::stack_at;
 use crate::priority::First;
 use crate::ptrace::{RESTART_BLOCK, Standing, negative, restart};
+use crate::resumed::name_resumed;
 use crate::seccomp::{Filters, Verdict};
 use crate::sequence::is_inside;
 use crate::signal_frame::SignalFrame;
@@ -66,7 +67,8 @@ impl<'p> Carrier<'p> {
         maps: &[MemoryMap],
         (since, first): (Instant, Option<First>),
     ) -> Result<Self, TargetError> {
-        let registers = thread.held()?;
+        let mut registers = thread.held()?;
+        name_resumed(&process.memory, &mut registers);
         // In 32-bit code (`cs` tells), or where the program itself gets its system calls, as Wine's
         // do, a call of ours would be another one, or end the process.
         if registers.cs != CODE_64 || thread.dispatches_calls() {

@@ -28,6 +28,7 @@ mod priority;
 mod proc_file;
 mod process;
 mod ptrace;
+mod resumed;
 mod scan;
 mod search;
 mod seccomp;
