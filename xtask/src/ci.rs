@@ -39,6 +39,9 @@ pub(crate) fn run(workspace: &Workspace) -> Result<bool> {
     fuzz.current_dir(workspace.root.join("fuzz"))
         .args(["build", "--quiet"])
         .env("RUSTFLAGS", "--cfg fuzzing")
+        // That they build is what is checked here; 'cargo xtask fuzz' makes them quick.
+        .env("CARGO_PROFILE_DEV_OPT_LEVEL", "0")
+        .env("CARGO_PROFILE_DEV_DEBUG", "0")
         .env("CARGO_TARGET_DIR", workspace.target.join("fuzz"));
     steps.check("fuzz targets", || process::succeeds(&mut fuzz, LIMIT));
     steps.check("street", || street::run(workspace));
