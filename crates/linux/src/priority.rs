@@ -1,6 +1,7 @@
 //! This program's place in the queue for processors.
 
 use std::marker::PhantomData;
+use std::time::{Duration, Instant};
 
 use rustix::thread::{
     CpuSet, sched_getaffinity as affinity, sched_getcpu, sched_setaffinity as set_affinity,
@@ -66,12 +67,22 @@ struct Moved {
     processor: usize,
 }
 
-/// Moves this thread.
+/// A move takes no longer where this program comes first.
+const MOVE: Duration = Duration::from_millis(2);
+
+/// Moves this thread, while nobody is held yet. It stays where it is if the move shows that
+/// somebody comes before it there: a thread of a real-time class may keep a processor for
+/// seconds, and whoever is held would stand as long.
 fn move_beside(pid: i32, tid: i32) -> Option<Moved> {
     let processor = processor(&format!("/proc/{pid}/task/{tid}/stat"))?;
     let processor = (processor < CpuSet::MAX_CPU).then_some(processor)?;
     let before = affinity(None).ok()?;
+    let begun = Instant::now();
     set_affinity(None, &only(processor)).ok()?;
+    if begun.elapsed() > MOVE {
+        let _ = set_affinity(None, &before);
+        return None;
+    }
     Some(Moved { before, processor })
 }
 
@@ -119,6 +130,10 @@ fn set(priority: i32) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+
+    use rustix::thread::gettid;
+
     use super::*;
 
     #[test]
@@ -129,6 +144,38 @@ mod tests {
             assert!(all.is_set(processor));
         }
         assert_eq!(last_processor(i32::MAX), None);
+    }
+
+    /// Keeps a processor in a real-time class until it is told, if it may; tells its number.
+    fn keep_a_processor(told: &AtomicBool, number: &AtomicI32) {
+        let first = libc::sched_param { sched_priority: 1 };
+        // SAFETY: the call reads `first`, and is about this thread alone.
+        let may = unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const first) } == 0;
+        number.store(gettid().as_raw_nonzero().get(), Ordering::Release);
+        let end = Instant::now() + Duration::from_secs(20);
+        while may && !told.load(Ordering::Acquire) && Instant::now() < end {
+            std::hint::spin_loop();
+        }
+    }
+
+    #[test]
+    fn nobody_goes_where_a_thread_of_real_time_runs() {
+        let before = affinity(None).unwrap();
+        let own = std::process::id().cast_signed();
+        let (told, number) = (AtomicBool::new(false), AtomicI32::new(0));
+        std::thread::scope(|scope| {
+            scope.spawn(|| keep_a_processor(&told, &number));
+            while number.load(Ordering::Acquire) == 0 {
+                std::thread::yield_now();
+            }
+            // The kernel leaves others a twentieth of each second, and a move may come in there.
+            let stays = (0..10).any(|_| {
+                let first = First::beside(own, number.load(Ordering::Acquire));
+                first.moved.is_none() && affinity(None).unwrap() == before
+            });
+            told.store(true, Ordering::Release);
+            assert!(stays || before.count() == 1);
+        });
     }
 
     #[test]
