@@ -27,7 +27,7 @@ pub(crate) fn ensure(workspace: &Workspace) -> Result<()> {
     cargo.env("CARGO_TARGET_DIR", tools.join("build"));
     // It links small programs only: what makes it fast takes longer than all that it saves.
     for (setting, value) in [
-        ("OPT_LEVEL", "1"),
+        ("OPT_LEVEL", "0"),
         ("LTO", "off"),
         ("CODEGEN_UNITS", "16"),
         ("DEBUG", "0"),
