@@ -19,7 +19,7 @@ const RESUMED: [i64; 4] = [
 ];
 
 /// Registers whose call is `restart_syscall` get the number of the call that it resumes, where the
-/// code tells. Should the kernel still know, that changes nothing: it asks whether there is a call, not which.
+/// code tells: who makes it by `syscall(2)` has the number in a register that is overwritten. Should the kernel still know, that changes nothing: it asks whether there is a call, not which.
 pub(crate) fn name_resumed(memory: &Memory, registers: &mut user_regs_struct) {
     if registers.orig_rax != libc::SYS_restart_syscall.cast_unsigned() {
         return;
