@@ -1,13 +1,16 @@
-//! Any bytes as a Windows image with hot-patch metadata; as metadata alone; and what can be
-//! read is written again.
+//! Any bytes as a Windows image with hot-patch metadata, or as a patch module of older Windows; as metadata
+//! alone; and what can be read is written again, and comes back.
 
 #![no_main]
+
+#[path = "../../crates/format/tests/scene/mod.rs"]
+mod scene;
 
 use std::sync::Arc;
 
 use invivo_format::hpat::{Options, place, read, read_metadata, validate, write};
 use invivo_format::{final_image, hotp1};
-use invivo_image::pe::PeImage;
+use invivo_image::pe::{PeImage, PeMachine};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
@@ -23,7 +26,9 @@ fuzz_target!(|data: &[u8]| {
     if let Ok(Some(legacy)) = hotp1::read(&image) {
         let _ = hotp1::validate(&image, &legacy, Some(&image));
         let written = hotp1::write(&legacy, image.machine, 0x1000);
-        written.expect("what is read can be written");
+        let written = written.expect("what is read can be written");
+        let module = module(image.machine, written);
+        assert_eq!(hotp1::read(&module), Ok(Some(legacy)));
         let _ = hotp1::cold(&image, &image, None);
     }
     let _ = hotp1::validate_cold(&image, Some(&image));
@@ -51,3 +56,15 @@ fuzz_target!(|data: &[u8]| {
         assert_eq!(read(&made).expect("with its metadata").patch, parsed.patch);
     }
 });
+
+/// A module that has nothing but this section.
+fn module(machine: PeMachine, section: Vec<u8>) -> PeImage {
+    let size = u32::try_from(section.len()).expect("no larger than a few inputs");
+    let recipe = scene::Recipe {
+        wide: machine != PeMachine::I386,
+        parts: vec![(hotp1::SECTION, 0x1000, section, 0x4000_0040)],
+        directories: Vec::new(),
+        image_size: 0x1000 + size.next_multiple_of(0x1000),
+    };
+    scene::parse(&recipe.file())
+}

@@ -62,6 +62,16 @@ pub fn build(
     if base.checksum == 0 {
         return refuse("the base has no checksum to be known by; link it with /release");
     }
+    if let Some(shape) = shape.filter(|shape| !shape.is_for(base.machine)) {
+        let machine = base.machine.name();
+        let fit = HookShape::all_for(base.machine).into_iter();
+        let fit: Vec<&str> = fit.map(HookShape::name).collect();
+        let text = format!(
+            "hooks of the shape {shape} are not for {machine}: let the hook be chosen, or take one of {}",
+            fit.join(", ")
+        );
+        return Err(BuildError::Image(text));
+    }
     let fixed = &beside(base, fixed)?;
     let mut made = Made {
         base,
@@ -194,7 +204,7 @@ fn hooks(
         Some(_) => ", or let the hook be chosen",
         None => "",
     };
-    let tried = given.unwrap_or_else(|| HookShape::ALL.to_vec());
+    let tried = given.unwrap_or_else(|| HookShape::all_for(base.machine));
     let mut reasons = Vec::new();
     for shape in tried {
         match shape.hooks(base, at, to, room) {

@@ -9,6 +9,9 @@ use invivo_patch::HookRoom;
 
 use super::model::{Hook, HookKind, Validation, hook_options, validation_flags};
 
+/// Bytes that the loader changes at one place, at most.
+const WIDEST: u64 = 8;
+
 /// The usual combinations of hooks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HookShape {
@@ -48,6 +51,23 @@ impl HookShape {
         }
     }
 
+    /// True if hooks of that shape run on `machine`: only code of x86-64 jumps through a place that it
+    /// names by a distance.
+    #[must_use]
+    pub fn is_for(self, machine: PeMachine) -> bool {
+        match self {
+            HookShape::Triple | HookShape::Indirect => machine == PeMachine::Amd64,
+            HookShape::Short | HookShape::Jump | HookShape::Middle => machine != PeMachine::Arm64,
+        }
+    }
+
+    /// Those that run on `machine`, in the order in which they are tried.
+    #[must_use]
+    pub fn all_for(machine: PeMachine) -> Vec<HookShape> {
+        let all = HookShape::ALL.into_iter();
+        all.filter(|shape| shape.is_for(machine)).collect()
+    }
+
     /// Bytes of padding that it needs before the function, and bytes that its first instruction
     /// must have.
     fn needs(self) -> (u32, usize) {
@@ -64,9 +84,8 @@ impl HookShape {
     /// # Errors
     /// When the function cannot be hooked so; the text is for a person.
     fn check(self, image: &PeImage, at: u32, room: Option<&HookRoom>) -> Result<usize, String> {
-        let indirect = matches!(self, HookShape::Triple | HookShape::Indirect);
-        if indirect && image.machine != PeMachine::Amd64 {
-            return Err(format!("{self} is for x86-64 only"));
+        if !self.is_for(image.machine) {
+            return Err(format!("{self} is not for {}", image.machine.name()));
         }
         let bits = image.machine.pointer_size() * 8;
         let code: [u8; 15] = image
@@ -113,8 +132,7 @@ impl HookShape {
             return Err(format!("{self} needs {pad} bytes of padding before it"));
         }
         let (from, to) = (u64::from(start), u64::from(at) + whole as u64);
-        let mut relocations = image.relocations.iter();
-        if relocations.any(|one| one.at.0 < to && one.at.0 + one.kind.width() > from) {
+        if is_moved(image, from, to) {
             return Err(format!(
                 "the loader changes the bytes that {self} is written over"
             ));
@@ -189,6 +207,16 @@ impl HookShape {
     }
 }
 
+/// True if the loader changes a byte from `from` up to `to`. Large images have a million of such
+/// places, in order, and as many functions that ask.
+fn is_moved(image: &PeImage, from: u64, to: u64) -> bool {
+    let all = &image.relocations;
+    let before = all.partition_point(|one| one.at.0 < to);
+    let near = all[..before].iter().rev();
+    let mut near = near.take_while(|one| one.at.0 + WIDEST > from);
+    near.any(|one| one.at.0 + one.kind.width() > from)
+}
+
 /// The first long instruction of the function at `at` that the loader does not change.
 fn middle(
     target: &PeImage,
@@ -202,8 +230,7 @@ fn middle(
     });
     let changed = |place: &std::ops::Range<u32>| {
         let [from, to] = [place.start, place.end].map(|there| u64::from(at) + u64::from(there));
-        let mut relocations = target.relocations.iter();
-        relocations.any(|one| one.at.0 < to && one.at.0 + one.kind.width() > from)
+        is_moved(target, from, to)
     };
     places.find(|place| !changed(place)).ok_or_else(|| {
         "middle needs an instruction of five bytes that the loader does not change, behind what is the \
