@@ -67,7 +67,20 @@ pub(crate) fn target_file(mark: Option<u64>) -> Vec<u8> {
     code[0x70..0x78].copy_from_slice(&[0x8b, 0xff, 0x55, 0x8b, 0xec, 0x31, 0xc0, 0xc3]);
     code[0x100..0x106].copy_from_slice(&[0xb8, 1, 0, 0, 0, 0xc3]);
     code[0x120..0x128].copy_from_slice(&[0x55, 0x8b, 0xec, 0xe8, 1, 2, 3, 4]);
-    let mut data = vec![0; 0x40];
+    if mark.is_some() {
+        code[0x6b..0x72].copy_from_slice(&[0xe9, 1, 2, 3, 0, 0xeb, 0xf9]);
+    }
+    target_of(false, code, vec![0; 0x40], mark)
+}
+
+/// A target with this code at 0x1000 and these variables at 0x2000, the first 0x40 bytes of which are left
+/// to the mark of a file that was patched on disk.
+pub(crate) fn target_of(
+    wide: bool,
+    code: Vec<u8>,
+    mut data: Vec<u8>,
+    mark: Option<u64>,
+) -> Vec<u8> {
     let mut directories = Vec::new();
     if let Some(sum) = mark {
         put(&mut data, 12, 10);
@@ -76,11 +89,10 @@ pub(crate) fn target_file(mark: Option<u64>) -> Vec<u8> {
         put(&mut data, 24, 0x400 + 0x1000 + 0x20);
         put(&mut data, 0x20, 0xd202 << 16 | 1);
         data[0x2c..0x34].copy_from_slice(&sum.to_le_bytes());
-        code[0x6b..0x72].copy_from_slice(&[0xe9, 1, 2, 3, 0, 0xeb, 0xf9]);
         directories.push((6, 0x2000, 28));
     }
     let recipe = Recipe {
-        wide: false,
+        wide,
         parts: vec![(".text", 0x1000, code, CODE), (".data", 0x2000, data, DATA)],
         directories,
         image_size: 0x3000,
@@ -94,12 +106,21 @@ pub(crate) fn target_file(mark: Option<u64>) -> Vec<u8> {
 }
 
 pub(crate) fn patch_file(patch: &LegacyPatch) -> Vec<u8> {
-    let section = write(patch, PeMachine::I386, AT).expect("it can be written");
+    patch_of(false, patch)
+}
+
+pub(crate) fn patch_of(wide: bool, patch: &LegacyPatch) -> Vec<u8> {
+    let machine = if wide {
+        PeMachine::Amd64
+    } else {
+        PeMachine::I386
+    };
+    let section = write(patch, machine, AT).expect("it can be written");
     let mut code = vec![0xcc; 0x1000];
     code[0x24..0x28].copy_from_slice(&0x2222_2000_u32.to_le_bytes());
     code[0x31..0x35].copy_from_slice(&0xeeee_0000_u32.to_le_bytes());
     let recipe = Recipe {
-        wide: false,
+        wide,
         parts: vec![(".text", 0x1000, code, CODE), (".hotp1", AT, section, DATA)],
         directories: Vec::new(),
         image_size: 0x6000,
