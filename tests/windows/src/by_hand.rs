@@ -26,6 +26,24 @@ pub fn module_with(
     own: Option<u64>,
     fixups: Vec<FixupRegion>,
 ) -> PeImage {
+    made(base, code, hooks, own, fixups, &[])
+}
+
+/// A patch module of `base` with these hooks, whose own variables at `pointers` are addresses of its own
+/// code: those of the base that it is a copy of, which the loader moves with it.
+#[must_use]
+pub fn module_with_pointers(base: &Library, hooks: &[Hook], pointers: &[u32]) -> PeImage {
+    made(base, &[], hooks, None, Vec::new(), pointers)
+}
+
+fn made(
+    base: &Library,
+    code: &[u8],
+    hooks: &[Hook],
+    own: Option<u64>,
+    fixups: Vec<FixupRegion>,
+    pointers: &[u32],
+) -> PeImage {
     let image = base.image().expect("a Windows image");
     let mut file = image.file().to_vec();
     let text = image
@@ -52,7 +70,17 @@ pub fn module_with(
     };
     let last = image.sections.last().expect("a section");
     let at = u32::try_from(last.range.start.0).expect("it is small");
-    let bytes = write(&model, image.machine, at).expect("it can be written");
+    let mut bytes = write(&model, image.machine, at).expect("it can be written");
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    // The relocations were there; those that are left stand behind the patch.
+    let relocations = at + u32::try_from(bytes.len()).expect("it is small");
+    bytes.extend(pointers.iter().flat_map(|at| relocation(&image, *at)));
+    let left = if pointers.is_empty() {
+        [0; 2]
+    } else {
+        let blocks = bytes.len() - (relocations - at) as usize;
+        [relocations, u32::try_from(blocks).expect("it is small")]
+    };
     let start = last.file_start().expect("in the file");
     assert!(bytes.len() as u64 <= last.file_size(), "it has room");
     file[start..start + bytes.len()].copy_from_slice(&bytes);
@@ -61,9 +89,9 @@ pub fn module_with(
     file[header..header + 8].copy_from_slice(b".hotp1  ");
     let size = u32::try_from(bytes.len()).expect("it is small");
     file[header + 8..header + 12].copy_from_slice(&size.to_le_bytes());
-    // The relocations were there.
     let directory = places.directories + 8 * invivo_image::pe::directory::BASE_RELOCATION;
-    file[directory..directory + 8].fill(0);
+    file[directory..directory + 4].copy_from_slice(&left[0].to_le_bytes());
+    file[directory + 4..directory + 8].copy_from_slice(&left[1].to_le_bytes());
     file[places.entry_point..places.entry_point + 4].fill(0);
     if let Some(own) = own {
         file[places.image_base..places.image_base + 8].copy_from_slice(&own.to_le_bytes());
@@ -72,6 +100,16 @@ pub fn module_with(
     let sum = checksum(&file, places.checksum);
     file[places.checksum..places.checksum + 4].copy_from_slice(&sum.to_le_bytes());
     PeImage::parse(Arc::from(file)).expect("a Windows image")
+}
+
+/// A block of base relocations for the one address at `at`.
+fn relocation(image: &PeImage, at: u32) -> Vec<u8> {
+    let kind = match image.machine.pointer_size() {
+        4 => 3,
+        _ => 10,
+    };
+    let words = [at & !0xfff, 12, kind << 12 | (at & 0xfff)];
+    words.iter().flat_map(|word| word.to_le_bytes()).collect()
 }
 
 /// Where an export is.

@@ -10,6 +10,7 @@ pub mod caller;
 pub mod large;
 pub mod narrow;
 pub mod native;
+pub mod older;
 pub mod wine;
 
 use std::path::{Path, PathBuf};
@@ -362,6 +363,8 @@ fn import_library(place: &Path, of: &str, names: &[&str], machine: &str) -> Resu
         format!("LIBRARY {of}.dll\nEXPORTS\n{}\n", names.join("\n")),
     )?;
     let mut dlltool = Command::new(format!("llvm-dlltool-{LLVM}"));
+    // Names of x86 end with how much is on the stack, by which libraries of Windows do not call them.
+    dlltool.args((machine == "i386").then_some("--kill-at"));
     dlltool
         .args(["-m", machine, "-d"])
         .arg(list)

@@ -14,6 +14,7 @@ use invivo_image::{LiveAddr, Rva};
 
 use crate::native::{Access, PAGE, TABLE, View, fill, relocate};
 
+pub mod running;
 mod target;
 
 /// Words of the mailbox; see `programs/narrow/helper.c`.
@@ -38,6 +39,9 @@ const MAP: u32 = 1;
 const CALL: u32 = 2;
 const START: u32 = 3;
 const EXIT: u32 = 4;
+
+/// Answers that threads know.
+const KNOWN: usize = 4;
 
 /// Threads that call a function.
 pub const THREADS: u32 = 4;
@@ -150,16 +154,25 @@ impl Narrow {
         Ok(self.get(word::RESULT))
     }
 
-    /// Lets threads call a function without a pause; answers that are not `known` are wrong.
+    /// Lets threads call a function without a pause; answers that are not `known`, four of them at most,
+    /// are wrong.
     ///
     /// # Errors
-    /// When it does not answer.
-    pub fn begin(&self, function: LiveAddr, argument: u32, known: [u32; 2]) -> Result<()> {
+    /// When it does not answer, or there is no room for what is known.
+    pub fn begin<const N: usize>(
+        &self,
+        function: LiveAddr,
+        argument: u32,
+        known: [u32; N],
+    ) -> Result<()> {
+        if !(1..=KNOWN).contains(&N) {
+            bail!("{N} answers are not to be told");
+        }
         self.set(word::FUNCTION, u32::try_from(function.0)?);
         self.set(word::ARGUMENT, argument);
-        for number in 0..4 {
-            let value = known[usize::try_from(number % 2)?];
-            self.set(word::KNOWN + 4 * number, value);
+        let places = (0_u64..).zip(known.iter().cycle().take(KNOWN));
+        for (number, value) in places {
+            self.set(word::KNOWN + 4 * number, *value);
         }
         for place in [word::END, word::WRONG, word::CALLS] {
             self.set(place, 0);

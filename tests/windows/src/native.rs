@@ -7,6 +7,7 @@
 //! no page is ever writable where it can run, and what is read-only there stays so.
 
 mod process;
+pub mod running;
 mod stop;
 mod view;
 

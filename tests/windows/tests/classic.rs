@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use invivo_apply::hotp1::{COLD_PATCH_VALID, PatchedModule, holders};
-use invivo_apply::{ApplyError, Loaded, Target};
+use invivo_apply::{Loaded, Target};
 use invivo_format::hotp1::{
     Fixup, FixupKind, FixupRegion, Hook, HookKind, LegacyPatch, ModuleId, Validation, cold, read,
     validate, validate_cold, validation_flags, write,
@@ -13,6 +13,7 @@ use invivo_format::hotp1::{
 use invivo_image::pe::PeImage;
 use invivo_image::{LiveAddr, Rva};
 use windows_tests::narrow::Narrow;
+use windows_tests::native::running::until_quiet;
 use windows_tests::{Folder, classic};
 
 /// Where both are: not where they were linked.
@@ -118,15 +119,6 @@ fn patch_module(target: &PeImage, linked: &PeImage, which: &str) -> PeImage {
     assert_eq!(read(&image), Ok(Some(model.clone())));
     assert_eq!(validate(&image, &model, Some(target)), []);
     image
-}
-
-fn until_quiet<T>(mut done: impl FnMut() -> Result<T, ApplyError>) -> T {
-    loop {
-        match done() {
-            Err(ApplyError::Target(_)) => {}
-            result => break result.expect("it is done"),
-        }
-    }
 }
 
 #[test]

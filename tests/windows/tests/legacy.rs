@@ -3,118 +3,17 @@
 //! through them.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::time::{Duration, Instant};
 
-use invivo_apply::ApplyError;
-use invivo_apply::hotp1::PatchedModule;
 use invivo_compare::Comparison;
 use invivo_format::hotp1::{self, FixupKind, Hook, HookKind, HookShape, read};
-use invivo_image::pe::PeImage;
 use windows_tests::by_hand;
-use windows_tests::native::{Enlisted, Function, Here, Mapped};
+use windows_tests::native::running::{Running, while_called};
+use windows_tests::older::patch_module;
 use windows_tests::{Build, Folder, Library, build};
 
 /// Builds the library with room for every hook.
 fn library(folder: &Path, name: &str, program: &str, how: Build) -> Library {
     build(folder, name, program, &how.roomy()).expect("it is built")
-}
-
-fn patch_module(base: &Library, fixed: &Library, shape: Option<HookShape>) -> PeImage {
-    let (old, new) = (base.view().expect("a view"), fixed.view().expect("a view"));
-    let plan = invivo_patch::plan_module(&Comparison::new(&old, &new)).expect("nothing is refused");
-    let [base, fixed] = [base, fixed].map(|library| library.image().expect("a Windows image"));
-    let file = hotp1::build(&base, &fixed, &plan, "target.dll", shape).expect("there is room");
-    PeImage::parse(file).expect("a Windows image")
-}
-
-/// A target that runs.
-struct Running {
-    here: Here,
-    base: Mapped,
-    module: PatchedModule,
-}
-
-impl Running {
-    fn new(base: &Library) -> Running {
-        let here = Here::new().expect("a target");
-        let base = Mapped::new(&here, base.image().expect("a Windows image")).expect("mapped");
-        let module = PatchedModule::new(base.loaded.clone());
-        Running { here, base, module }
-    }
-
-    fn load(&self, image: PeImage) -> Mapped {
-        Mapped::new(&self.here, image).expect("it can be mapped")
-    }
-
-    /// Applies; a moment at which no thread is inside may have to be waited for.
-    fn apply(&mut self, patch: &Mapped) {
-        let again = |error: &ApplyError| matches!(error, ApplyError::Target(_));
-        loop {
-            match self.module.apply(&mut self.here, &patch.loaded) {
-                Err(error) if again(&error) => {}
-                result => {
-                    result.expect("it is applied");
-                    break;
-                }
-            }
-        }
-    }
-
-    fn remove(&mut self, patch: &Mapped) {
-        let again = |error: &ApplyError| matches!(error, ApplyError::Target(_));
-        loop {
-            match self.module.remove(&mut self.here, patch.loaded.at) {
-                Err(error) if again(&error) => {}
-                result => {
-                    result.expect("it is removed");
-                    break;
-                }
-            }
-        }
-    }
-}
-
-/// Ends the callers, also when a check fails while they run.
-struct End<'a>(&'a AtomicBool);
-
-impl Drop for End<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
-/// Threads that call.
-const CALLERS: u32 = 4;
-
-/// Calls `function` in some threads while `during` runs; each answer but those of `known` is wrong.
-fn while_called(function: Function, known: &[i32], during: impl FnOnce()) {
-    let (end, wrong) = (AtomicBool::new(false), AtomicU32::new(0));
-    let calling = AtomicU32::new(0);
-    std::thread::scope(|scope| {
-        let _end = End(&end);
-        for _ in 0..CALLERS {
-            scope.spawn(|| {
-                let enlisted = Enlisted::new().expect("it takes part");
-                // One that the scheduler lets wait until all is over would call nothing.
-                function(5);
-                calling.fetch_add(1, Ordering::Relaxed);
-                while !end.load(Ordering::Relaxed) {
-                    if !known.contains(&(function(5) - 16 * 5)) {
-                        wrong.fetch_add(1, Ordering::Relaxed);
-                    }
-                }
-                drop(enlisted);
-            });
-        }
-        let begin = Instant::now();
-        while calling.load(Ordering::Relaxed) < CALLERS {
-            assert!(begin.elapsed() < Duration::from_secs(60), "nobody calls");
-            std::thread::yield_now();
-        }
-        during();
-    });
-    assert_eq!(wrong.load(Ordering::Relaxed), 0, "an answer of nobody");
 }
 
 #[test]

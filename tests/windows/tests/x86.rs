@@ -6,14 +6,16 @@ use std::sync::Arc;
 
 use invivo_apply::hotp1::PatchedModule;
 use invivo_apply::hpat::PatchedImage;
-use invivo_apply::{ApplyError, Loaded, Target};
+use invivo_apply::{Loaded, Target};
 use invivo_compare::Comparison;
 use invivo_format::hotp1::{self, FixupKind, Hook, HookKind, HookShape, cold, read, validate_cold};
 use invivo_format::hpat::{self, ChunkKind};
 use invivo_image::pe::{Pdb, PeImage, directory};
 use invivo_image::{EntityKind, Image, LiveAddr, Rva};
 use invivo_patch::{Refused, plan_cold, plan_final, plan_module};
-use windows_tests::narrow::Narrow;
+use windows_tests::narrow::running::Running;
+use windows_tests::native::running::until_quiet;
+use windows_tests::older::patch_module;
 use windows_tests::{Build, Folder, Library, build, by_hand, final_image};
 
 /// Where both are: not where they were linked.
@@ -59,54 +61,8 @@ fn refused(base: &Library, fixed: &Library) -> String {
     }
 }
 
-fn patch_module(base: &Library, fixed: &Library, shape: Option<HookShape>) -> PeImage {
-    let (old, new) = (base.view().expect("read"), fixed.view().expect("read"));
-    let plan = plan_module(&Comparison::new(&old, &new)).expect("nothing is refused");
-    let [base, fixed] = [base, fixed].map(|library| library.image().expect("a Windows image"));
-    let file = hotp1::build(&base, &fixed, &plan, "elder.dll", shape).expect("there is room");
-    PeImage::parse(file).expect("a Windows image")
-}
-
 fn place(image: &PeImage, name: &str) -> u64 {
-    let mut exports = image.exports.iter();
-    let export = exports.find(|export| export.names.iter().any(|known| known == name));
-    export
-        .and_then(|export| export.at)
-        .expect("it is exported")
-        .0
-}
-
-fn until_quiet<T>(mut done: impl FnMut() -> Result<T, ApplyError>) -> T {
-    loop {
-        match done() {
-            Err(ApplyError::Target(_)) => {}
-            result => break result.expect("it is done"),
-        }
-    }
-}
-
-/// A process of 32 bits with images in it.
-struct Running {
-    narrow: Narrow,
-    loaded: Vec<Loaded>,
-}
-
-impl Running {
-    fn new(folder: &Path, images: &[(PeImage, u64)]) -> Running {
-        let helper = windows_tests::helper(folder).expect("it is built");
-        let (narrow, loaded) = Narrow::start(&helper, images).expect("it starts");
-        Running { narrow, loaded }
-    }
-
-    fn at(&self, image: usize, name: &str) -> LiveAddr {
-        let of = &self.loaded[image];
-        LiveAddr(of.at.0 + place(&of.image, name))
-    }
-
-    fn call(&self, name: &str, argument: u32) -> i32 {
-        let answer = self.narrow.call(self.at(0, name), argument);
-        answer.expect("it answers").cast_signed()
-    }
+    by_hand::place_of(image, name).into()
 }
 
 /// What `answer(5)`, `choose(2)`, `keep(1)`, `choose(3)` and `leap(2)` say.
