@@ -72,6 +72,15 @@ impl Scene {
         let own = all.find(|process| process["pid"] == pid);
         own.cloned().with_context(|| ran.told())
     }
+
+    /// The line about a process that a person gets to see.
+    fn told(&self, pid: u32) -> Result<String> {
+        let ran = invivo(&["status", &self.image.display().to_string()])?;
+        let begin = format!("{pid} {}: ", self.file().display());
+        let mut lines = ran.expect_code(0)?.stdout.lines();
+        let line = lines.find_map(|line| line.strip_prefix(&begin));
+        line.map(str::to_owned).with_context(|| ran.told())
+    }
 }
 
 /// The way of a fix: first the disk, then the process that cannot stop, then back.
@@ -84,6 +93,9 @@ fn a_program_on_disk_and_in_a_process() -> Result<()> {
         let mut running = scene.pair.start()?;
         let asks = &scene.pair.fixture.asks;
         running.expect_all(asks, Side::Old)?;
+        // What is on disk is told where it is not what runs.
+        let told = scene.told(running.pid())?;
+        ensure!(told == "checked", "{told}");
 
         let told = scene.install()?;
         ensure!(told["state"] == "installed", "{told}");
@@ -96,6 +108,8 @@ fn a_program_on_disk_and_in_a_process() -> Result<()> {
             "{status}"
         );
         ensure!(status["exe"] == file.display().to_string(), "{status}");
+        let told = scene.told(running.pid())?;
+        ensure!(told == "checked; on disk: fixed", "{told}");
 
         // The same file is the patch for what runs.
         apply(&scene.image, running.pid(), &[])?.expect_state("applied")?;
@@ -105,6 +119,8 @@ fn a_program_on_disk_and_in_a_process() -> Result<()> {
             status["on_disk"] == "fixed" && status["state"] == "applied",
             "{status}"
         );
+        let told = scene.told(running.pid())?;
+        ensure!(told == "applied fix; on disk: fixed", "{told}");
 
         ensure!(scene.install()?["state"] == "installed already");
         ensure!(scene.uninstall()?["state"] == "uninstalled");
@@ -112,6 +128,8 @@ fn a_program_on_disk_and_in_a_process() -> Result<()> {
         ensure!((old.ino(), old.mtime_nsec()) == (back.ino(), back.mtime_nsec()));
         scene.pair.start()?.expect_all(asks, Side::Old)?;
         ensure!(scene.status(running.pid())?["on_disk"] == "same");
+        let told = scene.told(running.pid())?;
+        ensure!(told == "applied fix", "{told}");
         let again = invivo(&["uninstall", &file.display().to_string()])?;
         again.expect_code(1)?;
         ensure!(again.stderr.contains("no final image"), "{}", again.told());
