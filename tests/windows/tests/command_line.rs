@@ -1,43 +1,20 @@
 //! Windows images on the command line: patch modules of older Windows, files that are patched on
 //! disk, and their exchange, with the tool killed at every system call.
 
+mod pair;
+
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use invivo_format::hotp1::{Hook, HookKind};
 use invivo_image::pe::PeImage;
 use live_tests::exchanged::killed_at_every_system_call_of;
 use live_tests::invivo::invivo;
-use live_tests::run::Ran;
 use live_tests::workdir::in_workdir;
+use pair::{Pair, text};
 use windows_tests::wine::rust_library;
 use windows_tests::{Build, build, by_hand};
-
-/// A service that runs from `base`, and its fixed build.
-struct Pair {
-    base: PathBuf,
-    fixed: PathBuf,
-}
-
-impl Pair {
-    fn new(dir: &Path) -> Result<Pair> {
-        let base = build(dir, "base", "service", &Build::base().roomy())?;
-        let fixed = build(dir, "fixed", "service", &Build::fixed("answer").roomy())?;
-        let (base, fixed) = (base.path, fixed.path);
-        Ok(Pair { base, fixed })
-    }
-
-    fn build(&self, out: &Path, more: &[&str]) -> Result<Ran> {
-        let [base, fixed, out] = [&self.base, &self.fixed, &out.to_owned()].map(text);
-        invivo(&[&["build", &base, &fixed, "-o", &out][..], more].concat())
-    }
-}
-
-fn text(path: impl AsRef<Path>) -> String {
-    path.as_ref().display().to_string()
-}
 
 #[test]
 fn a_patch_module_is_built_shown_and_checked() -> Result<()> {
