@@ -21,6 +21,8 @@ mod failure;
 mod images;
 #[cfg(not(windows))]
 mod live;
+#[cfg(any(windows, test))]
+mod looked;
 #[cfg(not(windows))]
 mod objects;
 #[cfg_attr(windows, path = "windows/output.rs")]

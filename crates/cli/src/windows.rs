@@ -2,6 +2,8 @@
 
 mod exchange;
 mod legacy;
+mod processes;
+mod status;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -10,17 +12,19 @@ use std::time::Instant;
 
 use invivo_apply::TargetError;
 use invivo_apply::hotp1::LegacyRecord;
-use invivo_apply::hpat::{self, Host, HotPatchRecord, Refitted};
+use invivo_apply::hpat::{self, HotPatchRecord, Refitted};
 use invivo_format::hotp1;
 use invivo_format::hpat::{HotPatch, read};
 use invivo_image::pe::PeImage;
-use invivo_windows::{Access, Process, processes};
+use invivo_windows::{Access, Process};
 use serde::Serialize;
 
-use crate::arguments::{Apply, Arguments, Command, List, Processes, Revert, Status};
+use crate::arguments::{Apply, Arguments, Command, List, Processes, Revert};
 use crate::failure::{Failure, REFUSED, USAGE};
+use crate::looked::{self, Looked, Unseen};
 use crate::output::{Output, milliseconds};
 use legacy::State;
+use processes::{look_at, look_at_each, tell_unseen};
 
 const WE: &str = concat!("invivo ", env!("CARGO_PKG_VERSION"));
 
@@ -32,7 +36,7 @@ pub(crate) fn run(arguments: &Arguments, output: &Output) -> Result<u8, Failure>
         Command::Install(install) => exchange::install(install, output),
         Command::Uninstall(uninstall) => exchange::uninstall(uninstall, output),
         Command::List(list) => self::list(list, output),
-        Command::Status(status) => self::status(status, output),
+        Command::Status(status) => status::status(status, output),
     }
 }
 
@@ -75,6 +79,8 @@ struct Outcomes {
     processes: Vec<Change>,
     /// Processes in which a tool had died while all threads stood, and how many went on.
     let_go: Vec<(u32, usize)>,
+    /// Where all were wanted: who could not be looked at.
+    unseen: Vec<Unseen>,
 }
 
 fn done(pid: u32, state: &'static str, refitted: Refitted, begin: Instant) -> Change {
@@ -104,13 +110,15 @@ fn micros(time: std::time::Duration) -> u64 {
 fn each(
     chosen: &Processes,
     output: &Output,
-    find: &dyn Fn() -> Result<Vec<u32>, Failure>,
+    find: &dyn Fn() -> Result<Looked<u32>, Failure>,
     work: &dyn Fn(&mut Process, u32, Instant) -> Result<Vec<Change>, Failure>,
 ) -> Result<u8, Failure> {
     let (mut all, mut let_go, mut code) = (Vec::new(), Vec::new(), 0);
-    let (mut seen, mut looks) = (BTreeSet::new(), 0);
+    let (mut seen, mut looks, mut unseen) = (BTreeSet::new(), 0, Vec::new());
     let mut pids = if chosen.all {
-        find()?
+        let looked = find()?;
+        unseen = looked.unseen;
+        looked.found
     } else {
         chosen.pid.clone()
     };
@@ -136,10 +144,16 @@ fn each(
         // Those that started meanwhile. What was done is told, whatever comes of it.
         looks += 1;
         pids = match chosen.all && looks < LOOKS {
-            true => find().unwrap_or_else(|failure| {
-                code = code.max(failure.print());
-                Vec::new()
-            }),
+            true => match find() {
+                Ok(looked) => {
+                    unseen = looked.unseen;
+                    looked.found
+                }
+                Err(failure) => {
+                    code = code.max(failure.print());
+                    Vec::new()
+                }
+            },
             false => Vec::new(),
         };
         pids.retain(|pid| !seen.contains(pid));
@@ -148,7 +162,9 @@ fn each(
         schema: "invivo.windows-outcome/1",
         processes: all,
         let_go,
+        unseen,
     };
+    code = code.max(looked::code(&outcomes.unseen));
     output.data(&outcomes, || {
         if seen.is_empty() {
             anstream::println!("nothing to do: no process is concerned");
@@ -164,6 +180,7 @@ fn each(
                 Change::Older(done) => legacy::tell(done),
             }
         }
+        tell_unseen(&outcomes.unseen);
     })?;
     Ok(code)
 }
@@ -220,7 +237,7 @@ fn apply(apply: &Apply, output: &Output) -> Result<u8, Failure> {
     let older = hotp1::is_legacy(&image(&apply.patch)?);
     let find = || match older {
         true => legacy::concerned(&path, &[State::NotPatched, State::Removed, State::Cold]),
-        false => modern(&metadata(&apply.patch)?),
+        false => status::modern(&image(&apply.patch)?, &metadata(&apply.patch)?),
     };
     each(&apply.processes, output, &find, &|process, pid, begin| {
         if older {
@@ -262,23 +279,12 @@ fn revert(revert: &Revert, output: &Output) -> Result<u8, Failure> {
 }
 
 /// Processes in which anything was done that is still there.
-fn changed() -> Result<Vec<u32>, Failure> {
-    let has = |pid: &u32| match look(*pid) {
-        Ok((standing, images, modules)) => {
-            standing > 0 || !images.is_empty() || !modules.is_empty()
-        }
-        // The system's processes, and those that ended meanwhile.
-        Err(_) => false,
-    };
-    let all = processes()?.into_iter().map(|running| running.pid);
-    Ok(all.filter(has).collect())
-}
-
-/// Processes that have the base of a final image loaded, and another patch than it, or none.
-fn modern(patch: &HotPatch) -> Result<Vec<u32>, Failure> {
-    let all = concerned(patch)?.into_iter();
-    let others = all.filter(|one| one.sequence != patch.sequence);
-    Ok(others.map(|one| one.pid).collect())
+fn changed() -> Result<Looked<u32>, Failure> {
+    look_at_each(&|pid, _, process| {
+        let (standing, images, modules) = seen(process)?;
+        let has = standing > 0 || !images.is_empty() || !modules.is_empty();
+        Ok(has.then_some(pid).into_iter().collect())
+    })
 }
 
 fn recover(chosen: &Processes, output: &Output) -> Result<u8, Failure> {
@@ -294,6 +300,8 @@ fn recover(chosen: &Processes, output: &Output) -> Result<u8, Failure> {
 struct Listing {
     schema: &'static str,
     processes: Vec<Listed>,
+    /// Who could not be looked at.
+    unseen: Vec<Unseen>,
 }
 
 #[derive(Debug, Serialize)]
@@ -309,33 +317,33 @@ struct Listed {
 
 fn list(list: &List, output: &Output) -> Result<u8, Failure> {
     let all = list.pid.is_empty();
-    let mut found = Vec::new();
-    for running in processes()? {
-        if !(all || list.pid.contains(&running.pid)) {
-            continue;
-        }
-        match look(running.pid) {
-            Ok((0, images, modules)) if all && images.is_empty() && modules.is_empty() => {}
-            Ok((standing, images, modules)) => found.push(Listed {
-                pid: running.pid,
-                exe: running.name,
-                standing,
-                images,
-                modules,
-            }),
-            // The system's processes, and those that ended meanwhile.
-            Err(_) if all => {}
-            Err(failure) => return Err(failure),
-        }
-    }
+    let looked = look_at(&list.pid, &|pid, exe, process| {
+        let (standing, images, modules) = seen(process)?;
+        let any = standing > 0 || !images.is_empty() || !modules.is_empty();
+        let listed = Listed {
+            pid,
+            exe: exe.to_owned(),
+            standing,
+            images,
+            modules,
+        };
+        Ok((any || !all).then_some(listed).into_iter().collect())
+    })?;
     for pid in &list.pid {
-        if !found.iter().any(|one| one.pid == *pid) {
+        if let Some(one) = looked.unseen.iter().find(|one| one.pid == *pid) {
+            return Err(Failure::new(
+                one.code,
+                format!("process {pid}: {}", one.why),
+            ));
+        }
+        if !looked.found.iter().any(|one| one.pid == *pid) {
             return Err(TargetError::Gone(pid.cast_signed()).into());
         }
     }
     let listing = Listing {
         schema: "invivo.windows-list/1",
-        processes: found,
+        processes: looked.found,
+        unseen: looked.unseen,
     };
     output.data(&listing, || {
         for process in &listing.processes {
@@ -354,16 +362,16 @@ fn list(list: &List, output: &Output) -> Result<u8, Failure> {
             }
             process.modules.iter().for_each(legacy::tell_record);
         }
+        tell_unseen(&listing.unseen);
     })?;
     Ok(0)
 }
 
 /// How many threads stand since a tool died, and what was done with images and modules.
-fn look(pid: u32) -> Result<(usize, Vec<HotPatchRecord>, Vec<LegacyRecord>), Failure> {
-    let process = Process::open(pid, Access::Read)?;
-    let found = hpat::list(&process)?;
-    let images = found.into_iter().map(|patched| patched.record).collect();
-    let modules = invivo_apply::hotp1::list(&process)?;
+fn seen(process: &Process) -> Result<(usize, Vec<HotPatchRecord>, Vec<LegacyRecord>), Failure> {
+    let found = hpat::list(process)?;
+    let images = found.into_iter().map(|patched| patched.now()).collect();
+    let modules = invivo_apply::hotp1::list(process)?;
     Ok((process.standing(), images, modules))
 }
 
@@ -377,83 +385,6 @@ fn state(record: &HotPatchRecord) -> String {
         0 => "no patch is live".to_owned(),
         sequence => format!("patch {sequence} is live, {live} functions redirected"),
     }
-}
-
-#[derive(Debug, Serialize)]
-struct Overview {
-    schema: &'static str,
-    sequence: u32,
-    processes: Vec<Concerned>,
-}
-
-#[derive(Debug, Serialize)]
-struct Concerned {
-    pid: u32,
-    exe: String,
-    base: String,
-    /// Of the live patch; 0 where none is.
-    sequence: u32,
-}
-
-/// Processes that have the base of a final image loaded.
-fn concerned(patch: &HotPatch) -> Result<Vec<Concerned>, Failure> {
-    let [of] = &patch.bases[..] else {
-        return Err(Failure::new(
-            REFUSED,
-            "A06: the patch is not for exactly one base",
-        ));
-    };
-    let mut found = Vec::new();
-    for running in processes()? {
-        // The system's processes, and those that ended meanwhile.
-        let Ok(process) = Process::open(running.pid, Access::Read) else {
-            continue;
-        };
-        let (Ok(images), Ok(patched)) = (process.images(), hpat::list(&process)) else {
-            continue;
-        };
-        for image in images {
-            let at = image.range.start;
-            if hpat::identity(&process, at) != Some((of.time_stamp, of.checksum)) {
-                continue;
-            }
-            let known = patched.iter().find(|one| one.record.at == at.0);
-            found.push(Concerned {
-                pid: running.pid,
-                exe: running.name.clone(),
-                base: image.path,
-                sequence: known.map_or(0, |one| one.record.sequence),
-            });
-        }
-    }
-    Ok(found)
-}
-
-fn status(status: &Status, output: &Output) -> Result<u8, Failure> {
-    if hotp1::is_legacy(&image(&status.patch)?) {
-        return legacy::status(&whole_path(&status.patch)?, output);
-    }
-    let patch = metadata(&status.patch)?;
-    let found = concerned(&patch)?;
-    let overview = Overview {
-        schema: "invivo.windows-status/1",
-        sequence: patch.sequence,
-        processes: found,
-    };
-    output.data(&overview, || {
-        for one in &overview.processes {
-            let state = match one.sequence {
-                0 => "not patched".to_owned(),
-                live if live == overview.sequence => "patched".to_owned(),
-                live => format!("patch {live} is live"),
-            };
-            anstream::println!("{} {}: {}: {state}", one.pid, one.exe, one.base);
-        }
-        if overview.processes.is_empty() {
-            anstream::println!("no process has the base loaded");
-        }
-    })?;
-    Ok(0)
 }
 
 fn metadata(path: &Path) -> Result<HotPatch, Failure> {

@@ -13,6 +13,7 @@ mod error;
 mod exchange;
 mod handle;
 mod memory;
+mod privilege;
 mod process;
 mod security;
 mod snapshot;
@@ -21,5 +22,6 @@ mod stop;
 mod target;
 
 pub use exchange::{ExchangeError, Exchanged, install, uninstall};
+pub use privilege::is_protected;
 pub use process::{Access, Process};
 pub use snapshot::{Running, processes};

@@ -16,7 +16,8 @@ use windows_sys::Win32::System::Threading::{
 use crate::calls::Calls;
 use crate::error::last;
 use crate::handle::Handle;
-use crate::snapshot::processes;
+use crate::privilege::open_others;
+use crate::snapshot::{is_narrow, processes};
 use crate::standing::Note;
 
 const INVALID_PARAMETER: i32 = 87;
@@ -66,26 +67,37 @@ impl Process {
             Access::Write { .. } => look | change,
         };
         // SAFETY: it only opens a handle.
-        let handle = unsafe { OpenProcess(rights, 0, pid) };
-        let handle = Handle::new(handle).ok_or_else(|| match last("open the process") {
+        let open = || Handle::new(unsafe { OpenProcess(rights, 0, pid) });
+        let failed = || match last("open the process") {
             TargetError::System { source, .. }
                 if source.raw_os_error() == Some(INVALID_PARAMETER) =>
             {
                 TargetError::Gone(pid.cast_signed())
             }
             other => other,
-        })?;
+        };
+        let handle = match open().ok_or_else(failed) {
+            Err(TargetError::NotPermitted { .. }) if open_others() => open().ok_or_else(failed)?,
+            opened => opened?,
+        };
+        let running = processes()?.into_iter().find(|one| one.pid == pid);
+        let name = running.map_or_else(String::new, |one| one.name);
+        if access != Access::Read && is_narrow(&handle) {
+            return Err(TargetError::Unsupported(format!(
+                "process {pid} ({name}) runs a program for 32 bits, in which this one changes nothing; \
+                 patch it on disk (invivo install) and restart it"
+            )));
+        }
         let turn = match access {
             Access::Read => None,
             Access::Write { patience } => Some(turn(pid, patience)?),
         };
         let left = turn.as_ref().and_then(|_| Note::left(pid));
-        let running = processes()?.into_iter().find(|one| one.pid == pid);
         let mut process = Process {
             pid,
             handle,
             calls: None,
-            name: running.map_or_else(String::new, |one| one.name),
+            name,
             turn,
             left,
             let_go: 0,

@@ -1,18 +1,33 @@
 //! Processes, their threads and their images, as Windows lists them.
 
 use std::mem::size_of;
+use std::time::Duration;
 
 use invivo_apply::TargetError;
 use invivo_apply::hpat::HostImage;
 use invivo_image::LiveAddr;
+use windows_sys::Win32::Foundation::HMODULE;
 use windows_sys::Win32::System::Diagnostics::ToolHelp::{
     CREATE_TOOLHELP_SNAPSHOT_FLAGS, CreateToolhelp32Snapshot, MODULEENTRY32W, Module32FirstW,
     Module32NextW, PROCESSENTRY32W, Process32FirstW, Process32NextW, TH32CS_SNAPMODULE,
-    TH32CS_SNAPPROCESS, TH32CS_SNAPTHREAD, THREADENTRY32, Thread32First, Thread32Next,
+    TH32CS_SNAPMODULE32, TH32CS_SNAPPROCESS, TH32CS_SNAPTHREAD, THREADENTRY32, Thread32First,
+    Thread32Next,
 };
+use windows_sys::Win32::System::ProcessStatus::K32GetModuleFileNameExW;
+use windows_sys::Win32::System::Threading::IsWow64Process;
 
 use crate::error::last;
 use crate::handle::Handle;
+
+/// What Windows says while the loader of a process is at work: `ERROR_BAD_LENGTH`, and of a process that
+/// has just started `ERROR_PARTIAL_COPY` or `ERROR_NOACCESS`, since it has no list of images yet.
+const AT_WORK: [i32; 3] = [24, 299, 998];
+
+/// How often a list is asked for again that could not be made, every two milliseconds.
+const TRIES: u32 = 500;
+
+/// The longest name of a file, in words.
+const LONGEST: usize = 0x8000;
 
 /// A process that runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,9 +39,26 @@ pub struct Running {
 }
 
 fn snapshot(what: CREATE_TOOLHELP_SNAPSHOT_FLAGS, pid: u32) -> Result<Handle, TargetError> {
-    // SAFETY: it only makes a list, which the handle keeps.
-    let list = unsafe { CreateToolhelp32Snapshot(what, pid) };
-    Handle::new(list).ok_or_else(|| last("list what runs"))
+    let mut tries = TRIES;
+    loop {
+        // SAFETY: it only makes a list, which the handle keeps.
+        let list = unsafe { CreateToolhelp32Snapshot(what, pid) };
+        if let Some(list) = Handle::new(list) {
+            return Ok(list);
+        }
+        let error = last("list what runs");
+        // It is asked again, as Windows recommends.
+        let again = matches!(
+            &error,
+            TargetError::System { source, .. }
+                if source.raw_os_error().is_some_and(|code| AT_WORK.contains(&code))
+        );
+        if !again || tries == 0 {
+            return Err(error);
+        }
+        tries -= 1;
+        std::thread::sleep(Duration::from_millis(2));
+    }
 }
 
 /// A text that ends with a zero.
@@ -79,9 +111,9 @@ pub(crate) fn threads(pid: u32) -> Result<Vec<u32>, TargetError> {
     Ok(found)
 }
 
-/// The images of a process.
-pub(crate) fn images(pid: u32) -> Result<Vec<HostImage>, TargetError> {
-    let list = snapshot(TH32CS_SNAPMODULE, pid)?;
+/// The images of a process, those for 32 bits among them.
+pub(crate) fn images(process: &Handle, pid: u32) -> Result<Vec<HostImage>, TargetError> {
+    let list = snapshot(TH32CS_SNAPMODULE | TH32CS_SNAPMODULE32, pid)?;
     let mut entry = MODULEENTRY32W {
         dwSize: size_of::<MODULEENTRY32W>() as u32,
         ..MODULEENTRY32W::default()
@@ -92,12 +124,34 @@ pub(crate) fn images(pid: u32) -> Result<Vec<HostImage>, TargetError> {
     while more != 0 {
         let start = entry.modBaseAddr as u64;
         let end = start.saturating_add(u64::from(entry.modBaseSize));
+        let mut path = text(&entry.szExePath);
+        if path.encode_utf16().count() + 1 >= entry.szExePath.len() {
+            // There may be more of it.
+            path = whole_path(process, entry.hModule).unwrap_or(path);
+        }
         found.push(HostImage {
-            path: text(&entry.szExePath),
+            path,
             range: LiveAddr(start)..LiveAddr(end),
         });
         // SAFETY: as above.
         more = unsafe { Module32NextW(list.get(), &raw mut entry) };
     }
     Ok(found)
+}
+
+/// The file of an image, however long its name is.
+fn whole_path(process: &Handle, module: HMODULE) -> Option<String> {
+    let mut name = vec![0; LONGEST];
+    // SAFETY: as many words are filled as there are.
+    let length = unsafe {
+        K32GetModuleFileNameExW(process.get(), module, name.as_mut_ptr(), LONGEST as u32)
+    };
+    (length > 0).then(|| text(&name))
+}
+
+/// True for a process that runs a program for 32 bits.
+pub(crate) fn is_narrow(process: &Handle) -> bool {
+    let mut narrow = 0;
+    // SAFETY: it only asks.
+    unsafe { IsWow64Process(process.get(), &raw mut narrow) != 0 && narrow != 0 }
 }

@@ -93,7 +93,7 @@ impl Target for Process {
 
 impl Host for Process {
     fn images(&self) -> Result<Vec<HostImage>, TargetError> {
-        images(self.pid)
+        images(&self.handle, self.pid)
     }
 
     fn file(&self, path: &str) -> Result<Vec<u8>, TargetError> {

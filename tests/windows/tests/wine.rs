@@ -78,7 +78,8 @@ fn story(program: &Path, test: &str) {
     );
     assert_eq!(caller.answers()[1..], [true, false], "the first patch");
     let text = caller.done(&["status", &first]);
-    assert!(text.contains(&pid) && text.contains(": patched"), "{text}");
+    let told = "steady.dll: running: patched; on disk: old";
+    assert!(text.contains(&pid) && text.contains(told), "{text}");
 
     let text = caller.done(&["apply", &second, "--pid", &pid]);
     assert!(

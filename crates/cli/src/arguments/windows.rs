@@ -82,8 +82,8 @@ pub(crate) struct Processes {
     #[arg(short, long = "pid", value_name = "PID", required_unless_present = "all",
           value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) pid: Vec<u32>,
-    /// Every process that it concerns, those too that start meanwhile; of others' and the system's
-    /// own those that this user may change.
+    /// Every process that it concerns, those too that start meanwhile; which ones this user may not
+    /// look at is told.
     #[arg(long, conflicts_with = "pid")]
     pub(crate) all: bool,
     /// How many seconds to wait for another tool at the same process.

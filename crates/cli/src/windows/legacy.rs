@@ -3,11 +3,13 @@
 use std::time::Instant;
 
 use invivo_apply::hotp1::{self, Concerned, LegacyRecord};
-use invivo_windows::{Access, Process, processes};
+use invivo_windows::Process;
 use serde::Serialize;
 
+use super::processes::{look_at_each, tell_unseen};
 use super::{Change, WE, micros, stood, tell_unloaded};
 use crate::failure::Failure;
+use crate::looked::{Looked, Unseen};
 use crate::output::{Output, milliseconds};
 
 /// What became of a patch module.
@@ -146,6 +148,8 @@ pub(super) fn tell_record(record: &LegacyRecord) {
 struct Overview {
     schema: &'static str,
     processes: Vec<Standing>,
+    /// Who could not be looked at.
+    unseen: Vec<Unseen>,
 }
 
 /// What a patch module is in a process that has its target.
@@ -192,37 +196,32 @@ struct Standing {
 }
 
 /// Processes that have the module of a patch loaded in which the patch is in one of these states.
-pub(super) fn concerned(path: &str, states: &[State]) -> Result<Vec<u32>, Failure> {
-    let all = holders(path)?.into_iter();
-    let found = all.filter(|one| states.contains(&one.state));
-    Ok(found.map(|one| one.pid).collect())
+pub(super) fn concerned(path: &str, states: &[State]) -> Result<Looked<u32>, Failure> {
+    let is_meant = |one: Standing| states.contains(&one.state).then_some(one.pid);
+    Ok(holders(path)?.map(is_meant))
 }
 
-fn holders(path: &str) -> Result<Vec<Standing>, Failure> {
-    let mut found = Vec::new();
-    for running in processes()? {
-        // The system's processes, and those that ended meanwhile.
-        let Ok(process) = Process::open(running.pid, Access::Read) else {
-            continue;
-        };
-        let Ok(all) = hotp1::standing(&process, path) else {
-            continue;
-        };
-        found.extend(all.into_iter().map(|one| Standing {
-            pid: running.pid,
-            exe: running.name.clone(),
-            state: State::of(&one),
-            module: one.path,
-            fixed_on_disk: one.fixed_on_disk,
-        }));
-    }
-    Ok(found)
+fn holders(path: &str) -> Result<Looked<Standing>, Failure> {
+    look_at_each(&|pid, exe, process| {
+        let all = hotp1::standing(process, path)?.into_iter();
+        Ok(all
+            .map(|one| Standing {
+                pid,
+                exe: exe.to_owned(),
+                state: State::of(&one),
+                module: one.path,
+                fixed_on_disk: one.fixed_on_disk,
+            })
+            .collect())
+    })
 }
 
 pub(super) fn status(path: &str, output: &Output) -> Result<u8, Failure> {
+    let looked = holders(path)?;
     let overview = Overview {
         schema: "invivo.windows-older-status/1",
-        processes: holders(path)?,
+        processes: looked.found,
+        unseen: looked.unseen,
     };
     output.data(&overview, || {
         for one in &overview.processes {
@@ -238,6 +237,7 @@ pub(super) fn status(path: &str, output: &Output) -> Result<u8, Failure> {
         if overview.processes.is_empty() {
             anstream::println!("no process has the module loaded");
         }
+        tell_unseen(&overview.unseen);
     })?;
     Ok(0)
 }

@@ -1,0 +1,166 @@
+//! Which processes were looked at, and which could not be: nobody is passed over without a word.
+
+use std::fmt;
+
+use invivo_apply::TargetError;
+use serde::Serialize;
+
+use crate::failure::{Failure, GONE};
+
+/// A process that could not be looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Unseen {
+    /// Its number.
+    pub(crate) pid: u32,
+    /// The name of its program.
+    pub(crate) exe: String,
+    /// What the system says.
+    pub(crate) why: String,
+    /// True for a process that Windows protects from everybody, administrators among them.
+    pub(crate) protected: bool,
+    /// What a command ends with that wanted it.
+    #[serde(skip)]
+    pub(crate) code: u8,
+}
+
+/// What was found in processes.
+#[derive(Debug)]
+pub(crate) struct Looked<T> {
+    pub(crate) found: Vec<T>,
+    pub(crate) unseen: Vec<Unseen>,
+}
+
+impl<T> Looked<T> {
+    /// The same of something else.
+    pub(crate) fn map<U>(self, into: impl FnMut(T) -> Option<U>) -> Looked<U> {
+        Looked {
+            found: self.found.into_iter().filter_map(into).collect(),
+            unseen: self.unseen,
+        }
+    }
+}
+
+/// How processes are looked at.
+pub(crate) struct Look<'l, P> {
+    /// Numbers and names of those that run.
+    pub(crate) running: Vec<(u32, String)>,
+    /// Opens one.
+    pub(crate) open: &'l dyn Fn(u32) -> Result<P, TargetError>,
+    /// True for one that nobody may open.
+    pub(crate) protected: &'l dyn Fn(u32) -> bool,
+}
+
+impl<P> Look<'_, P> {
+    /// Asks each process. Those that end meanwhile are not told of.
+    pub(crate) fn at_each<T>(
+        self,
+        ask: &dyn Fn(u32, &str, &P) -> Result<Vec<T>, Failure>,
+    ) -> Looked<T> {
+        let (mut found, mut unseen) = (Vec::new(), Vec::new());
+        for (pid, exe) in self.running {
+            // What Windows lists in the place of its own idle time and of its kernel.
+            if matches!(pid, 0 | 4) {
+                continue;
+            }
+            let opened = (self.open)(pid).map_err(Failure::from);
+            match opened.and_then(|process| ask(pid, &exe, &process)) {
+                Ok(one) => found.extend(one),
+                Err(failure) if failure.code == GONE => {}
+                Err(_) if matches!((self.open)(pid), Err(TargetError::Gone(_))) => {}
+                Err(failure) => unseen.push(Unseen {
+                    protected: (self.protected)(pid),
+                    pid,
+                    exe,
+                    why: failure.text,
+                    code: failure.code,
+                }),
+            }
+        }
+        Looked { found, unseen }
+    }
+}
+
+/// The exit code of a command that wanted all processes: what nobody can do is no failure of it.
+pub(crate) fn code(unseen: &[Unseen]) -> u8 {
+    let failed = unseen.iter().filter(|one| !one.protected);
+    failed.map(|one| one.code).max().unwrap_or(0)
+}
+
+/// Who was not looked at, in words.
+impl fmt::Display for Unseen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let why = match self.protected {
+            true => "Windows protects it from every other program",
+            false => &self.why,
+        };
+        let (pid, exe) = (self.pid, &self.exe);
+        write!(f, "process {pid} ({exe}) was not looked at: {why}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::failure::{NOT_NOW, PERMISSION};
+
+    fn looked(open: &dyn Fn(u32) -> Result<u32, TargetError>) -> Looked<u32> {
+        let name = |pid: u32| (pid, format!("{pid}.exe"));
+        let look = Look {
+            running: [0, 4, 8, 12, 16, 20].map(name).to_vec(),
+            open,
+            protected: &|pid| pid == 16,
+        };
+        look.at_each(&|pid, _, process| {
+            assert_eq!(pid, *process);
+            match pid {
+                20 => Err(Failure::new(NOT_NOW, "its memory cannot be read")),
+                _ => Ok(vec![pid]),
+            }
+        })
+    }
+
+    /// A process that may not be opened is told of, and the command does not end as if all was done.
+    #[test]
+    fn nobody_is_passed_over_without_a_word() {
+        let denied = || TargetError::NotPermitted {
+            what: "open the process".to_owned(),
+        };
+        let all = looked(&|pid| match pid {
+            0 | 4 => panic!("Windows' own"),
+            8 => Err(TargetError::Gone(8)),
+            16 => Err(denied()),
+            pid => Ok(pid),
+        });
+        assert_eq!(all.found, [12]);
+        let unseen: Vec<_> = all.unseen.iter().map(|one| one.pid).collect();
+        assert_eq!(unseen, [16, 20]);
+        let told: Vec<_> = all.unseen.iter().map(Unseen::to_string).collect();
+        let protected =
+            "process 16 (16.exe) was not looked at: Windows protects it from every other program";
+        assert_eq!(told[0], protected);
+        let read = "process 20 (20.exe) was not looked at: its memory cannot be read";
+        assert_eq!(told[1], read);
+        assert_eq!(
+            code(&all.unseen),
+            NOT_NOW,
+            "nobody can open a protected one"
+        );
+        let all = looked(&|_| Err(denied()));
+        assert!(all.found.is_empty());
+        let all = all.map(Some);
+        assert_eq!(all.unseen.len(), 4, "whoever was not looked at stays told");
+        assert_eq!(code(&all.unseen), PERMISSION);
+        assert!(all.unseen[0].why.contains("not permitted"), "{all:?}");
+        // One that ends while it is looked at was there for nobody.
+        let calls = std::cell::Cell::new(0);
+        let all = looked(&|pid| {
+            calls.set(calls.get() + 1);
+            match pid {
+                20 if calls.get() > 4 => Err(TargetError::Gone(20)),
+                pid => Ok(pid),
+            }
+        });
+        assert_eq!(all.found, [8, 12, 16]);
+        assert!(all.unseen.is_empty(), "{all:?}");
+    }
+}
