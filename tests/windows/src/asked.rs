@@ -1,12 +1,12 @@
 //! Programs for Windows, run by Wine, that say what a library answers.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufReader, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 
 use anyhow::{Context, Result};
 
-use crate::wine::{Wine, name};
+use crate::wine::{self, Wine, name};
 
 /// A process that has loaded the library.
 #[derive(Debug)]
@@ -45,9 +45,8 @@ impl Asked {
     pub fn ask(&mut self, question: &str) -> Result<(i32, bool)> {
         self.input.write_all(format!("{question}\n").as_bytes())?;
         self.input.flush()?;
-        let mut line = String::new();
-        self.output.read_line(&mut line)?;
-        let (answer, unwound) = line.trim().split_once(' ').with_context(|| line.clone())?;
+        let line = wine::line(&mut self.output)?;
+        let (answer, unwound) = line.split_once(' ').with_context(|| line.clone())?;
         Ok((answer.parse()?, unwound == "1"))
     }
 

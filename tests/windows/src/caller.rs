@@ -1,7 +1,7 @@
 //! Programs for Windows, run by Wine, whose threads call a library without a pause, and `invivo.exe`
 //! beside them. What does not work ends the test that asks for it.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufReader, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -59,9 +59,7 @@ impl Caller {
     }
 
     fn line(&mut self) -> String {
-        let mut line = String::new();
-        self.output.read_line(&mut line).expect("it says something");
-        line.trim().to_owned()
+        wine::line(&mut self.output).expect("it says something")
     }
 
     /// What it counted so far.

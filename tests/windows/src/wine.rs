@@ -4,15 +4,25 @@
 //! C runtime brings to a program is in `runtime`; the C library is Windows' own. All of it lies in
 //! `target/windows`, and is made once.
 
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
 use crate::{LLVM, Library, linker, run};
 
 const TARGET: &str = "x86_64-pc-windows-msvc";
+
+/// How long a program may say nothing or not end; each takes a moment, on a machine that others use some
+/// seconds. What hangs ends its test, and not the machine's day.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Debian's compiler, which its sources of the library are for.
 const RUSTC: &str = "/usr/bin/rustc";
@@ -277,14 +287,72 @@ impl Wine {
     /// What a program prints, and its exit code.
     ///
     /// # Errors
-    /// When it does not start.
+    /// When it does not start, or does not end in time; then it is killed.
     pub fn output(&self, command: &mut Command) -> Result<(String, i32)> {
-        let output = command.output().context("wine64 is not installed")?;
-        let text = String::from_utf8_lossy(&output.stdout).replace('\r', "");
-        let errors = String::from_utf8_lossy(&output.stderr).replace('\r', "");
-        let code = output.status.code().context("it was killed")?;
-        Ok((text + &errors, code))
+        let (mut output, mut errors) = (nameless()?, nameless()?);
+        command
+            .stdout(output.try_clone()?)
+            .stderr(errors.try_clone()?);
+        let mut child = command.spawn().context("wine64 is not installed")?;
+        let end = Instant::now() + PATIENCE;
+        let status = loop {
+            match child.try_wait()? {
+                Some(status) => break status,
+                None if Instant::now() < end => sleep(Duration::from_millis(1)),
+                None => {
+                    // It is ours, and has not ended.
+                    let _ = child.kill();
+                    let _ = child.wait();
+                    bail!("it does not end: {command:?}");
+                }
+            }
+        };
+        let code = status.code().context("it was killed")?;
+        let texts = [&mut output, &mut errors]
+            .into_iter()
+            .map(|file| -> Result<String> {
+                let mut bytes = Vec::new();
+                file.seek(SeekFrom::Start(0))?;
+                file.read_to_end(&mut bytes)?;
+                Ok(String::from_utf8_lossy(&bytes).replace('\r', ""))
+            });
+        Ok((texts.collect::<Result<String>>()?, code))
     }
+}
+
+/// A file for what a program says. A pipe would have no end where the program is the first one: the server
+/// that it starts keeps it open for as long as others run.
+fn nameless() -> Result<File> {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let name = format!("invivo-wine-{}-{number}", std::process::id());
+    let path = std::env::temp_dir().join(name);
+    let mut made = File::options();
+    let file = made.read(true).write(true).create_new(true).open(&path)?;
+    std::fs::remove_file(&path)?;
+    Ok(file)
+}
+
+/// The next line that a program says.
+///
+/// # Errors
+/// When it says nothing in time.
+pub fn line(output: &mut BufReader<ChildStdout>) -> Result<String> {
+    if output.buffer().is_empty() {
+        let mut waited = libc::pollfd {
+            fd: output.get_ref().as_raw_fd(),
+            events: libc::POLLIN,
+            revents: 0,
+        };
+        let patience = i32::try_from(PATIENCE.as_millis())?;
+        // SAFETY: one such structure is there.
+        if unsafe { libc::poll(&raw mut waited, 1, patience) } == 0 {
+            bail!("the program says nothing");
+        }
+    }
+    let mut line = String::new();
+    output.read_line(&mut line)?;
+    Ok(line.trim().to_owned())
 }
 
 /// The name under which a program for Windows knows a file.
