@@ -12,6 +12,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use invivo_apply::TargetError;
 use invivo_format::final_image::{self, FinalError, Manifest};
 use invivo_patch::Hex;
 use sha2::{Digest as _, Sha256};
@@ -77,6 +78,14 @@ pub enum ExchangeError {
     /// Another tool is at work with the file.
     #[error("another tool is at work with {}", .0.display())]
     Busy(PathBuf),
+    /// Whether another tool is at work with the file cannot be known.
+    #[error("{}: {error}", path.display())]
+    Turn {
+        /// The file.
+        path: PathBuf,
+        /// Why it cannot.
+        error: TargetError,
+    },
 }
 
 fn list(paths: &[PathBuf]) -> String {

@@ -13,6 +13,7 @@ mod error;
 mod exchange;
 mod handle;
 mod memory;
+mod names;
 mod privilege;
 mod process;
 mod security;

@@ -1,21 +1,20 @@
 //! A process that is open.
 
 use std::cell::RefCell;
-use std::os::windows::ffi::OsStrExt;
-use std::path::Path;
 
 use invivo_apply::{TargetError, put_back_left};
 use invivo_image::LiveAddr;
 use windows_sys::Win32::Foundation::{WAIT_ABANDONED, WAIT_OBJECT_0, WAIT_TIMEOUT};
 use windows_sys::Win32::System::Threading::{
-    CreateMutexW, OpenProcess, PROCESS_CREATE_THREAD, PROCESS_DUP_HANDLE,
-    PROCESS_QUERY_INFORMATION, PROCESS_VM_OPERATION, PROCESS_VM_READ, PROCESS_VM_WRITE,
-    ReleaseMutex, WaitForSingleObject,
+    OpenProcess, PROCESS_CREATE_THREAD, PROCESS_DUP_HANDLE, PROCESS_QUERY_INFORMATION,
+    PROCESS_SYNCHRONIZE, PROCESS_VM_OPERATION, PROCESS_VM_READ, PROCESS_VM_WRITE, ReleaseMutex,
+    WaitForSingleObject,
 };
 
 use crate::calls::Calls;
 use crate::error::last;
 use crate::handle::Handle;
+use crate::names::mutex;
 use crate::privilege::open_others;
 use crate::snapshot::{is_narrow, processes};
 use crate::standing::Note;
@@ -59,7 +58,7 @@ impl Process {
     /// # Errors
     /// When there is no such process, it may not be opened, or another tool changes it.
     pub fn open(pid: u32, access: Access) -> Result<Process, TargetError> {
-        let look = PROCESS_QUERY_INFORMATION | PROCESS_VM_READ;
+        let look = PROCESS_QUERY_INFORMATION | PROCESS_VM_READ | PROCESS_SYNCHRONIZE;
         let change =
             PROCESS_CREATE_THREAD | PROCESS_DUP_HANDLE | PROCESS_VM_OPERATION | PROCESS_VM_WRITE;
         let rights = match access {
@@ -80,6 +79,11 @@ impl Process {
             Err(TargetError::NotPermitted { .. }) if open_others() => open().ok_or_else(failed)?,
             opened => opened?,
         };
+        // SAFETY: it does not wait.
+        if unsafe { WaitForSingleObject(handle.get(), 0) } == WAIT_OBJECT_0 {
+            // It is known for as long as somebody has a handle of it.
+            return Err(TargetError::Gone(pid.cast_signed()));
+        }
         let running = processes()?.into_iter().find(|one| one.pid == pid);
         let name = running.map_or_else(String::new, |one| one.name);
         if access != Access::Read && is_narrow(&handle) {
@@ -90,9 +94,9 @@ impl Process {
         }
         let turn = match access {
             Access::Read => None,
-            Access::Write { patience } => Some(turn(pid, patience)?),
+            Access::Write { patience } => Some(turn(&handle, pid, patience)?),
         };
-        let left = turn.as_ref().and_then(|_| Note::left(pid));
+        let left = turn.as_ref().and_then(|_| Note::left(&handle, pid));
         let mut process = Process {
             pid,
             handle,
@@ -128,8 +132,8 @@ impl Process {
     /// How many threads stand since a tool died.
     #[must_use]
     pub fn standing(&self) -> usize {
-        match Note::left(self.pid) {
-            Some(note) if self.turn.is_none() && !is_taken(self.pid) => note.count(),
+        match Note::left(&self.handle, self.pid) {
+            Some(note) if self.turn.is_none() && !is_taken(&self.handle, self.pid) => note.count(),
             _ => 0,
         }
     }
@@ -165,20 +169,8 @@ impl Drop for Process {
 }
 
 /// What the tool that changes a process has.
-fn lock(pid: u32) -> Result<Handle, TargetError> {
-    named(&format!("invivo-{pid}"))
-}
-
-fn named(name: &str) -> Result<Handle, TargetError> {
-    let name = format!("Local\\{name}");
-    let name: Vec<u16> = Path::new(&name)
-        .as_os_str()
-        .encode_wide()
-        .chain([0])
-        .collect();
-    // SAFETY: the name ends with a zero.
-    let lock = unsafe { CreateMutexW(std::ptr::null(), 0, name.as_ptr()) };
-    Handle::new(lock).ok_or_else(|| last("take the lock"))
+fn lock(process: &Handle, pid: u32) -> Result<Handle, TargetError> {
+    mutex(&format!("invivo-{pid}"), Some(process))
 }
 
 /// A turn at something else that only one tool may change.
@@ -195,19 +187,22 @@ impl Drop for Turn {
 impl Turn {
     /// Waits until no other tool has the turn of this name; `None` where one keeps it. One that died
     /// has left it.
-    pub(crate) fn take(name: &str, patience: u32) -> Option<Turn> {
-        let turn = named(name).ok()?;
+    ///
+    /// # Errors
+    /// When there is no such turn to take, since its name is somebody else's.
+    pub(crate) fn take(name: &str, patience: u32) -> Result<Option<Turn>, TargetError> {
+        let turn = mutex(name, None)?;
         // SAFETY: it only waits.
-        match unsafe { WaitForSingleObject(turn.get(), patience) } {
+        Ok(match unsafe { WaitForSingleObject(turn.get(), patience) } {
             WAIT_OBJECT_0 | WAIT_ABANDONED => Some(Turn(turn)),
             _ => None,
-        }
+        })
     }
 }
 
 /// True if a tool changes the process at this moment.
-fn is_taken(pid: u32) -> bool {
-    lock(pid).is_ok_and(|lock| {
+fn is_taken(process: &Handle, pid: u32) -> bool {
+    lock(process, pid).is_ok_and(|lock| {
         // SAFETY: it does not wait; what it takes it gives back.
         unsafe {
             let taken = WaitForSingleObject(lock.get(), 0) == WAIT_TIMEOUT;
@@ -220,8 +215,8 @@ fn is_taken(pid: u32) -> bool {
 }
 
 /// Waits until no other tool changes the process. One that died has left it.
-fn turn(pid: u32, patience: u32) -> Result<Handle, TargetError> {
-    let turn = lock(pid)?;
+fn turn(process: &Handle, pid: u32, patience: u32) -> Result<Handle, TargetError> {
+    let turn = lock(process, pid)?;
     // SAFETY: it only waits.
     match unsafe { WaitForSingleObject(turn.get(), patience) } {
         WAIT_OBJECT_0 | WAIT_ABANDONED => Ok(turn),

@@ -3,16 +3,15 @@
 //! threads; the next tool finds the note and does.
 
 use std::fmt;
-use std::ptr::{null, null_mut};
+use std::ptr::null_mut;
 use std::sync::atomic::{Ordering, fence};
 
 use invivo_apply::TargetError;
 use windows_sys::Win32::Foundation::{
-    DUPLICATE_CLOSE_SOURCE, DUPLICATE_SAME_ACCESS, DuplicateHandle, HANDLE, INVALID_HANDLE_VALUE,
+    DUPLICATE_CLOSE_SOURCE, DUPLICATE_SAME_ACCESS, DuplicateHandle, HANDLE,
 };
 use windows_sys::Win32::System::Memory::{
-    CreateFileMappingW, FILE_MAP_READ, FILE_MAP_WRITE, MEMORY_MAPPED_VIEW_ADDRESS, MapViewOfFile,
-    OpenFileMappingW, PAGE_READWRITE, UnmapViewOfFile,
+    FILE_MAP_READ, FILE_MAP_WRITE, MEMORY_MAPPED_VIEW_ADDRESS, MapViewOfFile, UnmapViewOfFile,
 };
 use windows_sys::Win32::System::Threading::{
     GetCurrentProcess, OpenThread, ResumeThread, SuspendThread, THREAD_GET_CONTEXT,
@@ -21,6 +20,7 @@ use windows_sys::Win32::System::Threading::{
 
 use crate::error::last;
 use crate::handle::Handle;
+use crate::names::{known_memory, memory};
 use crate::snapshot::threads;
 
 /// Bytes of the memory.
@@ -46,15 +46,13 @@ pub(crate) struct Note {
     view: MEMORY_MAPPED_VIEW_ADDRESS,
 }
 
-fn name(pid: u32) -> Vec<u16> {
-    let name = format!("Local\\invivo-standing-{pid}");
-    name.encode_utf16().chain([0]).collect()
+fn name(pid: u32) -> String {
+    format!("invivo-standing-{pid}")
 }
 
 impl Note {
-    fn of(memory: HANDLE) -> Result<Note, TargetError> {
+    fn of(memory: Handle) -> Result<Note, TargetError> {
         let failed = || last("note which threads stand");
-        let memory = Handle::new(memory).ok_or_else(failed)?;
         // SAFETY: it is at least as large, since whoever made it asked for so much; a smaller one
         // of that name is an error.
         let view =
@@ -70,20 +68,7 @@ impl Note {
 
     /// Makes an empty one, which the target keeps.
     pub(crate) fn new(process: &Handle, pid: u32) -> Result<Note, TargetError> {
-        let name = name(pid);
-        // SAFETY: the name ends with a zero; the memory is no file's.
-        let memory = unsafe {
-            let size = SIZE as u32;
-            CreateFileMappingW(
-                INVALID_HANDLE_VALUE,
-                null(),
-                PAGE_READWRITE,
-                0,
-                size,
-                name.as_ptr(),
-            )
-        };
-        let note = Note::of(memory)?;
+        let note = Note::of(memory(&name(pid), SIZE as u32, process)?)?;
         note.set(1, 0);
         if note.get(0) == 0 {
             let mut kept = null_mut();
@@ -102,14 +87,8 @@ impl Note {
     }
 
     /// The one that a tool left, if there is one.
-    pub(crate) fn left(pid: u32) -> Option<Note> {
-        let name = name(pid);
-        // SAFETY: the name ends with a zero.
-        let memory = unsafe { OpenFileMappingW(FILE_MAP_READ | FILE_MAP_WRITE, 0, name.as_ptr()) };
-        if memory.is_null() {
-            return None;
-        }
-        Note::of(memory).ok()
+    pub(crate) fn left(process: &Handle, pid: u32) -> Option<Note> {
+        Note::of(known_memory(&name(pid), process)?).ok()
     }
 
     fn get(&self, word: usize) -> u64 {

@@ -1,7 +1,9 @@
 //! Hot patches in processes of Windows, made by `invivo.exe`: programs in Rust and C whose threads
 //! call a library without a pause see old code or new, and keep their state.
 
+use std::io::BufReader;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::Duration;
 
 use windows_tests::caller::{Caller, fixed_bytes, numbers};
@@ -166,6 +168,54 @@ fn threads_that_stand_since_a_tool_died_go_on() {
     assert_eq!(code, 3, "{text}");
     let text = caller.done(&["revert", "--pid", &pid]);
     assert!(text.contains("2 functions restored"), "{text}");
+    let (seen, counted) = caller.end();
+    assert_eq!(seen.wrong, 0, "an answer of nobody");
+    assert_eq!(counted, [seen.calls; 3], "every call was counted once");
+}
+
+/// Anybody may make memory of the name in which tools note who stands: what somebody else wrote into it is
+/// not believed, and no thread is stopped that could not be noted.
+#[test]
+fn a_note_that_somebody_else_made() {
+    let files = files("wine-squat");
+    let dies = wine::example("dies").expect("the tool that dies");
+    let squats = wine::example("squats").expect("somebody else");
+    let program = wine::example("caller").expect("the program");
+    let mut caller = Caller::start(&program, &files.base);
+    let pid = caller.pid.to_string();
+    let wine = Wine::ready().expect("Wine");
+    let mut command = wine.command(&squats);
+    command
+        .arg(&pid)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped());
+    let mut other = command.spawn().expect("it starts");
+    let mut output = BufReader::new(other.stdout.take().expect("its output"));
+    let said = wine::line(&mut output).expect("it says something");
+    assert_eq!(said, "ready");
+    let text = caller.done(&["list", "--pid", &pid]);
+    assert!(!text.contains("stand"), "{text}");
+    assert_eq!(
+        caller.done(&["recover", "--pid", &pid]),
+        "",
+        "nobody goes on"
+    );
+    let (text, code) = wine.output(wine.command(&dies).arg(&pid)).expect("it runs");
+    assert!(
+        code != 3 && text.contains("belongs to somebody else"),
+        "{text}"
+    );
+    assert_eq!(caller.answers(), [true, false, false], "they all go on");
+    // What takes no stop is done all the same.
+    caller.done(&["apply", &name(&files.first), "--pid", &pid]);
+    assert_eq!(caller.answers()[1..], [true, false], "the first patch");
+    drop(other.stdin.take());
+    assert!(other.wait().expect("it ends").success());
+    let (text, code) = wine.output(wine.command(&dies).arg(&pid)).expect("it runs");
+    assert_eq!(code, 3, "{text}");
+    let text = caller.done(&["recover", "--pid", &pid]);
+    assert!(text.contains("threads go on"), "{text}");
+    caller.done(&["revert", "--pid", &pid]);
     let (seen, counted) = caller.end();
     assert_eq!(seen.wrong, 0, "an answer of nobody");
     assert_eq!(counted, [seen.calls; 3], "every call was counted once");

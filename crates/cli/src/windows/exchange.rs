@@ -1,5 +1,6 @@
 //! `invivo install` and `invivo uninstall`
 
+use invivo_apply::TargetError;
 use invivo_windows::{ExchangeError, Exchanged};
 use serde::Serialize;
 
@@ -73,6 +74,10 @@ impl From<ExchangeError> for Failure {
             {
                 Failure::new(PERMISSION, text).hint("run it as an administrator")
             }
+            ExchangeError::Turn {
+                error: TargetError::NotPermitted { .. },
+                ..
+            } => Failure::new(PERMISSION, text).hint("run it as an administrator"),
             ExchangeError::Busy(_) => Failure::new(NOT_NOW, text).hint("try again in a moment"),
             ExchangeError::OtherFile { .. } => {
                 Failure::new(REFUSED, text).hint("build it for the very file that is installed")

@@ -133,6 +133,11 @@ impl Place {
     pub(super) fn turn(&self) -> Result<Turn, ExchangeError> {
         let name = self.path.to_string_lossy().to_lowercase();
         let name = format!("invivo-file-{}", sha256(name.as_bytes()));
-        Turn::take(&name, PATIENCE).ok_or_else(|| ExchangeError::Busy(self.path.clone()))
+        let path = || self.path.clone();
+        let turn = Turn::take(&name, PATIENCE).map_err(|error| ExchangeError::Turn {
+            path: path(),
+            error,
+        })?;
+        turn.ok_or_else(|| ExchangeError::Busy(path()))
     }
 }
