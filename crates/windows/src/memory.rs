@@ -157,6 +157,10 @@ pub(crate) fn opened<R>(
         next = end;
     }
     let result = result.and_then(|()| during());
+    if let Err(TargetError::Unfinished(_)) = result {
+        // Whoever comes late writes there.
+        return result;
+    }
     for (range, before) in closed {
         set(process, range, before)?;
     }

@@ -146,6 +146,9 @@ impl Process {
 
     /// What makes calls in it; ready when it is first needed.
     pub(crate) fn calls(&mut self) -> Result<(&Handle, &mut Calls), TargetError> {
+        if let Some(spent) = self.calls.take_if(|calls| calls.is_spent()) {
+            spent.end(&self.handle);
+        }
         if self.calls.is_none() {
             self.calls = Some(Calls::new(&self.handle)?);
         }

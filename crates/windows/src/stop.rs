@@ -21,7 +21,7 @@ const CHUNK: u64 = 0x10_0000;
 /// `CONTEXT` as Windows wants it.
 #[repr(C, align(16))]
 #[derive(Clone, Copy)]
-struct Registers(CONTEXT);
+pub(crate) struct Registers(pub(crate) CONTEXT);
 
 /// All threads stand while this is kept.
 pub(crate) struct Stand<'p> {

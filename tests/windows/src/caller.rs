@@ -171,6 +171,21 @@ pub fn mapped(pid: u32, file: &str) -> Option<u64> {
     u64::from_str_radix(line.split('-').next()?, 16).ok()
 }
 
+/// Lines of what Linux tells of the pages of a library in a process that can be written and executed.
+#[must_use]
+pub fn open_pages(pid: u32, library: &Library) -> Vec<String> {
+    let file = library.path.file_name().expect("a name").to_string_lossy();
+    let start = mapped(pid, &file).expect("it is loaded");
+    let end = start + u64::from(library.image().expect("a Windows image").size);
+    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).expect("it runs");
+    let is_in = |line: &&str| {
+        let at = line.split('-').next();
+        let at = at.and_then(|at| u64::from_str_radix(at, 16).ok());
+        at.is_some_and(|at| (start..end).contains(&at)) && line.contains("rwx")
+    };
+    maps.lines().filter(is_in).map(str::to_owned).collect()
+}
+
 /// The numbers in a line.
 #[must_use]
 pub fn numbers(line: &str) -> Vec<u64> {

@@ -1,5 +1,7 @@
 /* A program for Windows that loads a library and says what its functions answer, as often as it is
- * asked: `NAME NUMBER` in, the answer out, and whether the code that runs can be unwound. */
+ * asked: `NAME NUMBER` in, the answer out, and whether the code that runs can be unwound. `FREE 0` has it
+ * unload the library, and `LOAD 0` load it again: the answer is 1 if it is where it was. `PID 0` has it
+ * tell its own number. */
 
 typedef int (*function)(int);
 typedef unsigned long long u64;
@@ -10,6 +12,8 @@ FROM_KERNEL32 int ReadFile(void *file, void *to, unsigned size, unsigned *done, 
 FROM_KERNEL32 int WriteFile(void *file, const void *from, unsigned size, unsigned *done, void *later);
 FROM_KERNEL32 char *GetCommandLineA(void);
 FROM_KERNEL32 void *LoadLibraryA(const char *name);
+FROM_KERNEL32 int FreeLibrary(void *library);
+FROM_KERNEL32 unsigned GetCurrentProcessId(void);
 FROM_KERNEL32 function GetProcAddress(void *library, const char *name);
 FROM_KERNEL32 void *RtlLookupFunctionEntry(u64 at, u64 *image, void *history);
 FROM_KERNEL32 void ExitProcess(unsigned code);
@@ -70,6 +74,7 @@ void start(void) {
     void *library = LoadLibraryA(name);
     if (!library)
         ExitProcess(2);
+    void *first = library;
     while (read_line()) {
         char *number = line;
         while (*number && *number != ' ')
@@ -78,6 +83,15 @@ void start(void) {
         int negative = *number == '-', value = 0;
         for (number += negative; *number >= '0' && *number <= '9'; number++)
             value = value * 10 + *number - '0';
+        if (line[0] >= 'A' && line[0] <= 'Z') {
+            if (line[0] == 'F')
+                tell(FreeLibrary(library), 0);
+            else if (line[0] == 'L')
+                tell((library = LoadLibraryA(name)) == first, 0);
+            else
+                tell((int)GetCurrentProcessId(), 0);
+            continue;
+        }
         function asked = GetProcAddress(library, line);
         if (!asked)
             ExitProcess(3);

@@ -1,0 +1,93 @@
+//! Threads that are made in the target, and those that come when nobody waits for them any more.
+
+use std::mem::transmute;
+use std::ptr::{null, null_mut};
+
+use invivo_apply::TargetError;
+use invivo_image::LiveAddr;
+use windows_sys::Win32::Foundation::WAIT_OBJECT_0;
+use windows_sys::Win32::System::Diagnostics::Debug::{
+    CONTEXT, CONTEXT_CONTROL_AMD64, GetThreadContext,
+};
+use windows_sys::Win32::System::Threading::{
+    CreateRemoteThread, ResumeThread, SuspendThread, WaitForSingleObject,
+};
+
+use super::{ALLOWED, Calls};
+use crate::error::last;
+use crate::handle::Handle;
+use crate::memory::{read, write};
+use crate::stop::Registers;
+
+/// Milliseconds that such a thread has; it never takes one, unless the loader is busy.
+const PATIENCE: u32 = 10_000;
+
+/// Milliseconds in which one ends that has begun with a store.
+const LITTLE: u32 = 1_000;
+
+/// A thread that did not end in time.
+#[derive(Debug)]
+pub(super) struct Late {
+    pub(super) thread: Handle,
+    /// True if it does nothing any more, whenever it comes.
+    pub(super) cancelled: bool,
+}
+
+impl Calls {
+    pub(super) fn run(
+        &mut self,
+        process: &Handle,
+        code: u64,
+        what: &str,
+    ) -> Result<(), TargetError> {
+        // SAFETY: the thread runs the code above, which was written there, with the address of
+        // what it is told; the types are those of any thread's function.
+        let thread = unsafe {
+            let start = transmute::<*const (), unsafe extern "system" fn(*mut _) -> u32>(
+                (self.code.0 + code) as *const (),
+            );
+            let told = self.told.0 as *const _;
+            CreateRemoteThread(process.get(), null(), 0, Some(start), told, 0, null_mut())
+        };
+        let thread = Handle::new(thread).ok_or_else(|| last("make a thread in the process"))?;
+        // SAFETY: it only waits.
+        let ended = |patience| unsafe { WaitForSingleObject(thread.get(), patience) };
+        if ended(PATIENCE) == WAIT_OBJECT_0 {
+            return Ok(());
+        }
+        let cancelled = self.cancel(process, &thread);
+        if !cancelled && ended(LITTLE) == WAIT_OBJECT_0 {
+            return Ok(());
+        }
+        self.late = Some(Late { thread, cancelled });
+        Err(match cancelled {
+            true => TargetError::NotNow(format!(
+                "the process lets no new thread begin to {what}: its loader is at work, or somebody \
+                 holds it"
+            )),
+            false => TargetError::Unfinished(format!("the process has not finished to {what}")),
+        })
+    }
+
+    /// Takes back what a thread was asked for that has not begun with it; false where it has. Such a
+    /// thread waits for the loader, or is held by somebody, and comes when nobody expects it.
+    fn cancel(&self, process: &Handle, thread: &Handle) -> bool {
+        // SAFETY: the thread is the one that was made for this; it goes on below.
+        if unsafe { SuspendThread(thread.get()) } == u32::MAX {
+            return false;
+        }
+        let mut registers = Registers(CONTEXT::default());
+        registers.0.ContextFlags = CONTEXT_CONTROL_AMD64;
+        // SAFETY: the structure is aligned as Windows wants it. Only who stands for good can be asked.
+        let stands = unsafe { GetThreadContext(thread.get(), &raw mut registers.0) } != 0;
+        let allowed = LiveAddr(self.told.0 + ALLOWED);
+        let mut word = [0; 8];
+        let waits = stands
+            && read(process, allowed, &mut word).is_ok()
+            && u64::from_le_bytes(word) == 1
+            && write(process, allowed, &[0; 8]).is_ok();
+        // SAFETY: it takes the suspension back that was made above.
+        unsafe { ResumeThread(thread.get()) };
+        waits
+    }
+}

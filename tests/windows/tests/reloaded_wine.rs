@@ -1,0 +1,209 @@
+//! Processes of Windows whose loader does not stand still: libraries that are unloaded and loaded again,
+//! and a loader that lets no thread begin.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use windows_tests::asked::Asked;
+use windows_tests::caller::{mapped, open_pages};
+use windows_tests::wine::{self, Wine, name};
+use windows_tests::{Build, Folder, Library, asker, build, final_image};
+
+/// Exit code of a command that can be given again in a moment.
+const NOT_NOW: i32 = 3;
+
+/// How long a thread may take to end that nothing holds up any more; it takes no time.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+struct Scene {
+    _folder: Folder,
+    patch: PathBuf,
+    tool: PathBuf,
+    asked: Asked,
+    pid: String,
+    base: Library,
+}
+
+impl Scene {
+    fn new(test: &str) -> Scene {
+        let folder = Folder::new(test);
+        let library = |name: &str, how: Build| {
+            let how = how.importing(&["Sleep"]);
+            build(&folder, name, "held", &how).expect("it is built")
+        };
+        let base = library("base", Build::base());
+        let fixed = library("fixed", Build::fixed("answer,reply"));
+        let made = final_image(&base, &fixed, 1).expect("nothing stands in the way");
+        let patch = folder.join("held_hotpatch.dll");
+        std::fs::write(&patch, made.file()).expect("it is written");
+        let tool = wine::invivo().expect("invivo.exe");
+        let program = asker(&folder).expect("the program");
+        let mut asked = Asked::start(&program, &base.path).expect("it starts");
+        let (pid, _) = asked.ask("PID 0").expect("its number");
+        Scene {
+            _folder: folder,
+            patch,
+            tool,
+            asked,
+            pid: pid.to_string(),
+            base,
+        }
+    }
+
+    fn answers(&mut self) -> [i32; 2] {
+        ["answer 5", "reply 5"].map(|question| self.asked.ask(question).expect("an answer").0)
+    }
+
+    fn ask(&mut self, question: &str) -> i32 {
+        self.asked.ask(question).expect("an answer").0
+    }
+
+    fn invivo(&self, words: &[&str]) -> (String, i32) {
+        let wine = Wine::ready().expect("Wine");
+        let ran = wine.output(wine.command(&self.tool).args(words));
+        ran.expect("it runs")
+    }
+
+    fn apply(&self, patch: &Path) -> (String, i32) {
+        self.invivo(&["apply", &name(patch), "--pid", &self.pid])
+    }
+
+    fn done(&self, words: &[&str]) -> String {
+        let (text, code) = self.invivo(words);
+        assert_eq!(code, 0, "{words:?}: {text}");
+        text
+    }
+
+    fn mapped(&self, file: &str) -> Option<u64> {
+        mapped(self.asked.linux_pid(), file)
+    }
+
+    fn open_pages(&self) -> Vec<String> {
+        open_pages(self.asked.linux_pid(), &self.base)
+    }
+
+    /// What `status` says of this process; others may have the same library.
+    fn status(&self) -> String {
+        let text = self.done(&["status", &name(&self.patch)]);
+        let own = format!("{} ", self.pid);
+        let lines = text.lines().filter(|line| line.starts_with(&own));
+        lines.collect::<Vec<_>>().join("\n")
+    }
+
+    fn list(&self) -> String {
+        self.done(&["list", "--pid", &self.pid])
+    }
+
+    fn threads(&self) -> usize {
+        let pid = self.asked.linux_pid();
+        let all = std::fs::read_dir(format!("/proc/{pid}/task"));
+        all.expect("it runs").count()
+    }
+
+    /// Waits until no thread is there but those that were: whoever was to come late has come.
+    fn wait_for(&self, threads: usize) {
+        let begin = Instant::now();
+        while self.threads() > threads {
+            assert!(begin.elapsed() < PATIENCE, "a thread does not end");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+const OLD: [i32; 2] = [6, 15];
+const NEW: [i32; 2] = [1005, 5000];
+
+/// A program unloads a patched library and loads it again, mostly at the same place: that is known, and
+/// everything can be done anew.
+#[test]
+fn a_library_that_is_loaded_again() {
+    let mut scene = Scene::new("again");
+    let patch = scene.patch.clone();
+    for round in 0..2 {
+        let (text, code) = scene.apply(&patch);
+        // Wine leaves addresses of the patch in memory that any program can write, so that it may
+        // have to stay; then its copy is another one.
+        let copy = patch.with_file_name(format!("copy{round}.dll"));
+        if code != 0 {
+            assert!(
+                round > 0 && text.contains("copy it to another name"),
+                "{text}"
+            );
+            std::fs::copy(&patch, &copy).expect("a copy");
+            let (text, code) = scene.apply(&copy);
+            assert_eq!(code, 0, "{text}");
+        }
+        assert_eq!(scene.answers(), NEW, "round {round}");
+        let text = scene.status();
+        assert!(text.contains("running: patched; on disk: old"), "{text}");
+        assert_eq!(scene.ask("FREE 0"), 1, "it is unloaded");
+        assert!(scene.mapped("held.dll").is_none(), "it is gone");
+        let text = scene.status();
+        assert_eq!(text, "", "it has no such library");
+        let text = scene.list();
+        assert!(!text.contains("is live"), "{text}");
+        assert_eq!(scene.ask("LOAD 0"), 1, "at the same place");
+        assert_eq!(scene.answers(), OLD, "round {round}: it is new");
+        let text = scene.status();
+        assert!(text.contains("running: not patched"), "{text}");
+        let text = scene.list();
+        assert!(!text.contains("is live"), "{text}");
+        if round == 0 {
+            let text = scene.done(&["recover", "--pid", &scene.pid]);
+            assert!(text.contains("settled"), "{text}");
+            assert_eq!(scene.done(&["recover", "--pid", &scene.pid]), "");
+        }
+    }
+    let text = scene.done(&["revert", "--pid", &scene.pid, "--unload"]);
+    assert!(
+        text.contains("settled") || text.contains("reverted"),
+        "{text}"
+    );
+    assert_eq!(scene.answers(), OLD);
+}
+
+/// A loader that lets no thread begin: what was asked of one is taken back, nothing comes late, and the
+/// process lives.
+#[test]
+fn a_loader_that_is_at_work() {
+    let mut scene = Scene::new("held");
+    let patch = scene.patch.clone();
+    let refused = |scene: &mut Scene, what: &str| {
+        let threads = scene.threads();
+        scene.ask("hold 1");
+        let (text, code) = scene.apply(&patch);
+        assert_eq!(code, NOT_NOW, "{what}: {text}");
+        assert!(text.contains("lets no new thread begin"), "{what}: {text}");
+        assert_eq!(scene.answers(), OLD, "{what}: while it is held");
+        assert!(scene.threads() > threads, "{what}: somebody is late");
+        scene.ask("hold 0");
+        // Whoever came late comes now.
+        scene.wait_for(threads);
+        let text = scene.status();
+        assert!(text.contains("running: not patched"), "{what}: {text}");
+        assert_eq!(scene.done(&["recover", "--pid", &scene.pid]), "", "{what}");
+        assert_eq!(scene.answers(), OLD, "{what}: afterwards");
+        assert!(
+            scene.open_pages().is_empty(),
+            "{what}: {:?}",
+            scene.open_pages()
+        );
+    };
+    refused(&mut scene, "a load");
+    assert!(
+        scene.mapped("held_hotpatch.dll").is_none(),
+        "nothing is loaded"
+    );
+    let (text, code) = scene.apply(&patch);
+    assert_eq!((code, scene.answers()), (0, NEW), "{text}");
+    scene.done(&["revert", "--pid", &scene.pid]);
+    assert_eq!(scene.answers(), OLD);
+    // Now only stores are left to be made.
+    assert!(
+        scene.mapped("held_hotpatch.dll").is_some(),
+        "it stays loaded"
+    );
+    refused(&mut scene, "a store");
+    let (text, code) = scene.apply(&patch);
+    assert_eq!((code, scene.answers()), (0, NEW), "{text}");
+}
