@@ -40,9 +40,9 @@ pub(crate) fn windows(workspace: &Workspace, rounds: &str) -> Result<bool> {
     )
 }
 
-/// Kills `invivo.exe` `count` times.
+/// Kills `invivo.exe` `count` times with each kind of patch.
 pub(crate) fn windows_kill(workspace: &Workspace, count: &str) -> Result<bool> {
-    let test = ["hotp1_wine", "killed_by_the_clock"];
+    let test = ["killed_wine", "killed_by_the_clock"];
     in_wine(workspace, test, ("INVIVO_WINE_KILLS", count))
 }
 

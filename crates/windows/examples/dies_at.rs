@@ -1,29 +1,44 @@
-//! `dies_at STEP PID apply|revert PATCH`: what `invivo.exe` does with a patch module of older Windows, by
-//! a tool that dies at the step of that number, as if it were killed: before it, or, where it writes,
-//! when half of the bytes are written.
+//! `dies_at STEP PID apply|revert|recover|unload PATCH`: what `invivo.exe` does with a patch, by a tool that
+//! dies at the step of that number, as if it were killed: before it, or, where it writes, when half of the
+//! bytes are written and the page is still open.
 
 #[cfg(not(windows))]
 fn main() {}
 
 #[cfg(windows)]
 fn main() {
-    use invivo_apply::hotp1::{apply, revert};
+    use std::sync::Arc;
+
+    use invivo_apply::{hotp1, hpat};
+    use invivo_image::pe::PeImage;
     use invivo_windows::{Access, Process};
 
+    const WE: &str = "dies_at";
     let words: Vec<String> = std::env::args().skip(1).collect();
     let [step, pid, verb, patch] = &words[..] else {
-        panic!("dies_at STEP PID apply|revert PATCH");
+        panic!("dies_at STEP PID apply|revert|recover|unload PATCH");
     };
+    let file = std::fs::read(patch).expect("the patch");
+    let image = PeImage::parse(Arc::from(file)).expect("a Windows image");
+    let older = invivo_format::hotp1::is_legacy(&image);
     let pid = pid.parse().expect("a number");
     let process = Process::open(pid, Access::Write { patience: 10_000 });
     let mut process = dying::Dying {
         process: process.expect("the process"),
+        pid,
         left: step.parse().expect("a number"),
     };
-    if verb == "apply" {
-        apply(&mut process, patch, "dies_at").expect("it is applied");
-    } else {
-        revert(&mut process, Some(patch), false, "dies_at").expect("it is removed");
+    let process = &mut process;
+    let unload = verb == "unload";
+    match (&verb[..], older) {
+        ("apply", true) => drop(hotp1::apply(process, patch, WE).expect("it is applied")),
+        ("apply", false) => drop(hpat::apply(process, patch, WE).expect("it is applied")),
+        ("recover", true) => drop(hotp1::recover(process, WE).expect("it is settled")),
+        ("recover", false) => drop(hpat::recover(process, WE).expect("it is settled")),
+        (_, true) => {
+            drop(hotp1::revert(process, Some(patch), unload, WE).expect("it is removed"));
+        }
+        (_, false) => drop(hpat::revert(process, unload, WE).expect("it is taken back")),
     }
 }
 
@@ -36,12 +51,20 @@ mod dying {
     use invivo_apply::{Module, Protection, Region, Stack, Stopped, Target, TargetError};
     use invivo_image::LiveAddr;
     use invivo_windows::Process;
+    use windows_sys::Win32::System::Memory::{
+        MEMORY_BASIC_INFORMATION, PAGE_EXECUTE, PAGE_EXECUTE_READ, PAGE_EXECUTE_READWRITE,
+        VirtualProtectEx, VirtualQueryEx,
+    };
+    use windows_sys::Win32::System::Threading::{
+        OpenProcess, PROCESS_QUERY_INFORMATION, PROCESS_VM_OPERATION,
+    };
 
     type Done<T = ()> = Result<T, TargetError>;
 
     /// A process, and after how many steps its tool dies.
     pub(super) struct Dying {
         pub(super) process: Process,
+        pub(super) pid: u32,
         pub(super) left: u32,
     }
 
@@ -55,6 +78,23 @@ mod dying {
     /// Nothing is put in order.
     fn die() -> ! {
         std::process::exit(3)
+    }
+
+    /// The page that is written is open, as it is while a tool writes code.
+    fn open(pid: u32, at: LiveAddr) {
+        let page = (at.0 & !0xfff) as *const std::ffi::c_void;
+        let mut info = MEMORY_BASIC_INFORMATION::default();
+        let mut before = 0;
+        // SAFETY: it concerns the memory of the process that is tested.
+        unsafe {
+            let process = OpenProcess(PROCESS_VM_OPERATION | PROCESS_QUERY_INFORMATION, 0, pid);
+            VirtualQueryEx(process, page, &raw mut info, size_of_val(&info));
+            if info.Protect & (PAGE_EXECUTE | PAGE_EXECUTE_READ) != 0 {
+                let open = PAGE_EXECUTE_READWRITE;
+                let opened = VirtualProtectEx(process, page, 0x1000, open, &raw mut before);
+                assert!(opened != 0, "it can be opened");
+            }
+        }
     }
 
     impl Dying {
@@ -94,6 +134,7 @@ mod dying {
             if is_last(&mut self.left) {
                 let half = &bytes[..bytes.len() / 2];
                 self.process.write(at, half).expect("half of it is written");
+                open(self.pid, at);
                 die();
             }
             self.process.write(at, bytes)
@@ -113,12 +154,12 @@ mod dying {
             first: &[i32],
             during: &mut dyn FnMut(&mut dyn Stopped) -> Done,
         ) -> Done<Duration> {
-            let left = &mut self.left;
+            let (pid, left) = (self.pid, &mut self.left);
             self.process.stop(first, &mut |stopped| {
                 if is_last(left) {
                     die();
                 }
-                during(&mut Standing { stopped, left })
+                during(&mut Standing { stopped, pid, left })
             })
         }
 
@@ -178,6 +219,7 @@ mod dying {
     /// The process while its threads stand.
     struct Standing<'s> {
         stopped: &'s mut dyn Stopped,
+        pid: u32,
         left: &'s mut u32,
     }
 
@@ -194,6 +236,7 @@ mod dying {
             if is_last(self.left) {
                 let half = &bytes[..bytes.len() / 2];
                 self.stopped.write(at, half).expect("half of it is written");
+                open(self.pid, at);
                 die();
             }
             self.stopped.write(at, bytes)
