@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use windows_tests::caller::{Caller, fixed_bytes, numbers};
 use windows_tests::wine::{self, Wine, name};
-use windows_tests::{Build, Library, build, final_image};
+use windows_tests::{Build, Library, build, by_hand, final_image};
 
 fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()))
@@ -43,11 +43,15 @@ struct Files {
 
 /// The library of the tests with threads, and two patches of it.
 fn files(test: &str) -> Files {
+    files_of(test, &Build::base())
+}
+
+fn files_of(test: &str, base: &Build) -> Files {
     let folder = folder(test);
     let library = |name: &str, how: &Build| -> Library {
         build(&folder, name, "steady", how).expect("it is built")
     };
-    let base = library("base", &Build::base());
+    let base = library("base", base);
     let first = library("first", &Build::fixed("count,weigh"));
     let second = Build::base().with("-DSECOND -fms-secure-hotpatch-functions-list=count");
     let second = library("second", &second);
@@ -122,6 +126,46 @@ fn a_program_in_rust() {
 #[test]
 fn a_program_in_c() {
     story(&wine::c_program("caller").expect("the program"), "wine-c");
+}
+
+/// Functions that begin one byte before an 8-byte boundary: all threads stand while they are led away.
+#[test]
+fn functions_across_a_boundary() {
+    let how = Build {
+        odd: vec!["count", "weigh"],
+        ..Build::base()
+    };
+    let files = files_of("wine-odd", &how);
+    let image = files.base.image().expect("a Windows image");
+    for name in ["count", "weigh"] {
+        assert_eq!(by_hand::place_of(&image, name) % 8, 7, "{name}");
+    }
+    let program = wine::c_program("caller").expect("the program");
+    let mut caller = Caller::start(&program, &files.base);
+    let pid = caller.pid.to_string();
+    let before = fixed_bytes(caller.linux_pid(), &files.base);
+    let (first, second) = (name(&files.first), name(&files.second));
+    for _ in 0..3 {
+        let text = caller.done(&["apply", &first, "--pid", &pid]);
+        assert!(text.contains("all threads stopped for"), "{text}");
+        assert_eq!(caller.answers()[1..], [true, false], "the first patch");
+        let text = caller.done(&["apply", &second, "--pid", &pid]);
+        assert!(text.contains("all threads stopped for"), "{text}");
+        assert!(caller.answers()[2], "the second patch");
+        caller.done(&["revert", "--pid", &pid]);
+        assert_eq!(caller.answers(), [true, false, false], "the base");
+    }
+    // A thread may have stood where it was on its way; what was left for it is taken away then.
+    for _ in 0..20 {
+        if fixed_bytes(caller.linux_pid(), &files.base) != before {
+            caller.done(&["revert", "--pid", &pid]);
+        }
+    }
+    let after = fixed_bytes(caller.linux_pid(), &files.base);
+    assert!(after == before, "byte for byte");
+    let (seen, counted) = caller.end();
+    assert_eq!(seen.wrong, 0, "an answer of nobody");
+    assert_eq!(counted, [seen.calls; 3], "every call was counted once");
 }
 
 /// Windows resumes nobody whom a tool suspended that died: the next one does.
