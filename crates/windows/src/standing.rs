@@ -8,7 +8,8 @@ use std::sync::atomic::{Ordering, fence};
 
 use invivo_apply::TargetError;
 use windows_sys::Win32::Foundation::{
-    DUPLICATE_CLOSE_SOURCE, DUPLICATE_SAME_ACCESS, DuplicateHandle, HANDLE,
+    DUPLICATE_CLOSE_SOURCE, DUPLICATE_HANDLE_OPTIONS, DUPLICATE_SAME_ACCESS, DuplicateHandle,
+    HANDLE,
 };
 use windows_sys::Win32::System::Memory::{
     FILE_MAP_READ, FILE_MAP_WRITE, MEMORY_MAPPED_VIEW_ADDRESS, MapViewOfFile, UnmapViewOfFile,
@@ -29,8 +30,14 @@ const SIZE: usize = 0x1_0000;
 /// Words before the first thread: the handle in the target, and how many threads there are.
 const HEAD: usize = 2;
 
+/// The last word, which says nothing.
+const SPARE: usize = SIZE / 8 - 1;
+
+/// What is written there to see that two views are of one memory.
+const MARKS: [u64; 2] = [0x6f76_6976_6e69, 0];
+
 /// Threads that can be noted.
-const MOST: usize = SIZE / 8 - HEAD;
+const MOST: usize = SPARE - HEAD;
 
 /// What is wanted of a thread that stands.
 pub(crate) const RIGHTS: u32 =
@@ -142,17 +149,25 @@ impl Note {
     pub(crate) fn end(&self, process: &Handle) {
         self.set(1, 0);
         let kept = self.get(0) as HANDLE;
+        let is_kept = self.is_kept_as(process, kept);
         self.set(0, 0);
-        let mut ours = null_mut();
-        // SAFETY: the number is that of the handle which was made there for this memory. It is taken
-        // from the target; where it is gone already nothing happens.
-        unsafe {
-            let own = GetCurrentProcess();
-            let close = DUPLICATE_CLOSE_SOURCE | DUPLICATE_SAME_ACCESS;
-            if DuplicateHandle(process.get(), kept, own, &raw mut ours, 0, 0, close) != 0 {
-                drop(Handle::new(ours));
-            }
+        if is_kept {
+            // Nothing is done with it here.
+            drop(taken(process, kept, DUPLICATE_CLOSE_SOURCE));
         }
+    }
+
+    /// True if the target has this memory by this number. Its program may have closed what it does not
+    /// know, and have something of its own by that number since.
+    fn is_kept_as(&self, process: &Handle, kept: HANDLE) -> bool {
+        let other = taken(process, kept, 0).and_then(|memory| Note::of(memory).ok());
+        // What is written here is seen there, whatever it is.
+        other.is_some_and(|other| {
+            MARKS.into_iter().all(|mark| {
+                self.set(SPARE, mark);
+                other.get(SPARE) == mark
+            })
+        })
     }
 
     /// Who still stands as the tool left it, once each.
@@ -182,6 +197,18 @@ impl Note {
         self.end(process);
         Ok(found.len())
     }
+}
+
+/// What the target has by a number; with `DUPLICATE_CLOSE_SOURCE` it has it no more.
+fn taken(process: &Handle, kept: HANDLE, how: DUPLICATE_HANDLE_OPTIONS) -> Option<Handle> {
+    let (mut ours, how) = (null_mut(), how | DUPLICATE_SAME_ACCESS);
+    // SAFETY: it makes a handle of this program; one of the target's is closed only where the caller
+    // knows that it was made there for this.
+    let ok = unsafe {
+        let own = GetCurrentProcess();
+        DuplicateHandle(process.get(), kept, own, &raw mut ours, 0, 0, how)
+    };
+    Handle::new(ours).filter(|_| ok != 0)
 }
 
 /// A thread, if it has one suspension more than it had.
