@@ -6,8 +6,9 @@ use invivo_apply::hotp1::{self, Concerned, LegacyRecord};
 use invivo_windows::Process;
 use serde::Serialize;
 
+use super::WE;
+use super::outcome::{Change, micros, stood, tell_unloaded};
 use super::processes::{look_at_each, tell_unseen};
-use super::{Change, WE, micros, stood, tell_unloaded};
 use crate::failure::Failure;
 use crate::looked::{Looked, Unseen};
 use crate::output::{Output, milliseconds};
