@@ -1,7 +1,5 @@
 //! Which processes were looked at, and which could not be: nobody is passed over without a word.
 
-use std::fmt;
-
 use invivo_apply::TargetError;
 use serde::Serialize;
 
@@ -86,16 +84,29 @@ pub(crate) fn code(unseen: &[Unseen]) -> u8 {
     failed.map(|one| one.code).max().unwrap_or(0)
 }
 
-/// Who was not looked at, in words.
-impl fmt::Display for Unseen {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let why = match self.protected {
+/// Who was not looked at, in words: one line for each reason, however many there are.
+pub(crate) fn told(unseen: &[Unseen]) -> Vec<String> {
+    let mut reasons: Vec<(&str, Vec<String>)> = Vec::new();
+    for one in unseen {
+        let why = match one.protected {
             true => "Windows protects it from every other program",
-            false => &self.why,
+            false => &one.why,
         };
-        let (pid, exe) = (self.pid, &self.exe);
-        write!(f, "process {pid} ({exe}) was not looked at: {why}")
+        let process = format!("{} ({})", one.pid, one.exe);
+        match reasons.iter_mut().find(|(known, _)| *known == why) {
+            Some((_, all)) => all.push(process),
+            None => reasons.push((why, vec![process])),
+        }
     }
+    let line = |(why, all): (&str, Vec<String>)| match &all[..] {
+        [one] => format!("process {one} was not looked at: {why}"),
+        all => format!(
+            "{} processes were not looked at: {why}: {}",
+            all.len(),
+            all.join(", ")
+        ),
+    };
+    reasons.into_iter().map(line).collect()
 }
 
 #[cfg(test)]
@@ -134,7 +145,7 @@ mod tests {
         assert_eq!(all.found, [12]);
         let unseen: Vec<_> = all.unseen.iter().map(|one| one.pid).collect();
         assert_eq!(unseen, [16, 20]);
-        let told: Vec<_> = all.unseen.iter().map(Unseen::to_string).collect();
+        let told = told(&all.unseen);
         let protected =
             "process 16 (16.exe) was not looked at: Windows protects it from every other program";
         assert_eq!(told[0], protected);
@@ -149,6 +160,9 @@ mod tests {
         assert!(all.found.is_empty());
         let all = all.map(Some);
         assert_eq!(all.unseen.len(), 4, "whoever was not looked at stays told");
+        let told = super::told(&all.unseen);
+        let line = "3 processes were not looked at: not permitted to open the process: 8 (8.exe), 12 (12.exe), 20 (20.exe)";
+        assert_eq!(told, [line, protected]);
         assert_eq!(code(&all.unseen), PERMISSION);
         assert!(all.unseen[0].why.contains("not permitted"), "{all:?}");
         // One that ends while it is looked at was there for nobody.

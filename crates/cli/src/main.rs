@@ -23,6 +23,8 @@ mod images;
 mod live;
 #[cfg(any(windows, test))]
 mod looked;
+#[cfg(any(windows, test))]
+mod meanwhile;
 #[cfg(not(windows))]
 mod objects;
 #[cfg_attr(windows, path = "windows/output.rs")]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use invivo_apply::TargetError;
 use invivo_apply::hpat::HostImage;
 use invivo_image::LiveAddr;
-use windows_sys::Win32::Foundation::HMODULE;
+use windows_sys::Win32::Foundation::{FILETIME, HMODULE, WAIT_TIMEOUT};
 use windows_sys::Win32::System::Diagnostics::ToolHelp::{
     CREATE_TOOLHELP_SNAPSHOT_FLAGS, CreateToolhelp32Snapshot, MODULEENTRY32W, Module32FirstW,
     Module32NextW, PROCESSENTRY32W, Process32FirstW, Process32NextW, TH32CS_SNAPMODULE,
@@ -14,7 +14,10 @@ use windows_sys::Win32::System::Diagnostics::ToolHelp::{
     Thread32Next,
 };
 use windows_sys::Win32::System::ProcessStatus::K32GetModuleFileNameExW;
-use windows_sys::Win32::System::Threading::IsWow64Process;
+use windows_sys::Win32::System::Threading::{
+    GetProcessTimes, IsWow64Process, OpenProcess, PROCESS_QUERY_LIMITED_INFORMATION,
+    PROCESS_SYNCHRONIZE, WaitForSingleObject,
+};
 
 use crate::error::last;
 use crate::handle::Handle;
@@ -89,6 +92,25 @@ pub fn processes() -> Result<Vec<Running>, TargetError> {
         more = unsafe { Process32NextW(list.get(), &raw mut entry) };
     }
     Ok(found)
+}
+
+/// When a process started, in Windows' units; `None` where it runs no more, or may not be asked. With its
+/// number that tells it from all others.
+#[must_use]
+pub fn started(pid: u32) -> Option<u64> {
+    let rights = PROCESS_QUERY_LIMITED_INFORMATION | PROCESS_SYNCHRONIZE;
+    // SAFETY: it only opens a handle.
+    let process = Handle::new(unsafe { OpenProcess(rights, 0, pid) })?;
+    let [mut start, mut end, mut kernel, mut user] = [FILETIME::default(); 4];
+    // SAFETY: it does not wait, and fills four structures.
+    let runs = unsafe {
+        let (start, end) = (&raw mut start, &raw mut end);
+        let (kernel, user) = (&raw mut kernel, &raw mut user);
+        WaitForSingleObject(process.get(), 0) == WAIT_TIMEOUT
+            && GetProcessTimes(process.get(), start, end, kernel, user) != 0
+    };
+    let high = u64::from(start.dwHighDateTime);
+    runs.then_some(high << 32 | u64::from(start.dwLowDateTime))
 }
 
 /// The threads of a process.

@@ -86,7 +86,8 @@ pub(crate) struct Processes {
     /// look at is told.
     #[arg(long, conflicts_with = "pid")]
     pub(crate) all: bool,
-    /// How many seconds to wait for another tool at the same process.
+    /// How many seconds to wait for another tool at the same process, and with --all for an end of
+    /// those that start meanwhile.
     #[arg(long, value_name = "SECONDS", default_value_t = 10,
           value_parser = clap::value_parser!(u32).range(0..=86_400))]
     pub(crate) timeout: u32,

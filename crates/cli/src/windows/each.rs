@@ -1,9 +1,8 @@
 //! What a command does in each process that it is for.
 
-use std::collections::BTreeSet;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use invivo_windows::{Access, Process};
+use invivo_windows::{Access, Process, started};
 use serde::Serialize;
 
 use super::outcome::Change;
@@ -11,10 +10,8 @@ use super::processes::tell_unseen;
 use crate::arguments::Processes;
 use crate::failure::Failure;
 use crate::looked::{self, Looked, Unseen};
+use crate::meanwhile::{Meanwhile, Met};
 use crate::output::Output;
-
-/// How often processes are looked for that started meanwhile.
-const LOOKS: usize = 10;
 
 #[derive(Debug, Serialize)]
 struct Outcomes {
@@ -34,60 +31,40 @@ pub(super) fn each(
     find: &dyn Fn() -> Result<Looked<u32>, Failure>,
     work: &dyn Fn(&mut Process, u32, Instant) -> Result<Vec<Change>, Failure>,
 ) -> Result<u8, Failure> {
-    let (mut all, mut let_go, mut code) = (Vec::new(), Vec::new(), 0);
-    let (mut seen, mut looks, mut unseen) = (BTreeSet::new(), 0, Vec::new());
-    let mut pids = if chosen.all {
-        let looked = find()?;
-        unseen = looked.unseen;
-        looked.found
-    } else {
-        chosen.pid.clone()
-    };
-    while !pids.is_empty() {
-        for pid in pids {
-            seen.insert(pid);
-            let patience = chosen.timeout.saturating_mul(1000);
-            let done = Process::open(pid, Access::Write { patience })
-                .map_err(Failure::from)
-                .and_then(|mut process| {
-                    if process.let_go() > 0 {
-                        let_go.push((pid, process.let_go()));
-                    }
-                    work(&mut process, pid, Instant::now())
-                });
-            match done {
-                Ok(done) => all.extend(done),
-                Err(failure) => {
-                    code = code.max(failure.print());
-                }
-            }
+    let (mut all, mut let_go) = (Vec::new(), Vec::new());
+    let patience = chosen.timeout.saturating_mul(1000);
+    let mut one = |pid: u32| -> Result<(), Failure> {
+        let mut process = Process::open(pid, Access::Write { patience })?;
+        if process.let_go() > 0 {
+            let_go.push((pid, process.let_go()));
         }
-        // Those that started meanwhile. What was done is told, whatever comes of it.
-        looks += 1;
-        pids = match chosen.all && looks < LOOKS {
-            true => match find() {
-                Ok(looked) => {
-                    unseen = looked.unseen;
-                    looked.found
-                }
-                Err(failure) => {
-                    code = code.max(failure.print());
-                    Vec::new()
-                }
-            },
-            false => Vec::new(),
+        all.extend(work(&mut process, pid, Instant::now())?);
+        Ok(())
+    };
+    let met = if chosen.all {
+        let meanwhile = Meanwhile {
+            patience: Duration::from_secs(chosen.timeout.into()),
+            started: &started,
         };
-        pids.retain(|pid| !seen.contains(pid));
-    }
+        meanwhile.everywhere(find, &mut one)?
+    } else {
+        let failures = chosen.pid.iter().filter_map(|pid| one(*pid).err());
+        Met {
+            failures: failures.collect(),
+            count: chosen.pid.len(),
+            unseen: Vec::new(),
+        }
+    };
+    let codes = met.failures.iter().map(Failure::print);
+    let code = codes.max().unwrap_or(0).max(looked::code(&met.unseen));
     let outcomes = Outcomes {
         schema: "invivo.windows-outcome/1",
         processes: all,
         let_go,
-        unseen,
+        unseen: met.unseen,
     };
-    code = code.max(looked::code(&outcomes.unseen));
     output.data(&outcomes, || {
-        if seen.is_empty() {
+        if met.count == 0 {
             anstream::println!("nothing to do: no process is concerned");
         }
         for (pid, threads) in &outcomes.let_go {

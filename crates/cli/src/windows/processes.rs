@@ -3,7 +3,7 @@
 use invivo_windows::{Access, Process, is_protected, processes};
 
 use crate::failure::Failure;
-use crate::looked::{Look, Looked, Unseen};
+use crate::looked::{Look, Looked, Unseen, told};
 
 /// Asks each process that runs.
 pub(super) fn look_at_each<T>(
@@ -30,5 +30,7 @@ pub(super) fn look_at<T>(
 
 /// Tells who was not looked at.
 pub(super) fn tell_unseen(unseen: &[Unseen]) {
-    unseen.iter().for_each(|one| anstream::println!("{one}"));
+    for line in told(unseen) {
+        anstream::println!("{line}");
+    }
 }
