@@ -14,6 +14,7 @@ mod lasting;
 mod leaving;
 mod opening;
 mod record;
+mod standing;
 mod switch;
 
 use std::time::Duration;
@@ -26,9 +27,10 @@ use crate::{ApplyError, Loaded, Target, TargetError, refused};
 pub use holders::holders;
 use hooks::Descriptor;
 pub(crate) use host::blocks;
-pub use host::{Concerned, Done, apply, list, recover, revert, standing};
+pub use host::{Done, apply, list, recover, revert};
 use record::Witness;
 pub use record::{LegacyHookRecord, LegacyPatchRecord, LegacyRecord};
+pub use standing::{Concerned, standing};
 
 /// Statuses of Windows that refusals name.
 pub mod status {

@@ -22,7 +22,7 @@ mod table;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-pub use crate::pe::Instance;
+pub use crate::pe::{Instance, OnDisk};
 pub use host::{Host, HostImage, Patched, Refitted, apply, identity, list, recover, revert};
 pub use preflight::Plan;
 pub use record::{EntryRecord, HotPatchRecord, Intent, PatchRecord, Witness, WordRecord};

@@ -6,12 +6,17 @@ use invivo_image::pe::PeImage;
 use super::{COLD_PATCH_VALID, Look, at_status, status};
 use crate::{ApplyError, Target};
 
+/// The checksum of the file that the patch is for; 0 where it has none.
+pub(super) fn wanted(model: &LegacyPatch) -> u32 {
+    let mut wanted = [0; 4];
+    wanted.copy_from_slice(&model.id.value[..4]);
+    u32::from_le_bytes(wanted)
+}
+
 /// Flags of a target that the patch fits: either its checksum is the one that the patch names, or
 /// its debug directory says that its file was made from that one by a cold patch.
 pub(super) fn identity(target: &PeImage, model: &LegacyPatch) -> Result<u32, ApplyError> {
-    let mut wanted = [0; 4];
-    wanted.copy_from_slice(&model.id.value[..4]);
-    let wanted = u32::from_le_bytes(wanted);
+    let wanted = wanted(model);
     if wanted == 0 {
         let text = "the patch is for a file without a checksum, as there are many";
         return at_status(status::REVISION, text);

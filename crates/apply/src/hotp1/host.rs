@@ -1,7 +1,7 @@
 //! Patches of older Windows that outlast the tool: applied to a process of Windows by one run of it,
 //! listed and removed by others.
 
-use invivo_format::hotp1::{LegacyPatch, cold_mark, read, validate};
+use invivo_format::hotp1::{LegacyPatch, read, validate};
 use invivo_image::LiveAddr;
 use invivo_image::pe::PeImage;
 
@@ -10,7 +10,7 @@ use super::leaving::current;
 use super::opening::open_block;
 use super::{LegacyRecord, Outcome, at_status, checks, status};
 use crate::hpat::{Host, HostImage};
-use crate::pe::{Instance, Ledger, file_of, parse};
+use crate::pe::{Ledger, file_of, parse};
 use crate::{ApplyError, TargetError, refused};
 
 /// What was done with a module.
@@ -28,21 +28,6 @@ pub struct Done {
     pub settled: bool,
     /// Patches that were to be unloaded, and why they were not.
     pub unloaded: Vec<(String, Option<String>)>,
-}
-
-/// A module that a patch is for, in a process.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Concerned {
-    /// Its file.
-    pub path: String,
-    /// True if this patch's hooks are in it.
-    pub active: bool,
-    /// True if the patch was applied and removed.
-    pub removed: bool,
-    /// True if the module that runs was patched on disk to the same end.
-    pub cold: bool,
-    /// True if the file that has its name now was patched on disk to the same end.
-    pub fixed_on_disk: bool,
 }
 
 /// All modules of a process that patches of older Windows hang on.
@@ -173,47 +158,14 @@ pub fn recover(host: &mut dyn Host, applied_by: &str) -> Result<Vec<Done>, Apply
     Ok(settled)
 }
 
-/// The modules of a process that the patch in `path` is for, and how they stand.
-///
-/// # Errors
-/// When the patch is none, or the process is gone or may not be looked at.
-pub fn standing(host: &dyn Host, path: &str) -> Result<Vec<Concerned>, ApplyError> {
-    let patch = parse(path, host.file(path)?)?;
-    let model = model(&patch, path)?;
-    let mut known = Vec::new();
-    let images = host.images()?;
-    for (_, _, record) in blocks(host)? {
-        if record.instance(host, &images)? == Instance::Same {
-            known.push(record);
-        }
-    }
-    let mut all = Vec::new();
-    for (module, image, flags) in targets(host, &model)?.0 {
-        let record = known.iter().find(|one| one.at == module.range.start.0);
-        let mut patches = record.iter().flat_map(|record| &record.patches);
-        let known = patches
-            .find(|one| (one.time_stamp, one.checksum) == (patch.time_stamp, patch.checksum));
-        // Of the file that has the name now only its mark is of interest.
-        let on_disk = host.file(&module.path).ok();
-        let on_disk = on_disk.and_then(|bytes| parse(&module.path, bytes).ok());
-        let before = if flags == 0 {
-            Ok(u64::from(image.checksum))
-        } else {
-            cold_mark(&image)
-        };
-        all.push(Concerned {
-            path: module.path,
-            active: known.is_some_and(|one| one.active),
-            removed: known.is_some_and(|one| !one.active),
-            cold: flags != 0,
-            fixed_on_disk: on_disk.is_some_and(|file| cold_mark(&file) == before),
-        });
-    }
-    Ok(all)
+/// True for a module with the name that a patch wants.
+pub(super) fn has_name(module: &HostImage, model: &LegacyPatch) -> bool {
+    let last = module.path.rsplit(['\\', '/']).next();
+    last.is_some_and(|last| last.eq_ignore_ascii_case(&model.target_name))
 }
 
 /// What a patch module says, if it keeps the rules of its format.
-fn model(patch: &PeImage, path: &str) -> Result<LegacyPatch, ApplyError> {
+pub(super) fn model(patch: &PeImage, path: &str) -> Result<LegacyPatch, ApplyError> {
     let model = match read(patch) {
         Ok(Some(model)) => model,
         Ok(None) => return at_status(status::BROKEN, &format!("{path} has no section .hotp1")),
@@ -234,13 +186,9 @@ fn targets(
     host: &dyn Host,
     model: &LegacyPatch,
 ) -> Result<(Vec<Target>, Option<ApplyError>), ApplyError> {
-    let name = |path: &str| {
-        let last = path.rsplit(['\\', '/']).next();
-        last.is_some_and(|last| last.eq_ignore_ascii_case(&model.target_name))
-    };
     let (mut found, mut other) = (Vec::new(), None);
     let images = host.images()?.into_iter();
-    for module in images.filter(|image| name(&image.path)) {
+    for module in images.filter(|image| has_name(image, model)) {
         let image = file_of(host, &module)?;
         match checks::identity(&image, model) {
             Ok(flags) => found.push((module, image, flags)),

@@ -4,6 +4,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -38,6 +39,8 @@ pub(crate) struct Process {
     loaded: Vec<Known>,
     reserved: BTreeMap<u64, u64>,
     pub(crate) files: BTreeMap<String, Vec<u8>>,
+    /// True if none of them may be read but patches.
+    pub(crate) locked: bool,
     /// Steps that its tool still makes; none: any number.
     pub(crate) steps: Option<usize>,
     /// Where a thread is whenever it is looked at.
@@ -294,10 +297,15 @@ impl Host for Process {
     }
 
     fn file(&self, path: &str) -> Done<Vec<u8>> {
-        let file = self.files.get(path).cloned();
+        let locked = self.locked && !path.contains("patch");
+        let file = self.files.get(path).filter(|_| !locked).cloned();
+        let why = match locked {
+            true => ErrorKind::PermissionDenied,
+            false => ErrorKind::NotFound,
+        };
         file.ok_or_else(|| TargetError::System {
             what: format!("read {path}"),
-            source: std::io::ErrorKind::NotFound.into(),
+            source: why.into(),
         })
     }
 
@@ -320,7 +328,7 @@ impl Host for Process {
         self.given_back_twice.borrow_mut().push(twice.clone());
         Err(TargetError::System {
             what: twice,
-            source: std::io::ErrorKind::NotFound.into(),
+            source: ErrorKind::NotFound.into(),
         })
     }
 
@@ -355,7 +363,7 @@ impl Host for Process {
             self.given_back_twice.borrow_mut().push(twice.clone());
             return Err(TargetError::System {
                 what: twice,
-                source: std::io::ErrorKind::NotFound.into(),
+                source: ErrorKind::NotFound.into(),
             });
         };
         self.pages

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use invivo_apply::hotp1::{self, Concerned, LegacyRecord};
+use invivo_apply::hpat::OnDisk;
 use invivo_windows::Process;
 use serde::Serialize;
 
@@ -192,8 +193,8 @@ struct Standing {
     exe: String,
     module: String,
     state: State,
-    /// True if the file that has the module's name now was patched on disk.
-    fixed_on_disk: bool,
+    /// What has the module's name now, and starts next.
+    on_disk: OnDisk,
 }
 
 /// Processes that have the module of a patch loaded in which the patch is in one of these states.
@@ -211,7 +212,7 @@ fn holders(path: &str) -> Result<Looked<Standing>, Failure> {
                 exe: exe.to_owned(),
                 state: State::of(&one),
                 module: one.path,
-                fixed_on_disk: one.fixed_on_disk,
+                on_disk: one.on_disk,
             })
             .collect())
     })
@@ -227,7 +228,7 @@ pub(super) fn status(path: &str, output: &Output) -> Result<u8, Failure> {
     output.data(&overview, || {
         for one in &overview.processes {
             let running = one.state.running();
-            let disk = if one.fixed_on_disk { "fixed" } else { "old" };
+            let disk = one.on_disk;
             anstream::println!(
                 "{} {}: {}: running: {running}; on disk: {disk}",
                 one.pid,

@@ -1,6 +1,6 @@
 //! How final images stand in all processes.
 
-use invivo_apply::hpat::standing;
+use invivo_apply::hpat::{OnDisk, standing};
 use invivo_format::hotp1;
 use invivo_format::hpat::HotPatch;
 use invivo_image::pe::PeImage;
@@ -29,8 +29,8 @@ struct Concerned {
     base: String,
     /// Of the live patch; 0 where none is.
     sequence: u32,
-    /// True if the file that has the base's name now is a fixed one.
-    fixed_on_disk: bool,
+    /// What has the base's name now, and starts next.
+    on_disk: OnDisk,
 }
 
 /// Processes that have the base of a final image loaded, and another patch than it, or none.
@@ -56,7 +56,7 @@ fn concerned(file: &PeImage, patch: &HotPatch) -> Result<Looked<Concerned>, Fail
                 exe: exe.to_owned(),
                 base: one.path,
                 sequence: one.sequence,
-                fixed_on_disk: one.fixed_on_disk,
+                on_disk: one.on_disk,
             })
             .collect())
     })
@@ -82,7 +82,7 @@ pub(super) fn status(status: &Status, output: &Output) -> Result<u8, Failure> {
                 live if live == overview.sequence => "patched".to_owned(),
                 live => format!("patch {live} is live"),
             };
-            let disk = if one.fixed_on_disk { "fixed" } else { "old" };
+            let disk = one.on_disk;
             let (pid, exe, base) = (one.pid, &one.exe, &one.base);
             anstream::println!("{pid} {exe}: {base}: running: {state}; on disk: {disk}");
         }

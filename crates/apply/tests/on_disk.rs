@@ -1,0 +1,108 @@
+//! What starts next where a process of Windows runs a base: both generations tell it alike, whatever became
+//! of the file.
+
+mod images;
+mod older;
+mod process;
+
+use images::scene::{self, CHECKSUM, Scene, parse, put};
+use invivo_apply::hpat::OnDisk;
+use invivo_apply::{hotp1, hpat};
+use older::{example, patch_file, target_file};
+use process::Process;
+
+const TARGET: &str = r"C:\target.dll";
+const PATCH: &str = r"C:\patch.dll";
+
+/// What the name of the target leads to: no file, or one, and what is told of it.
+type Case = (&'static str, Option<Vec<u8>>, OnDisk);
+
+/// Goes through the cases, before the process is patched and then; `told` gives whether it is and what is
+/// on disk.
+fn through(
+    mut process: Process,
+    cases: &[Case],
+    apply: &dyn Fn(&mut Process),
+    told: &dyn Fn(&Process) -> (bool, OnDisk),
+) {
+    let own = process.files[TARGET].clone();
+    for patched in [false, true] {
+        process.files.insert(TARGET.to_owned(), own.clone());
+        if patched {
+            apply(&mut process);
+        }
+        assert_eq!(told(&process), (patched, OnDisk::Old));
+        for (case, file, expected) in cases {
+            process.files.remove(TARGET);
+            if let Some(file) = file {
+                process.files.insert(TARGET.to_owned(), file.clone());
+            }
+            assert_eq!(told(&process), (patched, *expected), "{case}");
+        }
+        process.locked = true;
+        assert_eq!(told(&process), (patched, OnDisk::Unknown), "locked");
+        process.locked = false;
+    }
+}
+
+#[test]
+fn a_target_of_older_windows() {
+    let mut process = Process::default();
+    let own = target_file(None);
+    process.files.insert(TARGET.to_owned(), own.clone());
+    let patch = patch_file(&example());
+    process.files.insert(PATCH.to_owned(), patch);
+    process.load_image(TARGET);
+    let mut other = own;
+    let checksum = parse(&other).header_places().checksum;
+    put(&mut other, checksum, CHECKSUM + 1);
+    let cold = |mark: u32| Some(target_file(Some(mark.into())));
+    let cases = [
+        ("patched on disk", cold(CHECKSUM), OnDisk::Fixed),
+        ("another one patched", cold(CHECKSUM + 1), OnDisk::Other),
+        ("another build", Some(other), OnDisk::Other),
+        ("no image", Some(vec![0x4d; 0x200]), OnDisk::Other),
+        ("no file", None, OnDisk::Gone),
+    ];
+    let apply = |process: &mut Process| {
+        hotp1::apply(process, PATCH, "test").expect("it is applied");
+    };
+    through(process, &cases, &apply, &|process| {
+        let all = hotp1::standing(process, PATCH).expect("how it stands");
+        let [one] = &all[..] else {
+            panic!("it is loaded once: {all:?}");
+        };
+        assert!(!one.cold && !one.removed, "{one:?}");
+        (one.active, one.on_disk)
+    });
+}
+
+#[test]
+fn a_base_of_a_final_image() {
+    let mut process = Process::default();
+    let scene = Scene::with(&scene::example());
+    for (path, file) in [(TARGET, &scene.base), (PATCH, &scene.patch)] {
+        process.files.insert(path.to_owned(), file.clone());
+    }
+    process.load_image(TARGET);
+    let mut other = scene.base.clone();
+    put(&mut other, 0x88, scene::STAMP + 1);
+    let cases = [
+        ("the patch itself", Some(scene.patch.clone()), OnDisk::Fixed),
+        ("another build", Some(other), OnDisk::Other),
+        ("no image", Some(vec![0x4d; 0x200]), OnDisk::Other),
+        ("no file", None, OnDisk::Gone),
+    ];
+    let (base, patch) = (parse(&scene.base), parse(&scene.patch));
+    let of = (base.time_stamp, base.checksum);
+    let apply = |process: &mut Process| {
+        hpat::apply(process, PATCH, "test").expect("it is applied");
+    };
+    through(process, &cases, &apply, &|process| {
+        let all = hpat::standing(process, &patch, of).expect("how it stands");
+        let [one] = &all[..] else {
+            panic!("it is loaded once: {all:?}");
+        };
+        (one.sequence == 7, one.on_disk)
+    });
+}
