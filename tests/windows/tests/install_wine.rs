@@ -1,99 +1,18 @@
 //! A library that is patched on disk by `invivo.exe`, on Windows' own terms: while a process has it
 //! mapped, and while nobody has; a tool that dies at any moment; files that are not expected.
 
+mod installed;
+
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use live_tests::invivo::invivo;
+use installed::{Files, NEW, OLD};
 use live_tests::workdir::in_workdir;
 use windows_tests::asked::Asked;
-use windows_tests::wine::{self, Wine, name};
-use windows_tests::{Build, asker, build};
-
-const OLD: i32 = 28;
-const NEW: i32 = 1028;
-
-/// `invivo.exe`, the library, and the file that it is exchanged for.
-struct Files {
-    tool: PathBuf,
-    base: PathBuf,
-    cold: PathBuf,
-    /// The same fix for what runs.
-    hot: PathBuf,
-    old: Vec<u8>,
-    new: Vec<u8>,
-}
-
-impl Files {
-    fn new(dir: &Path) -> Result<Files> {
-        let imports = |how: Build| how.importing(&["GetTickCount"]).with("-DIMPORTS").roomy();
-        let base = build(dir, "base", "service", &imports(Build::base()))?.path;
-        let fixed = build(dir, "fixed", "service", &imports(Build::fixed("answer")))?.path;
-        let cold = dir.join("service.cold");
-        let [b, f, c] = [&base, &fixed, &cold].map(|path| path.display().to_string());
-        invivo(&["build", &b, &f, "-o", &c, "--format", "cold"])?.expect_code(0)?;
-        let hot = dir.join("fix.dll");
-        let h = hot.display().to_string();
-        invivo(&["build", &b, &f, "-o", &h, "--format", "hotp1"])?.expect_code(0)?;
-        Ok(Files {
-            tool: wine::invivo()?,
-            old: fs::read(&base)?,
-            new: fs::read(&cold)?,
-            base,
-            cold,
-            hot,
-        })
-    }
-
-    fn words(&self, verb: &str) -> Vec<String> {
-        let base = name(&self.base);
-        match verb {
-            "install" => vec![verb.to_owned(), name(&self.cold), base],
-            _ => vec![verb.to_owned(), base],
-        }
-    }
-
-    fn run(&self, words: &[String]) -> Result<(String, i32)> {
-        let wine = Wine::ready()?;
-        wine.output(wine.command(&self.tool).args(words))
-    }
-
-    fn done(&self, verb: &str) -> Result<String> {
-        let (text, code) = self.run(&self.words(verb))?;
-        ensure!(code == 0, "{verb}: {text}");
-        Ok(text)
-    }
-
-    /// How the processes stand that have the library, and the disk.
-    fn standing(&self) -> Result<Vec<String>> {
-        let (text, code) = self.run(&["status".to_owned(), name(&self.hot)])?;
-        ensure!(code == 0, "{text}");
-        let all = text.lines().filter_map(|line| line.split_once("running: "));
-        let mut all: Vec<String> = all.map(|(_, state)| state.to_owned()).collect();
-        all.sort();
-        Ok(all)
-    }
-
-    fn expect(&self, wanted: &[u8]) -> Result<()> {
-        ensure!(fs::read(&self.base)? == wanted, "it is another file");
-        Ok(())
-    }
-
-    /// What lies beside the library.
-    fn hidden(&self) -> Result<Vec<PathBuf>> {
-        let mut found = Vec::new();
-        for entry in fs::read_dir(self.base.parent().expect("a folder"))? {
-            let path = entry?.path();
-            if path.to_string_lossy().contains("/.service.dll.") {
-                found.push(path);
-            }
-        }
-        Ok(found)
-    }
-}
+use windows_tests::asker;
+use windows_tests::wine::Wine;
 
 #[test]
 fn a_mapped_library_and_one_that_nobody_has() -> Result<()> {
