@@ -3,7 +3,8 @@
 
 mod installed;
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use installed::{Files, NEW, OLD};
 use live_tests::workdir::in_workdir;
 use windows_tests::asked::Asked;
 use windows_tests::asker;
-use windows_tests::wine::Wine;
+use windows_tests::wine::{Wine, name};
 
 #[test]
 fn a_mapped_library_and_one_that_nobody_has() -> Result<()> {
@@ -65,6 +66,67 @@ fn a_mapped_library_and_one_that_nobody_has() -> Result<()> {
         let (text, code) = files.run(&files.words("install"))?;
         ensure!(code == 1 && text.contains("damaged"), "{text}");
         files.expect(&files.old)
+    })
+}
+
+/// What runs is patched or not, and what has its name now is the old file, the fixed one, another build or
+/// none: status tells both.
+#[test]
+fn what_runs_and_what_is_on_disk() -> Result<()> {
+    in_workdir("install-wine-disk", |dir| {
+        let files = Files::new(dir)?;
+        let mut running = Asked::start(&asker(dir)?, &files.base)?;
+        let pid = running.ask("PID 0")?.0.to_string();
+        let beside = files.base.with_file_name("beside.dll");
+        for (verb, state, answer) in [
+            ("", "not patched", OLD),
+            ("apply", "patched", NEW),
+            ("revert", "removed", OLD),
+        ] {
+            if !verb.is_empty() {
+                let words = [verb, &name(&files.hot), "--pid", &pid].map(str::to_owned);
+                let (text, code) = files.run(&words)?;
+                ensure!(code == 0, "{verb}: {text}");
+            }
+            let told = |disk: &str| -> Result<()> {
+                let (found, wanted) = (files.standing()?, format!("{state}; on disk: {disk}"));
+                ensure!(found == [wanted], "{state}, {disk}: {found:?}");
+                Ok(())
+            };
+            told("old")?;
+            files.done("install")?;
+            told("fixed")?;
+            files.done("uninstall")?;
+            told("old")?;
+            fs::rename(&files.base, &beside)?;
+            told("gone")?;
+            // As a package brings it.
+            fs::copy(&files.fixed, &files.base)?;
+            told("other")?;
+            ensure!(running.ask("answer 5")?.0 == answer, "{state}");
+            fs::remove_file(&files.base)?;
+            fs::rename(&beside, &files.base)?;
+        }
+        Ok(())
+    })
+}
+
+/// Who may read the old file may read the new one, and nobody else. Of an access list Wine keeps what modes
+/// of Linux can say, lets whoever may do everything run the file, and gives the group what the owner has.
+#[test]
+fn who_may_read_it() -> Result<()> {
+    in_workdir("install-wine-rights", |dir| {
+        let files = Files::new(dir)?;
+        for wanted in [0o600, 0o604] {
+            let mode = || -> Result<u32> { Ok(fs::metadata(&files.base)?.permissions().mode()) };
+            fs::set_permissions(&files.base, Permissions::from_mode(wanted))?;
+            for verb in ["install", "uninstall"] {
+                files.done(verb)?;
+                let found = mode()? & 0o606;
+                ensure!(found == wanted, "{verb}: {found:o}, not {wanted:o}");
+            }
+        }
+        Ok(())
     })
 }
 
