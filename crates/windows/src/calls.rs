@@ -19,6 +19,7 @@ use crate::handle::Handle;
 use crate::memory::{PAGE, free, make, opened, read, set, write};
 use code::code;
 use late::Late;
+pub(crate) use late::take_back;
 
 /// Bytes for what a call is told, in which its answer comes back.
 const ROOM: u64 = 0x1_0000;

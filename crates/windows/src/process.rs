@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 
+use invivo_apply::hpat::Host;
 use invivo_apply::{TargetError, put_back_left};
 use invivo_image::LiveAddr;
 use windows_sys::Win32::Foundation::{WAIT_ABANDONED, WAIT_OBJECT_0, WAIT_TIMEOUT};
@@ -11,7 +12,7 @@ use windows_sys::Win32::System::Threading::{
     WaitForSingleObject,
 };
 
-use crate::calls::Calls;
+use crate::calls::{Calls, take_back};
 use crate::error::last;
 use crate::handle::Handle;
 use crate::names::mutex;
@@ -107,6 +108,9 @@ impl Process {
             let_go: 0,
             reserved: RefCell::new(None),
         };
+        if process.has_turn() {
+            take_back(&process.handle, &process.reserved()?)?;
+        }
         if process.left.is_some() {
             // They may have been stopped for what is written in part now. What cannot be put back
             // is refused when its record is settled.

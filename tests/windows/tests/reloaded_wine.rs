@@ -2,6 +2,7 @@
 //! and a loader that lets no thread begin.
 
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use windows_tests::asked::Asked;
@@ -40,14 +41,17 @@ impl Scene {
         let program = asker(&folder).expect("the program");
         let mut asked = Asked::start(&program, &base.path).expect("it starts");
         let (pid, _) = asked.ask("PID 0").expect("its number");
-        Scene {
+        let mut scene = Scene {
             _folder: folder,
             patch,
             tool,
             asked,
             pid: pid.to_string(),
             base,
-        }
+        };
+        // The program asks its loader for a function once, and not while that is at work.
+        assert_eq!(scene.answers(), OLD);
+        scene
     }
 
     fn answers(&mut self) -> [i32; 2] {
@@ -94,10 +98,36 @@ impl Scene {
         self.done(&["list", "--pid", &self.pid])
     }
 
-    fn threads(&self) -> usize {
+    /// Waits until there is another thread than those, which waits again and again: whoever makes one lets
+    /// it begin only then.
+    fn wait_for_another(&self, known: &[PathBuf]) {
+        let begin = Instant::now();
+        let is_at_work = |task: &PathBuf| {
+            let status = std::fs::read_to_string(task.join("status")).unwrap_or_default();
+            let waits = status
+                .lines()
+                .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+            let waits = waits.and_then(|waits| waits.trim().parse::<u32>().ok());
+            waits.is_some_and(|waits| waits > 100)
+        };
+        let is_new = |task: &PathBuf| !known.contains(task) && is_at_work(task);
+        while !self.tasks().iter().any(is_new) {
+            assert!(begin.elapsed() < PATIENCE, "no thread begins");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn tasks(&self) -> Vec<PathBuf> {
         let pid = self.asked.linux_pid();
         let all = std::fs::read_dir(format!("/proc/{pid}/task"));
-        all.expect("it runs").count()
+        let all = all
+            .expect("it runs")
+            .filter_map(|task| Some(task.ok()?.path()));
+        all.collect()
+    }
+
+    fn threads(&self) -> usize {
+        self.tasks().len()
     }
 
     /// Waits until no thread is there but those that were: whoever was to come late has come.
@@ -141,13 +171,13 @@ fn a_library_that_is_loaded_again() {
         let text = scene.status();
         assert_eq!(text, "", "it has no such library");
         let text = scene.list();
-        assert!(!text.contains("is live"), "{text}");
+        assert!(!text.contains("patch 1 is live"), "{text}");
         assert_eq!(scene.ask("LOAD 0"), 1, "at the same place");
         assert_eq!(scene.answers(), OLD, "round {round}: it is new");
         let text = scene.status();
         assert!(text.contains("running: not patched"), "{text}");
         let text = scene.list();
-        assert!(!text.contains("is live"), "{text}");
+        assert!(!text.contains("patch 1 is live"), "{text}");
         if round == 0 {
             let text = scene.done(&["recover", "--pid", &scene.pid]);
             assert!(text.contains("settled"), "{text}");
@@ -204,6 +234,46 @@ fn a_loader_that_is_at_work() {
         "it stays loaded"
     );
     refused(&mut scene, "a store");
+    let (text, code) = scene.apply(&patch);
+    assert_eq!((code, scene.answers()), (0, NEW), "{text}");
+}
+
+/// A tool that is killed while a thread that it made waits for the loader: the next one takes back what that
+/// thread was asked for, which comes when nobody expects it.
+#[test]
+fn a_tool_that_is_killed_while_a_loader_is_at_work() {
+    let mut scene = Scene::new("held-killed");
+    let patch = scene.patch.clone();
+    let killed = |scene: &mut Scene, what: &str| {
+        let known = scene.tasks();
+        scene.ask("hold 1");
+        let wine = Wine::ready().expect("Wine");
+        let mut command = wine.command(&scene.tool);
+        command.args(["apply", &name(&patch), "--pid", &scene.pid]);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        let mut child = command.spawn().expect("it starts");
+        scene.wait_for_another(&known);
+        // It is ours.
+        child.kill().expect("it is at work");
+        child.wait().expect("it ended");
+        scene.done(&["recover", "--pid", &scene.pid]);
+        scene.ask("hold 0");
+        // Whoever came late comes now.
+        scene.wait_for(known.len());
+        assert_eq!(scene.answers(), OLD, "{what}");
+        let text = scene.status();
+        assert!(text.contains("running: not patched"), "{what}: {text}");
+        let open = scene.open_pages();
+        assert!(open.is_empty(), "{what}: {open:?}");
+    };
+    killed(&mut scene, "a load");
+    let loaded = scene.mapped("held_hotpatch.dll");
+    assert!(loaded.is_none(), "nothing is loaded");
+    let (text, code) = scene.apply(&patch);
+    assert_eq!((code, scene.answers()), (0, NEW), "{text}");
+    scene.done(&["revert", "--pid", &scene.pid]);
+    // Now only stores are left to be made.
+    killed(&mut scene, "a store");
     let (text, code) = scene.apply(&patch);
     assert_eq!((code, scene.answers()), (0, NEW), "{text}");
 }

@@ -13,10 +13,11 @@ use windows_sys::Win32::System::Threading::{
     CreateRemoteThread, ResumeThread, SuspendThread, WaitForSingleObject,
 };
 
+use super::code::code;
 use super::{ALLOWED, Calls};
 use crate::error::last;
 use crate::handle::Handle;
-use crate::memory::{read, write};
+use crate::memory::{PAGE, read, write};
 use crate::stop::Registers;
 
 /// Milliseconds that such a thread has; it never takes one, unless the loader is busy.
@@ -31,6 +32,20 @@ pub(super) struct Late {
     pub(super) thread: Handle,
     /// True if it does nothing any more, whenever it comes.
     pub(super) cancelled: bool,
+}
+
+/// Takes back what tools that died asked threads for which have not begun with it: whoever was killed while
+/// a thread waited for the loader took nothing back. `made` is where memory begins that tools may have
+/// made; theirs begins with the code that such a thread runs.
+pub(crate) fn take_back(process: &Handle, made: &[LiveAddr]) -> Result<(), TargetError> {
+    let (code, _) = code();
+    let mut there = vec![0; code.len()];
+    for at in made {
+        if read(process, *at, &mut there).is_ok() && there == code {
+            write(process, LiveAddr(at.0 + PAGE + ALLOWED), &[0; 8])?;
+        }
+    }
+    Ok(())
 }
 
 impl Calls {

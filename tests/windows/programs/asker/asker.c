@@ -63,6 +63,34 @@ static u64 runs(const unsigned char *code) {
     }
 }
 
+/* Functions of the library that were asked for. */
+static struct {
+    char name[32];
+    function found;
+} known[8];
+static unsigned used;
+
+/* The loader is asked once for each: it may be at work, and then does not answer. */
+static function find(void *library, const char *name) {
+    for (unsigned one = 0; one < used; one++) {
+        unsigned at = 0;
+        while (name[at] && known[one].name[at] == name[at])
+            at++;
+        if (known[one].name[at] == name[at])
+            return known[one].found;
+    }
+    function found = GetProcAddress(library, name);
+    unsigned length = 0;
+    while (name[length])
+        length++;
+    if (found && used < sizeof known / sizeof known[0] && length < sizeof known[0].name) {
+        for (unsigned at = 0; at <= length; at++)
+            ((volatile char *)known[used].name)[at] = name[at];
+        known[used++].found = found;
+    }
+    return found;
+}
+
 void start(void) {
     in = GetStdHandle((unsigned)-10);
     out = GetStdHandle((unsigned)-11);
@@ -85,14 +113,14 @@ void start(void) {
             value = value * 10 + *number - '0';
         if (line[0] >= 'A' && line[0] <= 'Z') {
             if (line[0] == 'F')
-                tell(FreeLibrary(library), 0);
+                used = 0, tell(FreeLibrary(library), 0);
             else if (line[0] == 'L')
                 tell((library = LoadLibraryA(name)) == first, 0);
             else
                 tell((int)GetCurrentProcessId(), 0);
             continue;
         }
-        function asked = GetProcAddress(library, line);
+        function asked = find(library, line);
         if (!asked)
             ExitProcess(3);
         u64 image;
