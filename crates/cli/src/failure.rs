@@ -98,7 +98,9 @@ impl From<TargetError> for Failure {
         let text = error.to_string();
         match error {
             TargetError::Gone(_) => {
-                Failure::new(GONE, text).hint("list processes and their numbers with: ps -e")
+                let list = if cfg!(windows) { "tasklist" } else { "ps -e" };
+                let hint = format!("list processes and their numbers with: {list}");
+                Failure::new(GONE, text).hint(hint)
             }
             TargetError::NotPermitted { .. } => {
                 Failure::new(PERMISSION, text).hint(permission_hint())
@@ -139,6 +141,9 @@ impl From<ApplyError> for Failure {
 
 /// The setting that forbids it, as far as it can be told.
 fn permission_hint() -> String {
+    if cfg!(windows) {
+        return "run it as an administrator".to_owned();
+    }
     let scope = std::fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").unwrap_or_default();
     remedy(scope.trim()).to_owned()
 }
