@@ -10,6 +10,7 @@ mod place;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::windows::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use invivo_apply::TargetError;
@@ -181,14 +182,16 @@ pub fn install(path: &Path, image: &Path) -> Result<Exchanged, ExchangeError> {
     Ok(done)
 }
 
-/// Writes the new file with the access list of the old one, and waits until it is on the disk.
+/// Writes the new file with the access list of the old one, and waits until it is on the disk. Nobody
+/// else opens it before it has that list: who may write what is new in the folder could still write it
+/// when it has the name.
 fn stage(path: &Path, waits: &Path, bytes: &[u8]) -> Result<(), ExchangeError> {
-    let made = OpenOptions::new().write(true).create_new(true).open(waits);
-    let mut file: File = made.map_err(failed("create", waits))?;
+    let mut alone = OpenOptions::new();
+    alone.write(true).create_new(true).share_mode(0);
+    let mut file: File = alone.open(waits).map_err(failed("create", waits))?;
+    security::copy(path, waits).map_err(failed("give its access list to", waits))?;
     file.write_all(bytes).map_err(failed("write", waits))?;
-    file.sync_all().map_err(failed("write to disk", waits))?;
-    drop(file);
-    security::copy(path, waits).map_err(failed("give its access list to", waits))
+    file.sync_all().map_err(failed("write to disk", waits))
 }
 
 /// Gives the name back to the old file.
