@@ -32,8 +32,27 @@ fn library(folder: &Path, name: &str, program: &str, how: Build) -> Library {
 
 #[test]
 fn threads_call_old_new_and_old_code() {
-    let folder = Folder::new("hotp1-wine");
-    let base = library(&folder, "base", "steady", Build::base());
+    every_shape("hotp1-wine", &[]);
+}
+
+/// Functions that begin one byte before an 8-byte boundary: hooks of each shape are written across it.
+#[test]
+fn functions_across_a_boundary() {
+    every_shape("hotp1-wine-odd", &["count", "weigh"]);
+}
+
+fn every_shape(test: &str, odd: &[&'static str]) {
+    let folder = Folder::new(test);
+    let how = Build {
+        odd: odd.to_vec(),
+        ..Build::base()
+    };
+    let base = library(&folder, "base", "steady", how);
+    let image = base.image().expect("a Windows image");
+    for name in ["count", "weigh"] {
+        let is_odd = by_hand::place_of(&image, name) % 8 == 7;
+        assert_eq!(is_odd, !odd.is_empty(), "where {name} begins");
+    }
     let program = wine::c_program("caller").expect("the program");
     let mut caller = Caller::start(&program, &base);
     let pid = caller.pid.to_string();
