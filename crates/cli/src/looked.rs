@@ -1,9 +1,16 @@
 //! Which processes were looked at, and which could not be: nobody is passed over without a word.
 
+use std::thread::sleep;
+use std::time::Duration;
+
 use invivo_apply::TargetError;
 use serde::Serialize;
 
-use crate::failure::{Failure, GONE};
+use crate::failure::{Failure, GONE, NOT_NOW};
+
+/// How often a process is asked again, and how long after.
+const TRIES: u32 = 20;
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// A process that could not be looked at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -55,13 +62,12 @@ impl<P> Look<'_, P> {
         ask: &dyn Fn(u32, &str, &P) -> Result<Vec<T>, Failure>,
     ) -> Looked<T> {
         let (mut found, mut unseen) = (Vec::new(), Vec::new());
-        for (pid, exe) in self.running {
+        for (pid, exe) in self.running.clone() {
             // What Windows lists in the place of its own idle time and of its kernel.
             if matches!(pid, 0 | 4) {
                 continue;
             }
-            let opened = (self.open)(pid).map_err(Failure::from);
-            match opened.and_then(|process| ask(pid, &exe, &process)) {
+            match self.at(pid, &exe, ask) {
                 Ok(one) => found.extend(one),
                 Err(failure) if failure.code == GONE => {}
                 Err(_) if matches!((self.open)(pid), Err(TargetError::Gone(_))) => {}
@@ -75,6 +81,26 @@ impl<P> Look<'_, P> {
             }
         }
         Looked { found, unseen }
+    }
+
+    /// Asks one process, again where it has only just started or is about to end.
+    fn at<T>(
+        &self,
+        pid: u32,
+        exe: &str,
+        ask: &dyn Fn(u32, &str, &P) -> Result<Vec<T>, Failure>,
+    ) -> Result<Vec<T>, Failure> {
+        let mut tries = TRIES;
+        loop {
+            let opened = (self.open)(pid).map_err(Failure::from);
+            match opened.and_then(|process| ask(pid, exe, &process)) {
+                Err(failure) if failure.code == NOT_NOW && tries > 0 => {
+                    tries -= 1;
+                    sleep(PAUSE);
+                }
+                result => return result,
+            }
+        }
     }
 }
 
@@ -112,7 +138,7 @@ pub(crate) fn told(unseen: &[Unseen]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::failure::{NOT_NOW, PERMISSION};
+    use crate::failure::PERMISSION;
 
     fn looked(open: &dyn Fn(u32) -> Result<u32, TargetError>) -> Looked<u32> {
         let name = |pid: u32| (pid, format!("{pid}.exe"));
