@@ -17,7 +17,7 @@ use crate::error::last;
 use crate::handle::Handle;
 use crate::names::mutex;
 use crate::privilege::open_others;
-use crate::snapshot::{is_narrow, processes};
+use crate::snapshot::{Running, is_narrow, processes};
 use crate::standing::Note;
 
 const INVALID_PARAMETER: i32 = 87;
@@ -69,8 +69,9 @@ impl Process {
         // SAFETY: it only opens a handle.
         let open = || Handle::new(unsafe { OpenProcess(rights, 0, pid) });
         let failed = || match last("open the process") {
+            // Of one that has just ended another error may be told.
             TargetError::System { source, .. }
-                if source.raw_os_error() == Some(INVALID_PARAMETER) =>
+                if source.raw_os_error() == Some(INVALID_PARAMETER) || !runs(pid) =>
             {
                 TargetError::Gone(pid.cast_signed())
             }
@@ -173,6 +174,13 @@ impl Drop for Process {
             unsafe { ReleaseMutex(turn.get()) };
         }
     }
+}
+
+/// False for a process that has ended.
+fn runs(pid: u32) -> bool {
+    let is_it = |all: Vec<Running>| all.iter().any(|one| one.pid == pid);
+    // What is not known may run.
+    processes().map_or(true, is_it)
 }
 
 /// What the tool that changes a process has.

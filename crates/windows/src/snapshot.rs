@@ -70,7 +70,8 @@ fn text(wide: &[u16]) -> String {
     String::from_utf16_lossy(&wide[..end.unwrap_or(wide.len())])
 }
 
-/// All processes.
+/// All processes in which anything runs: one that has ended is known for as long as somebody has a handle
+/// of it, and has no threads.
 ///
 /// # Errors
 /// When Windows does not list them.
@@ -84,10 +85,12 @@ pub fn processes() -> Result<Vec<Running>, TargetError> {
     // SAFETY: the entry says how large it is.
     let mut more = unsafe { Process32FirstW(list.get(), &raw mut entry) };
     while more != 0 {
-        found.push(Running {
-            pid: entry.th32ProcessID,
-            name: text(&entry.szExeFile),
-        });
+        if entry.cntThreads > 0 {
+            found.push(Running {
+                pid: entry.th32ProcessID,
+                name: text(&entry.szExeFile),
+            });
+        }
         // SAFETY: as above.
         more = unsafe { Process32NextW(list.get(), &raw mut entry) };
     }
