@@ -1,5 +1,7 @@
 //! `invivo audit`
 
+mod windows;
+
 use invivo_apply::x86_64::{Form, choose, is_prepared};
 use invivo_compare::{Parts, Usage};
 use invivo_image::{Image, LiveAddr, Machine, demangle};
@@ -86,6 +88,7 @@ pub(crate) fn run(audit: &Audit, output: &Output) -> Result<u8, Failure> {
         folders: &audit.debug_directory,
     })?;
     let usage = Usage::of(&image);
+    let pe = windows::of(&image)?;
     let wanted = |parts: &Parts| {
         let name = image.entity(parts.main).name();
         let wanted = audit.name.as_deref();
@@ -94,7 +97,10 @@ pub(crate) fn run(audit: &Audit, output: &Output) -> Result<u8, Failure> {
     let functions: Vec<Function> = Parts::all(&image)
         .into_par_iter()
         .filter(wanted)
-        .map(|parts| look(&image, &usage, &parts))
+        .map(|parts| match &pe {
+            Some(pe) => windows::look(&image, pe, &usage, &parts),
+            None => look(&image, &usage, &parts),
+        })
         .collect();
     drop(busy);
     if functions.is_empty() {
@@ -102,7 +108,14 @@ pub(crate) fn run(audit: &Audit, output: &Output) -> Result<u8, Failure> {
         return Err(Failure::new(REFUSED, text)
             .hint("see all of them with: invivo audit IMAGE --functions"));
     }
-    let audited = add_up(audit.image.display().to_string(), functions);
+    let forms = match &pe {
+        Some(_) => windows::FORMS.to_vec(),
+        None if image.machine == Machine::Aarch64 => vec![(BRANCH, false)],
+        None => Form::ALL
+            .map(|form| (form.name(), form.needs_stop()))
+            .to_vec(),
+    };
+    let audited = add_up(audit.image.display().to_string(), &forms, functions);
     let list = audit.functions || audit.name.is_some();
     output.data(&audited, || print(&audited, list))?;
     Ok(0)
@@ -166,7 +179,7 @@ fn look(image: &Image, usage: &Usage, parts: &Parts) -> Function {
     }
 }
 
-fn add_up(image: String, functions: Vec<Function>) -> Audited {
+fn add_up(image: String, forms: &[(&'static str, bool)], functions: Vec<Function>) -> Audited {
     let share = |belongs: &dyn Fn(&Function) -> bool| {
         let count = functions.iter().filter(|f| belongs(f)).count();
         // Rounded down: 100 % are all of them.
@@ -178,19 +191,14 @@ fn add_up(image: String, functions: Vec<Function>) -> Audited {
     };
     let hook_is =
         |f: &Function, wanted: &dyn Fn(&Hook) -> bool| f.hook.as_ref().is_some_and(wanted);
-    let has_branches = functions
-        .iter()
-        .any(|f| hook_is(f, &|hook| hook.form == BRANCH));
     Audited {
         schema: "invivo.audit/1",
         image,
         prepared: share(&|f| f.prepared),
         without_stop: share(&|f| hook_is(f, &|hook| !hook.needs_stop)),
-        forms: Form::ALL
-            .into_iter()
-            .map(|form| (form.name(), form.needs_stop()))
-            .chain(has_branches.then_some((BRANCH, false)))
-            .map(|(form, needs_stop)| FormShare {
+        forms: forms
+            .iter()
+            .map(|&(form, needs_stop)| FormShare {
                 form,
                 share: share(&|f| hook_is(f, &|hook| hook.form == form)),
                 needs_stop,

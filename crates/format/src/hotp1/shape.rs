@@ -9,6 +9,8 @@ use invivo_patch::HookRoom;
 
 use super::model::{Hook, HookKind, Validation, hook_options, validation_flags};
 
+/// Bytes of a short jump.
+const SHORT: usize = 2;
 /// Bytes that the loader changes at one place, at most.
 const WIDEST: u64 = 8;
 
@@ -72,8 +74,8 @@ impl HookShape {
     /// must have.
     fn needs(self) -> (u32, usize) {
         match self {
-            HookShape::Short => (5, 2),
-            HookShape::Triple => (14, 2),
+            HookShape::Short => (5, SHORT),
+            HookShape::Triple => (14, SHORT),
             HookShape::Indirect => (8, 6),
             HookShape::Jump | HookShape::Middle => (0, 5),
         }
@@ -99,7 +101,10 @@ impl HookShape {
             *end += one.length;
             Some(*end)
         });
+        let moved = |from: u64, to: usize| is_moved(image, from, u64::from(at) + to as u64);
         let whole = match room {
+            // What is behind the two bytes of a short jump runs no more, so the loader may change it.
+            _ if first >= least && least == SHORT && moved(at.into(), first) => SHORT,
             _ if first >= least => first,
             None => {
                 return Err(format!(
@@ -131,8 +136,7 @@ impl HookShape {
         if room.len() < pad as usize || !room.iter().all(free) {
             return Err(format!("{self} needs {pad} bytes of padding before it"));
         }
-        let (from, to) = (u64::from(start), u64::from(at) + whole as u64);
-        if is_moved(image, from, to) {
+        if moved(start.into(), whole) {
             return Err(format!(
                 "the loader changes the bytes that {self} is written over"
             ));

@@ -2,10 +2,10 @@
 
 use std::ops::Range;
 
-use invivo_compare::{Comparison, Hot};
-use invivo_image::LinkAddr;
+use invivo_compare::{Comparison, Hot, Usage};
 use invivo_image::pe::PeImage;
 use invivo_image::x86_64::decode;
+use invivo_image::{EntityId, Image, LinkAddr};
 
 use super::middle::long_instructions;
 
@@ -35,8 +35,19 @@ impl HookRoom {
         hot: &Hot,
         windows: (&PeImage, &PeImage),
     ) -> Result<HookRoom, String> {
-        let (image, usage) = (c.base, &c.base_usage);
-        let entity = image.entity(hot.base.main);
+        Ok(HookRoom {
+            long: long_instructions(c, windows, hot),
+            ..HookRoom::around(c.base, &c.base_usage, hot.base.main)?
+        })
+    }
+
+    /// What is around the begin of a function, whatever a fix may change in it: of what is further on
+    /// nothing is known then.
+    ///
+    /// # Errors
+    /// When its code is not known; the text is for a person.
+    pub fn around(image: &Image, usage: &Usage, function: EntityId) -> Result<HookRoom, String> {
+        let entity = image.entity(function);
         let start = entity.addr;
         let lines = decode(image, entity).ok_or("its code is not all instructions")?;
         // The nearest place from `start` on that anything leads to: other code, data, its own code.
@@ -63,7 +74,7 @@ impl HookRoom {
         Ok(HookRoom {
             before: room.count() as u64,
             free: free.unwrap_or(0),
-            long: long_instructions(c, windows, hot),
+            long: Vec::new(),
         })
     }
 }
