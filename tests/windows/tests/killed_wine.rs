@@ -47,14 +47,14 @@ fn is_patched(caller: &mut Caller, when: &str) -> bool {
 /// Takes everything back, also jumps that were left since a thread was on its way through them.
 fn take_back(caller: &Caller, base: &Library, patch: &str, old: &[u8]) {
     let pid = caller.pid.to_string();
-    for _ in 0..20 {
-        caller.done(&["revert", "--pid", &pid]);
-        if fixed_bytes(caller.linux_pid(), base) == old {
-            return;
+    let is_whole = (0..20).any(|attempt| {
+        if attempt > 0 {
+            caller.done(&["apply", patch, "--pid", &pid]);
         }
-        caller.done(&["apply", patch, "--pid", &pid]);
-    }
-    panic!("the library is not what it was");
+        caller.done(&["revert", "--pid", &pid]);
+        fixed_bytes(caller.linux_pid(), base) == old
+    });
+    assert!(is_whole, "the library is not what it was");
 }
 
 /// A tool that dies at each of its steps, also when half of what a step writes is written: what comes next
