@@ -237,7 +237,7 @@ impl<'a> Comparison<'a> {
         self.added = found.added;
         self.removed = found.removed;
         self.phases.end("types");
-        self.findings = rules::find(self);
+        self.findings = rules::find(self, known.0, known.1);
         self.phases.end("rules");
         let mut findings = std::mem::take(&mut self.findings);
         places::tell(self, base.as_ref().ok(), fixed.as_ref().ok(), &mut findings);

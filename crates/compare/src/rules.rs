@@ -36,7 +36,7 @@ mod virtual_table;
 use std::collections::BTreeSet;
 use std::str::FromStr;
 
-use invivo_image::{EntityId, EntityKind, Image, SectionKind};
+use invivo_image::{DebugData, EntityId, EntityKind, Image, SectionKind};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -234,8 +234,12 @@ impl Finding {
 }
 
 /// Holds the comparison against every rule.
-pub(crate) fn find(c: &Comparison<'_>) -> Vec<Finding> {
-    let rules: [fn(&Comparison<'_>, &mut Vec<Finding>); 27] = [
+pub(crate) fn find(
+    c: &Comparison<'_>,
+    base_debug: Option<&DebugData<'_>>,
+    fixed_debug: Option<&DebugData<'_>>,
+) -> Vec<Finding> {
+    let rules: [fn(&Comparison<'_>, &mut Vec<Finding>); 26] = [
         symbols::find,
         build::find,
         guard::find,
@@ -261,7 +265,6 @@ pub(crate) fn find(c: &Comparison<'_>) -> Vec<Finding> {
         resolver::find,
         personality::find,
         virtual_table::find,
-        allocation::find,
         crate::unowned::find,
     ];
     let found = rules.into_par_iter().map(|find| {
@@ -269,7 +272,12 @@ pub(crate) fn find(c: &Comparison<'_>) -> Vec<Finding> {
         find(c, &mut findings);
         findings
     });
-    let mut findings = found.collect::<Vec<_>>().concat();
+    let (found, sizes) = rayon::join(
+        || found.collect::<Vec<_>>(),
+        || allocation::find(c, base_debug, fixed_debug),
+    );
+    let mut findings = found.concat();
+    findings.extend(sizes);
     sort(&mut findings);
     findings
 }
