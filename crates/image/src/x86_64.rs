@@ -130,6 +130,16 @@ impl Line {
         }
     }
 
+    /// True for `lea register, [rip + …]`. A `mov` of the same length reads the same address out of a
+    /// slot, where the place itself is too far away.
+    #[must_use]
+    pub fn takes_address(&self) -> bool {
+        let instruction = &self.instruction;
+        self.word.is_none()
+            && instruction.code() == Code::Lea_r64_m
+            && instruction.memory_base() == Register::RIP
+    }
+
     /// True if control never reaches the instruction behind this one by itself.
     #[must_use]
     pub fn ends_flow(&self) -> bool {

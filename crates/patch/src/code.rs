@@ -12,6 +12,11 @@ use crate::references::Target;
 
 /// `jmp rel32`.
 const JUMP: usize = 5;
+/// `lea` of a place, and `mov` from it: both are as long, with the same operands behind.
+const LEA: u8 = 0x8d;
+const MOV: u8 = 0x8b;
+/// That operand begins one byte behind the opcode, with which register it is.
+const REGISTER: usize = 1;
 /// Functions keep this alignment behind islands.
 const ALIGN: usize = 16;
 
@@ -78,6 +83,25 @@ impl Code {
             addend,
         });
         Ok(())
+    }
+
+    /// Makes an instruction that takes the address of another image's variable read it out of a slot.
+    pub(crate) fn load(
+        &mut self,
+        line: &Line,
+        reference: &Reference,
+        offset: u64,
+        slot: Target,
+    ) -> Result<(), String> {
+        let start = usize::try_from(offset).map_err(|e| e.to_string())?;
+        let place = start + usize::from(reference.offset);
+        let opcode = place.checked_sub(REGISTER + 1);
+        let opcode = opcode.and_then(|at| self.bytes.get_mut(at));
+        match opcode.filter(|byte| line.takes_address() && **byte == LEA) {
+            Some(byte) => *byte = MOV,
+            None => return Err(format!("the operand at {} cannot be bound", line.at())),
+        }
+        self.refer(line, reference, offset, slot)
     }
 
     /// Where the function starts in its section: behind the islands before it.

@@ -27,7 +27,8 @@ impl Planner<'_, '_> {
         let imports = self.c.fixed.imports.iter();
         let mut same = imports.filter(|import| import.name == *name);
         let import = match (same.next(), same.next()) {
-            (Some(import), None) if !import.copied => import,
+            // One that the base has a copy of is that copy.
+            (Some(import), None) if !import.copied || !self.is_copied_in_base(name) => import,
             _ => return Err(format!("it needs {name}, of which there is not just one")),
         };
         let version = import.version.as_ref();
@@ -38,6 +39,11 @@ impl Planner<'_, '_> {
         let symbol = self.add_symbol(&**name, SymbolPlace::Import(version));
         self.placed.insert(key, symbol);
         Ok(symbol)
+    }
+
+    fn is_copied_in_base(&self, name: &str) -> bool {
+        let mut imports = self.c.base.imports.iter();
+        imports.any(|import| import.copied && *import.name == *name)
     }
 
     /// A slot of the patch that holds the address of something in another image.

@@ -33,6 +33,19 @@ impl Planner<'_, '_> {
                         continue;
                     }
                     let offset = line.at().0 - entity.addr.0;
+                    if let Some(name) = self.missing_copy(&reference) {
+                        let slot = self.bind_slot(&Slot::Import(Arc::clone(&name), 0));
+                        let loaded =
+                            slot.and_then(|slot| code.load(line, &reference, offset, slot));
+                        if loaded.is_err() {
+                            let text = format!(
+                                "it uses {}, a variable of a library that the running image has no copy of",
+                                invivo_image::demangle(&name)
+                            );
+                            self.refuse(Rule::Binding, part, text);
+                        }
+                        continue;
+                    }
                     let bound = match self.unmoved_text(line, &reference) {
                         Some(target) => Ok(target),
                         None => self.bind_code(parts, &lines, index, &reference),
@@ -55,6 +68,21 @@ impl Planner<'_, '_> {
                 *offset = code.start();
                 code.store(&mut self.contents.sections[*section as usize]);
             }
+        }
+    }
+
+    /// The variable that an operand refers to, if the loader copies it into the fixed image and not
+    /// into the base.
+    fn missing_copy(&self, reference: &Reference) -> Option<Arc<str>> {
+        let c = self.c;
+        match c.fixed.place(reference.target) {
+            Place::In(id, 0) if c.pairs.base_of(id).is_none() => {
+                match c.fixed.slots.get(&c.fixed.entity(id).addr) {
+                    Some(Slot::Copy(name)) => Some(Arc::clone(name)),
+                    _ => None,
+                }
+            }
+            _ => None,
         }
     }
 
@@ -207,6 +235,10 @@ impl Planner<'_, '_> {
             }
         } else if c.fixed.is_external(id) {
             return Err(format!("it uses {name}, which the base does not refer to"));
+        } else if c.fixed.is_copied(id) {
+            return Err(format!(
+                "it uses {name}, a variable of a library that the running image has no copy of"
+            ));
         } else if !constant {
             let alike = c.base.entities.iter().zip(0u32..).find(|(other, index)| {
                 other.kind == EntityKind::Object

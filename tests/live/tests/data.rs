@@ -134,6 +134,13 @@ fn new_import_is_looked_up() -> Result<()> {
     Ok(())
 }
 
+/// A copy of a library's variable cannot be made in a process that runs; but to throw an exception takes no more than the
+/// address of its description.
+#[test]
+fn first_throw_of_a_kind_is_looked_up() -> Result<()> {
+    round_trip_as("first_throw.cpp", Build::default())
+}
+
 /// A library that was put before libc has one of the functions, too: whose it is to be is not for the tool to guess.
 #[test]
 fn new_import_of_two_libraries_is_refused() -> Result<()> {

@@ -1,6 +1,9 @@
 //! R-IMPORT: what new code needs of other images must be at hand in the running one.
 
-use invivo_image::{Import, demangle};
+use std::collections::BTreeSet;
+
+use invivo_image::x86_64::decode;
+use invivo_image::{EntityId, Import, Place, Slot, demangle};
 
 use crate::Comparison;
 use crate::rules::{Finding, Rule};
@@ -10,6 +13,13 @@ pub(super) fn find(c: &Comparison<'_>, findings: &mut Vec<Finding>) {
         let same = |other: &&Import| other.name == import.name;
         let name = demangle(&import.name);
         let text = match c.base.imports.iter().find(same) {
+            None if import.copied && is_only_named(c, &import.name) => {
+                let text = "is a variable of a library that the running image has no copy of; new code \
+                            takes only its address, which is looked up in the process when the patch \
+                            is applied";
+                findings.push(Finding::note(Rule::Import, name, text));
+                continue;
+            }
             None if import.copied => {
                 "is a variable of a library that the running image has no copy of, so new code \
                  cannot reach it"
@@ -34,6 +44,40 @@ pub(super) fn find(c: &Comparison<'_>, findings: &mut Vec<Finding>) {
         };
         findings.push(Finding::refuse(Rule::Import, name, text));
     }
+}
+
+/// True if all that is done with a variable that the loader copies is to take its address, as who
+/// throws an exception does with the description of its type.
+fn is_only_named(c: &Comparison<'_>, name: &str) -> bool {
+    let image = c.fixed;
+    let mut copies = image.slots.iter().filter(|(_, slot)| match slot {
+        Slot::Copy(of) => **of == *name,
+        _ => false,
+    });
+    let (Some((at, _)), None) = (copies.next(), copies.next()) else {
+        return false;
+    };
+    let Place::In(id, 0) = image.place(*at) else {
+        return false;
+    };
+    let users = c.fixed_usage.uses.get(&id).into_iter().flatten();
+    let users: BTreeSet<EntityId> = users.map(|used| used.by).collect();
+    let names_it = |by: &EntityId| {
+        let lines = decode(image, image.entity(*by)).unwrap_or_default();
+        let mut found = false;
+        let mut all = lines
+            .iter()
+            .flat_map(|line| line.references().map(move |r| (line, r)));
+        let alone = all.all(|(line, reference)| match image.place(reference.target) {
+            Place::In(to, offset) if to == id => {
+                found = true;
+                offset == 0 && line.takes_address()
+            }
+            _ => true,
+        });
+        alone && found
+    };
+    !users.is_empty() && users.iter().all(names_it) && !c.fixed_usage.pointed.contains_key(&id)
 }
 
 fn version(import: &Import) -> String {
