@@ -45,6 +45,9 @@ impl<T> Looked<T> {
     }
 }
 
+/// What is asked of a process: its number, the name of its program, and itself.
+type Ask<'a, P, T> = dyn Fn(u32, &str, &P) -> Result<Vec<T>, Failure> + 'a;
+
 /// How processes are looked at.
 pub(crate) struct Look<'l, P> {
     /// Numbers and names of those that run.
@@ -57,10 +60,7 @@ pub(crate) struct Look<'l, P> {
 
 impl<P> Look<'_, P> {
     /// Asks each process. Those that end meanwhile are not told of.
-    pub(crate) fn at_each<T>(
-        self,
-        ask: &dyn Fn(u32, &str, &P) -> Result<Vec<T>, Failure>,
-    ) -> Looked<T> {
+    pub(crate) fn at_each<T>(self, ask: &Ask<'_, P, T>) -> Looked<T> {
         let (mut found, mut unseen) = (Vec::new(), Vec::new());
         for (pid, exe) in self.running.clone() {
             // What Windows lists in the place of its own idle time and of its kernel.
@@ -84,12 +84,7 @@ impl<P> Look<'_, P> {
     }
 
     /// Asks one process, again where it has only just started or is about to end.
-    fn at<T>(
-        &self,
-        pid: u32,
-        exe: &str,
-        ask: &dyn Fn(u32, &str, &P) -> Result<Vec<T>, Failure>,
-    ) -> Result<Vec<T>, Failure> {
+    fn at<T>(&self, pid: u32, exe: &str, ask: &Ask<'_, P, T>) -> Result<Vec<T>, Failure> {
         let mut tries = TRIES;
         loop {
             let opened = (self.open)(pid).map_err(Failure::from);
