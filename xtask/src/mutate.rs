@@ -24,7 +24,7 @@ pub(crate) fn run(workspace: &Workspace, options: &[&str]) -> Result<bool> {
     install::ensure(&install::everything())?;
     let cases: Vec<&str> = SUBJECTS.iter().map(|(case, _)| *case).collect();
     corpus::build(workspace, &cases)?;
-    let mut mutate = workspace.built("invivo-mutation", "mutate")?;
+    let mut mutate = workspace.built("mutate")?;
     let images = SUBJECTS.iter().map(|(case, program)| {
         let folder = workspace.corpus.join(case).join("base");
         folder.join(program)

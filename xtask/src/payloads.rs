@@ -2,7 +2,6 @@
 //! after them all of it is sent.
 
 use std::fs;
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -24,10 +23,8 @@ pub(crate) fn collect(workspace: &Workspace) -> Result<()> {
 pub(crate) fn send(workspace: &Workspace) -> Result<bool> {
     println!("\nwhat tests wrote for Xen, sent to real hypervisors");
     let folder = workspace.target.join(FOLDER);
-    let mut loader: Command = workspace.cargo();
-    loader.args(["run", "--quiet", "--package", "xen-tests"]);
-    loader.args(["--bin", "loader", "--"]).arg(&folder);
-    let passed = process::succeeds(&mut loader, LIMIT)?;
+    let mut loader = workspace.built("loader")?;
+    let passed = process::succeeds(loader.arg(&folder), LIMIT)?;
     if passed {
         fs::remove_dir_all(&folder)
             .with_context(|| format!("cannot remove {}", folder.display()))?;

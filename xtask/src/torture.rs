@@ -60,7 +60,7 @@ fn in_wine(workspace: &Workspace, test: [&str; 2], (name, value): (&str, &str)) 
 fn run(workspace: &Workspace, words: &[&str]) -> Result<bool> {
     install::ensure(&install::everything())?;
     Invivo::build(workspace)?;
-    let mut torture = workspace.built("live-tests", "torture")?;
+    let mut torture = workspace.built("torture")?;
     println!("torture: {}", words.join(" "));
     torture.args(words).env("INVIVO", workspace.invivo());
     process::succeeds(&mut torture, LIMIT)

@@ -54,15 +54,17 @@ impl Workspace {
         command
     }
 
-    /// The command of a program of the workspace that other chores run, built for release.
-    pub(crate) fn built(&self, package: &str, program: &str) -> Result<Command> {
+    /// The command of a program of the workspace that other chores run.
+    ///
+    /// It is built as the tests are, and with the features that all packages choose together: for
+    /// its package alone others would be chosen, and most would be built anew.
+    pub(crate) fn built(&self, program: &str) -> Result<Command> {
         let mut cargo = self.cargo();
-        cargo.args(["build", "--quiet", "--release", "--package", package]);
-        cargo.args(["--bin", program]);
+        cargo.args(["build", "--quiet", "--workspace", "--bin", program]);
         if !process::succeeds(&mut cargo, BUILD_LIMIT)? {
             bail!("{program} does not build");
         }
-        Ok(Command::new(self.target.join("release").join(program)))
+        Ok(Command::new(self.target.join("debug").join(program)))
     }
 
     /// Where the live scenarios keep the programs that they compiled.
