@@ -58,7 +58,7 @@ fn shaped(shape: HookShape) -> LegacyPatch {
     let room = HookRoom {
         before: 16,
         free: 13,
-        long: vec![7..12],
+        long: std::iter::once(7..12).collect(),
     };
     let made = shape.hooks(&target(), FUNCTION, NEW, Some(&room));
     let (mut hooks, mut validations) = (Vec::new(), Vec::new());
@@ -118,11 +118,14 @@ fn rules(findings: &[Finding]) -> BTreeSet<Rule> {
     findings.iter().map(|finding| finding.rule).collect()
 }
 
+/// Places, and what is written there.
+type Written = Vec<(u32, Vec<u8>)>;
+
 /// Each shape as its hooks are written, in their order: place, bytes.
 #[test]
 fn what_each_shape_writes() {
     let address = [0, 0x20, 0, 0x90, 1, 0, 0, 0];
-    let cases: [(HookShape, Vec<(u32, Vec<u8>)>); 5] = [
+    let cases: [(HookShape, Written); 5] = [
         (
             HookShape::Short,
             vec![
