@@ -35,9 +35,8 @@ fn clock(folder: &Path) -> PeImage {
 /// The one slot that an image fills for a library, and the operands of its code that go through it.
 fn slot(image: &PeImage, library: usize) -> (Rva, Vec<BaseRelocation>) {
     let library = &image.imports[library];
-    let [thunk] = &library.thunks[..] else {
-        panic!("one function: {library:?}")
-    };
+    assert_eq!(library.thunks.len(), 1, "one function: {library:?}");
+    let thunk = &library.thunks[0];
     let wanted = ImportedSymbol::Name("GetTickCount".to_owned());
     assert_eq!(thunk.symbol, wanted);
     let address = image.image_base + thunk.slot.0;
