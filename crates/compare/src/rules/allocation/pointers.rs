@@ -45,7 +45,7 @@ pub(super) fn called<'a>(image: &'a Image, line: &Line, registers: &Registers) -
         Value::Pointer(Holder::Here(at)) => here(image, at),
         Value::Pointer(Holder::There(slot)) => match image.slots.get(&slot)? {
             Slot::Import(name, _) => Some(Held {
-                variable: &**name,
+                variable: name,
                 first: None,
                 callee: None,
             }),
