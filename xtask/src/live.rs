@@ -43,7 +43,6 @@ pub(crate) const TESTED: &[&str] = &[
     "redis-31228",
     "memcached-47783",
     "expat-45490",
-    "haproxy-40225",
     "unbound-8508",
 ];
 
