@@ -109,9 +109,9 @@ impl Process {
             let_go: 0,
             reserved: RefCell::new(None),
         };
-        if process.has_turn() {
-            take_back(&process.handle, &process.reserved()?)?;
-        }
+        // Who stands since a tool died may keep its loader's lists from being read. It goes on all
+        // the same, and after that they can be.
+        let taken_back = process.take_back();
         if process.left.is_some() {
             // They may have been stopped for what is written in part now. What cannot be put back
             // is refused when its record is settled.
@@ -120,7 +120,18 @@ impl Process {
         if let Some(note) = process.left.take() {
             process.let_go += note.let_go(&process.handle, pid)?;
         }
+        if taken_back.is_err() {
+            process.take_back()?;
+        }
         Ok(process)
+    }
+
+    /// Takes back what a dead tool asked of threads that come late.
+    fn take_back(&self) -> Result<(), TargetError> {
+        if !self.has_turn() {
+            return Ok(());
+        }
+        take_back(&self.handle, &self.reserved()?)
     }
 
     /// True if nobody else may change it now.
