@@ -73,6 +73,8 @@ fn choose(image: &Image, pe: &PeImage, usage: &Usage, parts: &Parts) -> Result<H
             HookShape::Short => FORMS[1],
             _ => FORMS[2],
         };
+        // Nothing writes two bytes at once where they lie in two words.
+        let needs_stop = needs_stop || at % 8 == 7;
         let before = hooks.first().filter(|_| hooks.len() > 1);
         return Ok(Hook {
             form,
