@@ -4,6 +4,8 @@
 //! `std::call_once`, `Once` and `LazyLock` of Rust. New code that differs only there goes live and
 //! is never asked.
 
+mod handed;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use iced_x86::{ConditionCode, FlowControl};
@@ -129,7 +131,8 @@ fn may_differ_in_guarded(c: &Comparison<'_>, meaning: &Meaning<'_, '_>, hot: &Ho
         };
         let same = match (region, after.remove(&Some(pair))) {
             (Some(region), Some(Some(counterpart))) => {
-                one.same(&region, &other, &counterpart, meaning)
+                one.same_lines(&region, &other, &counterpart, meaning)
+                    && handed::is_same(&one, &region, &other, &counterpart, meaning)
             }
             // New code that makes nothing has nothing that comes too late.
             (_, None) => true,
@@ -254,42 +257,60 @@ impl<'a> Code<'a> {
         Some(found)
     }
 
-    /// True if two regions do the same, instruction by instruction.
-    fn same(
+    /// True if these instructions do the same as those of another function, one by one.
+    fn same_lines(
         &self,
-        region: &BTreeSet<LinkAddr>,
+        these: &BTreeSet<LinkAddr>,
         other: &Code<'_>,
-        counterpart: &BTreeSet<LinkAddr>,
+        those: &BTreeSet<LinkAddr>,
         meaning: &Meaning<'_, '_>,
     ) -> bool {
-        let lines = |code: &Code<'_>, region: &BTreeSet<LinkAddr>| -> Vec<Line> {
-            let lines = code.lines.iter().filter(|line| region.contains(&line.at()));
+        let lines = |code: &Code<'_>, chosen: &BTreeSet<LinkAddr>| -> Vec<Line> {
+            let lines = code.lines.iter().filter(|line| chosen.contains(&line.at()));
             lines.filter(|line| !line.is_padding()).copied().collect()
         };
-        let (ours, theirs) = (lines(self, region), lines(other, counterpart));
+        let (ours, theirs) = (lines(self, these), lines(other, those));
+        ours.len() == theirs.len()
+            && ours
+                .iter()
+                .zip(&theirs)
+                .all(|(one, two)| self.same_line(one, other, two, meaning))
+    }
+
+    /// True if an instruction is another one's, with references of the same meaning.
+    fn same_line(
+        &self,
+        one: &Line,
+        other: &Code<'_>,
+        two: &Line,
+        meaning: &Meaning<'_, '_>,
+    ) -> bool {
         let told = |line: &Line| {
             let mut hash = std::hash::DefaultHasher::new();
             shape(line, &mut hash);
             std::hash::Hasher::finish(&hash)
         };
-        ours.len() == theirs.len()
-            && ours.iter().zip(&theirs).all(|(one, two)| {
-                let (here, there): (Vec<_>, Vec<_>) =
-                    (one.references().collect(), two.references().collect());
-                told(one) == told(two)
-                    && here.len() == there.len()
-                    && here.iter().zip(&there).all(|(a, b)| {
-                        let own = (self.at.get(&a.target), other.at.get(&b.target));
-                        let refer = |at, line| Referred {
-                            at,
-                            line: Some(line),
-                            numbers: &[],
-                        };
-                        matches!(own, (Some(_), Some(_)))
-                            || meaning
-                                .same(refer(a.target, one), refer(b.target, two))
-                                .is_ok()
-                    })
+        let memory = |line: &Line| {
+            let i = &line.instruction;
+            let scale = i.memory_index_scale();
+            (i.memory_base(), i.memory_index(), scale, i.segment_prefix())
+        };
+        let (here, there): (Vec<_>, Vec<_>) =
+            (one.references().collect(), two.references().collect());
+        told(one) == told(two)
+            && memory(one) == memory(two)
+            && here.len() == there.len()
+            && here.iter().zip(&there).all(|(a, b)| {
+                let own = (self.at.get(&a.target), other.at.get(&b.target));
+                let refer = |at, line| Referred {
+                    at,
+                    line: Some(line),
+                    numbers: &[],
+                };
+                matches!(own, (Some(_), Some(_)))
+                    || meaning
+                        .same(refer(a.target, one), refer(b.target, two))
+                        .is_ok()
             })
     }
 }
