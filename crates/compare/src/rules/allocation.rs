@@ -25,11 +25,13 @@ pub(super) fn find(
 ) -> Vec<Finding> {
     let mut base = Allocators::of(c.base, base_debug);
     let mut fixed = Allocators::of(c.fixed, fixed_debug);
+    let place = |debug: Option<&DebugData<'_>>, asked: &Asked| debug?.place_of(asked.at);
     let is_line_only = |one: &Asked, other: &Asked| {
-        let before = base_debug.and_then(|debug| debug.place_of(one.at));
-        let after = fixed_debug.and_then(|debug| debug.place_of(other.at));
-        let places = before.zip(after);
-        places.is_some_and(|(before, after)| is_moved((one, &before), (other, &after)))
+        // Whatever can be told without the lines is asked first: to find one takes long.
+        may_be_moved(one, other)
+            && place(base_debug, one)
+                .zip(place(fixed_debug, other))
+                .is_some_and(|(before, after)| is_moved((one, &before), (other, &after)))
     };
     let mut findings = Vec::new();
     for hot in &c.hot {
@@ -109,16 +111,23 @@ fn cancel<T>(old: &mut Vec<T>, new: &mut Vec<T>, is_same: impl Fn(&T, &T) -> boo
     );
 }
 
-/// True if two calls differ only in line numbers: `CRYPTO_malloc(size, __FILE__, __LINE__)`. The
+/// True if two calls may differ only in line numbers: `CRYPTO_malloc(size, __FILE__, __LINE__)`. The
 /// first argument is none, and where it is known which ones are sizes, these are.
-fn is_moved((one, before): (&Asked, &SourcePlace), (other, after): (&Asked, &SourcePlace)) -> bool {
-    let is_line = |old: u64, new: u64| line_numbers::moved(old, new, before, after);
+fn may_be_moved(one: &Asked, other: &Asked) -> bool {
     one.guessed
         && other.guessed
         && one.sizes.len() == other.sizes.len()
-        && one.sizes.iter().zip(&other.sizes).all(|(old, new)| {
-            old.0 == new.0 && (old.1 == new.1 || old.0 > 0 && is_line(old.1, new.1))
-        })
+        && one
+            .sizes
+            .iter()
+            .zip(&other.sizes)
+            .all(|(old, new)| old.0 == new.0 && (old.1 == new.1 || old.0 > 0))
+}
+
+/// True if what differs in two such calls are the numbers of their lines.
+fn is_moved((one, before): (&Asked, &SourcePlace), (other, after): (&Asked, &SourcePlace)) -> bool {
+    let mut sizes = one.sizes.iter().zip(&other.sizes);
+    sizes.all(|(old, new)| old.1 == new.1 || line_numbers::moved(old.1, new.1, before, after))
 }
 
 /// What a call asks an allocator for.
