@@ -6,9 +6,10 @@
 use invivo_image::x86_64::Line;
 use invivo_image::{Image, Link, LinkAddr, Place};
 
-use iced_x86::{InstructionInfoFactory, InstructionInfoOptions, Mnemonic, OpAccess, Register};
+use iced_x86::{InstructionInfoFactory, InstructionInfoOptions, Mnemonic, Register};
 
 use crate::Usage;
+use crate::conventions::changes;
 
 /// The longest constant without a symbol that is looked at, in bytes.
 const LONGEST: u64 = 1 << 20;
@@ -267,13 +268,10 @@ fn keeps(lines: &[Line], register: Register) -> bool {
     !lines.iter().any(|line| {
         let used = known.info_options(&line.instruction, InstructionInfoOptions::NO_MEMORY_USAGE);
         line.is_call() && lost_in_calls
-            || used.used_registers().iter().any(|used| {
-                let written = !matches!(
-                    used.access(),
-                    OpAccess::None | OpAccess::Read | OpAccess::CondRead | OpAccess::NoMemAccess
-                );
-                written && used.register().full_register() == register
-            })
+            || used
+                .used_registers()
+                .iter()
+                .any(|used| changes(used) && used.register().full_register() == register)
     })
 }
 

@@ -6,7 +6,7 @@
 //! from what the prototype allows; where both do, it is an old agreement.
 
 use iced_x86::{FlowControl, Instruction, InstructionInfoFactory};
-use iced_x86::{Mnemonic, OpAccess, OpKind, Register};
+use iced_x86::{Mnemonic, OpAccess, OpKind, Register, UsedRegister};
 use invivo_image::x86_64::decode;
 use invivo_image::{EntityId, Image, SourceFunction, clone_sorts};
 
@@ -21,6 +21,24 @@ pub(crate) const PARAMETERS: [Register; 6] = [
     Register::R8,
     Register::R9,
 ];
+
+/// Registers that a call leaves as they are (psABI); on Windows two more.
+pub(crate) const KEPT: [Register; 6] = [
+    Register::RBX,
+    Register::RBP,
+    Register::R12,
+    Register::R13,
+    Register::R14,
+    Register::R15,
+];
+
+/// True if an instruction that uses a register so may change it.
+pub(crate) fn changes(used: &UsedRegister) -> bool {
+    !matches!(
+        used.access(),
+        OpAccess::Read | OpAccess::CondRead | OpAccess::None | OpAccess::NoMemAccess
+    )
+}
 
 /// Says in the prototypes of a pair that one of them takes its parameters in another way. Only of
 /// functions that may have callers that nobody sees: of others compilers may change it.

@@ -16,7 +16,7 @@ use iced_x86::{
 use invivo_image::{LinkAddr, Place};
 
 use super::Body;
-use crate::conventions::PARAMETERS;
+use crate::conventions::{KEPT, PARAMETERS};
 
 /// How many instructions are looked at before it is given up.
 const LOOK_AHEAD: usize = 256;
@@ -49,10 +49,7 @@ impl Held {
 
     /// True where it outlasts a call, also one that an exception ends.
     fn is_kept(self) -> bool {
-        use Register::{R12, R13, R14, R15, RBP, RBX};
-        [RBX, RBP, R12, R13, R14, R15]
-            .iter()
-            .any(|register| self.has(*register))
+        KEPT.iter().any(|register| self.has(*register))
     }
 
     fn with(self, register: Register) -> Held {

@@ -3,14 +3,14 @@
 
 use std::collections::BTreeSet;
 
-use iced_x86::{FlowControl, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
+use iced_x86::{FlowControl, InstructionInfoFactory, Mnemonic, OpKind, Register};
 use invivo_image::x86_64::{Line, decode};
 use invivo_image::{
     EntityId, EntityKind, Image, LinkAddr, Machine, Place, SectionKind, Slot, demangle, whole_of,
 };
 
 use crate::Comparison;
-use crate::conventions::PARAMETERS;
+use crate::conventions::{PARAMETERS, changes};
 
 /// Who may hold or ask for the address of a constant of the base, as the end of a sentence.
 pub(super) fn holder(c: &Comparison<'_>, constant: EntityId) -> Option<String> {
@@ -255,12 +255,7 @@ fn step(
         .or(place.filter(|_| mnemonic == Mnemonic::Lea));
     let mut after = held;
     let written = info.info(instruction).used_registers().iter();
-    let written = written.filter(|used| {
-        matches!(
-            used.access(),
-            OpAccess::Write | OpAccess::CondWrite | OpAccess::ReadWrite | OpAccess::ReadCondWrite
-        )
-    });
+    let written = written.filter(|used| changes(used));
     let written = written.fold(0, |all, used| all | bit(used.register()));
     let addressed = bit(instruction.memory_base()) | bit(instruction.memory_index());
     let through = addressed & held.all();

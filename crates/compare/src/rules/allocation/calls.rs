@@ -2,23 +2,13 @@
 
 use std::borrow::Cow;
 
-use iced_x86::{FlowControl, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
+use iced_x86::{FlowControl, InstructionInfoFactory, Mnemonic, OpKind, Register};
 use invivo_image::x86_64::{Line, ReferenceKind, decode};
 use invivo_image::{EntityId, EntityKind, Image, LinkAddr, Place, Slot, demangle};
 
 use super::pointers::{self, Holder};
-use crate::conventions::PARAMETERS;
+use crate::conventions::{KEPT, PARAMETERS, changes};
 use crate::told::is_immediate;
-
-/// Registers that a call leaves as they are.
-const SPARED: [Register; 6] = [
-    Register::RBX,
-    Register::RBP,
-    Register::R12,
-    Register::R13,
-    Register::R14,
-    Register::R15,
-];
 
 /// What is called through a pointer that nobody knows: `parser->memory.allocate(size)`.
 pub(super) const BEHIND: &str = "a function behind a pointer, which may allocate,";
@@ -98,7 +88,7 @@ pub(super) fn calls(image: &Image, function: EntityId) -> Vec<Call<'_>> {
             FlowControl::Call | FlowControl::IndirectCall
         ) {
             for (number, value) in registers.iter_mut().enumerate() {
-                *value = value.filter(|_| SPARED.iter().any(|spared| spared.number() == number));
+                *value = value.filter(|_| KEPT.iter().any(|kept| kept.number() == number));
             }
             continue;
         }
@@ -108,12 +98,7 @@ pub(super) fn calls(image: &Image, function: EntityId) -> Vec<Call<'_>> {
         }
         let value = moved(image, line, &registers);
         let written = factory.info(instruction).used_registers().iter();
-        for used in written.filter(|used| {
-            !matches!(
-                used.access(),
-                OpAccess::Read | OpAccess::CondRead | OpAccess::None | OpAccess::NoMemAccess
-            )
-        }) {
+        for used in written.filter(|used| changes(used)) {
             let written = used.register().full_register();
             if written.is_gpr64() {
                 registers[written.number()] = None;
