@@ -240,19 +240,8 @@ impl<'a> Code<'a> {
             if self.calls(line, &ENDS) || !found.insert(line.at()) {
                 continue;
             }
-            let next = self.at.get(&line.end()).copied();
-            let target = LinkAddr(line.instruction.near_branch_target());
-            let target = || self.at.get(&target).copied();
-            match line.instruction.flow_control() {
-                FlowControl::UnconditionalBranch => waiting.extend(target()),
-                FlowControl::ConditionalBranch => {
-                    waiting.extend(target());
-                    waiting.extend(next);
-                }
-                FlowControl::IndirectBranch => return None,
-                FlowControl::Return | FlowControl::Exception => {}
-                _ => waiting.extend(next),
-            }
+            let next = successors(line)?.into_iter().flatten();
+            waiting.extend(next.filter_map(|next| self.at.get(&next)));
         }
         Some(found)
     }
@@ -312,5 +301,17 @@ impl<'a> Code<'a> {
                         .same(refer(a.target, one), refer(b.target, two))
                         .is_ok()
             })
+    }
+}
+
+/// Where an instruction leads in its function; none if that is not told.
+fn successors(line: &Line) -> Option<[Option<LinkAddr>; 2]> {
+    let target = LinkAddr(line.instruction.near_branch_target());
+    match line.instruction.flow_control() {
+        FlowControl::UnconditionalBranch => Some([Some(target), None]),
+        FlowControl::ConditionalBranch => Some([Some(target), Some(line.end())]),
+        FlowControl::IndirectBranch => None,
+        FlowControl::Return | FlowControl::Exception => Some([None, None]),
+        _ => Some([Some(line.end()), None]),
     }
 }

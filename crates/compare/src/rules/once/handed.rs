@@ -6,29 +6,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use iced_x86::{
-    FlowControl, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register, UsedRegister,
-};
+use iced_x86::{InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register, UsedRegister};
 use invivo_image::LinkAddr;
 use invivo_image::x86_64::Line;
 
-use super::Code;
+use super::{Code, successors};
+use crate::conventions::{KEPT, changes};
 use crate::meaning::Meaning;
-
-/// Registers that a call leaves as they are; what the others hold was put there since the guard was taken,
-/// which is a call.
-const KEPT: [Register; 8] = [
-    Register::RBX,
-    Register::RBP,
-    Register::RSI,
-    Register::RDI,
-    Register::R12,
-    Register::R13,
-    Register::R14,
-    Register::R15,
-];
-/// Those that a call leaves as they are for Windows alone.
-const KEPT_BY_WINDOWS: [Register; 2] = [Register::RSI, Register::RDI];
 
 /// True if what the two regions, whose instructions are the same, find is shown to be the same.
 pub(super) fn is_same(
@@ -40,7 +24,7 @@ pub(super) fn is_same(
 ) -> bool {
     let (ours, theirs) = (before(one, region), before(other, counterpart));
     one.same_lines(&ours, other, &theirs, meaning)
-        || handed(one, region).is_some_and(|registers| {
+        || handed(one, region, &ours).is_some_and(|registers| {
             registers.into_iter().all(|register| {
                 let made = (maker(one, &ours, register), maker(other, &theirs, register));
                 matches!(made, (Some(here), Some(there))
@@ -72,61 +56,66 @@ fn before(code: &Code<'_>, region: &BTreeSet<LinkAddr>) -> BTreeSet<LinkAddr> {
     found
 }
 
-/// Where an instruction leads in its function; none if that is not told.
-fn successors(line: &Line) -> Option<[Option<LinkAddr>; 2]> {
-    let target = LinkAddr(line.instruction.near_branch_target());
-    match line.instruction.flow_control() {
-        FlowControl::UnconditionalBranch => Some([None, Some(target)]),
-        FlowControl::ConditionalBranch => Some([Some(line.end()), Some(target)]),
-        FlowControl::Return | FlowControl::Exception => Some([None, None]),
-        FlowControl::IndirectBranch => None,
-        _ => Some([Some(line.end()), None]),
-    }
-}
-
-/// The registers that a region reads and did not write; none if it reads or hands on the frame, where
-/// anything may have been put.
-fn handed(code: &Code<'_>, region: &BTreeSet<LinkAddr>) -> Option<BTreeSet<Register>> {
+/// The registers that a region reads and did not write, of those that the call which takes the guard left
+/// as they were; none if it reads or hands on the frame, where anything may have been put.
+fn handed(
+    code: &Code<'_>,
+    region: &BTreeSet<LinkAddr>,
+    before: &BTreeSet<LinkAddr>,
+) -> Option<BTreeSet<Register>> {
     let mut info = InstructionInfoFactory::new();
     let mut handed = BTreeSet::new();
-    // A register counts as written only before the first branch: what follows may come by another way.
-    let mut written: BTreeSet<Register> = BTreeSet::new();
-    let mut straight = true;
-    for line in code.lines.iter().filter(|line| region.contains(&line.at())) {
-        let instruction = &line.instruction;
-        let used = info.info(instruction);
-        let is_push = matches!(instruction.mnemonic(), Mnemonic::Push | Mnemonic::Pop);
-        let is_frame = |register: Register| register.full_register() == Register::RSP;
-        let by_frame = is_frame(instruction.memory_base())
-            || (0..instruction.op_count()).any(|at| {
-                instruction.op_kind(at) == OpKind::Register && is_frame(instruction.op_register(at))
-            });
-        if by_frame && !is_push {
+    // What was written for sure, whatever way led there.
+    let mut written: BTreeMap<LinkAddr, BTreeSet<Register>> = BTreeMap::new();
+    let mut waiting: Vec<LinkAddr> = Vec::new();
+    for line in code.lines.iter().filter(|line| before.contains(&line.at())) {
+        let next = successors(line).into_iter().flatten().flatten();
+        waiting.extend(next.filter(|next| region.contains(next)));
+    }
+    written.extend(waiting.iter().map(|at| (*at, BTreeSet::new())));
+    while let Some(at) = waiting.pop() {
+        let line = code.lines.get(*code.at.get(&at)?)?;
+        let mut after = written.get(&at)?.clone();
+        if reads_frame(line) {
             return None;
         }
-        for used in used.used_registers().iter().filter(|used| reads(used)) {
+        let used = info.info(&line.instruction).used_registers();
+        for used in used.iter().filter(|used| reads(used)) {
             let full = used.register().full_register();
-            let is_kept = KEPT.contains(&full)
-                && (code.image.is_windows() || !KEPT_BY_WINDOWS.contains(&full));
-            // What a call is handed it was handed since.
-            if is_kept && !written.contains(&full) {
+            if is_kept(code, full) && !after.contains(&full) {
                 handed.insert(full);
             }
         }
-        let full = |used: &UsedRegister| {
-            let register = used.register();
-            let is_whole = register.is_gpr64() || register.is_gpr32();
-            (used.access() == OpAccess::Write && is_whole).then(|| register.full_register())
-        };
-        straight &= matches!(
-            instruction.flow_control(),
-            FlowControl::Next | FlowControl::Call | FlowControl::IndirectCall
-        );
-        if straight {
-            written.extend(used.used_registers().iter().filter_map(full));
+        after.extend(used.iter().filter_map(written_whole));
+        for next in successors(line)?.into_iter().flatten() {
+            if !region.contains(&next) {
+                continue;
+            }
+            let joined = match written.get(&next) {
+                Some(known) => known & &after,
+                None => after.clone(),
+            };
+            if written.get(&next) != Some(&joined) {
+                written.insert(next, joined);
+                waiting.push(next);
+            }
         }
     }
     Some(handed)
+}
+
+fn is_kept(code: &Code<'_>, register: Register) -> bool {
+    KEPT.contains(&register)
+        || code.image.is_windows() && [Register::RSI, Register::RDI].contains(&register)
+}
+
+fn reads_frame(line: &Line) -> bool {
+    let i = &line.instruction;
+    let is_frame = |register: Register| register.full_register() == Register::RSP;
+    let mut operands = 0..i.op_count();
+    let by_frame = is_frame(i.memory_base())
+        || operands.any(|at| i.op_kind(at) == OpKind::Register && is_frame(i.op_register(at)));
+    by_frame && !matches!(i.mnemonic(), Mnemonic::Push | Mnemonic::Pop)
 }
 
 fn reads(used: &UsedRegister) -> bool {
@@ -134,6 +123,13 @@ fn reads(used: &UsedRegister) -> bool {
         used.access(),
         OpAccess::Write | OpAccess::None | OpAccess::NoMemAccess
     )
+}
+
+/// The register that is written, if all of it is, and for sure.
+fn written_whole(used: &UsedRegister) -> Option<Register> {
+    let register = used.register();
+    let is_whole = register.is_gpr64() || register.is_gpr32();
+    (used.access() == OpAccess::Write && is_whole).then(|| register.full_register())
 }
 
 /// The one instruction of those before a region that puts something into a register, if that is a constant.
@@ -146,16 +142,7 @@ fn maker<'a>(
     let mut makers = code.lines.iter().filter(|line| {
         let mut used = info.info(&line.instruction).used_registers().iter();
         before.contains(&line.at())
-            && used.any(|used| {
-                used.register().full_register() == register
-                    && !matches!(
-                        used.access(),
-                        OpAccess::Read
-                            | OpAccess::CondRead
-                            | OpAccess::None
-                            | OpAccess::NoMemAccess
-                    )
-            })
+            && used.any(|used| used.register().full_register() == register && changes(used))
     });
     let maker = makers.next().filter(|_| makers.next().is_none())?;
     let instruction = &maker.instruction;
