@@ -40,6 +40,14 @@ pub(crate) fn changes(used: &UsedRegister) -> bool {
     )
 }
 
+/// True if an instruction that uses a register so depends on what was in it.
+pub(crate) fn reads_value(used: &UsedRegister) -> bool {
+    !matches!(
+        used.access(),
+        OpAccess::Write | OpAccess::None | OpAccess::NoMemAccess
+    )
+}
+
 /// Says in the prototypes of a pair that one of them takes its parameters in another way. Only of
 /// functions that may have callers that nobody sees: of others compilers may change it.
 pub(crate) fn tell(

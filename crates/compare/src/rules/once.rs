@@ -234,7 +234,9 @@ impl<'a> Code<'a> {
             ConditionCode::e => vec![at + 1],
             _ => return None,
         };
-        let mut found = BTreeSet::new();
+        // What is put into registers before it is asked whether the guard was taken belongs to it.
+        let mut found: BTreeSet<LinkAddr> =
+            self.lines.get(behind..at)?.iter().map(Line::at).collect();
         while let Some(at) = waiting.pop() {
             let line = self.lines.get(at)?;
             if self.calls(line, &ENDS) || !found.insert(line.at()) {
@@ -254,16 +256,30 @@ impl<'a> Code<'a> {
         those: &BTreeSet<LinkAddr>,
         meaning: &Meaning<'_, '_>,
     ) -> bool {
-        let lines = |code: &Code<'_>, chosen: &BTreeSet<LinkAddr>| -> Vec<Line> {
-            let lines = code.lines.iter().filter(|line| chosen.contains(&line.at()));
-            lines.filter(|line| !line.is_padding()).copied().collect()
+        let ((ours, here), (theirs, there)) = (self.numbered(these), other.numbered(those));
+        // A branch leads to the instruction with the same number, or out on both sides.
+        let leads_alike = |one: &Line, two: &Line| {
+            let mut both = one.references().zip(two.references());
+            both.all(|(a, b)| here.get(&a.target) == there.get(&b.target))
         };
-        let (ours, theirs) = (lines(self, these), lines(other, those));
         ours.len() == theirs.len()
             && ours
                 .iter()
                 .zip(&theirs)
-                .all(|(one, two)| self.same_line(one, other, two, meaning))
+                .all(|(one, two)| self.same_line(one, other, two, meaning) && leads_alike(one, two))
+    }
+
+    /// Some of the instructions, and the number of each; padding has that of what follows it.
+    fn numbered(&self, chosen: &BTreeSet<LinkAddr>) -> (Vec<&Line>, BTreeMap<LinkAddr, usize>) {
+        let mut lines = Vec::new();
+        let mut numbers = BTreeMap::new();
+        for line in self.lines.iter().filter(|line| chosen.contains(&line.at())) {
+            numbers.insert(line.at(), lines.len());
+            if !line.is_padding() {
+                lines.push(line);
+            }
+        }
+        (lines, numbers)
     }
 
     /// True if an instruction is another one's, with references of the same meaning.

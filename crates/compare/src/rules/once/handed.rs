@@ -7,11 +7,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use iced_x86::{InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register, UsedRegister};
-use invivo_image::LinkAddr;
 use invivo_image::x86_64::Line;
+use invivo_image::{EntityId, EntityKind, LinkAddr, Place};
 
 use super::{Code, successors};
-use crate::conventions::{KEPT, changes};
+use crate::conventions::{KEPT, changes, reads_value};
 use crate::meaning::Meaning;
 
 /// True if what the two regions, whose instructions are the same, find is shown to be the same.
@@ -24,12 +24,42 @@ pub(super) fn is_same(
 ) -> bool {
     let (ours, theirs) = (before(one, region), before(other, counterpart));
     one.same_lines(&ours, other, &theirs, meaning)
-        || handed(one, region, &ours).is_some_and(|registers| {
-            registers.into_iter().all(|register| {
-                let made = (maker(one, &ours, register), maker(other, &theirs, register));
-                matches!(made, (Some(here), Some(there))
-                    if one.same_line(here, other, there, meaning))
+        || !may_be_prepared(one, region, &ours)
+            && !may_be_prepared(other, counterpart, &theirs)
+            && handed(one, region, &ours).is_some_and(|registers| {
+                registers.into_iter().all(|register| {
+                    let made = (maker(one, &ours, register), maker(other, &theirs, register));
+                    matches!(made, (Some(here), Some(there))
+                    if one.same_line(here, other, there, meaning)
+                        && filled(one, here).next().is_none())
+                })
             })
+}
+
+/// True if a region refers to data that what comes before it refers to, and may have filled for it:
+/// `strcpy(path, "/etc"); static const Config made(path);`.
+fn may_be_prepared(
+    code: &Code<'_>,
+    region: &BTreeSet<LinkAddr>,
+    before: &BTreeSet<LinkAddr>,
+) -> bool {
+    let data = |chosen: &BTreeSet<LinkAddr>| -> BTreeSet<EntityId> {
+        let lines = code.lines.iter().filter(|line| chosen.contains(&line.at()));
+        lines.flat_map(|line| filled(code, line)).collect()
+    };
+    !data(region).is_disjoint(&data(before))
+}
+
+/// The variables that an instruction refers to, but for guards: what is in them is not always the same.
+fn filled<'a>(code: &'a Code<'_>, line: &'a Line) -> impl Iterator<Item = EntityId> + 'a {
+    line.references()
+        .filter_map(|reference| match code.image.place(reference.target) {
+            Place::In(id, _) if !code.image.is_constant_at(reference.target) => Some(id),
+            _ => None,
+        })
+        .filter(|id| {
+            let entity = code.image.entity(*id);
+            entity.kind == EntityKind::Object && !entity.name().starts_with("_ZGV")
         })
 }
 
@@ -80,7 +110,7 @@ fn handed(
             return None;
         }
         let used = info.info(&line.instruction).used_registers();
-        for used in used.iter().filter(|used| reads(used)) {
+        for used in used.iter().filter(|used| reads_value(used)) {
             let full = used.register().full_register();
             if is_kept(code, full) && !after.contains(&full) {
                 handed.insert(full);
@@ -116,13 +146,6 @@ fn reads_frame(line: &Line) -> bool {
     let by_frame = is_frame(i.memory_base())
         || operands.any(|at| i.op_kind(at) == OpKind::Register && is_frame(i.op_register(at)));
     by_frame && !matches!(i.mnemonic(), Mnemonic::Push | Mnemonic::Pop)
-}
-
-fn reads(used: &UsedRegister) -> bool {
-    !matches!(
-        used.access(),
-        OpAccess::Write | OpAccess::None | OpAccess::NoMemAccess
-    )
 }
 
 /// The register that is written, if all of it is, and for sure.
