@@ -8,6 +8,7 @@
 mod allocators;
 mod calls;
 mod pointers;
+mod results;
 
 use std::collections::BTreeMap;
 
@@ -15,7 +16,8 @@ use invivo_image::{DebugData, LinkAddr, SourcePlace};
 
 use crate::rules::{Finding, Rule};
 use crate::{Comparison, line_numbers};
-use allocators::Allocators;
+use allocators::{Allocators, SMALLEST};
+use calls::BEHIND;
 
 /// Looks at the functions of the hot set; the debug data of both images tell source lines.
 pub(super) fn find(
@@ -42,10 +44,10 @@ pub(super) fn find(
                 continue;
             };
             // What both ask for is no change, however often and in whatever order.
-            cancel(old, new, |one, other| one.sizes == other.sizes);
-            cancel(old, new, is_line_only);
+            cancel(old, new, |asked| Some(asked.sizes.clone()));
+            cancel_few(old, new, is_line_only);
             // Copies of texts are as long as these.
-            cancel(old, new, |one, other| one.is_text && other.is_text);
+            cancel(old, new, |asked| asked.text);
             if let (Some(old), Some(new)) = (old.first(), new.first()) {
                 let allocator = allocator.as_str();
                 findings.push(refusal(&hot.name, (allocator, old), (allocator, new)));
@@ -67,13 +69,13 @@ fn across(hot: &str, before: &ByAllocator, after: &ByAllocator) -> Option<Findin
         let all = all
             .iter()
             .flat_map(|(name, all)| all.iter().map(move |asked| (name, asked)));
-        let all = all.filter(|(_, asked)| !asked.guessed);
+        let all = all.filter(|(name, asked)| *name != BEHIND && asked.whole_or_guessed());
         all.map(|(name, asked)| (name.clone(), asked.clone()))
             .collect()
     };
     let (mut old, mut new) = (known(before), known(after));
-    cancel(&mut old, &mut new, |(_, one), (_, other)| {
-        one.bytes() == other.bytes()
+    cancel_few(&mut old, &mut new, |(_, one), (_, other)| {
+        one.is_as_much(other)
     });
     let ((running, one), (fixed, other)) = (old.first()?, new.first()?);
     Some(refusal(
@@ -98,8 +100,30 @@ fn refusal(hot: &str, (allocator, old): (&str, &Asked), (other, new): (&str, &As
     Finding::refuse(Rule::Allocation, hot, text)
 }
 
-/// Takes out of both lists what is the same in them.
-fn cancel<T>(old: &mut Vec<T>, new: &mut Vec<T>, is_same: impl Fn(&T, &T) -> bool) {
+/// Takes out of both lists what has the same key in them; what has none stays.
+fn cancel<T, K: Ord>(old: &mut Vec<T>, new: &mut Vec<T>, key: impl Fn(&T) -> Option<K>) {
+    let mut counts: BTreeMap<K, (usize, usize)> = BTreeMap::new();
+    for key in new.iter().filter_map(&key) {
+        counts.entry(key).or_default().0 += 1;
+    }
+    old.retain(|one| {
+        let count = key(one).and_then(|key| counts.get_mut(&key));
+        let paired = count.filter(|(here, taken)| here > taken);
+        paired.map(|count| count.1 += 1).is_none()
+    });
+    new.retain(|other| {
+        let count = key(other).and_then(|key| counts.get_mut(&key));
+        let paired = count.filter(|(_, taken)| *taken > 0);
+        paired.map(|count| count.1 -= 1).is_none()
+    });
+}
+
+/// Takes out of both lists what is the same in them by a relation that has no key. Of more than a
+/// million pairs nothing is taken.
+fn cancel_few<T>(old: &mut Vec<T>, new: &mut Vec<T>, is_same: impl Fn(&T, &T) -> bool) {
+    if old.len().saturating_mul(new.len()) > 1_000_000 {
+        return;
+    }
     old.retain(
         |one| match new.iter().position(|other| is_same(one, other)) {
             Some(at) => {
@@ -136,17 +160,35 @@ struct Asked {
     sizes: Sizes,
     /// True if nobody says which of the arguments are sizes.
     guessed: bool,
-    /// True if each is the length of a text that is handed over, too.
-    is_text: bool,
+    /// How much longer each is than a text that is handed over, too; none if one is the length of none.
+    text: Option<u64>,
+    /// True if each of the arguments that are sizes is constant.
+    whole: bool,
     /// Where the call is.
     at: LinkAddr,
 }
 
 impl Asked {
-    /// How many bytes that is, as far as it is constant.
-    fn bytes(&self) -> u64 {
-        let sizes = self.sizes.iter().map(|(_, size)| *size);
-        sizes.fold(1, u64::wrapping_mul)
+    /// True if it can be held against what another allocator is asked for. What a function is handed that
+    /// allocates only by its name may be states: then at least one must be large enough.
+    fn whole_or_guessed(&self) -> bool {
+        if self.guessed {
+            self.sizes.iter().any(|(_, size)| *size >= SMALLEST)
+        } else {
+            self.whole
+        }
+    }
+
+    /// True if both ask for as much; where nobody says what is a size, one that is in both will do.
+    fn is_as_much(&self, other: &Asked) -> bool {
+        let bytes = |asked: &Asked| {
+            let sizes = asked.sizes.iter().map(|(_, size)| *size);
+            sizes.fold(1, u64::wrapping_mul)
+        };
+        let mut large = self.sizes.iter().filter(|(_, size)| *size >= SMALLEST);
+        bytes(self) == bytes(other)
+            || (self.guessed || other.guessed)
+                && large.any(|(_, size)| other.sizes.iter().any(|(_, same)| size == same))
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use invivo_image::{DebugData, EntityId, Image, LinkAddr, demangle};
 
 use super::calls::{BEHIND, Call, Value, calls};
+use super::results::Fate;
 use super::{Asked, ByAllocator, Sizes};
 use crate::Parts;
 
@@ -35,7 +36,9 @@ const ALLOCATORS: &[(&str, &[usize])] = &[
 ];
 
 /// The smallest size that anything is allocated with through a pointer that nobody knows.
-const SMALLEST: u64 = 16;
+pub(super) const SMALLEST: u64 = 16;
+/// The longest text of which a copy is known as one.
+const LONGEST: u64 = 4096;
 /// How far a wrapper of a wrapper of an allocator is followed.
 const DEEPEST: u32 = 4;
 
@@ -60,20 +63,32 @@ impl<'a, 'd, 's> Allocators<'a, 'd, 's> {
     /// The constant sizes that a function asks for, by allocator.
     pub(super) fn sizes(&mut self, parts: &Parts) -> ByAllocator {
         let mut found = ByAllocator::new();
-        for call in parts.ids().flat_map(|part| calls(self.image, part)) {
+        let returns = std::cell::OnceCell::new();
+        let returns = || *returns.get_or_init(|| self.may_return_address(parts.main));
+        let all = parts.ids().flat_map(|part| calls(self.image, part));
+        let all: Vec<_> = all
+            .filter(|call| match call.result {
+                Fate::Dropped => false,
+                Fate::Kept => true,
+                Fate::Returned => returns(),
+            })
+            .collect();
+        for call in all {
             let (arguments, guessed) = self.size_arguments(&call, DEEPEST);
+            let count = arguments.len();
             let sizes = arguments.into_iter();
             let sizes: Sizes = sizes
                 .filter_map(|index| match call.arguments.get(index)? {
                     Some(Value::Constant(size)) => Some((index, *size)),
                     _ => None,
                 })
-                // Behind a pointer, numbers that are so small are states and levels.
-                .filter(|(_, size)| call.name != BEHIND || *size >= SMALLEST)
                 .collect();
-            if !sizes.is_empty() {
+            // Behind a pointer, numbers that are so small are states and levels.
+            let is_small = |sizes: &Sizes| sizes.iter().all(|(_, size)| *size < SMALLEST);
+            if !sizes.is_empty() && !(call.name == BEHIND && is_small(&sizes)) {
                 let asked = Asked {
-                    is_text: sizes.iter().all(|(_, size)| self.has_text(&call, *size)),
+                    text: self.text(&call, &sizes),
+                    whole: sizes.len() == count,
                     sizes,
                     guessed,
                     at: call.at,
@@ -86,17 +101,35 @@ impl<'a, 'd, 's> Allocators<'a, 'd, 's> {
 
     /// Which arguments of a call are sizes of what it allocates, and whether that is only guessed.
     fn size_arguments(&mut self, call: &Call<'_>, depth: u32) -> (Vec<usize>, bool) {
-        let mut names = call.first.iter().chain([&call.name]);
-        if let Some((mut arguments, guessed)) = names.find_map(|name| by_name(name)) {
-            if guessed {
-                let most = self.parameters(call);
-                arguments.retain(|index| *index < most);
-            }
-            return (arguments, guessed);
+        if call.name == BEHIND {
+            return (behind(call), true);
         }
-        let Some(callee) = call.callee.filter(|_| depth > 0) else {
-            return (Vec::new(), false);
+        let mut names = call.first.iter().chain([&call.name]);
+        let named = names.find_map(|name| by_name(name));
+        let (mut arguments, guessed) = match named {
+            Some((arguments, false)) => return (arguments, false),
+            Some(guess) => guess,
+            None => (Vec::new(), false),
         };
+        // What a wrapper does with its arguments tells more than its name.
+        let inside = call.callee.filter(|_| depth > 0);
+        let inside = inside.map(|callee| self.handed_on(callee, depth));
+        match inside {
+            Some((sizes, is_guess)) if !sizes.is_empty() && (!guessed || !is_guess) => {
+                return (sizes, is_guess);
+            }
+            _ => {}
+        }
+        if guessed {
+            let most = self.parameters(call);
+            arguments.retain(|index| *index < most);
+        }
+        (arguments, guessed)
+    }
+
+    /// Which arguments of a function it hands on to allocators as sizes, and whether that is only
+    /// guessed.
+    fn handed_on(&mut self, callee: EntityId, depth: u32) -> (Vec<usize>, bool) {
         if let Some(known) = self.wrappers.get(&callee) {
             return known.clone();
         }
@@ -129,27 +162,61 @@ impl<'a, 'd, 's> Allocators<'a, 'd, 's> {
             .unwrap_or(usize::MAX)
     }
 
-    /// True if a call is handed a constant text that is as long, with its NUL or without.
-    fn has_text(&self, call: &Call<'_>, size: u64) -> bool {
-        let is_as_long = |at: LinkAddr| {
+    /// False if the debug data say that a function returns nothing, or a number.
+    fn may_return_address(&self, function: EntityId) -> bool {
+        let at = self.image.entity(function).addr;
+        let told = self.debug.and_then(|debug| debug.function(at));
+        let prototype = told.filter(|told| told.typed);
+        prototype.is_none_or(|told| {
+            let numbers = ["void (", "int (", "unsigned int (", "_Bool (", "bool ("];
+            let text = told.prototype_text;
+            let mut rest = numbers
+                .iter()
+                .filter_map(|number| text.strip_prefix(number));
+            rest.all(|rest| rest.starts_with('*'))
+        })
+    }
+
+    /// How much longer the sizes are than a constant text that is handed over, too: by its NUL, or by
+    /// nothing.
+    fn text(&self, call: &Call<'_>, sizes: &Sizes) -> Option<u64> {
+        let mut all = sizes.iter().map(|(_, size)| self.longer(call, *size));
+        let first = all.next()??;
+        all.all(|other| other == Some(first)).then_some(first)
+    }
+
+    fn longer(&self, call: &Call<'_>, size: u64) -> Option<u64> {
+        let longer = |at: LinkAddr| {
+            let size = Some(size).filter(|size| *size <= LONGEST)?;
             let bytes = self.image.bytes(at, size.checked_add(1)?)?;
             let length = bytes.iter().position(|byte| *byte == 0)?;
-            let length = u64::try_from(length).ok()?;
-            Some(length == size || length.checked_add(1) == Some(size))
+            let rest = size.checked_sub(u64::try_from(length).ok()?)?;
+            Some(rest).filter(|rest| *rest <= 1)
         };
-        call.arguments.iter().flatten().any(|value| match value {
-            Value::Address(at) => self.image.is_constant_at(*at) && is_as_long(*at) == Some(true),
-            _ => false,
-        })
+        call.arguments
+            .iter()
+            .flatten()
+            .find_map(|value| match value {
+                Value::Address(at) if self.image.is_constant_at(*at) => longer(*at),
+                _ => None,
+            })
+    }
+}
+
+/// Which arguments of what is behind a pointer are sizes: `allocate(size)`, `allocate(own, size)`,
+/// `allocate(own, count, size)`.
+fn behind(call: &Call<'_>) -> Vec<usize> {
+    let is_number = |index: usize| matches!(call.arguments[index], Some(Value::Constant(_)));
+    match [0, 1, 2].map(is_number) {
+        [true, _, _] => vec![0],
+        [false, true, true] => vec![1, 2],
+        [false, true, false] => vec![1],
+        [false, false, _] => Vec::new(),
     }
 }
 
 /// Which arguments of a function with this name are sizes, and whether that is only guessed.
-fn by_name(name: &str) -> Option<(Vec<usize>, bool)> {
-    // Of others than allocators the first argument is an address, mostly.
-    if name == BEHIND {
-        return Some((vec![0], true));
-    }
+pub(super) fn by_name(name: &str) -> Option<(Vec<usize>, bool)> {
     if let Some((_, sizes)) = ALLOCATORS.iter().find(|(known, _)| *known == name) {
         return Some((sizes.to_vec(), false));
     }

@@ -6,7 +6,9 @@ use iced_x86::{FlowControl, InstructionInfoFactory, Mnemonic, OpKind, Register};
 use invivo_image::x86_64::{Line, ReferenceKind, decode};
 use invivo_image::{EntityId, EntityKind, Image, LinkAddr, Place, Slot, demangle};
 
+use super::allocators::by_name;
 use super::pointers::{self, Holder};
+use super::results::{self, Fate};
 use crate::conventions::{KEPT, PARAMETERS, changes};
 use crate::told::is_immediate;
 
@@ -41,6 +43,8 @@ pub(super) struct Call<'a> {
     /// Where the call is.
     pub(super) at: LinkAddr,
     pub(super) arguments: [Option<Value>; 6],
+    /// What becomes of its result, where nothing else tells whether it allocates.
+    pub(super) result: Fate,
 }
 
 /// The calls of a function, from its first instruction to its last; what a register holds
@@ -54,35 +58,9 @@ pub(super) fn calls(image: &Image, function: EntityId) -> Vec<Call<'_>> {
         registers[register.number()] = Some(Value::Argument(index));
     }
     let mut found = Vec::new();
-    for line in &lines {
+    for (index, line) in lines.iter().enumerate() {
         let instruction = &line.instruction;
-        let arguments = || PARAMETERS.map(|register| registers[register.number()]);
-        if let Some((name, callee)) = callee(image, function, line) {
-            found.push(Call {
-                name,
-                first: None,
-                callee,
-                at: line.at(),
-                arguments: arguments(),
-            });
-        } else if let Some(held) = pointers::called(image, line, &registers) {
-            found.push(Call {
-                name: held.variable.into(),
-                first: held.first.map(Cow::Borrowed),
-                callee: held.callee,
-                at: line.at(),
-                arguments: arguments(),
-            });
-        } else if instruction.flow_control() == FlowControl::IndirectCall && line.address.is_none()
-        {
-            found.push(Call {
-                name: BEHIND.into(),
-                first: None,
-                callee: None,
-                at: line.at(),
-                arguments: arguments(),
-            });
-        }
+        found.extend(call(image, function, (&lines, index), &registers));
         if matches!(
             instruction.flow_control(),
             FlowControl::Call | FlowControl::IndirectCall
@@ -111,6 +89,47 @@ pub(super) fn calls(image: &Image, function: EntityId) -> Vec<Call<'_>> {
     found
 }
 
+/// The call at one of a function's instructions, if it is one.
+fn call<'a>(
+    image: &'a Image,
+    function: EntityId,
+    (lines, index): (&[Line], usize),
+    registers: &Registers,
+) -> Option<Call<'a>> {
+    let line = lines.get(index)?;
+    let call = Call {
+        name: BEHIND.into(),
+        first: None,
+        callee: None,
+        at: line.at(),
+        arguments: PARAMETERS.map(|register| registers[register.number()]),
+        result: Fate::Kept,
+    };
+    if let Some((name, callee)) = callee(image, function, line) {
+        return Some(Call {
+            name,
+            callee,
+            ..call
+        });
+    }
+    match pointers::called(image, line, registers) {
+        // A variable that tells nothing by its name, nor by what it holds first, may hold anything.
+        Some(held) if held.first.is_some() || by_name(held.name).is_some() => {
+            return Some(Call {
+                name: held.name.into(),
+                first: held.first.map(Cow::Borrowed),
+                callee: held.callee,
+                ..call
+            });
+        }
+        Some(_) => {}
+        None if !pointers::is_behind(lines, index) => return None,
+        None => {}
+    }
+    let result = results::fate(lines, index);
+    Some(Call { result, ..call })
+}
+
 /// What a move leaves in its target, if that is known.
 fn moved(image: &Image, line: &Line, registers: &Registers) -> Option<Value> {
     let i = &line.instruction;
@@ -133,9 +152,29 @@ fn moved(image: &Image, line: &Line, registers: &Registers) -> Option<Value> {
         Mnemonic::Mov if i.op1_kind() == OpKind::Memory && i.op0_register().is_gpr64() => {
             pointers::read(image, line, registers)
         }
-        Mnemonic::Lea => pointers::place(line).map(Value::Address),
+        Mnemonic::Lea => match pointers::place(line) {
+            Some(at) => Some(Value::Address(at)),
+            None => sum(line, registers),
+        },
+        // What wrappers ask for is a little more than what they are asked for.
+        Mnemonic::Add if is_immediate(i.op1_kind()) && line.immediate.is_none() => {
+            argument(registers, i.op0_register())
+        }
         _ => None,
     }
+}
+
+/// An argument and a constant.
+fn sum(line: &Line, registers: &Registers) -> Option<Value> {
+    let i = &line.instruction;
+    let is_plain = line.address.is_none() && i.memory_index() == Register::None;
+    let base = Some(i.memory_base()).filter(|base| is_plain && base.is_gpr())?;
+    argument(registers, base)
+}
+
+fn argument(registers: &Registers, register: Register) -> Option<Value> {
+    let value = registers[register.full_register().number()];
+    value.filter(|value| matches!(value, Value::Argument(_)))
 }
 
 /// The function that a line calls, or jumps to at its end.

@@ -3,7 +3,7 @@
 //! What the variable holds while the program runs is not known. But it holds an allocator if it
 //! held one first, or if its name says so: programs exchange one allocator for another.
 
-use iced_x86::{FlowControl, OpKind, Register};
+use iced_x86::{FlowControl, Mnemonic, OpKind, Register};
 use invivo_image::x86_64::Line;
 use invivo_image::{EntityId, EntityKind, Image, LinkAddr, Place, Slot};
 
@@ -18,16 +18,16 @@ pub(super) enum Holder {
     There(LinkAddr),
 }
 
-/// A variable that is called through.
+/// A variable that is called through, or the function whose address a register holds.
 pub(super) struct Held<'a> {
-    pub(super) variable: &'a str,
+    pub(super) name: &'a str,
     /// The function whose address it holds first, if that is known.
     pub(super) first: Option<&'a str>,
     /// The same function, if it is one of this image.
     pub(super) callee: Option<EntityId>,
 }
 
-/// The variable through which a line calls, or jumps to at its end, if that is known.
+/// What a line calls, or jumps to at its end, through a register or a variable, if that is known.
 pub(super) fn called<'a>(image: &'a Image, line: &Line, registers: &Registers) -> Option<Held<'a>> {
     let i = &line.instruction;
     if !matches!(
@@ -41,17 +41,53 @@ pub(super) fn called<'a>(image: &'a Image, line: &Line, registers: &Registers) -
         OpKind::Memory => read(image, line, registers),
         _ => None,
     };
+    let plain = |name, callee| Held {
+        name,
+        first: None,
+        callee,
+    };
+    let imported = |slot| match image.slots.get(&slot)? {
+        Slot::Import(name, _) | Slot::LazyImport(name) => Some(plain(&**name, None)),
+        _ => None,
+    };
     match value? {
         Value::Pointer(Holder::Here(at)) => here(image, at),
-        Value::Pointer(Holder::There(slot)) => match image.slots.get(&slot)? {
-            Slot::Import(name, _) => Some(Held {
-                variable: name,
-                first: None,
-                callee: None,
-            }),
+        Value::Pointer(Holder::There(slot)) => imported(slot),
+        // Without stubs (`-fno-plt`) the address of a function is read once for many calls.
+        Value::Imported(slot) if i.op0_kind() == OpKind::Register => imported(slot),
+        Value::Address(at) if i.op0_kind() == OpKind::Register => match image.place(at) {
+            Place::In(id, 0) => Some(plain(image.entity(id).name(), Some(id))),
             _ => None,
         },
         _ => None,
+    }
+}
+
+/// True if a line calls what nobody knows, or jumps there at its end; jumps by a table lead on inside.
+pub(super) fn is_behind(lines: &[Line], index: usize) -> bool {
+    let Some(line) = lines.get(index).filter(|line| line.address.is_none()) else {
+        return false;
+    };
+    let i = &line.instruction;
+    match i.flow_control() {
+        FlowControl::IndirectCall => true,
+        FlowControl::IndirectBranch if i.op0_kind() == OpKind::Memory => is_plain(line),
+        FlowControl::IndirectBranch => {
+            let before = lines.iter().take(index).rev();
+            let mut before = before.take_while(|line| !line.ends_flow());
+            let made = before.find(|line| {
+                let other = &line.instruction;
+                other.op0_kind() == OpKind::Register
+                    && other.op0_register().full_register() == i.op0_register()
+                    && other.mnemonic() != Mnemonic::Cmp
+                    && other.mnemonic() != Mnemonic::Test
+            });
+            made.is_none_or(|made| {
+                // An element of a table is added to the table's address, or is read by its number.
+                made.instruction.mnemonic() == Mnemonic::Mov && is_plain(made)
+            })
+        }
+        _ => false,
     }
 }
 
@@ -116,7 +152,7 @@ fn here(image: &Image, at: LinkAddr) -> Option<Held<'_>> {
         _ => (None, None),
     };
     Some(Held {
-        variable: image.entity(id).name(),
+        name: image.entity(id).name(),
         first,
         callee,
     })
