@@ -44,17 +44,19 @@ pub(super) fn find(
                 continue;
             };
             // What both ask for is no change, however often and in whatever order.
-            cancel(old, new, |asked| Some(asked.sizes.clone()));
-            cancel_few(old, new, is_line_only);
+            cancel_by_key(old, new, |asked| Some(asked.sizes.clone()));
+            cancel_by(old, new, is_line_only);
             // Copies of texts are as long as these.
-            cancel(old, new, |asked| asked.text);
+            cancel_by_key(old, new, |asked| asked.text);
             if let (Some(old), Some(new)) = (old.first(), new.first()) {
                 let allocator = allocator.as_str();
+                let (old, new) = (&old.sizes, &new.sizes);
                 findings.push(refusal(&hot.name, (allocator, old), (allocator, new)));
             }
         }
         if findings.len() == known {
-            findings.extend(across(&hot.name, &before, &after));
+            let rooms = (rooms(&before, base_debug), rooms(&after, fixed_debug));
+            findings.extend(across(&hot.name, rooms));
         }
     }
     findings
@@ -64,28 +66,72 @@ pub(super) fn find(
 type ByAllocator = BTreeMap<String, Vec<Asked>>;
 
 /// One allocation that became another one by another allocator: `malloc(24)`, `calloc(1, 32)`.
-fn across(hot: &str, before: &ByAllocator, after: &ByAllocator) -> Option<Finding> {
-    let known = |all: &ByAllocator| -> Vec<(String, Asked)> {
-        let all = all
-            .iter()
-            .flat_map(|(name, all)| all.iter().map(move |asked| (name, asked)));
-        let all = all.filter(|(name, asked)| *name != BEHIND && asked.whole_or_guessed());
-        all.map(|(name, asked)| (name.clone(), asked.clone()))
-            .collect()
-    };
-    let (mut old, mut new) = (known(before), known(after));
-    cancel_few(&mut old, &mut new, |(_, one), (_, other)| {
-        one.is_as_much(other)
-    });
-    let ((running, one), (fixed, other)) = (old.first()?, new.first()?);
-    Some(refusal(
-        hot,
-        (running.as_str(), one),
-        (fixed.as_str(), other),
-    ))
+fn across(hot: &str, (mut old, mut new): (Vec<Room>, Vec<Room>)) -> Option<Finding> {
+    cancel_by(&mut old, &mut new, Room::is_as_much);
+    let (one, other) = (old.first()?, new.first()?);
+    let told = |room: &Room| (room.allocator.clone(), room.sizes.clone());
+    let ((running, old), (fixed, new)) = (told(one), told(other));
+    Some(refusal(hot, (&running, &old), (&fixed, &new)))
 }
 
-fn refusal(hot: &str, (allocator, old): (&str, &Asked), (other, new): (&str, &Asked)) -> Finding {
+/// What can be held against what other allocators are asked for.
+fn rooms(all: &ByAllocator, debug: Option<&DebugData<'_>>) -> Vec<Room> {
+    let all = all.iter().filter(|(name, _)| *name != BEHIND);
+    let all = all.flat_map(|(name, all)| all.iter().map(move |asked| (name, asked)));
+    all.filter_map(|(name, asked)| Room::of(name, asked, debug))
+        .collect()
+}
+
+/// What a call asks for, whoever it asks.
+struct Room {
+    allocator: String,
+    sizes: Sizes,
+    guessed: bool,
+    whole: bool,
+}
+
+impl Room {
+    /// None if nothing is a size for sure and no number is as large as one.
+    fn of(allocator: &str, asked: &Asked, debug: Option<&DebugData<'_>>) -> Option<Self> {
+        let (mut sizes, guessed) = match &asked.handed_on {
+            // What a wrapper does with its arguments tells more than its name.
+            Some(sizes) => (sizes.clone(), false),
+            None => (asked.sizes.clone(), asked.guessed),
+        };
+        if guessed && sizes.iter().any(|(index, _)| *index > 0) {
+            let place = debug.and_then(|debug| debug.place_of(asked.at));
+            let is_line = |number: u64| {
+                let place = place.as_ref();
+                place.is_some_and(|place| line_numbers::is_of(number, place))
+            };
+            sizes.retain(|(index, number)| *index == 0 || !is_line(*number));
+        }
+        let is_large = sizes.iter().any(|(_, size)| *size >= SMALLEST);
+        (!sizes.is_empty() && (is_large || !guessed)).then(|| Room {
+            allocator: allocator.to_owned(),
+            whole: asked.whole || asked.handed_on.is_some(),
+            sizes,
+            guessed,
+        })
+    }
+
+    /// True if both ask for as much; where nobody says what is a size, one that is in both will do.
+    fn is_as_much(&self, other: &Room) -> bool {
+        let bytes = |room: &Room| {
+            let sizes = room.sizes.iter().map(|(_, size)| *size);
+            sizes.fold(1, u64::wrapping_mul)
+        };
+        let mut large = self.sizes.iter().filter(|(_, size)| *size >= SMALLEST);
+        if self.guessed || other.guessed {
+            bytes(self) == bytes(other)
+                || large.any(|(_, size)| other.sizes.iter().any(|(_, same)| size == same))
+        } else {
+            self.whole == other.whole && bytes(self) == bytes(other)
+        }
+    }
+}
+
+fn refusal(hot: &str, (allocator, old): (&str, &Sizes), (other, new): (&str, &Sizes)) -> Finding {
     let running = if allocator == other {
         String::new()
     } else {
@@ -94,14 +140,14 @@ fn refusal(hot: &str, (allocator, old): (&str, &Asked), (other, new): (&str, &As
     let text = format!(
         "hands {} to {other} in the fixed image and {}{running} in the running one: what is \
          allocated already has the old size",
-        Numbers(&new.sizes),
-        Numbers(&old.sizes)
+        Numbers(new),
+        Numbers(old)
     );
     Finding::refuse(Rule::Allocation, hot, text)
 }
 
 /// Takes out of both lists what has the same key in them; what has none stays.
-fn cancel<T, K: Ord>(old: &mut Vec<T>, new: &mut Vec<T>, key: impl Fn(&T) -> Option<K>) {
+fn cancel_by_key<T, K: Ord>(old: &mut Vec<T>, new: &mut Vec<T>, key: impl Fn(&T) -> Option<K>) {
     let mut counts: BTreeMap<K, (usize, usize)> = BTreeMap::new();
     for key in new.iter().filter_map(&key) {
         counts.entry(key).or_default().0 += 1;
@@ -119,8 +165,8 @@ fn cancel<T, K: Ord>(old: &mut Vec<T>, new: &mut Vec<T>, key: impl Fn(&T) -> Opt
 }
 
 /// Takes out of both lists what is the same in them by a relation that has no key. Of more than a
-/// million pairs nothing is taken.
-fn cancel_few<T>(old: &mut Vec<T>, new: &mut Vec<T>, is_same: impl Fn(&T, &T) -> bool) {
+/// million pairs nothing is taken, and so it is refused.
+fn cancel_by<T>(old: &mut Vec<T>, new: &mut Vec<T>, is_same: impl Fn(&T, &T) -> bool) {
     if old.len().saturating_mul(new.len()) > 1_000_000 {
         return;
     }
@@ -155,41 +201,18 @@ fn is_moved((one, before): (&Asked, &SourcePlace), (other, after): (&Asked, &Sou
 }
 
 /// What a call asks an allocator for.
-#[derive(Clone)]
 struct Asked {
     sizes: Sizes,
     /// True if nobody says which of the arguments are sizes.
     guessed: bool,
+    /// Those of them that a wrapper which is known by its name hands on as sizes, if it does.
+    handed_on: Option<Sizes>,
     /// How much longer each is than a text that is handed over, too; none if one is the length of none.
     text: Option<u64>,
     /// True if each of the arguments that are sizes is constant.
     whole: bool,
     /// Where the call is.
     at: LinkAddr,
-}
-
-impl Asked {
-    /// True if it can be held against what another allocator is asked for. What a function is handed that
-    /// allocates only by its name may be states: then at least one must be large enough.
-    fn whole_or_guessed(&self) -> bool {
-        if self.guessed {
-            self.sizes.iter().any(|(_, size)| *size >= SMALLEST)
-        } else {
-            self.whole
-        }
-    }
-
-    /// True if both ask for as much; where nobody says what is a size, one that is in both will do.
-    fn is_as_much(&self, other: &Asked) -> bool {
-        let bytes = |asked: &Asked| {
-            let sizes = asked.sizes.iter().map(|(_, size)| *size);
-            sizes.fold(1, u64::wrapping_mul)
-        };
-        let mut large = self.sizes.iter().filter(|(_, size)| *size >= SMALLEST);
-        bytes(self) == bytes(other)
-            || (self.guessed || other.guessed)
-                && large.any(|(_, size)| other.sizes.iter().any(|(_, same)| size == same))
-    }
 }
 
 /// The constant sizes of one call; not every argument need be constant.

@@ -122,17 +122,17 @@ fn may_differ_in_guarded(c: &Comparison<'_>, meaning: &Meaning<'_, '_>, hot: &Ho
     };
     let (before, mut after) = (one.regions(), other.regions());
     for (guard, region) in before {
-        let Some(pair) = guard.and_then(|guard| c.pairs.fixed_of(guard)) else {
-            // Which guard it is could not be seen.
-            if guard.is_none() {
-                return true;
-            }
+        // Which guard it is could not be seen.
+        let Some(guard) = guard else {
+            return true;
+        };
+        let Some(pair) = c.pairs.fixed_of(guard) else {
             continue;
         };
         let same = match (region, after.remove(&Some(pair))) {
             (Some(region), Some(Some(counterpart))) => {
                 one.same_lines(&region, &other, &counterpart, meaning)
-                    && handed::is_same(&one, &region, &other, &counterpart, meaning)
+                    && handed::is_same(&one, &region, &other, &counterpart, guard, meaning)
             }
             // New code that makes nothing has nothing that comes too late.
             (_, None) => true,

@@ -9,14 +9,11 @@ use invivo_image::{Entity, Flow, Image, LinkAddr, Place, Slot, demangle};
 use crate::Comparison;
 use crate::rules::{Finding, Rule};
 
-/// Functions of others that never return.
-const NEVER_RETURN: &[&str] = &[
-    "exit",
-    "_exit",
-    "_Exit",
-    "quick_exit",
+/// Functions of others that end a process or a thread in order: a loop that ends so was not left before.
+const END: &[&str] = &["exit", "_exit", "_Exit", "quick_exit", "pthread_exit"];
+/// Functions of others that never return because something is wrong, or that lead to another frame.
+const GIVE_UP: &[&str] = &[
     "abort",
-    "pthread_exit",
     "longjmp",
     "siglongjmp",
     "__longjmp_chk",
@@ -97,19 +94,18 @@ impl Body<'_> {
                 continue;
             }
             // A jump through a table, and whatever else tells no target, may lead out.
-            let targets: Vec<usize> = self.jumps(line).filter_map(|to| self.index(to)).collect();
             let is_open = match line.word {
                 Some(word) => word.flow == Flow::IndirectJump,
                 None => line.instruction.flow_control() == FlowControl::IndirectBranch,
             };
-            if is_open || self.jumps_out(line) {
+            if is_open || self.jumps_out(line) || self.calls(line, GIVE_UP) {
                 leads[at] = true;
                 waiting.push(at);
             }
-            for target in targets {
+            for target in self.jumps(line).filter_map(|to| self.index(to)) {
                 sources.entry(target).or_default().push(at);
             }
-            if !line.ends_flow() && !self.ends(line) {
+            if !line.ends_flow() && !self.calls(line, END) {
                 sources.entry(at + 1).or_default().push(at);
             }
         }
@@ -128,30 +124,31 @@ impl Body<'_> {
         self.lines.binary_search_by_key(&at, Line::at).ok()
     }
 
+    fn is_inside(&self, at: LinkAddr) -> bool {
+        (self.entity.addr..self.entity.end()).contains(&at)
+    }
+
     /// Where a line jumps to inside the function.
-    fn jumps(&self, line: &Line) -> impl Iterator<Item = LinkAddr> {
-        let inside = self.entity.addr..self.entity.end();
+    fn jumps<'l>(&self, line: &'l Line) -> impl Iterator<Item = LinkAddr> + use<'_, 'l> {
         let jumps = line.references().filter(|r| r.kind == ReferenceKind::Jump);
-        let targets: Vec<LinkAddr> = jumps.map(|r| r.target).collect();
-        targets.into_iter().filter(move |to| inside.contains(to))
+        jumps.map(|r| r.target).filter(|to| self.is_inside(*to))
     }
 
     /// True for a jump to another function or to a part of this one that lies elsewhere.
     fn jumps_out(&self, line: &Line) -> bool {
-        let inside = self.entity.addr..self.entity.end();
         let mut references = line.references();
-        references.any(|r| r.kind == ReferenceKind::Jump && !inside.contains(&r.target))
+        references.any(|r| r.kind == ReferenceKind::Jump && !self.is_inside(r.target))
     }
 
-    /// True for a call of what ends the process or the thread, or leads to another frame.
-    fn ends(&self, line: &Line) -> bool {
+    /// True for a call of one of these functions of others.
+    fn calls(&self, line: &Line, names: &[&str]) -> bool {
         line.is_call()
             && line
                 .references()
                 .any(|reference| match self.image.place(reference.target) {
                     Place::Stub(Slot::Import(name, _) | Slot::LazyImport(name))
                     | Place::Slot(Slot::Import(name, _) | Slot::LazyImport(name)) => {
-                        NEVER_RETURN.contains(&&*name)
+                        names.contains(&&*name)
                     }
                     _ => false,
                 })
@@ -160,7 +157,6 @@ impl Body<'_> {
     /// True if a line returns, or goes on in another function.
     fn leaves(&self, line: &Line) -> bool {
         let flow = line.instruction.flow_control();
-        let outside = |at| at < self.entity.addr || at >= self.entity.end();
         let (returns, jumps) = match line.word {
             Some(word) => (word.flow == Flow::Return, word.flow == Flow::Jump),
             None => (
@@ -168,6 +164,6 @@ impl Body<'_> {
                 flow == FlowControl::UnconditionalBranch,
             ),
         };
-        returns || jumps && line.references().any(|r| outside(r.target))
+        returns || jumps && line.references().any(|r| !self.is_inside(r.target))
     }
 }

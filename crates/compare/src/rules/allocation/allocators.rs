@@ -63,40 +63,54 @@ impl<'a, 'd, 's> Allocators<'a, 'd, 's> {
     /// The constant sizes that a function asks for, by allocator.
     pub(super) fn sizes(&mut self, parts: &Parts) -> ByAllocator {
         let mut found = ByAllocator::new();
-        let returns = std::cell::OnceCell::new();
-        let returns = || *returns.get_or_init(|| self.may_return_address(parts.main));
-        let all = parts.ids().flat_map(|part| calls(self.image, part));
-        let all: Vec<_> = all
-            .filter(|call| match call.result {
-                Fate::Dropped => false,
-                Fate::Kept => true,
-                Fate::Returned => returns(),
-            })
-            .collect();
-        for call in all {
-            let (arguments, guessed) = self.size_arguments(&call, DEEPEST);
-            let count = arguments.len();
-            let sizes = arguments.into_iter();
-            let sizes: Sizes = sizes
-                .filter_map(|index| match call.arguments.get(index)? {
-                    Some(Value::Constant(size)) => Some((index, *size)),
-                    _ => None,
-                })
-                .collect();
-            // Behind a pointer, numbers that are so small are states and levels.
-            let is_small = |sizes: &Sizes| sizes.iter().all(|(_, size)| *size < SMALLEST);
-            if !sizes.is_empty() && !(call.name == BEHIND && is_small(&sizes)) {
-                let asked = Asked {
-                    text: self.text(&call, &sizes),
-                    whole: sizes.len() == count,
-                    sizes,
-                    guessed,
-                    at: call.at,
+        let mut returns = None;
+        for part in parts.ids() {
+            for call in calls(self.image, part) {
+                let is_dropped = match call.result {
+                    Fate::Dropped => true,
+                    Fate::Kept => false,
+                    Fate::Returned => {
+                        !*returns.get_or_insert_with(|| self.may_return_address(parts.main))
+                    }
                 };
-                found.entry(demangle(&call.name)).or_default().push(asked);
+                if let Some(asked) = self.asked(&call).filter(|_| !is_dropped) {
+                    found.entry(demangle(&call.name)).or_default().push(asked);
+                }
             }
         }
         found
+    }
+
+    /// What one call asks for, if it allocates.
+    fn asked(&mut self, call: &Call<'_>) -> Option<Asked> {
+        let (arguments, guessed) = self.size_arguments(call, DEEPEST);
+        let constant = |arguments: &[usize]| -> Sizes {
+            let sizes = arguments.iter().filter_map(|index| {
+                let value = call.arguments.get(*index)?;
+                match value {
+                    Some(Value::Constant(size)) => Some((*index, *size)),
+                    _ => None,
+                }
+            });
+            sizes.collect()
+        };
+        let sizes = constant(&arguments);
+        // Behind a pointer, numbers that are so small are states and levels.
+        let is_small = sizes.iter().all(|(_, size)| *size < SMALLEST);
+        if sizes.is_empty() || call.name == BEHIND && is_small {
+            return None;
+        }
+        let handed_on = call.callee.filter(|_| guessed && call.name != BEHIND);
+        let handed_on = handed_on.map(|callee| self.handed_on(callee, DEEPEST));
+        let handed_on = handed_on.filter(|(sizes, guessed)| !sizes.is_empty() && !guessed);
+        Some(Asked {
+            text: self.text(call, &sizes),
+            whole: sizes.len() == arguments.len(),
+            sizes,
+            guessed,
+            handed_on: handed_on.map(|(arguments, _)| constant(&arguments)),
+            at: call.at,
+        })
     }
 
     /// Which arguments of a call are sizes of what it allocates, and whether that is only guessed.
@@ -105,26 +119,17 @@ impl<'a, 'd, 's> Allocators<'a, 'd, 's> {
             return (behind(call), true);
         }
         let mut names = call.first.iter().chain([&call.name]);
-        let named = names.find_map(|name| by_name(name));
-        let (mut arguments, guessed) = match named {
-            Some((arguments, false)) => return (arguments, false),
-            Some(guess) => guess,
-            None => (Vec::new(), false),
-        };
-        // What a wrapper does with its arguments tells more than its name.
-        let inside = call.callee.filter(|_| depth > 0);
-        let inside = inside.map(|callee| self.handed_on(callee, depth));
-        match inside {
-            Some((sizes, is_guess)) if !sizes.is_empty() && (!guessed || !is_guess) => {
-                return (sizes, is_guess);
+        if let Some((mut arguments, guessed)) = names.find_map(|name| by_name(name)) {
+            if guessed {
+                let most = self.parameters(call);
+                arguments.retain(|index| *index < most);
             }
-            _ => {}
+            return (arguments, guessed);
         }
-        if guessed {
-            let most = self.parameters(call);
-            arguments.retain(|index| *index < most);
+        match call.callee.filter(|_| depth > 0) {
+            Some(callee) => self.handed_on(callee, depth),
+            None => (Vec::new(), false),
         }
-        (arguments, guessed)
     }
 
     /// Which arguments of a function it hands on to allocators as sizes, and whether that is only
@@ -204,14 +209,18 @@ impl<'a, 'd, 's> Allocators<'a, 'd, 's> {
 }
 
 /// Which arguments of what is behind a pointer are sizes: `allocate(size)`, `allocate(own, size)`,
-/// `allocate(own, count, size)`.
+/// `allocate(own, count, size)`. What is handed beside other data may be much else, and is a size only
+/// if a structure may have it.
 fn behind(call: &Call<'_>) -> Vec<usize> {
-    let is_number = |index: usize| matches!(call.arguments[index], Some(Value::Constant(_)));
-    match [0, 1, 2].map(is_number) {
-        [true, _, _] => vec![0],
-        [false, true, true] => vec![1, 2],
-        [false, true, false] => vec![1],
-        [false, false, _] => Vec::new(),
+    let number = |index: usize| match call.arguments.get(index) {
+        Some(Some(Value::Constant(number))) => Some(*number),
+        _ => None,
+    };
+    match [0, 1, 2].map(number) {
+        [Some(size), _, _] if size >= SMALLEST => vec![0],
+        [_, Some(_), Some(_)] => vec![1, 2],
+        [_, Some(size), None] if size.is_multiple_of(8) => vec![1],
+        _ => Vec::new(),
     }
 }
 

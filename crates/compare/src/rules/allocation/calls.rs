@@ -114,7 +114,7 @@ fn call<'a>(
     }
     match pointers::called(image, line, registers) {
         // A variable that tells nothing by its name, nor by what it holds first, may hold anything.
-        Some(held) if held.first.is_some() || by_name(held.name).is_some() => {
+        Some(held) if held.is_function || held.first.is_some() || by_name(held.name).is_some() => {
             return Some(Call {
                 name: held.name.into(),
                 first: held.first.map(Cow::Borrowed),
@@ -126,7 +126,7 @@ fn call<'a>(
         None if !pointers::is_behind(lines, index) => return None,
         None => {}
     }
-    let result = results::fate(lines, index);
+    let result = results::fate(image, lines, index);
     Some(Call { result, ..call })
 }
 
@@ -156,7 +156,7 @@ fn moved(image: &Image, line: &Line, registers: &Registers) -> Option<Value> {
             Some(at) => Some(Value::Address(at)),
             None => sum(line, registers),
         },
-        // What wrappers ask for is a little more than what they are asked for.
+        // Wrappers ask for a little more than what they are asked for; that counts as the argument itself.
         Mnemonic::Add if is_immediate(i.op1_kind()) && line.immediate.is_none() => {
             argument(registers, i.op0_register())
         }
@@ -164,7 +164,7 @@ fn moved(image: &Image, line: &Line, registers: &Registers) -> Option<Value> {
     }
 }
 
-/// An argument and a constant.
+/// An argument, where a constant is added to it.
 fn sum(line: &Line, registers: &Registers) -> Option<Value> {
     let i = &line.instruction;
     let is_plain = line.address.is_none() && i.memory_index() == Register::None;

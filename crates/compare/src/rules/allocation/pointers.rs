@@ -3,11 +3,12 @@
 //! What the variable holds while the program runs is not known. But it holds an allocator if it
 //! held one first, or if its name says so: programs exchange one allocator for another.
 
-use iced_x86::{FlowControl, Mnemonic, OpKind, Register};
+use iced_x86::{FlowControl, InstructionInfoFactory, Mnemonic, OpKind, Register};
 use invivo_image::x86_64::Line;
 use invivo_image::{EntityId, EntityKind, Image, LinkAddr, Place, Slot};
 
 use super::calls::{Registers, Value};
+use crate::conventions::changes;
 
 /// Where a pointer was read from.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -21,6 +22,8 @@ pub(super) enum Holder {
 /// A variable that is called through, or the function whose address a register holds.
 pub(super) struct Held<'a> {
     pub(super) name: &'a str,
+    /// True if it is the function itself.
+    pub(super) is_function: bool,
     /// The function whose address it holds first, if that is known.
     pub(super) first: Option<&'a str>,
     /// The same function, if it is one of this image.
@@ -41,22 +44,27 @@ pub(super) fn called<'a>(image: &'a Image, line: &Line, registers: &Registers) -
         OpKind::Memory => read(image, line, registers),
         _ => None,
     };
-    let plain = |name, callee| Held {
-        name,
-        first: None,
-        callee,
-    };
-    let imported = |slot| match image.slots.get(&slot)? {
-        Slot::Import(name, _) | Slot::LazyImport(name) => Some(plain(&**name, None)),
+    let imported = |slot, is_function| match image.slots.get(&slot)? {
+        Slot::Import(name, _) | Slot::LazyImport(name) => Some(Held {
+            name,
+            is_function,
+            first: None,
+            callee: None,
+        }),
         _ => None,
     };
     match value? {
         Value::Pointer(Holder::Here(at)) => here(image, at),
-        Value::Pointer(Holder::There(slot)) => imported(slot),
+        Value::Pointer(Holder::There(slot)) => imported(slot, false),
         // Without stubs (`-fno-plt`) the address of a function is read once for many calls.
-        Value::Imported(slot) if i.op0_kind() == OpKind::Register => imported(slot),
+        Value::Imported(slot) if i.op0_kind() == OpKind::Register => imported(slot, true),
         Value::Address(at) if i.op0_kind() == OpKind::Register => match image.place(at) {
-            Place::In(id, 0) => Some(plain(image.entity(id).name(), Some(id))),
+            Place::In(id, 0) => Some(Held {
+                name: image.entity(id).name(),
+                is_function: true,
+                first: None,
+                callee: Some(id),
+            }),
             _ => None,
         },
         _ => None,
@@ -75,17 +83,15 @@ pub(super) fn is_behind(lines: &[Line], index: usize) -> bool {
         FlowControl::IndirectBranch => {
             let before = lines.iter().take(index).rev();
             let mut before = before.take_while(|line| !line.ends_flow());
+            let mut info = InstructionInfoFactory::new();
             let made = before.find(|line| {
-                let other = &line.instruction;
-                other.op0_kind() == OpKind::Register
-                    && other.op0_register().full_register() == i.op0_register()
-                    && other.mnemonic() != Mnemonic::Cmp
-                    && other.mnemonic() != Mnemonic::Test
+                let mut used = info.info(&line.instruction).used_registers().iter();
+                used.any(|used| {
+                    changes(used) && used.register().full_register() == i.op0_register()
+                })
             });
-            made.is_none_or(|made| {
-                // An element of a table is added to the table's address, or is read by its number.
-                made.instruction.mnemonic() == Mnemonic::Mov && is_plain(made)
-            })
+            // An element of a table is added to the table's address, or is read by its number.
+            made.is_none_or(|made| made.instruction.mnemonic() != Mnemonic::Add && is_plain(made))
         }
         _ => false,
     }
@@ -153,6 +159,7 @@ fn here(image: &Image, at: LinkAddr) -> Option<Held<'_>> {
     };
     Some(Held {
         name: image.entity(id).name(),
+        is_function: false,
         first,
         callee,
     })

@@ -6,8 +6,8 @@
 use std::collections::BTreeSet;
 
 use iced_x86::{FlowControl, InstructionInfoFactory, Register};
-use invivo_image::LinkAddr;
 use invivo_image::x86_64::Line;
+use invivo_image::{EntityKind, Image, LinkAddr, Place, whole_of};
 
 use crate::conventions::{changes, reads_value};
 
@@ -26,7 +26,7 @@ pub(super) enum Fate {
 }
 
 /// What becomes of the result of the call, or of the jump at a function's end, that is at `index`.
-pub(super) fn fate(lines: &[Line], index: usize) -> Fate {
+pub(super) fn fate(image: &Image, lines: &[Line], index: usize) -> Fate {
     let is_call = |line: &Line| line.instruction.flow_control() == FlowControl::IndirectCall;
     if !lines.get(index).is_some_and(is_call) {
         return Fate::Returned;
@@ -55,16 +55,36 @@ pub(super) fn fate(lines: &[Line], index: usize) -> Fate {
         let is_over = results
             .any(|used| changes(used) && [Register::RAX, Register::EAX].contains(&used.register()));
         let target = LinkAddr(line.instruction.near_branch_target());
-        let target = lines.binary_search_by_key(&target, Line::at);
+        let inside = lines.binary_search_by_key(&target, Line::at);
+        let jumps = matches!(
+            line.instruction.flow_control(),
+            FlowControl::UnconditionalBranch | FlowControl::ConditionalBranch
+        );
+        // What happens in the function's cold part is not seen here.
+        if jumps && inside.is_err() && !is_other_function(image, target) {
+            return Fate::Kept;
+        }
         match line.instruction.flow_control() {
             FlowControl::Return => fate = Fate::Returned,
             FlowControl::IndirectBranch => return Fate::Kept,
-            FlowControl::UnconditionalBranch => waiting.extend(target),
-            FlowControl::ConditionalBranch => waiting.extend(target.into_iter().chain([at + 1])),
+            FlowControl::UnconditionalBranch => waiting.extend(inside),
+            FlowControl::ConditionalBranch => waiting.extend(inside.into_iter().chain([at + 1])),
             FlowControl::Call | FlowControl::IndirectCall | FlowControl::Exception => {}
             _ if is_over => {}
             _ => waiting.push(at + 1),
         }
     }
     fate
+}
+
+/// True if another function begins at `at`, so that a jump there is a call.
+fn is_other_function(image: &Image, at: LinkAddr) -> bool {
+    match image.place(at) {
+        Place::Stub(_) => true,
+        Place::In(id, 0) => {
+            let entity = image.entity(id);
+            entity.kind == EntityKind::Function && whole_of(entity.name()).is_none()
+        }
+        _ => false,
+    }
 }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use iced_x86::{InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register, UsedRegister};
 use invivo_image::x86_64::Line;
-use invivo_image::{EntityId, EntityKind, LinkAddr, Place};
+use invivo_image::{EntityId, EntityKind, LinkAddr, Place, Slot, demangle};
 
 use super::{Code, successors};
 use crate::conventions::{KEPT, changes, reads_value};
@@ -20,18 +20,21 @@ pub(super) fn is_same(
     region: &BTreeSet<LinkAddr>,
     other: &Code<'_>,
     counterpart: &BTreeSet<LinkAddr>,
+    guard: EntityId,
     meaning: &Meaning<'_, '_>,
 ) -> bool {
+    // What the guard guards is made there, and not before.
+    let guarded = one.image.entity(guard).name().replacen("_ZGV", "_Z", 1);
     let (ours, theirs) = (before(one, region), before(other, counterpart));
     one.same_lines(&ours, other, &theirs, meaning)
-        || !may_be_prepared(one, region, &ours)
-            && !may_be_prepared(other, counterpart, &theirs)
+        || !may_be_prepared(one, region, &ours, &guarded)
+            && !may_be_prepared(other, counterpart, &theirs, &guarded)
             && handed(one, region, &ours).is_some_and(|registers| {
                 registers.into_iter().all(|register| {
                     let made = (maker(one, &ours, register), maker(other, &theirs, register));
                     matches!(made, (Some(here), Some(there))
                     if one.same_line(here, other, there, meaning)
-                        && filled(one, here).next().is_none())
+                        && filled(one, here, &guarded).is_empty())
                 })
             })
 }
@@ -42,25 +45,38 @@ fn may_be_prepared(
     code: &Code<'_>,
     region: &BTreeSet<LinkAddr>,
     before: &BTreeSet<LinkAddr>,
+    made: &str,
 ) -> bool {
-    let data = |chosen: &BTreeSet<LinkAddr>| -> BTreeSet<EntityId> {
+    let data = |chosen: &BTreeSet<LinkAddr>| -> BTreeSet<String> {
         let lines = code.lines.iter().filter(|line| chosen.contains(&line.at()));
-        lines.flat_map(|line| filled(code, line)).collect()
+        lines.flat_map(|line| filled(code, line, made)).collect()
     };
     !data(region).is_disjoint(&data(before))
 }
 
-/// The variables that an instruction refers to, but for guards: what is in them is not always the same.
-fn filled<'a>(code: &'a Code<'_>, line: &'a Line) -> impl Iterator<Item = EntityId> + 'a {
-    line.references()
-        .filter_map(|reference| match code.image.place(reference.target) {
-            Place::In(id, _) if !code.image.is_constant_at(reference.target) => Some(id),
-            _ => None,
-        })
-        .filter(|id| {
-            let entity = code.image.entity(*id);
-            entity.kind == EntityKind::Object && !entity.name().starts_with("_ZGV")
-        })
+/// The variables that an instruction refers to, also through slots, but for guards and for what is `made`: what
+/// is in them is not always the same.
+fn filled(code: &Code<'_>, line: &Line, made: &str) -> Vec<String> {
+    let image = code.image;
+    let named = |at: LinkAddr| match image.place(at) {
+        Place::In(id, _) if !image.is_constant_at(at) => {
+            let entity = image.entity(id);
+            (entity.kind == EntityKind::Object).then(|| entity.name().to_owned())
+        }
+        _ => None,
+    };
+    let references = line.references().filter(|_| !line.is_call());
+    let names = references.filter_map(|reference| match image.place(reference.target) {
+        Place::Slot(Slot::Pointer(to)) => named(to),
+        // Of a class's own functions more than one initialiser may take the address.
+        Place::Slot(Slot::Import(name, _)) => {
+            (!demangle(&name).contains('(')).then(|| name.to_string())
+        }
+        _ => named(reference.target),
+    });
+    names
+        .filter(|name| !name.starts_with("_ZGV") && name != "__dso_handle" && name != made)
+        .collect()
 }
 
 /// The instructions outside a region that may lead to it.
