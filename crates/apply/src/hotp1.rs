@@ -6,6 +6,7 @@
 //! Windows gave. What is not described is decided here on the safe side.
 
 mod checks;
+mod earlier;
 mod fixups;
 mod holders;
 mod hooks;
@@ -24,6 +25,7 @@ use invivo_image::LiveAddr;
 
 use crate::pe::Journal;
 use crate::{ApplyError, Loaded, Target, TargetError, refused};
+use earlier::Earlier;
 pub use holders::holders;
 use hooks::Descriptor;
 pub(crate) use host::blocks;
@@ -193,13 +195,10 @@ impl PatchedModule {
             return refused(format!("no active patch is at {patch}"));
         };
         let hooks = &self.list[place].hooks;
-        for later in self.list[place + 1..].iter().filter(|later| later.active) {
-            if later
-                .hooks
-                .iter()
-                .any(|over| hooks.iter().any(|hook| hook.meets(over)))
-            {
-                let at = later.patch.at;
+        let places: Vec<_> = hooks.iter().map(Descriptor::range).collect();
+        for later in self.list[place + 1..].chunks(1) {
+            if Earlier::of(later).meets(places.clone()) {
+                let at = later[0].patch.at;
                 return refused(format!(
                     "the patch at {at} lies over it; remove that one first"
                 ));

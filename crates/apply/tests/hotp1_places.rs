@@ -301,3 +301,45 @@ fn a_validation_of_a_place_that_the_loader_changes() {
         }
     }
 }
+
+/// An address that an earlier patch put in the place of the target's own: a later one lies over it, and goes
+/// first. What somebody else put there is nobody's to lie over.
+#[test]
+fn an_address_over_an_address() {
+    let model = |to: u32| LegacyPatch {
+        fixups: Vec::new(),
+        validations: Vec::new(),
+        hooks: vec![hook(HookKind::Va32, 4, IN_DATA, to, None)],
+        ..example()
+    };
+    for at in [0x1000_0000, TARGET] {
+        let (mut target, mut module) = with_address(at);
+        let before = bytes_of(&target, module.target());
+        let place = LiveAddr(at + u64::from(IN_DATA));
+        let held = |target: &MemoryTarget| {
+            let mut word = [0; 4];
+            target.read(place, &mut word).expect("it is there");
+            u64::from(u32::from_le_bytes(word))
+        };
+        let first = load(&mut target, parse(&patch_of(false, &model(0x1000))), PATCH);
+        let behind = PATCH + 0x10_0000;
+        let second = load(&mut target, parse(&patch_of(false, &model(0x1010))), behind);
+        module.apply(&mut target, &first).expect("the first one");
+        assert_eq!(held(&target), PATCH + 0x1000);
+        module.apply(&mut target, &second).expect("the second one");
+        assert_eq!(held(&target), behind + 0x1010);
+        let under = module.remove(&mut target, first.at);
+        let text = under.expect_err("another one lies over it").to_string();
+        assert!(text.contains("lies over it"), "{text}");
+        module.remove(&mut target, second.at).expect("the last one");
+        assert_eq!(held(&target), PATCH + 0x1000);
+        target.write(place, &[1, 2, 3, 4]).expect("somebody");
+        let over = module.apply(&mut target, &second);
+        let text = over.expect_err("somebody's own").to_string();
+        assert!(text.contains("0xc000003e"), "{text}");
+        let first_word = (PATCH as u32 + 0x1000).to_le_bytes();
+        target.write(place, &first_word).expect("somebody");
+        module.remove(&mut target, first.at).expect("the first one");
+        assert!(bytes_of(&target, module.target()) == before, "at {at:#x}");
+    }
+}

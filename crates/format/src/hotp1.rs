@@ -18,8 +18,10 @@ mod validate;
 mod write;
 
 pub use build::{BuildError, build};
-pub use code::{CodeError, Places};
-pub use cold::{Cold, ColdError, cold, cold_mark, is_cold, validate_cold};
+pub use code::{CodeError, HookCode, Places};
+pub use cold::{
+    Cold, ColdError, MARK, MARK_SIZE, cold, cold_mark, cold_mark_of, is_cold, validate_cold,
+};
 pub use model::{
     Fixup, FixupKind, FixupRegion, Hook, HookKind, LegacyPatch, ModuleId, Validation, hook_options,
     validation_flags,

@@ -253,35 +253,54 @@ fn b11_a_jump_that_may_not_reach() {
     assert_eq!(rules(&found(&patch)), BTreeSet::from([Rule::B11]));
 }
 
-/// A mark of type 10 in the debug directory, with the signature of a cold patch.
+/// A module with these marks of type 10 in its debug directory: the word of each, how many bytes of it there
+/// are, and where they lie.
+fn b16(marks: &[(u32, u32, u32)]) -> BTreeSet<Rule> {
+    let mut data = vec![0; 0x80];
+    for (number, (word, size, at)) in marks.iter().enumerate() {
+        let entry = number * 28;
+        put(&mut data, entry + 12, 10);
+        put(&mut data, entry + 16, *size);
+        put(&mut data, entry + 20, *at);
+        // Where the data of the entry are in the file: behind headers and code.
+        put(&mut data, entry + 24, 0x400 + at.saturating_sub(0x2000));
+        if let Some(place) = at.checked_sub(0x3000).filter(|place| *place < 0x80) {
+            put(&mut data, place as usize, *word);
+        }
+    }
+    let recipe = Recipe {
+        wide: false,
+        parts: vec![
+            (".text", 0x1000, vec![0xcc; 0x1000], CODE),
+            (".rdata", 0x3000, data, DATA),
+            (".hotp1", AT, bytes_of(&example()), DATA),
+        ],
+        directories: vec![(6, 0x3000, 28 * marks.len() as u32)],
+        image_size: 0x4_0000,
+    };
+    let image = parse(&recipe.file());
+    rules(&validate(&image, &example(), Some(&target())))
+}
+
+const HOT: u32 = 0xd201 << 16 | 1;
+
+/// The signature of a cold patch.
 #[test]
 fn b16_a_mark_that_says_cold() {
-    for (signature, broken) in [(0xd201_u32, false), (0xd202, true)] {
-        let mut data = vec![0; 0x40];
-        put(&mut data, 12, 10);
-        put(&mut data, 16, 4);
-        put(&mut data, 20, 0x3020);
-        put(&mut data, 0x20, signature << 16 | 1);
-        let mut recipe = Recipe {
-            wide: false,
-            parts: vec![
-                (".text", 0x1000, vec![0xcc; 0x1000], CODE),
-                (".rdata", 0x3000, data, DATA),
-                (".hotp1", AT, bytes_of(&example()), DATA),
-            ],
-            directories: vec![(6, 0x3000, 28)],
-            image_size: 0x4_0000,
-        };
-        // Where the data of the entry are in the file: behind headers and code.
-        put(&mut recipe.parts[1].2, 24, 0x400 + 0x1000 + 0x20);
-        let image = parse(&recipe.file());
-        let findings = validate(&image, &example(), Some(&target()));
-        let expected = if broken { vec![Rule::B16] } else { Vec::new() };
-        assert_eq!(
-            rules(&findings),
-            BTreeSet::from_iter(expected),
-            "{findings:?}"
-        );
+    let cold = 0xd202 << 16 | 1;
+    assert_eq!(b16(&[(HOT, 4, 0x3060)]), BTreeSet::new());
+    assert_eq!(b16(&[(cold, 4, 0x3060)]), BTreeSet::from([Rule::B16]));
+    // Behind one that is right.
+    let both = b16(&[(HOT, 4, 0x3060), (cold, 4, 0x3070)]);
+    assert_eq!(both, BTreeSet::from([Rule::B16]));
+}
+
+/// The right signature, of which the entry says that it ends before it, or that it is nowhere.
+#[test]
+fn b16_a_mark_that_is_not_all_there() {
+    for (size, at) in [(0, 0x3060), (3, 0x3060), (4, 0), (4, 0xffff_fff0)] {
+        let found = b16(&[(HOT, size, at)]);
+        assert_eq!(found, BTreeSet::from([Rule::B16]), "{size} at {at:#x}");
     }
 }
 

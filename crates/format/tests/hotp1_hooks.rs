@@ -6,8 +6,8 @@ mod scene;
 use std::collections::BTreeSet;
 
 use invivo_format::hotp1::{
-    CodeError, ColdError, Finding, Hook, HookKind, HookShape, LegacyPatch, ModuleId, Places, Rule,
-    cold, hook_options, read, validate, validate_cold, write,
+    CodeError, ColdError, Finding, Hook, HookCode, HookKind, HookShape, LegacyPatch, ModuleId,
+    Places, Rule, cold, hook_options, read, validate, validate_cold, write,
 };
 use invivo_image::Rva;
 use invivo_image::pe::{BaseRelocation, BaseRelocationKind, PeImage, PeMachine};
@@ -163,8 +163,9 @@ fn what_each_shape_writes() {
     ];
     for (shape, wanted) in cases {
         let patch = shaped(shape);
+        let codes = HookCode::of(&patch, PLACES);
         let written = patch.hooks.iter().map(|hook| {
-            let code = patch.code(hook, &PLACES).expect("it reaches");
+            let code = codes.bytes(hook).expect("it reaches");
             (hook.at, code)
         });
         assert_eq!(written.collect::<Vec<_>>(), wanted, "{shape}");
@@ -177,7 +178,9 @@ fn what_each_shape_writes() {
 #[test]
 fn what_each_type_writes_alone() {
     let near = hook_options::NEAR;
-    let code = |hook: Hook, places: &Places| patch(vec![hook.clone()]).code(&hook, places);
+    let code = |hook: Hook, places: &Places| {
+        HookCode::of(&patch(vec![hook.clone()]), *places).bytes(&hook)
+    };
     // From 0x180001046 to 0x190002000, where the patch keeps the address.
     let through = hook(HookKind::Amd64Ind, 7 | near, FUNCTION, NEW);
     let bytes = vec![0xff, 0x25, 0xba, 0x0f, 0, 0x10, 0xcc];

@@ -1,14 +1,19 @@
 //! What each hook writes, and whether its place is as it expects.
 
+use std::collections::HashSet;
 use std::ops::Range;
 
-use invivo_format::hotp1::{CodeError, Hook, HookKind, hook_options};
+use invivo_format::hotp1::{CodeError, Hook, HookCode, HookKind, LegacyPatch, hook_options};
 use invivo_image::pe::PeMachine;
 use invivo_image::x86_64::instructions;
 use invivo_image::{LiveAddr, Rva};
 
+use super::earlier::Earlier;
 use super::{Look, at_status, status};
 use crate::{ApplyError, Loaded, Target};
+
+/// Bytes that the loader changes at one place, at most.
+const WIDEST: u64 = 8;
 
 /// A place of the target that is changed (`HOTPATCH_HOOK_DESCRIPTOR`).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,11 +35,6 @@ impl Descriptor {
     pub(super) fn range(&self) -> Range<LiveAddr> {
         self.at..LiveAddr(self.at.0 + self.code.len() as u64)
     }
-
-    pub(super) fn meets(&self, other: &Descriptor) -> bool {
-        let (one, other) = (self.range(), other.range());
-        one.start < other.end && other.start < one.end
-    }
 }
 
 /// All hooks of a patch, in their order; refuses what cannot be reached, or is not as expected.
@@ -42,44 +42,161 @@ pub(super) fn descriptors(
     look: &Look<'_>,
     target: &dyn Target,
 ) -> Result<Vec<Descriptor>, ApplyError> {
-    let hooks = look.model.hooks.iter();
-    hooks.map(|hook| descriptor(look, target, hook)).collect()
+    let hooks = Hooks {
+        look,
+        codes: HookCode::of(look.model, look.places()),
+        targets: targets(look.model),
+        earlier: Earlier::of(look.module.list()),
+    };
+    let all = look.model.hooks.iter();
+    all.map(|hook| hooks.descriptor(target, hook)).collect()
 }
 
-fn descriptor(look: &Look<'_>, target: &dyn Target, hook: &Hook) -> Result<Descriptor, ApplyError> {
-    let module = &look.module.target;
-    let end = u64::from(hook.at) + u64::from(hook.length());
-    if end > u64::from(module.image.size) {
-        let text = format!("the hook at {:#x} is not in the target", hook.at);
-        return at_status(status::BROKEN, &text);
+/// Places to which short jumps lead.
+fn targets(model: &LegacyPatch) -> HashSet<i64> {
+    let short = model
+        .hooks
+        .iter()
+        .filter(|hook| hook.kind == HookKind::Jmp2B);
+    let target = |hook: &Hook| {
+        let distance = i64::from(hook.to.to_le_bytes()[0].cast_signed());
+        i64::from(hook.at) + 2 + distance
+    };
+    short.map(target).collect()
+}
+
+/// What the hooks of a patch are held against. A hostile patch has as many as fit into its file, so
+/// nothing is looked for among all of them.
+struct Hooks<'l> {
+    look: &'l Look<'l>,
+    codes: HookCode,
+    targets: HashSet<i64>,
+    earlier: Earlier<'l>,
+}
+
+impl Hooks<'_> {
+    fn descriptor(&self, target: &dyn Target, hook: &Hook) -> Result<Descriptor, ApplyError> {
+        let look = self.look;
+        let module = &look.module.target;
+        let end = u64::from(hook.at) + u64::from(hook.length());
+        if end > u64::from(module.image.size) {
+            let text = format!("the hook at {:#x} is not in the target", hook.at);
+            return at_status(status::BROKEN, &text);
+        }
+        let at = module.address(hook.at)?;
+        let code = self.code(hook)?;
+        let mut now = vec![0; code.len()];
+        target.read(at, &mut now)?;
+        let earlier = self.earlier.at(at, code.len());
+        self.check_place(target, hook, &now, earlier)?;
+        let section = module.image.section_at(Rva(hook.at.into()));
+        let executable = section.is_some_and(|section| section.is_executable());
+        let is_code = matches!(
+            hook.kind,
+            HookKind::X86Jmp | HookKind::Jmp2B | HookKind::Amd64Ind
+        );
+        if is_code && !executable {
+            let text = format!("the hook at {at} would write code into data");
+            return at_status(status::BROKEN, &text);
+        }
+        // Through an earlier patch's jump nobody comes but from its begin.
+        let own = if earlier.is_some() { &[][..] } else { &now[..] };
+        let padding = now.iter().all(|byte| matches!(byte, 0xcc | 0x90 | 0));
+        Ok(Descriptor {
+            at,
+            kind: hook.kind,
+            beside: !is_code || padding || self.targets.contains(&hook.at.into()),
+            calls: is_code && calls_from_within(own, bits(look)),
+            code,
+            original: now,
+        })
     }
-    let at = module.address(hook.at)?;
-    let code = code(look, hook)?;
-    let mut now = vec![0; code.len()];
-    target.read(at, &mut now)?;
-    let earlier = earlier(look, at, &code);
-    check_place(look, target, hook, &now, earlier)?;
-    let section = module.image.section_at(Rva(hook.at.into()));
-    let executable = section.is_some_and(|section| section.is_executable());
-    let is_code = matches!(
-        hook.kind,
-        HookKind::X86Jmp | HookKind::Jmp2B | HookKind::Amd64Ind
-    );
-    if is_code && !executable {
-        let text = format!("the hook at {at} would write code into data");
-        return at_status(status::BROKEN, &text);
+
+    /// The bytes that a hook writes.
+    fn code(&self, hook: &Hook) -> Result<Vec<u8>, ApplyError> {
+        let look = self.look;
+        let (module, patch) = (&look.module.target, look.patch);
+        if hook.options & hook_options::NEAR != 0 {
+            let ends = [module.at, patch.at, module.end(), patch.end()];
+            let (least, most) = (ends.iter().min(), ends.iter().max());
+            let span = most
+                .zip(least)
+                .map_or(u64::MAX, |(most, least)| most.0 - least.0);
+            if span > 1 << 31 {
+                let text = "the patch and its target are not within 2 GiB";
+                return at_status(status::FAR, text);
+            }
+        }
+        self.codes.bytes(hook).or_else(|error| {
+            let status = match error {
+                CodeError::NotImplemented(_) => status::NOT_IMPLEMENTED,
+                CodeError::Outside(_) => status::BROKEN,
+                _ => status::FAR,
+            };
+            at_status(status, &error.to_string())
+        })
     }
-    // Through an earlier patch's jump nobody comes but from its begin.
-    let own = if earlier.is_some() { &[][..] } else { &now[..] };
-    let padding = now.iter().all(|byte| matches!(byte, 0xcc | 0x90 | 0));
-    Ok(Descriptor {
-        at,
-        kind: hook.kind,
-        beside: !is_code || padding || is_target(look, hook.at),
-        calls: is_code && calls_from_within(own, bits(look)),
-        code,
-        original: now,
-    })
+
+    /// Refuses a place that holds neither what the hook expects nor what an earlier patch of the list
+    /// wrote there. In a file that was patched on disk a jump may stand where another jump was put.
+    fn check_place(
+        &self,
+        target: &dyn Target,
+        hook: &Hook,
+        now: &[u8],
+        earlier: Option<&Descriptor>,
+    ) -> Result<(), ApplyError> {
+        let look = self.look;
+        let module = &look.module.target;
+        let at = module.address(hook.at)?;
+        let stacked =
+            earlier.is_some_and(|earlier| earlier.kind == hook.kind && earlier.code == now);
+        let in_file = as_loaded(module, hook.at, now.len());
+        let of_file = in_file.as_deref() == Some(now);
+        // What was there before the patches of the list, if this one lies over theirs.
+        let mut under = now.to_vec();
+        if stacked {
+            self.earlier.take_off(at, &mut under, None);
+        }
+        let of_kind = match hook.kind {
+            HookKind::X86Jmp => under.first() == Some(&0xe9),
+            HookKind::Jmp2B => under.first() == Some(&0xeb),
+            HookKind::Amd64Ind => under.starts_with(&[0xff, 0x25]),
+            _ => false,
+        };
+        // In memory somebody else may have put a jump there since.
+        let cold = look.cold && in_file.as_ref() == Some(&under) && of_kind;
+        let named = hook
+            .validation
+            .and_then(|number| look.model.validations.get(number));
+        let expected = match named {
+            Some(validation) => {
+                let start = module.address(validation.target)?;
+                // All of it, also what lies around the hook.
+                let mut held = vec![0; validation.bytes.len()];
+                target.read(start, &mut held)?;
+                let own = at.0..at.0 + now.len() as u64;
+                self.earlier
+                    .take_off(start, &mut held, (!stacked).then_some(own));
+                let place = at.0.checked_sub(start.0);
+                let place = place.and_then(|place| usize::try_from(place).ok());
+                if cold
+                    && let Some(over) =
+                        place.and_then(|place| held.get_mut(place..place + now.len()))
+                    && let Some(own) = place.and_then(|p| validation.bytes.get(p..p + now.len()))
+                {
+                    over.copy_from_slice(own);
+                }
+                held == validation.bytes
+            }
+            None => of_file || stacked,
+        };
+        if expected {
+            return Ok(());
+        }
+        let text = format!("the hook at {at} finds {now:02x?}, and no earlier patch wrote that");
+        at_status(status::DATA, &text)
+    }
 }
 
 fn calls_from_within(code: &[u8], bits: u32) -> bool {
@@ -97,57 +214,18 @@ fn bits(look: &Look<'_>) -> u32 {
     }
 }
 
-/// True if a short jump of the same patch leads there.
-fn is_target(look: &Look<'_>, at: u32) -> bool {
-    let mut hooks = look.model.hooks.iter();
-    hooks.any(|hook| {
-        let distance = i64::from(hook.to.to_le_bytes()[0].cast_signed());
-        hook.kind == HookKind::Jmp2B && i64::from(hook.at) + 2 + distance == i64::from(at)
-    })
-}
-
-/// The bytes that a hook writes.
-fn code(look: &Look<'_>, hook: &Hook) -> Result<Vec<u8>, ApplyError> {
-    let (module, patch) = (&look.module.target, look.patch);
-    if hook.options & hook_options::NEAR != 0 {
-        let ends = [module.at, patch.at, module.end(), patch.end()];
-        let (least, most) = (ends.iter().min(), ends.iter().max());
-        let span = most
-            .zip(least)
-            .map_or(u64::MAX, |(most, least)| most.0 - least.0);
-        if span > 1 << 31 {
-            let text = "the patch and its target are not within 2 GiB";
-            return at_status(status::FAR, text);
-        }
-    }
-    look.model.code(hook, &look.places()).or_else(|error| {
-        let status = match error {
-            CodeError::NotImplemented(_) => status::NOT_IMPLEMENTED,
-            CodeError::Outside(_) => status::BROKEN,
-            _ => status::FAR,
-        };
-        at_status(status, &error.to_string())
-    })
-}
-
-/// What an active earlier patch wrote at exactly this place, the latest first.
-fn earlier<'a>(look: &Look<'a>, at: LiveAddr, code: &[u8]) -> Option<&'a Descriptor> {
-    let mut active = look.module.list.iter().rev().filter(|listed| listed.active);
-    active.find_map(|listed| {
-        let mut hooks = listed.hooks.iter();
-        hooks.find(|hook| hook.at == at && hook.code.len() == code.len())
-    })
-}
-
 /// What the loader made of the file's bytes; `None` where they are not all there, or a part of
 /// an address.
 pub(super) fn as_loaded(module: &Loaded, at: u32, size: usize) -> Option<Vec<u8>> {
     let start = u64::from(at);
     let mut bytes = module.image.bytes(Rva(start), size as u64)?.to_vec();
     let end = start + size as u64;
-    for relocation in &module.image.relocations {
+    // They are in order, and none is wider than an address.
+    let all = &module.image.relocations;
+    let before = all.partition_point(|one| one.at.0 + WIDEST <= start);
+    for relocation in all[before..].iter().take_while(|one| one.at.0 < end) {
         let (from, width) = (relocation.at.0, relocation.kind.width());
-        if from + width <= start || end <= from {
+        if from + width <= start {
             continue;
         }
         let place = usize::try_from(from.checked_sub(start)?).ok()?;
@@ -159,81 +237,4 @@ pub(super) fn as_loaded(module: &Loaded, at: u32, size: usize) -> Option<Vec<u8>
         word.copy_from_slice(&value[..word.len()]);
     }
     Some(bytes)
-}
-
-/// Refuses a place that holds neither what the hook expects nor what an earlier patch of the list
-/// wrote there. In a file that was patched on disk a jump may stand where another jump was put.
-fn check_place(
-    look: &Look<'_>,
-    target: &dyn Target,
-    hook: &Hook,
-    now: &[u8],
-    earlier: Option<&Descriptor>,
-) -> Result<(), ApplyError> {
-    let module = &look.module.target;
-    let at = module.address(hook.at)?;
-    let stacked = earlier.is_some_and(|earlier| earlier.kind == hook.kind && earlier.code == now);
-    let in_file = as_loaded(module, hook.at, now.len());
-    let of_file = in_file.as_deref() == Some(now);
-    // What was there before the patches of the list, if this one lies over theirs.
-    let mut under = now.to_vec();
-    if stacked {
-        without_earlier(look, at, &mut under, None);
-    }
-    let of_kind = match hook.kind {
-        HookKind::X86Jmp => under.first() == Some(&0xe9),
-        HookKind::Jmp2B => under.first() == Some(&0xeb),
-        HookKind::Amd64Ind => under.starts_with(&[0xff, 0x25]),
-        _ => false,
-    };
-    // In memory somebody else may have put a jump there since.
-    let cold = look.cold && in_file.as_ref() == Some(&under) && of_kind;
-    let named = hook
-        .validation
-        .and_then(|number| look.model.validations.get(number));
-    let expected = match named {
-        Some(validation) => {
-            let start = module.address(validation.target)?;
-            // All of it, also what lies around the hook.
-            let mut held = vec![0; validation.bytes.len()];
-            target.read(start, &mut held)?;
-            let own = at.0..at.0 + now.len() as u64;
-            without_earlier(look, start, &mut held, (!stacked).then_some(own));
-            let place = at.0.checked_sub(start.0);
-            let place = place.and_then(|place| usize::try_from(place).ok());
-            if cold
-                && let Some(over) = place.and_then(|place| held.get_mut(place..place + now.len()))
-                && let Some(own) = place.and_then(|p| validation.bytes.get(p..p + now.len()))
-            {
-                over.copy_from_slice(own);
-            }
-            held == validation.bytes
-        }
-        None => of_file || stacked,
-    };
-    if expected {
-        return Ok(());
-    }
-    let text = format!("the hook at {at} finds {now:02x?}, and no earlier patch wrote that");
-    at_status(status::DATA, &text)
-}
-
-/// Makes of what the target holds at `start` what it held before the active patches of the list, the
-/// latest first. What meets `own` stays: a hook may lie over one of its kind, and over nothing else.
-fn without_earlier(look: &Look<'_>, start: LiveAddr, held: &mut [u8], own: Option<Range<u64>>) {
-    let active = look.module.list.iter().rev().filter(|listed| listed.active);
-    for hook in active.flat_map(|listed| listed.hooks.iter().rev()) {
-        let (from, to) = (hook.at.0, hook.range().end.0);
-        let is_own = own
-            .as_ref()
-            .is_some_and(|own| own.start < to && from < own.end);
-        let place = from.checked_sub(start.0);
-        let place = place.and_then(|place| usize::try_from(place).ok());
-        if let Some(place) = place.filter(|_| !is_own)
-            && let Some(over) = held.get_mut(place..place + hook.code.len())
-            && *over == hook.code
-        {
-            over.copy_from_slice(&hook.original);
-        }
-    }
 }

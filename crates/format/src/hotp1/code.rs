@@ -1,5 +1,7 @@
 //! What hooks write, and what fixed-up words become: the same in a process and in a file.
 
+use std::collections::BTreeMap;
+
 use invivo_image::pe::PeMachine;
 
 use super::model::{FixupKind, Hook, HookKind, LegacyPatch};
@@ -54,12 +56,34 @@ impl Places {
     }
 }
 
-impl LegacyPatch {
-    /// The bytes that `hook`, one of this patch, writes; `CC` fills what is left of a jump's length.
+/// What each hook of a patch writes. A hostile patch has as many hooks as fit into its file, so what one
+/// needs of the others is looked up.
+#[derive(Clone, Debug)]
+pub struct HookCode {
+    places: Places,
+    /// Where a hook writes the address of a place of the patch, by that place.
+    words: BTreeMap<u32, u32>,
+}
+
+impl HookCode {
+    /// Of the hooks of `patch`, with both images where `places` says.
+    #[must_use]
+    pub fn of(patch: &LegacyPatch, places: Places) -> HookCode {
+        let words = patch.hooks.iter().rev();
+        let words = words.filter(|hook| hook.kind == HookKind::Va64);
+        HookCode {
+            places,
+            // The first one of several.
+            words: words.map(|hook| (hook.to, hook.at)).collect(),
+        }
+    }
+
+    /// The bytes that `hook`, one of the patch, writes; `CC` fills what is left of a jump's length.
     ///
     /// # Errors
     /// When it does not reach, or is of a type that is never applied.
-    pub fn code(&self, hook: &Hook, places: &Places) -> Result<Vec<u8>, CodeError> {
+    pub fn bytes(&self, hook: &Hook) -> Result<Vec<u8>, CodeError> {
+        let places = &self.places;
         let at = Places::add(places.target, hook.at)?;
         let to = || Places::add(places.patch, hook.to);
         let mut code = match hook.kind {
@@ -78,7 +102,7 @@ impl LegacyPatch {
             HookKind::Jmp2B => vec![0xeb, hook.to.to_le_bytes()[0]],
             HookKind::Amd64Ind => {
                 let mut code = vec![0xff, 0x25];
-                code.extend(places.distance(at, 6, self.pointer(hook, places)?)?);
+                code.extend(places.distance(at, 6, self.pointer(hook)?)?);
                 code
             }
             HookKind::None | HookKind::PcRel32 | HookKind::Other(_) => {
@@ -92,14 +116,15 @@ impl LegacyPatch {
     /// Where the address is that an indirect jump goes to. No description says how `HotpRva` names
     /// it. Here: where a hook of the same patch writes the address of the same place of the patch
     /// into the target, it is that word; otherwise `HotpRva` is a variable of the patch.
-    fn pointer(&self, hook: &Hook, places: &Places) -> Result<u64, CodeError> {
-        let same = |other: &&Hook| other.kind == HookKind::Va64 && other.to == hook.to;
-        match self.hooks.iter().find(same) {
-            Some(word) => Places::add(places.target, word.at),
-            None => Places::add(places.patch, hook.to),
+    fn pointer(&self, hook: &Hook) -> Result<u64, CodeError> {
+        match self.words.get(&hook.to) {
+            Some(word) => Places::add(self.places.target, *word),
+            None => Places::add(self.places.patch, hook.to),
         }
     }
+}
 
+impl LegacyPatch {
     /// What a word of the patch becomes; `word` is what it is as linked, and has as many bytes as
     /// `kind` changes. `None` if it cannot hold how far the images are from each other. The
     /// formulas are those of the fields' meaning; no code of Windows is at hand that shows them.

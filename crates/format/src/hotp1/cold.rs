@@ -32,20 +32,22 @@ use invivo_image::pe::{
     BaseRelocation, BaseRelocationKind, PeError, PeImage, PeMachine, directory, section_flags,
 };
 
-use super::{CodeError, Finding, HookKind, Hotp1Error, LegacyPatch, Places, read, validate};
+use super::{
+    CodeError, Finding, HookCode, HookKind, Hotp1Error, LegacyPatch, Places, read, validate,
+};
 use crate::section::{self, Section};
 use invivo_patch::FinalPlan;
 use parts::Parts;
 use possible::possible;
 
-pub use check::{cold_mark, is_cold, validate_cold};
+pub use check::{cold_mark, cold_mark_of, is_cold, validate_cold};
 
 /// `IMAGE_DEBUG_TYPE_RESERVED10`.
-const MARK: u32 = 10;
+pub const MARK: u32 = 10;
 /// `HOTPATCH_DEBUG_SIGNATURE.Signature` of a file that was patched on disk.
 const COLD: u16 = 0xd202;
 /// Bytes of the mark: version and signature, `PEHashData`, `ChecksumData`.
-const MARK_SIZE: u32 = 20;
+pub const MARK_SIZE: u32 = 20;
 /// The section of new code.
 const CODE: [u8; 8] = *b".text_CP";
 /// The section of the mark and of what was moved.
@@ -206,9 +208,10 @@ fn hooks(
     places: &Places,
 ) -> Result<(Hooks, Vec<BaseRelocation>), ColdError> {
     let (mut written, mut moved) = (Vec::new(), Vec::new());
+    let codes = HookCode::of(model, *places);
     for hook in &model.hooks {
         let at = Rva(hook.at.into());
-        let bytes = model.code(hook, places)?;
+        let bytes = codes.bytes(hook)?;
         let end = at.0 + bytes.len() as u64;
         let section = base.section_at(at);
         let Some(section) = section.filter(|_| base.bytes(at, bytes.len() as u64).is_some()) else {
@@ -237,10 +240,13 @@ fn hooks(
             return refuse(format!("the hook at {at} has 32 bits, addresses have 64"));
         }
         let own = kind.map(|kind| BaseRelocation { at, kind });
-        let mut there = base.relocations.iter();
-        let mut touched = there
-            .by_ref()
-            .filter(|one| one.at.0 < end && one.at.0 + one.kind.width() > at.0);
+        // They are in order, and none is wider than an address.
+        let from = at.0.saturating_sub(8);
+        let before = base.relocations.partition_point(|one| one.at.0 < from);
+        let mut touched = base.relocations[before..]
+            .iter()
+            .take_while(|one| one.at.0 < end)
+            .filter(|one| one.at.0 + one.kind.width() > at.0);
         match (touched.next(), own) {
             // The pointer is one already.
             (Some(known), Some(own)) if *known == own => {}

@@ -261,9 +261,12 @@ pub(super) fn way_to(target: &PeImage, at: u32, hook: &Hook) -> Vec<Validation> 
         );
     };
     let (mut from, end) = (u64::from(at), u64::from(hook.at));
-    for relocation in &target.relocations {
+    let all = &target.relocations;
+    let before = all.partition_point(|one| one.at.0 + WIDEST <= from);
+    let near = all[before..].iter().take_while(|one| one.at.0 < end);
+    for relocation in near {
         let next = relocation.at.0 + relocation.kind.width();
-        if next > from && relocation.at.0 < end {
+        if next > from {
             add(from, relocation.at.0);
             from = next;
         }

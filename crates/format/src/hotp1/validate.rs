@@ -1,12 +1,13 @@
 //! The rules B05–B16, held against a patch module and, where it is at hand, its target.
 
+use std::collections::HashSet;
 use std::ops::Range;
 
 use invivo_image::Rva;
 use invivo_image::pe::{PeImage, PeMachine};
 
 use super::model::{FixupKind, Hook, HookKind, LegacyPatch, hook_options, validation_flags};
-use super::{Hotp1Error, Rule};
+use super::{Hotp1Error, MARK, Rule};
 
 /// Something that breaks a rule, so that the patch must not be used.
 pub type Finding = Hotp1Error;
@@ -16,8 +17,8 @@ const MOST_FINDINGS: usize = 100;
 
 /// `HOTPATCH_DEBUG_SIGNATURE.Signature` of a hot patch.
 const HOT: u16 = 0xd201;
-/// `IMAGE_DEBUG_TYPE_RESERVED10`.
-const MARK: u32 = 10;
+/// Bytes that such a mark has.
+const HOT_SIZE: u32 = 4;
 
 /// Holds `patch`, which was read from `image`, against every rule; those about the target only
 /// where that is given.
@@ -115,7 +116,12 @@ fn hooks(findings: &mut Findings, image: &PeImage, patch: &LegacyPatch, target: 
     if patch.hooks.is_empty() {
         findings.add(Rule::B03, "there are no hooks".to_owned());
     }
-    let mut places = Vec::new();
+    let (mut places, mut named) = (Vec::new(), 0_usize);
+    // Where hooks are that jump to the patch. A hostile file has as many as fit into it, so nothing is
+    // looked for among all of them.
+    let jumps = |kind| matches!(kind, HookKind::X86Jmp | HookKind::Amd64Ind);
+    let jumps = patch.hooks.iter().filter(|hook| jumps(hook.kind));
+    let jumps: HashSet<i64> = jumps.map(|hook| hook.at.into()).collect();
     for hook in &patch.hooks {
         let (at, name, length) = (hook.at, hook.kind.name(), hook.length());
         if !hook.kind.is_for(image.machine) {
@@ -136,21 +142,31 @@ fn hooks(findings: &mut Findings, image: &PeImage, patch: &LegacyPatch, target: 
                 format!("the hook at {at:#x} is not in the target"),
             );
         }
+        named += hook
+            .validation
+            .and_then(|number| patch.validations.get(number))
+            .map_or(0, |validation| validation.bytes.len());
         places.push(at.into()..end);
         reach(findings, image, hook);
         covered(findings, patch, hook);
         if hook.kind == HookKind::Jmp2B {
             let distance = i64::from(hook.to.to_le_bytes()[0].cast_signed());
             let to = i64::from(at) + 2 + distance;
-            let jumps = |kind| matches!(kind, HookKind::X86Jmp | HookKind::Amd64Ind);
-            let mut others = patch.hooks.iter().filter(|other| jumps(other.kind));
-            if !others.any(|other| i64::from(other.at) == to) {
+            if !jumps.contains(&to) {
                 let text = format!(
                     "the short jump at {at:#x} leads to {to:#x}, where no hook is that jumps to the patch"
                 );
                 findings.add(Rule::B13, text);
             }
         }
+    }
+    // Each is read for each hook that names it.
+    let held = image.file().len();
+    if named > held {
+        let text = format!(
+            "the validations that hooks name have {named} bytes in all, more than the patch ({held})"
+        );
+        findings.add(Rule::B12, text);
     }
     findings.overlaps(Rule::B10, "hooks", places);
 }
@@ -227,7 +243,9 @@ fn identity(findings: &mut Findings, patch: &LegacyPatch, target: Option<&PeImag
 
 fn mark(findings: &mut Findings, image: &PeImage) {
     for entry in image.debug.iter().filter(|entry| entry.kind == MARK) {
-        let found = image.word(entry.at).map(|word| (word >> 16) as u16);
+        let whole = entry.size >= HOT_SIZE;
+        let found = image.word(entry.at).filter(|_| whole);
+        let found = found.map(|word| (word >> 16) as u16);
         if found != Some(HOT) {
             let found = found.map_or("nothing".to_owned(), |found| format!("{found:#x}"));
             let text = format!("the mark is {found}, that of a hot patch {HOT:#x}");

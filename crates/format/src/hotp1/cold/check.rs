@@ -1,6 +1,6 @@
 //! A file that was patched on disk, held against the file that it was.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use invivo_image::pe::{BaseRelocation, PeExport, PeImage, checksum, directory};
 
@@ -84,9 +84,17 @@ pub fn cold_mark(image: &PeImage) -> Result<u64, String> {
     };
     let size = entry.size;
     let bytes = image.array::<{ MARK_SIZE as usize }>(entry.at);
-    let Some(bytes) = bytes.filter(|_| size == MARK_SIZE) else {
-        return Err(format!("the mark has {size} bytes, {MARK_SIZE} are wanted"));
-    };
+    match bytes.filter(|_| size == MARK_SIZE) {
+        Some(bytes) => cold_mark_of(&bytes),
+        None => Err(format!("the mark has {size} bytes, {MARK_SIZE} are wanted")),
+    }
+}
+
+/// The same of the bytes of a mark, wherever they are.
+///
+/// # Errors
+/// When they are none of a cold patch.
+pub fn cold_mark_of(bytes: &[u8; MARK_SIZE as usize]) -> Result<u64, String> {
     let signature = u16::from_le_bytes([bytes[2], bytes[3]]);
     if signature != COLD {
         return Err(format!(
@@ -130,7 +138,13 @@ fn headers(image: &PeImage, base: &PeImage) -> Option<String> {
 }
 
 fn tables(image: &PeImage, base: &PeImage) -> Option<String> {
-    let has = |one: &PeExport| image.exports.contains(one);
+    let numbered: BTreeMap<u16, &PeExport> =
+        image.exports.iter().map(|one| (one.ordinal, one)).collect();
+    let has = |one: &PeExport| {
+        numbered
+            .get(&one.ordinal)
+            .is_some_and(|found| *found == one)
+    };
     if !base.exports.iter().all(has) {
         return Some("it does not export all that the base does".to_owned());
     }

@@ -120,7 +120,9 @@ impl Both<'_> {
     /// True for a place that the base has not.
     fn is_new(&self, at: Rva) -> bool {
         let old = self.base.sections.len();
-        let mut new = self.image.sections.iter().skip(old);
-        new.any(|section| section.range.contains(&at))
+        let new = self.image.sections.get(old..).unwrap_or_default();
+        let after = new.partition_point(|section| section.range.start <= at);
+        let section = after.checked_sub(1).and_then(|number| new.get(number));
+        section.is_some_and(|section| section.range.contains(&at))
     }
 }

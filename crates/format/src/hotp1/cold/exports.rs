@@ -30,7 +30,7 @@ pub(super) fn directory(
         return Ok(None);
     };
     once("patch module", module)?;
-    let known: BTreeSet<&str> = names(&base.exports).collect();
+    let known = forwards(&base.exports);
     let mut all: Vec<(u16, Entry, Vec<&str>)> = Vec::new();
     for export in &base.exports {
         let entry = entry(export, |place| Ok(place.0))?;
@@ -43,7 +43,7 @@ pub(super) fn directory(
     let mut used: BTreeSet<u16> = all.iter().map(|(ordinal, ..)| *ordinal).collect();
     let before = all.len();
     for export in &module.exports {
-        let same = |name: &&str| known.contains(name);
+        let same = |name: &&str| known.contains_key(name);
         let new: Vec<&str> = export
             .names
             .iter()
@@ -51,7 +51,7 @@ pub(super) fn directory(
             .filter(|n| !same(n))
             .collect();
         let Some(first) = new.first() else {
-            forwarded_alike(base, export)?;
+            forwarded_alike(&known, export)?;
             continue;
         };
         let entry = entry(export, |place| {
@@ -90,11 +90,17 @@ pub(super) fn once(whose: &str, image: &PeImage) -> Result<(), ColdError> {
     Ok(())
 }
 
-fn names(exports: &[PeExport]) -> impl Iterator<Item = &str> {
+/// The names, and where each is forwarded to, if it is.
+type Forwards<'e> = BTreeMap<&'e str, &'e Option<String>>;
+
+fn forwards(exports: &[PeExport]) -> Forwards<'_> {
     exports
         .iter()
-        .flat_map(|export| &export.names)
-        .map(|name| &**name)
+        .flat_map(|export| {
+            let names = export.names.iter();
+            names.map(|name| (&**name, &export.forward))
+        })
+        .collect()
 }
 
 /// What a number leads to.
@@ -115,12 +121,11 @@ fn entry(
 }
 
 /// Names that both have may not be forwarded differently: hooks do not change where they lead.
-fn forwarded_alike(base: &PeImage, export: &PeExport) -> Result<(), ColdError> {
+fn forwarded_alike(known: &Forwards<'_>, export: &PeExport) -> Result<(), ColdError> {
     let mut names = export.names.iter();
-    let other = names.find_map(|name| {
-        let mut there = base.exports.iter();
-        let same = there.find(|one| one.names.contains(name))?;
-        (same.forward != export.forward).then_some(name)
+    let other = names.find(|name| {
+        let there = known.get(&***name);
+        there.is_some_and(|forward| **forward != export.forward)
     });
     match other {
         Some(name) => refuse(format!(

@@ -100,8 +100,11 @@ impl Parts {
 
     /// True if a place of the module comes into the new file.
     pub(super) fn holds(&self, at: Rva) -> bool {
-        let mut parts = self.parts.iter();
-        parts.any(|part| part.at <= at.0 && at.0 < part.at + part.size)
+        let after = self.parts.partition_point(|part| part.at <= at.0);
+        let part = after
+            .checked_sub(1)
+            .and_then(|number| self.parts.get(number));
+        part.is_some_and(|part| at.0 < part.at + part.size)
     }
 
     /// `Ok` if what the imports need at `at` comes into the new file.
