@@ -3,6 +3,7 @@
 mod files;
 mod journal;
 mod ledger;
+mod marks;
 mod on_disk;
 mod pages;
 mod seen;
@@ -17,6 +18,7 @@ use crate::{ApplyError, Target, refused};
 pub(crate) use files::{file_of, refuse_loaded};
 pub(crate) use journal::{Journal, Quiet, Word, when_nobody_is_in};
 pub(crate) use ledger::Ledger;
+pub(crate) use marks::Marks;
 pub use on_disk::OnDisk;
 pub(crate) use pages::{close_pages, open_in, open_pages};
 pub use seen::Instance;

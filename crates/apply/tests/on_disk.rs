@@ -8,6 +8,8 @@ mod process;
 use images::scene::{self, CHECKSUM, Scene, parse, put};
 use invivo_apply::hpat::OnDisk;
 use invivo_apply::{hotp1, hpat};
+use invivo_format::final_image::{FileIdentity, Manifest, WindowsBuild, write_windows};
+use invivo_patch::{Hex, Identity};
 use older::{example, patch_file, target_file};
 use process::Process;
 
@@ -45,6 +47,69 @@ fn through(
     }
 }
 
+/// The target's file as Invivo patches it on disk, with code of this build.
+fn cold_file(mark: u32, code_of: Option<WindowsBuild>) -> Vec<u8> {
+    let file = FileIdentity {
+        file_name: "target.dll".to_owned(),
+        build_id: None,
+        sha256: Hex(vec![7; 32]),
+        size: 1,
+    };
+    let identity = Identity {
+        name: "fix".to_owned(),
+        ..Identity::default()
+    };
+    let mut manifest = Manifest::new(identity, file.clone(), file);
+    manifest.code_of = code_of;
+    let image = parse(&target_file(Some(mark.into())));
+    write_windows(&image, &manifest).expect("there is room")
+}
+
+/// What runs tells what it is, also where its file is there no more: a file that was patched on disk, by this
+/// fix or another one, and another build that concerns nobody.
+#[test]
+fn what_runs_is_told_by_memory_alone() {
+    let patch = patch_file(&example());
+    let build = WindowsBuild::of(&parse(&patch));
+    let later = build.clone().map(|build| WindowsBuild {
+        time_stamp: build.time_stamp + 1,
+        ..build
+    });
+    let mut other = target_file(None);
+    let checksum = parse(&other).header_places().checksum;
+    put(&mut other, checksum, CHECKSUM + 1);
+    for (case, file, expected) in [
+        (
+            "by this fix",
+            cold_file(CHECKSUM, build.clone()),
+            Some(true),
+        ),
+        ("by another fix", cold_file(CHECKSUM, later), Some(false)),
+        ("of another build", cold_file(CHECKSUM + 1, build), None),
+        ("another build", other, None),
+    ] {
+        let mut process = Process::default();
+        process.files.insert(TARGET.to_owned(), file);
+        process.files.insert(PATCH.to_owned(), patch.clone());
+        process.load_image(TARGET);
+        // It was taken back, or a package brought another one.
+        process.files.insert(TARGET.to_owned(), target_file(None));
+        let all = hotp1::standing(&process, PATCH).expect(case);
+        let told: Vec<_> = all.iter().map(|one| (one.cold, one.on_disk)).collect();
+        let wanted: Vec<_> = expected
+            .map(|cold| (cold, OnDisk::Old))
+            .into_iter()
+            .collect();
+        assert_eq!(told, wanted, "{case}");
+        let refused = hotp1::apply(&mut process, PATCH, "test").expect_err(case);
+        let why = match expected {
+            Some(_) => "is not the file any more",
+            None => "the patch is for",
+        };
+        assert!(refused.to_string().contains(why), "{case}: {refused}");
+    }
+}
+
 #[test]
 fn a_target_of_older_windows() {
     let mut process = Process::default();
@@ -56,10 +121,26 @@ fn a_target_of_older_windows() {
     let mut other = own;
     let checksum = parse(&other).header_places().checksum;
     put(&mut other, checksum, CHECKSUM + 1);
-    let cold = |mark: u32| Some(target_file(Some(mark.into())));
+    let build = WindowsBuild::of(&parse(&process.files[PATCH]));
+    let later = build.clone().map(|build| WindowsBuild {
+        time_stamp: build.time_stamp + 1,
+        ..build
+    });
+    let cold = |mark: u32, code_of: &Option<WindowsBuild>| Some(cold_file(mark, code_of.clone()));
     let cases = [
-        ("patched on disk", cold(CHECKSUM), OnDisk::Fixed),
-        ("another one patched", cold(CHECKSUM + 1), OnDisk::Other),
+        ("patched on disk", cold(CHECKSUM, &build), OnDisk::Fixed),
+        ("another fix", cold(CHECKSUM, &later), OnDisk::Other),
+        ("some fix", cold(CHECKSUM, &None), OnDisk::Other),
+        (
+            "another one patched",
+            cold(CHECKSUM + 1, &build),
+            OnDisk::Other,
+        ),
+        (
+            "patched by somebody else",
+            Some(target_file(Some(CHECKSUM.into()))),
+            OnDisk::Other,
+        ),
         ("another build", Some(other), OnDisk::Other),
         ("no image", Some(vec![0x4d; 0x200]), OnDisk::Other),
         ("no file", None, OnDisk::Gone),

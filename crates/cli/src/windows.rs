@@ -51,7 +51,8 @@ fn apply(apply: &Apply, output: &Output) -> Result<u8, Failure> {
     let path = whole_path(&apply.patch)?;
     let older = hotp1::is_legacy(&image(&apply.patch)?);
     let find = || match older {
-        true => legacy::concerned(&path, &[State::NotPatched, State::Removed, State::Cold]),
+        // Who runs the file that has the same fix needs no second copy of it.
+        true => legacy::concerned(&path, &[State::NotPatched, State::Removed]),
         false => status::modern(&image(&apply.patch)?, &metadata(&apply.patch)?),
     };
     each(&apply.processes, output, &find, &|process, pid, begin| {

@@ -17,12 +17,21 @@ use crate::name_of_base;
 pub enum OnDisk {
     /// The same build: a restart changes nothing.
     Same,
-    /// The final image of a fix of that build: a restart is fixed.
-    Final(Box<Manifest>),
+    /// The final image of some fix of that build: which one, it says.
+    Final(Box<FinalFile>),
     /// Another build, as a package brings it.
     Other,
     /// Nothing.
     Gone,
+}
+
+/// A final image that has the name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FinalFile {
+    /// What it says of itself.
+    pub manifest: Manifest,
+    /// The same fix for running processes, as a file of its own; none if it has none.
+    pub patch: Option<Vec<u8>>,
 }
 
 /// What is on disk; remembers what it has read, for many processes run one file.
@@ -68,7 +77,10 @@ fn told(path: &Path, read: fn(&Path) -> Option<Vec<u8>>, build_id: &Hex) -> OnDi
     if let Ok(found) = final_image::read(&bytes)
         && found.manifest.base.build_id.as_ref() == Some(build_id)
     {
-        return OnDisk::Final(Box::new(found.manifest));
+        return OnDisk::Final(Box::new(FinalFile {
+            patch: found.patch.map(<[u8]>::to_vec),
+            manifest: found.manifest,
+        }));
     }
     match Image::parse(bytes.into(), None).map(|image| image.build_id) {
         Ok(Some(found)) if found.0 == build_id.0 => OnDisk::Same,

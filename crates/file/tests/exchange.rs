@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 
 use case::Case;
-use invivo_file::{Disk, FileError, OnDisk, install, uninstall};
+use invivo_file::{Disk, FileError, FinalFile, OnDisk, install, uninstall};
 use invivo_format::final_image::write;
 use invivo_patch::Hex;
 
@@ -252,7 +252,9 @@ fn the_disk_tells_what_starts_next() {
     install(&case.path(), &image, &manifest).expect("it is the base");
     // What a process that goes on running the old file tells.
     let found = on_disk(&case.hidden(), &old);
-    assert_eq!(found, OnDisk::Final(Box::new(manifest)));
+    let patch = None;
+    let whole = FinalFile { manifest, patch };
+    assert_eq!(found, OnDisk::Final(Box::new(whole)));
     assert_eq!(on_disk(&case.path(), &id(&fixed)), OnDisk::Same);
     fs::write(case.path(), &fixed).expect("it is ours");
     assert_eq!(on_disk(&case.hidden(), &old), OnDisk::Other);

@@ -378,6 +378,16 @@ pub struct Patch {
 }
 
 impl Patch {
+    /// True if both make the same of the same program, whatever they are called and in which order they
+    /// come: the same new code for the same functions.
+    #[must_use]
+    pub fn is_same_fix(&self, other: &Patch) -> bool {
+        let of = |patch: &Patch| patch.target.build_id.clone();
+        of(self) == of(other)
+            && self.redirects == other.redirects
+            && self.contents == other.contents
+    }
+
     /// Places of the base that it refers to.
     pub fn bindings(&self) -> impl Iterator<Item = Bound> {
         self.contents

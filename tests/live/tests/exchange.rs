@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use live_tests::compile::Build;
+use live_tests::compile::{Build, Version, compile};
 use live_tests::exchanged::killed_at_every_system_call_of;
-use live_tests::invivo::{apply, invivo, invivo_through};
+use live_tests::invivo::{self, apply, invivo, invivo_through};
 use live_tests::pair::Pair;
 use live_tests::target::Side;
 use live_tests::workdir::in_workdir;
@@ -66,11 +66,25 @@ impl Scene {
     }
 
     fn status(&self, pid: u32) -> Result<Value> {
-        let ran = invivo(&["status", &self.image.display().to_string(), "--json"])?;
-        let json = ran.expect_code(0)?.json("invivo.status/1")?;
-        let mut all = json["processes"].as_array().into_iter().flatten();
-        let own = all.find(|process| process["pid"] == pid);
-        own.cloned().with_context(|| ran.told())
+        status_of(&self.image, pid)
+    }
+
+    /// The final image of the second version of the fix, which has the name of the first one.
+    fn second_version(&self, dir: &Path) -> Result<PathBuf> {
+        let again = compile(
+            dir,
+            &self.pair.fixture,
+            Version::FixedAgain,
+            Build::default(),
+        )?;
+        let image = dir.join("second.final");
+        let [base, fixed, out] =
+            [&self.file(), &again, &image].map(|path| path.display().to_string());
+        let args = [
+            "build", &base, &fixed, "-o", &out, "--name", "fix", "--format", "final",
+        ];
+        invivo(&args)?.expect_code(0)?;
+        Ok(image)
     }
 
     /// The line about a process that a person gets to see.
@@ -83,6 +97,15 @@ impl Scene {
     }
 }
 
+/// How a process stands to a file.
+fn status_of(file: &Path, pid: u32) -> Result<Value> {
+    let ran = invivo(&["status", &file.display().to_string(), "--json"])?;
+    let json = ran.expect_code(0)?.json("invivo.status/1")?;
+    let mut all = json["processes"].as_array().into_iter().flatten();
+    let own = all.find(|process| process["pid"] == pid);
+    own.cloned().with_context(|| ran.told())
+}
+
 /// The way of a fix: first the disk, then the process that cannot stop, then back.
 #[test]
 fn a_program_on_disk_and_in_a_process() -> Result<()> {
@@ -90,6 +113,9 @@ fn a_program_on_disk_and_in_a_process() -> Result<()> {
         let scene = Scene::new(dir, "greeting.c")?;
         let file = scene.file();
         let old = file.metadata()?;
+        let (second, patch) = (scene.second_version(dir)?, dir.join("other.patch"));
+        let images = scene.pair.images();
+        invivo::build(&images.0, &images.1, &patch, &["--name", "other"])?;
         let mut running = scene.pair.start()?;
         let asks = &scene.pair.fixture.asks;
         running.expect_all(asks, Side::Old)?;
@@ -121,6 +147,18 @@ fn a_program_on_disk_and_in_a_process() -> Result<()> {
         );
         let told = scene.told(running.pid())?;
         ensure!(told == "applied fix; on disk: fixed", "{told}");
+
+        // What is on disk is another fix than the second version, whatever both are called; the same fix in a
+        // file for processes alone is the same.
+        for (file, wanted) in [(&second, "other"), (&patch, "fixed")] {
+            let status = status_of(file, running.pid())?;
+            let (now, name) = (&status["on_disk"], &status["on_disk_name"]);
+            ensure!(*now == wanted && *name == "fix", "{status}");
+        }
+        let about = second.display().to_string();
+        let ran = invivo(&["status", &about])?;
+        let told = &ran.expect_code(0)?.stdout;
+        ensure!(told.contains("; on disk: other (fix)"), "{told}");
 
         ensure!(scene.install()?["state"] == "installed already");
         ensure!(scene.uninstall()?["state"] == "uninstalled");

@@ -16,21 +16,26 @@ pub(super) fn wanted(model: &LegacyPatch) -> u32 {
 /// Flags of a target that the patch fits: either its checksum is the one that the patch names, or
 /// its debug directory says that its file was made from that one by a cold patch.
 pub(super) fn identity(target: &PeImage, model: &LegacyPatch) -> Result<u32, ApplyError> {
+    fits((target.checksum, cold_mark(target).ok()), model)
+}
+
+/// The same of a target by its checksum, and by the one that it had before it was patched on disk.
+pub(super) fn fits(
+    (checksum, before): (u32, Option<u64>),
+    model: &LegacyPatch,
+) -> Result<u32, ApplyError> {
     let wanted = wanted(model);
     if wanted == 0 {
         let text = "the patch is for a file without a checksum, as there are many";
         return at_status(status::REVISION, text);
     }
-    if target.checksum == wanted {
+    if checksum == wanted {
         return Ok(0);
     }
-    if cold_mark(target) == Ok(wanted.into()) {
+    if before == Some(wanted.into()) {
         return Ok(COLD_PATCH_VALID);
     }
-    let text = format!(
-        "the target has the checksum {:#x}, the patch is for {wanted:#x}",
-        target.checksum
-    );
+    let text = format!("the target has the checksum {checksum:#x}, the patch is for {wanted:#x}");
     at_status(status::REVISION, &text)
 }
 

@@ -10,7 +10,7 @@ use super::leaving::current;
 use super::opening::open_block;
 use super::{LegacyRecord, Outcome, at_status, checks, status};
 use crate::hpat::{Host, HostImage};
-use crate::pe::{Ledger, file_of, parse};
+use crate::pe::{Ledger, Marks, file_of, parse};
 use crate::{ApplyError, TargetError, refused};
 
 /// What was done with a module.
@@ -189,9 +189,15 @@ fn targets(
     let (mut found, mut other) = (Vec::new(), None);
     let images = host.images()?.into_iter();
     for module in images.filter(|image| has_name(image, model)) {
-        let image = file_of(host, &module)?;
-        match checks::identity(&image, model) {
-            Ok(flags) => found.push((module, image, flags)),
+        // Its file may be another one by now; what runs tells what it is.
+        let Some(marks) = Marks::of(host, module.range.start)? else {
+            continue;
+        };
+        match checks::fits((marks.checksum, marks.before), model) {
+            Ok(flags) => {
+                let image = file_of(host, &module)?;
+                found.push((module, image, flags));
+            }
             Err(error) => other = Some(error),
         }
     }

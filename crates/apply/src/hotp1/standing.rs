@@ -1,13 +1,13 @@
 //! How a module stands in a process, and on disk.
 
-use invivo_format::hotp1::LegacyPatch;
+use invivo_format::final_image::WindowsBuild;
 use invivo_image::pe::PeImage;
 
 use super::checks;
 use super::host::{blocks, has_name, model};
 use crate::ApplyError;
-use crate::hpat::{Host, HostImage};
-use crate::pe::{Instance, Loaded, OnDisk, file_of, parse};
+use crate::hpat::Host;
+use crate::pe::{Instance, Marks, OnDisk, parse};
 
 /// A module that a patch is for, in a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,10 +18,13 @@ pub struct Concerned {
     pub active: bool,
     /// True if the patch was applied and removed.
     pub removed: bool,
-    /// True if the module that runs was patched on disk to the same end.
+    /// True if the module that runs was patched on disk to the same end: with code of the build that
+    /// the patch is made of.
     pub cold: bool,
     /// What has its name now, and starts next.
     pub on_disk: OnDisk,
+    /// What that calls itself, where it was patched on disk.
+    pub on_disk_name: Option<String>,
 }
 
 /// The modules of a process that the patch in `path` is for, and how they stand.
@@ -38,13 +41,20 @@ pub fn standing(host: &dyn Host, path: &str) -> Result<Vec<Concerned>, ApplyErro
             known.push(record);
         }
     }
-    let checksum = checks::wanted(&model);
-    let on_disk = |file: &PeImage| (file.checksum == checksum).then_some(OnDisk::Old);
+    let (checksum, code) = (checks::wanted(&model), WindowsBuild::of(&patch));
+    let known_file = |file: &PeImage| (file.checksum == checksum).then_some(OnDisk::Old);
     let mut all = Vec::new();
     for module in images.into_iter().filter(|image| has_name(image, &model)) {
-        let Some(flags) = flags_of(host, &module, &model)? else {
+        // Whatever became of its file: what runs tells which build it is.
+        let marks = Marks::of(host, module.range.start)?;
+        let Some(marks) = marks.filter(|marks| {
+            let own = (marks.checksum, marks.before);
+            checks::fits(own, &model).is_ok()
+        }) else {
             continue;
         };
+        let (on_disk, on_disk_name) =
+            OnDisk::of(host, &module, (checksum, code.as_ref()), &known_file);
         let record = known.iter().find(|one| one.at == module.range.start.0);
         let mut patches = record.iter().flat_map(|record| &record.patches);
         let known = patches
@@ -52,26 +62,11 @@ pub fn standing(host: &dyn Host, path: &str) -> Result<Vec<Concerned>, ApplyErro
         all.push(Concerned {
             active: known.is_some_and(|one| one.active),
             removed: known.is_some_and(|one| !one.active),
-            cold: flags != 0,
-            on_disk: OnDisk::of(host, &module, checksum, &on_disk),
+            cold: marks.checksum != checksum && code.is_some() && marks.code_of == code,
+            on_disk,
+            on_disk_name,
             path: module.path,
         });
     }
     Ok(all)
-}
-
-/// The flags of a patch for a loaded module; `None` where the patch is for another build. Where the module
-/// is the very base its headers in memory tell that, whatever became of its file.
-fn flags_of(
-    host: &dyn Host,
-    module: &HostImage,
-    model: &LegacyPatch,
-) -> Result<Option<u32>, ApplyError> {
-    let seen = Loaded::seen(host, module.range.start);
-    let flags = seen.and_then(|seen| checks::identity(&seen.image, model).ok());
-    if flags.is_some() {
-        return Ok(flags);
-    }
-    let image = file_of(host, module)?;
-    Ok(checks::identity(&image, model).ok())
 }

@@ -1,5 +1,6 @@
 //! How a base stands in a process, and on disk.
 
+use invivo_format::final_image::WindowsBuild;
 use invivo_image::pe::PeImage;
 
 use super::host::{Host, identity, list};
@@ -15,6 +16,8 @@ pub struct Concerned {
     pub sequence: u32,
     /// What has its name now, and starts next.
     pub on_disk: OnDisk,
+    /// What that calls itself, where it was patched on disk.
+    pub on_disk_name: Option<String>,
 }
 
 /// The images of a process that `patch`, a final image for the build `of` (its time stamp and its
@@ -29,7 +32,8 @@ pub fn standing(
 ) -> Result<Vec<Concerned>, ApplyError> {
     let records = list(host)?;
     let images = host.images()?.into_iter();
-    let on_disk = |file: &PeImage| match (file.time_stamp, file.checksum) {
+    let code = WindowsBuild::of(patch);
+    let known_file = |file: &PeImage| match (file.time_stamp, file.checksum) {
         now if now == of => Some(OnDisk::Old),
         now if now == (patch.time_stamp, patch.checksum) => Some(OnDisk::Fixed),
         _ => None,
@@ -40,9 +44,12 @@ pub fn standing(
             let at = image.range.start.0;
             let mut known = records.iter().filter(|one| one.record.at == at);
             let known = known.find(|one| one.instance == Instance::Same);
+            let (on_disk, on_disk_name) =
+                OnDisk::of(host, &image, (of.1, code.as_ref()), &known_file);
             Concerned {
                 sequence: known.map_or(0, |one| one.record.sequence),
-                on_disk: OnDisk::of(host, &image, of.1, &on_disk),
+                on_disk,
+                on_disk_name,
                 path: image.path,
             }
         })

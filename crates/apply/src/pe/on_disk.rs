@@ -3,13 +3,14 @@
 use std::fmt;
 use std::io::ErrorKind;
 
+use invivo_format::final_image::{self, WindowsBuild};
 use invivo_format::hotp1::cold_mark;
 use invivo_image::pe::PeImage;
 use serde::Serialize;
 
-use super::{file_of, parse};
+use super::parse;
 use crate::TargetError;
-use crate::hpat::{Host, HostImage, identity};
+use crate::hpat::{Host, HostImage};
 
 /// The file that has the name now from which a process has loaded an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -17,9 +18,10 @@ use crate::hpat::{Host, HostImage, identity};
 pub enum OnDisk {
     /// The build that the patch is for: who starts next is not fixed.
     Old,
-    /// It was made of that build by Invivo, or is the patch itself: who starts next is fixed.
+    /// It was made of that build and of the one that the patch is of, or is the patch itself: who starts
+    /// next is fixed.
     Fixed,
-    /// Another build, as a package brings it.
+    /// Another build, as a package brings it, or the same with another fix.
     Other,
     /// Nothing.
     Gone,
@@ -40,34 +42,39 @@ impl fmt::Display for OnDisk {
 }
 
 impl OnDisk {
-    /// What has the name of `module` now. The patch is for the build with this checksum; `known` tells what
-    /// is known of a file by its headers alone.
+    /// What has the name of `module` now, and what that calls itself where it was patched on disk.
+    ///
+    /// The patch in question is for the build with the checksum `base`, and its code is of the build
+    /// `code`: only a file with code of that very build holds its fix. `known` tells what is known of a
+    /// file by its headers alone.
     pub(crate) fn of(
         host: &dyn Host,
         module: &HostImage,
-        checksum: u32,
+        (base, code): (u32, Option<&WindowsBuild>),
         known: &dyn Fn(&PeImage) -> Option<OnDisk>,
-    ) -> OnDisk {
+    ) -> (OnDisk, Option<String>) {
         let bytes = match host.file(&module.path) {
             Ok(bytes) => bytes,
             Err(TargetError::System { source, .. }) if source.kind() == ErrorKind::NotFound => {
-                return OnDisk::Gone;
+                return (OnDisk::Gone, None);
             }
-            Err(_) => return OnDisk::Unknown,
+            Err(_) => return (OnDisk::Unknown, None),
         };
         let Ok(file) = parse(&module.path, bytes) else {
-            return OnDisk::Other;
+            return (OnDisk::Other, None);
         };
         if let Some(known) = known(&file) {
-            return known;
+            return (known, None);
         }
-        // Where the file was exchanged, the one that runs lies beside it.
-        let now = Some((file.time_stamp, file.checksum));
-        let exchanged =
-            || identity(host, module.range.start) != now && file_of(host, module).is_ok();
-        match cold_mark(&file) == Ok(checksum.into()) || exchanged() {
+        let Ok(found) = final_image::read(file.file()) else {
+            return (OnDisk::Other, None);
+        };
+        let manifest = found.manifest;
+        let same_code = code.is_some() && manifest.code_of.as_ref() == code;
+        let now = match cold_mark(&file) == Ok(base.into()) && same_code {
             true => OnDisk::Fixed,
             false => OnDisk::Other,
-        }
+        };
+        (now, Some(manifest.identity.name))
     }
 }

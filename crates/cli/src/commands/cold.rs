@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use invivo_compare::Finding;
-use invivo_format::final_image::{FileIdentity, Manifest, write_windows};
+use invivo_format::final_image::{FileIdentity, Manifest, WindowsBuild, write_windows};
 use invivo_format::hotp1::{self, HookShape};
 use invivo_image::pe::{PeError, PeImage};
 use invivo_patch::{FinalPlan, Hex, Identity};
@@ -102,6 +102,7 @@ fn write((build, pair): (&Build, &Pair), made: Made<'_>, output: &Output) -> Res
     };
     let mut manifest = Manifest::new(identity, base, fixed);
     manifest.kept_layout = true;
+    manifest.code_of = WindowsBuild::of(made.module);
     let file = write_windows(&image, &manifest).map_err(refused)?;
     store(&build.output, &file)?;
     may_run(&build.output, &pair.base)?;

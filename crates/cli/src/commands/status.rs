@@ -1,14 +1,14 @@
 //! `invivo status`
 
+mod on_disk;
 mod wanted;
 mod watch;
 
 use std::collections::BTreeSet;
 
-use invivo_apply::{Standing, Target, TargetError, shown, status};
-use invivo_file::{Disk, OnDisk, started_as};
+use invivo_apply::{Standing, TargetError, shown, status};
+use invivo_file::{Disk, started_as};
 use invivo_linux::{Access, Incarnation, Process, Scan, read_regular};
-use invivo_patch::Hex;
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -46,10 +46,14 @@ struct ProcessStatus {
     threads: Vec<OldThread>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
-    /// What a process that starts now would run: `same`, `fixed` where a final image was
-    /// installed, `other` after an update, `gone`.
+    /// What a process that starts now would run: `same`, `fixed` where the final image of the fix that was
+    /// asked about is installed (or of any, where none was), `other` after an update or with another fix,
+    /// `gone`.
     #[serde(skip_serializing_if = "Option::is_none")]
     on_disk: Option<&'static str>,
+    /// The name of the fix whose final image is installed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    on_disk_name: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
@@ -143,23 +147,8 @@ fn nothing(pid: i32, about: &Wanted) -> ProcessStatus {
         threads: Vec::new(),
         reason: None,
         on_disk: None,
+        on_disk_name: None,
     }
-}
-
-/// What a process would run if it were started again.
-fn on_disk(process: &Process, build_id: &Hex, disk: &mut Disk) -> Option<&'static str> {
-    let modules = process.modules().ok()?;
-    let module = modules
-        .iter()
-        .find(|module| module.build_id == build_id.0)?;
-    Some(
-        match disk.look(&process.root(), module.path.as_ref(), build_id) {
-            OnDisk::Same => "same",
-            OnDisk::Final(_) => "fixed",
-            OnDisk::Other => "other",
-            OnDisk::Gone => "gone",
-        },
-    )
 }
 
 fn one(pid: i32, about: &Wanted, disk: &mut Disk) -> Result<ProcessStatus, TargetError> {
@@ -192,8 +181,10 @@ fn one(pid: i32, about: &Wanted, disk: &mut Disk) -> Result<ProcessStatus, Targe
             all => format!("{all} threads may still be in old code, as {tid} ({name}) in {place}"),
         }
     });
+    let (on_disk, on_disk_name) = on_disk::of(&process, about, disk).unzip();
     Ok(ProcessStatus {
-        on_disk: on_disk(&process, &about.build_id, disk),
+        on_disk,
+        on_disk_name: on_disk_name.flatten(),
         exe,
         state: state.to_owned(),
         live: status.live,
@@ -229,7 +220,11 @@ fn print_one(process: &ProcessStatus) {
         .map_or(String::new(), |why| format!(": {why}"));
     let disk = match process.on_disk {
         None | Some("same") => String::new(),
-        Some(what) => format!("; on disk: {what}"),
+        Some(what) => {
+            let name = process.on_disk_name.iter().filter(|_| what == "other");
+            let name: String = name.map(|name| format!(" ({name})")).collect();
+            format!("; on disk: {what}{name}")
+        }
     };
     anstream::println!(
         "{} {}: {}{live}{disk}{why}",

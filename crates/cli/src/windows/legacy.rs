@@ -195,6 +195,9 @@ struct Standing {
     state: State,
     /// What has the module's name now, and starts next.
     on_disk: OnDisk,
+    /// What that calls itself, where it was patched on disk.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    on_disk_name: Option<String>,
 }
 
 /// Processes that have the module of a patch loaded in which the patch is in one of these states.
@@ -213,9 +216,18 @@ fn holders(path: &str) -> Result<Looked<Standing>, Failure> {
                 state: State::of(&one),
                 module: one.path,
                 on_disk: one.on_disk,
+                on_disk_name: one.on_disk_name,
             })
             .collect())
     })
+}
+
+/// What is on disk, for a person: another file than the one in question tells its name.
+pub(super) fn told_on_disk(on_disk: OnDisk, name: Option<&str>) -> String {
+    match (on_disk, name) {
+        (OnDisk::Other, Some(name)) => format!("{on_disk} ({name})"),
+        _ => on_disk.to_string(),
+    }
 }
 
 pub(super) fn status(path: &str, output: &Output) -> Result<u8, Failure> {
@@ -228,7 +240,7 @@ pub(super) fn status(path: &str, output: &Output) -> Result<u8, Failure> {
     output.data(&overview, || {
         for one in &overview.processes {
             let running = one.state.running();
-            let disk = one.on_disk;
+            let disk = told_on_disk(one.on_disk, one.on_disk_name.as_deref());
             anstream::println!(
                 "{} {}: {}: running: {running}; on disk: {disk}",
                 one.pid,

@@ -31,6 +31,9 @@ struct Concerned {
     sequence: u32,
     /// What has the base's name now, and starts next.
     on_disk: OnDisk,
+    /// What that calls itself, where it was patched on disk.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    on_disk_name: Option<String>,
 }
 
 /// Processes that have the base of a final image loaded, and another patch than it, or none.
@@ -57,6 +60,7 @@ fn concerned(file: &PeImage, patch: &HotPatch) -> Result<Looked<Concerned>, Fail
                 base: one.path,
                 sequence: one.sequence,
                 on_disk: one.on_disk,
+                on_disk_name: one.on_disk_name,
             })
             .collect())
     })
@@ -82,7 +86,7 @@ pub(super) fn status(status: &Status, output: &Output) -> Result<u8, Failure> {
                 live if live == overview.sequence => "patched".to_owned(),
                 live => format!("patch {live} is live"),
             };
-            let disk = one.on_disk;
+            let disk = legacy::told_on_disk(one.on_disk, one.on_disk_name.as_deref());
             let (pid, exe, base) = (one.pid, &one.exe, &one.base);
             anstream::println!("{pid} {exe}: {base}: running: {state}; on disk: {disk}");
         }

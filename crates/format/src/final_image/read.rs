@@ -61,6 +61,17 @@ pub fn read(file: &[u8]) -> Result<Final<'_>, FinalError> {
     })
 }
 
+/// Reads what a Windows image that is loaded says of itself in its section
+/// [`WINDOWS_SECTION`](super::WINDOWS_SECTION). The digest is not held against anything: the loader
+/// changed other bytes of the image.
+///
+/// # Errors
+/// When the section is too short, or holds something else.
+pub fn read_loaded(section: &[u8]) -> Result<Manifest, FinalError> {
+    let told = windows::told_in(section);
+    parse(told.ok_or_else(|| FinalError::Broken("the section is too short".to_owned()))?)
+}
+
 fn parse(manifest: &[u8]) -> Result<Manifest, FinalError> {
     let json = |error: serde_json::Error| FinalError::Broken(format!("manifest: {error}"));
     let form: Form = serde_json::from_slice(manifest).map_err(json)?;

@@ -13,7 +13,8 @@ use super::{FinalError, Manifest};
 use crate::digest;
 use crate::section::{self, Section};
 
-const SECTION: &str = ".invivo";
+/// The section's name.
+pub const SECTION: &str = ".invivo";
 /// Bytes before the manifest.
 const HEAD: usize = digest::SIZE + 4;
 
@@ -75,8 +76,17 @@ pub(super) fn manifest(file: &[u8]) -> Result<&[u8], FinalError> {
     if image.checksum != checksum(file, image.header_places().checksum) {
         return Err(FinalError::Broken("its checksum is not right".to_owned()));
     }
+    told(head, rest).ok_or_else(broken)
+}
+
+/// What the section holds, as far as it stands there.
+pub(super) fn told_in(section: &[u8]) -> Option<&[u8]> {
+    let (head, rest) = section.split_first_chunk::<HEAD>()?;
+    told(head, rest)
+}
+
+fn told<'f>(head: &[u8; HEAD], rest: &'f [u8]) -> Option<&'f [u8]> {
     let mut length = [0; 4];
     length.copy_from_slice(&head[digest::SIZE..]);
-    let length = u32::from_le_bytes(length) as usize;
-    rest.get(..length).ok_or_else(broken)
+    rest.get(..u32::from_le_bytes(length) as usize)
 }

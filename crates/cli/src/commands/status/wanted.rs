@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use invivo_format::final_image::Manifest;
 use invivo_image::Image;
 use invivo_linux::{Access, Process, processes};
 use invivo_patch::Hex;
@@ -19,6 +20,8 @@ use crate::patch_file::{
 pub(super) struct Wanted {
     pub(super) build_id: Hex,
     pub(super) patch: Option<PatchFile>,
+    /// What a final image that is asked about says of itself.
+    pub(super) installed_as: Option<Manifest>,
 }
 
 /// All that is asked about: images in processes, and payloads in the hypervisor below.
@@ -42,6 +45,7 @@ impl Asked {
         images.extend(asked.selectors.build_id.iter().map(|id| Wanted {
             build_id: Hex(id.0.clone()),
             patch: None,
+            installed_as: None,
         }));
         if images.is_empty() && xen.is_none() {
             images = everything_patched()?;
@@ -76,6 +80,7 @@ fn about(file: &Path, bytes: &Arc<[u8]>) -> Result<Wanted, Failure> {
                 Failure::new(REFUSED, format!("{name}: its base has no build id"))
             })?,
             patch: found.patch.map(|patch| parse(file, patch)).transpose()?,
+            installed_as: Some(found.manifest),
         });
     }
     if is_patch(bytes) {
@@ -83,6 +88,7 @@ fn about(file: &Path, bytes: &Arc<[u8]>) -> Result<Wanted, Failure> {
         return Ok(Wanted {
             build_id: patch.patch.target.build_id.clone(),
             patch: Some(patch),
+            installed_as: None,
         });
     }
     let name = file.display();
@@ -98,6 +104,7 @@ fn about(file: &Path, bytes: &Arc<[u8]>) -> Result<Wanted, Failure> {
     Ok(Wanted {
         build_id: Hex(id.0),
         patch: None,
+        installed_as: None,
     })
 }
 
@@ -111,6 +118,7 @@ fn everything_patched() -> Result<Vec<Wanted>, Failure> {
                 wanted.push(Wanted {
                     build_id: patch.build_id,
                     patch: None,
+                    installed_as: None,
                 });
             }
         }
