@@ -64,6 +64,19 @@ pub enum ExchangeError {
         /// Where the old one should be.
         base: PathBuf,
     },
+    /// Something lies where the old file is to be kept, and can neither be removed nor get another name.
+    #[error(
+        "{} lies where the old file of {} is to be kept, and cannot be moved away: {source}",
+        kept.display(), path.display()
+    )]
+    InTheWay {
+        /// The file.
+        path: PathBuf,
+        /// What is in the way.
+        kept: PathBuf,
+        /// Why it cannot be moved.
+        source: io::Error,
+    },
     /// A tool died, and which of several old files has to get the name again is not known.
     #[error(
         "{} is not there, and which of the old files beside it was it is not known: {}",
@@ -169,8 +182,7 @@ pub fn install(path: &Path, image: &Path) -> Result<Exchanged, ExchangeError> {
         });
     }
     if exists(&hidden)? {
-        // A tool died that had only given the old file its second name; or nobody needs it.
-        fs::remove_file(&hidden).map_err(failed("remove", &hidden))?;
+        place.clear(&hidden)?;
     }
     let waits = place.aside();
     let staged = stage(&place.path, &waits, &new).and_then(|()| place.exchange(&waits, &hidden));

@@ -44,9 +44,16 @@ fn a_mapped_library_and_one_that_nobody_has() -> Result<()> {
                     "patched on disk; on disk: fixed"
                 ]
         );
+        // Neither process has the next fix, and nor has what starts next.
+        let other = "not patched; on disk: other (service)";
+        ensure!(files.standing_of(&files.next)? == [other; 2]);
         files.done("uninstall")?;
         files.expect(&files.old)?;
         ensure!(fixed.ask("answer 5")?.0 == NEW && running.ask("answer 5")?.0 == OLD);
+        // What runs tells that it is fixed, though its file is there no more.
+        ensure!(
+            files.standing()? == ["not patched; on disk: old", "patched on disk; on disk: old"]
+        );
         ensure!(Asked::start(&program, &files.base)?.ask("answer 5")?.0 == OLD);
         drop(fixed);
         // Files that are not expected.
@@ -107,6 +114,85 @@ fn what_runs_and_what_is_on_disk() -> Result<()> {
             fs::remove_file(&files.base)?;
             fs::rename(&beside, &files.base)?;
         }
+        Ok(())
+    })
+}
+
+/// The disk first, then the process that cannot stop: it still runs the old file, which lies beside the
+/// new one by then. Then both ways back.
+#[test]
+fn the_disk_and_then_what_runs() -> Result<()> {
+    in_workdir("install-wine-both", |dir| {
+        let files = Files::new(dir)?;
+        let mut running = Asked::start(&asker(dir)?, &files.base)?;
+        let pid = running.ask("PID 0")?.0.to_string();
+        files.done("install")?;
+        for (verb, state, told, answer) in [
+            ("apply", "active", "patched", NEW),
+            ("revert", "removed", "removed", OLD),
+            ("apply", "active", "patched", NEW),
+            ("revert", "removed", "removed", OLD),
+        ] {
+            let words = [verb, &name(&files.hot), "--pid", &pid].map(str::to_owned);
+            let (text, code) = files.run(&words)?;
+            ensure!(code == 0, "{verb}: {text}");
+            ensure!(running.ask("answer 5")?.0 == answer, "{verb}");
+            let line = format!("{told}; on disk: fixed");
+            ensure!(files.standing()? == [line], "{verb}");
+            let words = ["status", &name(&files.hot), "--json"].map(str::to_owned);
+            let (text, code) = files.run(&words)?;
+            ensure!(code == 0, "{text}");
+            let json: serde_json::Value = serde_json::from_str(&text)?;
+            let mut all = json["processes"].as_array().into_iter().flatten();
+            let own = all.find(|one| one["pid"].to_string() == pid);
+            let wanted = serde_json::json!({
+                "pid": pid.parse::<u32>()?,
+                "exe": "asker.exe",
+                "module": name(&files.base),
+                "state": state,
+                "on_disk": "fixed",
+                "on_disk_name": "service",
+            });
+            ensure!(own == Some(&wanted), "{verb}: {json}");
+        }
+        files.done("uninstall")?;
+        ensure!(files.standing()? == ["removed; on disk: old"]);
+        files.expect(&files.old)
+    })
+}
+
+/// A package brings the base's own build again while a process still runs the old file, which lies where the
+/// old file is to be kept: it makes room, and the process goes on.
+#[test]
+fn an_old_file_that_still_runs() -> Result<()> {
+    in_workdir("install-wine-again", |dir| {
+        let files = Files::new(dir)?;
+        let program = asker(dir)?;
+        let mut running = Asked::start(&program, &files.base)?;
+        ensure!(running.ask("answer 5")?.0 == OLD);
+        files.done("install")?;
+        fs::remove_file(&files.base)?;
+        fs::write(&files.base, &files.old)?;
+        let text = files.done("install")?;
+        ensure!(text.contains("what starts next is fixed"), "{text}");
+        files.expect(&files.new)?;
+        // What is mapped could not be removed.
+        let is_moved = |path: &std::path::PathBuf| path.to_string_lossy().ends_with(".old");
+        ensure!(
+            files.hidden()?.iter().any(is_moved),
+            "{:?}",
+            files.hidden()?
+        );
+        ensure!(running.ask("answer 5")?.0 == OLD);
+        ensure!(Asked::start(&program, &files.base)?.ask("answer 5")?.0 == NEW);
+        ensure!(files.standing()? == ["not patched; on disk: fixed"]);
+        drop(running);
+        files.done("uninstall")?;
+        files.expect(&files.old)?;
+        // What was moved away is gone once nobody runs it.
+        files.done("install")?;
+        files.done("uninstall")?;
+        ensure!(files.hidden()?.is_empty(), "{:?}", files.hidden()?);
         Ok(())
     })
 }

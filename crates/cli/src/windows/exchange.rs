@@ -85,6 +85,8 @@ impl From<ExchangeError> for Failure {
             ExchangeError::Nowhere { .. } => {
                 Failure::new(REFUSED, text).hint("give the right one its name again: ren OLD NAME")
             }
+            ExchangeError::InTheWay { .. } => Failure::new(NOT_NOW, text)
+                .hint("end the programs that have it open, then give the command again"),
             ExchangeError::NoBase { .. } => {
                 Failure::new(REFUSED, text).hint("install the package that the file is from again")
             }

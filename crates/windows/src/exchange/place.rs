@@ -50,6 +50,24 @@ impl Place {
         self.folder.join(format!(".{name}{ASIDE}{run}"))
     }
 
+    /// Frees the place where the old file is to be kept. A tool died that had only given the old file its
+    /// second name, nobody needs what is there, or a process still runs it since a package put the same
+    /// build in the place of what was installed. What is mapped cannot be removed, and can get another name,
+    /// by which the next command takes it away.
+    pub(super) fn clear(&self, kept: &Path) -> Result<(), ExchangeError> {
+        let in_the_way = |source| ExchangeError::InTheWay {
+            path: self.path.clone(),
+            kept: kept.to_owned(),
+            source,
+        };
+        if fs::remove_file(kept).is_ok() {
+            return Ok(());
+        }
+        let mut other = self.aside().into_os_string();
+        other.push(".old");
+        fs::rename(kept, other).map_err(in_the_way)
+    }
+
     /// What begins with `.NAME` and `mark` beside the file.
     fn beside(&self, mark: &str) -> Result<Vec<PathBuf>, ExchangeError> {
         let (start, mut found) = (format!(".{}{mark}", self.name), Vec::new());

@@ -21,6 +21,8 @@ pub(crate) struct Files {
     pub(crate) cold: PathBuf,
     /// The same fix for what runs.
     pub(crate) hot: PathBuf,
+    /// The next fix of the same base for what runs.
+    pub(crate) next: PathBuf,
     pub(crate) old: Vec<u8>,
     pub(crate) new: Vec<u8>,
 }
@@ -36,6 +38,11 @@ impl Files {
         let hot = dir.join("fix.dll");
         let h = hot.display().to_string();
         invivo(&["build", &b, &f, "-o", &h, "--format", "hotp1"])?.expect_code(0)?;
+        let more = imports(Build::fixed("answer,halve").with("-DSECOND"));
+        let second = build(dir, "second", "service", &more)?.path;
+        let next = dir.join("next.dll");
+        let [s, n] = [&second, &next].map(|path| path.display().to_string());
+        invivo(&["build", &b, &s, "-o", &n, "--format", "hotp1"])?.expect_code(0)?;
         Ok(Files {
             tool: wine::invivo()?,
             old: fs::read(&base)?,
@@ -44,6 +51,7 @@ impl Files {
             fixed,
             cold,
             hot,
+            next,
         })
     }
 
@@ -68,7 +76,12 @@ impl Files {
 
     /// How the processes stand that have this very file as their library, and the disk.
     pub(crate) fn standing(&self) -> Result<Vec<String>> {
-        let (text, code) = self.run(&["status".to_owned(), name(&self.hot)])?;
+        self.standing_of(&self.hot)
+    }
+
+    /// The same for a patch module.
+    pub(crate) fn standing_of(&self, patch: &Path) -> Result<Vec<String>> {
+        let (text, code) = self.run(&["status".to_owned(), name(patch)])?;
         ensure!(code == 0, "{text}");
         let own = format!(": {}: running: ", name(&self.base));
         let all = text.lines().filter_map(|line| line.split_once(&own));
