@@ -56,6 +56,8 @@ pub(crate) struct Look<'l, P> {
     pub(crate) open: &'l dyn Fn(u32) -> Result<P, TargetError>,
     /// True for one that nobody may open.
     pub(crate) protected: &'l dyn Fn(u32) -> bool,
+    /// True for one that was waited for in vain already: it is asked once.
+    pub(crate) not_ready: &'l dyn Fn(u32) -> bool,
 }
 
 impl<P> Look<'_, P> {
@@ -89,7 +91,7 @@ impl<P> Look<'_, P> {
         loop {
             let opened = (self.open)(pid).map_err(Failure::from);
             match opened.and_then(|process| ask(pid, exe, &process)) {
-                Err(failure) if failure.code == NOT_NOW && tries > 0 => {
+                Err(failure) if failure.code == NOT_NOW && tries > 0 && !(self.not_ready)(pid) => {
                     tries -= 1;
                     sleep(PAUSE);
                 }
@@ -132,6 +134,8 @@ pub(crate) fn told(unseen: &[Unseen]) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
+
     use super::*;
     use crate::failure::PERMISSION;
 
@@ -141,6 +145,7 @@ mod tests {
             running: [0, 4, 8, 12, 16, 20].map(name).to_vec(),
             open,
             protected: &|pid| pid == 16,
+            not_ready: &|_| false,
         };
         look.at_each(&|pid, _, process| {
             assert_eq!(pid, *process);
@@ -149,6 +154,26 @@ mod tests {
                 _ => Ok(vec![pid]),
             }
         })
+    }
+
+    /// A process that stands before its first instruction was waited for where its images are listed. That
+    /// wait is not made twenty times over; one that is only busy is asked again.
+    #[test]
+    fn who_was_waited_for_is_asked_once() {
+        let asked = RefCell::new(Vec::new());
+        let look = Look {
+            running: [8, 12].map(|pid| (pid, String::new())).to_vec(),
+            open: &Ok,
+            protected: &|_| false,
+            not_ready: &|pid| pid == 8,
+        };
+        let all: Looked<u32> = look.at_each(&|pid, _, _| {
+            asked.borrow_mut().push(pid);
+            Err(Failure::new(NOT_NOW, "it has no list of its images yet"))
+        });
+        let count = |pid: u32| asked.borrow().iter().filter(|one| **one == pid).count();
+        assert_eq!((count(8), count(12)), (1, TRIES as usize + 1));
+        assert_eq!(all.unseen.len(), 2, "both are told of: {all:?}");
     }
 
     /// A process that may not be opened is told of, and the command does not end as if all was done.

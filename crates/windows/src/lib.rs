@@ -25,4 +25,4 @@ mod target;
 pub use exchange::{ExchangeError, Exchanged, install, uninstall};
 pub use privilege::is_protected;
 pub use process::{Access, Process};
-pub use snapshot::{Running, processes, started};
+pub use snapshot::{Running, is_not_ready, processes, started};

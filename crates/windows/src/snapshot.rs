@@ -1,6 +1,8 @@
 //! Processes, their threads and their images, as Windows lists them.
 
+use std::collections::BTreeSet;
 use std::mem::size_of;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use invivo_apply::TargetError;
@@ -26,8 +28,27 @@ use crate::handle::Handle;
 /// has just started `ERROR_PARTIAL_COPY` or `ERROR_NOACCESS`, since it has no list of images yet.
 const AT_WORK: [i32; 3] = [24, 299, 998];
 
-/// How often a list is asked for again that could not be made, every two milliseconds.
+/// How often a list is asked for again that could not be made, every two milliseconds: about a second.
 const TRIES: u32 = 500;
+
+/// Processes of which no list could be made in that time. A suspended one may stay so for days: whoever
+/// has waited for it once does not wait again.
+static NOT_READY: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
+
+/// True for a process that was waited for in vain, so that there is no use in asking it again at once.
+#[must_use]
+pub fn is_not_ready(pid: u32) -> bool {
+    let known = NOT_READY.lock().unwrap_or_else(PoisonError::into_inner);
+    known.contains(&pid)
+}
+
+fn note_ready(pid: u32, ready: bool) {
+    let mut known = NOT_READY.lock().unwrap_or_else(PoisonError::into_inner);
+    match ready {
+        true => known.remove(&pid),
+        false => known.insert(pid),
+    };
+}
 
 /// The longest name of a file, in words.
 const LONGEST: usize = 0x8000;
@@ -42,11 +63,12 @@ pub struct Running {
 }
 
 fn snapshot(what: CREATE_TOOLHELP_SNAPSHOT_FLAGS, pid: u32) -> Result<Handle, TargetError> {
-    let mut tries = TRIES;
+    let mut tries = if is_not_ready(pid) { 0 } else { TRIES };
     loop {
         // SAFETY: it only makes a list, which the handle keeps.
         let list = unsafe { CreateToolhelp32Snapshot(what, pid) };
         if let Some(list) = Handle::new(list) {
+            note_ready(pid, true);
             return Ok(list);
         }
         let error = last("list what runs");
@@ -56,8 +78,15 @@ fn snapshot(what: CREATE_TOOLHELP_SNAPSHOT_FLAGS, pid: u32) -> Result<Handle, Ta
             TargetError::System { source, .. }
                 if source.raw_os_error().is_some_and(|code| AT_WORK.contains(&code))
         );
-        if !again || tries == 0 {
+        if !again || tries == 0 && pid == 0 {
             return Err(error);
+        }
+        if tries == 0 {
+            note_ready(pid, false);
+            return Err(TargetError::NotNow(format!(
+                "process {pid} has no list of its images: it has only just started, was started suspended, \
+                 or is about to end ({error})"
+            )));
         }
         tries -= 1;
         std::thread::sleep(Duration::from_millis(2));

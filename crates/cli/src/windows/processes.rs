@@ -1,6 +1,6 @@
 //! All processes of Windows, looked at one after the other.
 
-use invivo_windows::{Access, Process, is_protected, processes};
+use invivo_windows::{Access, Process, is_not_ready, is_protected, processes};
 
 use crate::failure::Failure;
 use crate::looked::{Look, Looked, Unseen, told};
@@ -24,6 +24,7 @@ pub(super) fn look_at<T>(
         running: running.map(|one| (one.pid, one.name)).collect(),
         open: &|pid| Process::open(pid, Access::Read),
         protected: &is_protected,
+        not_ready: &is_not_ready,
     };
     Ok(look.at_each(ask))
 }
