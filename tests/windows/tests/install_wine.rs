@@ -126,6 +126,7 @@ fn the_disk_and_then_what_runs() -> Result<()> {
         let files = Files::new(dir)?;
         let mut running = Asked::start(&asker(dir)?, &files.base)?;
         let pid = running.ask("PID 0")?.0.to_string();
+        let number: u32 = pid.parse()?;
         files.done("install")?;
         for (verb, state, told, answer) in [
             ("apply", "active", "patched", NEW),
@@ -144,9 +145,9 @@ fn the_disk_and_then_what_runs() -> Result<()> {
             ensure!(code == 0, "{text}");
             let json: serde_json::Value = serde_json::from_str(&text)?;
             let mut all = json["processes"].as_array().into_iter().flatten();
-            let own = all.find(|one| one["pid"].to_string() == pid);
+            let own = all.find(|one| one["pid"] == number);
             let wanted = serde_json::json!({
-                "pid": pid.parse::<u32>()?,
+                "pid": number,
                 "exe": "asker.exe",
                 "module": name(&files.base),
                 "state": state,
