@@ -221,6 +221,7 @@ pub(crate) enum SchemaOf {
     Final,
     Inspect,
     Image,
+    Object,
     Check,
     Plan,
     Outcome,
@@ -241,7 +242,7 @@ pub(crate) enum SchemaOf {
 pub(crate) struct Schema {
     /// The output: `exchange` is that of install and uninstall, `final` that of inspect for a
     /// final image, `outcome` that of apply, revert and recover, `image` that of inspect for a
-    /// Windows image, `xen` that of xen list and get, `xen-outcome` that of the other commands of
+    /// Windows image, `object` for an object file for Windows, `xen` that of xen list and get, `xen-outcome` that of the other commands of
     /// xen, and of apply, replace and revert for a payload of Xen, `signature` that of sign and
     /// verify, `payload` that of inspect, `check-payload` that of check and plan for such a payload,
     /// `progress` that of a line of `--progress json`.

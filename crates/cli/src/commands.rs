@@ -15,6 +15,7 @@ pub(crate) mod inspect;
 pub(crate) mod legacy;
 pub(crate) mod list;
 pub(crate) mod livepatch;
+pub(crate) mod marks;
 pub(crate) mod payload;
 pub(crate) mod payload_dump;
 pub(crate) mod plan;

@@ -62,10 +62,7 @@ pub(crate) fn load(search: &Search<'_>) -> Result<Image, Failure> {
 fn load_windows(search: &Search<'_>, bytes: Arc<[u8]>) -> Result<Image, Failure> {
     let program = search.program;
     let image = parse_pe(program, bytes)?;
-    let named = image.code_view().map(|view| {
-        let name = view.path.rsplit(['/', '\\']).next().unwrap_or(&view.path);
-        program.with_file_name(name)
-    });
+    let named = named_pdb(program, &image);
     let option = search.option;
     let Some(path) = search.given.map(Path::to_owned).or(named) else {
         let text = format!("{}: it names no PDB file", program.display());
@@ -84,8 +81,15 @@ fn load_windows(search: &Search<'_>, bytes: Arc<[u8]>) -> Result<Image, Failure>
     })
 }
 
+/// The file beside an image that bears the name of its PDB file.
+pub(crate) fn named_pdb(program: &Path, image: &PeImage) -> Option<PathBuf> {
+    let view = image.code_view()?;
+    let name = view.path.rsplit(['/', '\\']).next().unwrap_or(&view.path);
+    Some(program.with_file_name(name))
+}
+
 /// Reads a PDB file: what is needed of it, since the largest have hundreds of megabytes.
-fn read_pdb(path: &Path, fail: impl Fn(PeError) -> Failure) -> Result<Pdb, Failure> {
+pub(crate) fn read_pdb(path: &Path, fail: impl Fn(PeError) -> Failure) -> Result<Pdb, Failure> {
     let unread = |error: std::io::Error| unreadable(path, &error);
     let file = File::open(path).map_err(unread)?;
     if file.metadata().map_err(unread)?.is_file() {

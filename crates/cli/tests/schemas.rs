@@ -30,6 +30,7 @@ fn published_schemas_are_those_of_the_program() {
         "symbols",
         "explain",
         "image",
+        "object",
         "check",
         "exchange",
         "final",

@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
+use invivo_image::pe::PeImage;
+
 use crate::Library;
 use crate::wine::{self, Wine, name};
 
@@ -196,6 +199,37 @@ pub fn open_pages(pid: u32, library: &Library) -> Vec<String> {
         at.is_some_and(|at| (start..end).contains(&at)) && line.contains("rwx")
     };
     maps.lines().filter(is_in).map(str::to_owned).collect()
+}
+
+/// Lines of what Linux tells of the memory of an image in a process that can be written, though the
+/// section there cannot.
+///
+/// # Errors
+/// When the file is no Windows image, or not loaded.
+pub fn writable_constants(pid: u32, path: &Path) -> anyhow::Result<Vec<String>> {
+    let file = path.file_name().unwrap_or_default().to_string_lossy();
+    let start = mapped(pid, &file).with_context(|| format!("{file} is not loaded"))?;
+    let image = PeImage::parse(std::fs::read(path)?.into())?;
+    let constants = image
+        .sections
+        .iter()
+        .filter(|section| !section.is_writable());
+    let constants: Vec<_> = constants
+        .map(|section| start + section.range.start.0..start + section.range.end.0)
+        .collect();
+    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps"))?;
+    let is_open = |line: &&str| {
+        let mut words = line.split(' ');
+        let range = words.next().and_then(|range| range.split_once('-'));
+        let number = |hex: &str| u64::from_str_radix(hex, 16).ok();
+        let range = range.and_then(|(from, to)| Some(number(from)?..number(to)?));
+        let meets = range.is_some_and(|range| {
+            let mut constants = constants.iter();
+            constants.any(|held| held.start < range.end && range.start < held.end)
+        });
+        meets && words.next().is_some_and(|access| access.contains('w'))
+    };
+    Ok(maps.lines().filter(is_open).map(str::to_owned).collect())
 }
 
 /// The numbers in a line.

@@ -11,6 +11,7 @@ pub mod large;
 pub mod narrow;
 pub mod native;
 pub mod older;
+pub mod recorded;
 pub mod wine;
 
 use std::path::{Path, PathBuf};
@@ -345,6 +346,9 @@ fn rust_object(place: &Path, source: &Path, how: &Build) -> Result<PathBuf> {
     for word in &how.compile {
         if word == "-DFIXED" {
             rustc.args(["--cfg", "fixed"]);
+        } else if word == "-fms-hotpatch" && !how.arm64 {
+            // Six bytes before each function and two at its begin, as it says for C.
+            rustc.arg("-Zpatchable-function-entry=8,6");
         } else if let Some(list) = word.strip_prefix("-fms-secure-hotpatch-functions-list=") {
             rustc.arg(format!(
                 "-Cllvm-args=--ms-secure-hotpatch-functions-list={list}"
@@ -429,6 +433,7 @@ pub fn asker(folder: &Path) -> Result<PathBuf> {
         "GetProcAddress",
         "RtlLookupFunctionEntry",
         "ExitProcess",
+        "VirtualQuery",
     ];
     let imports = import_library(folder, "kernel32", &imports, "i386:x86-64")?;
     let mut lld = Command::new(linker()?);

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use invivo_compare::Comparison;
-use invivo_image::pe::HotPatchObject;
+use invivo_image::pe::{HotPatchObject, Pdb};
 use invivo_patch::{HotPatchMarks, Unmatched};
-use windows_tests::{Build, Library, build};
+use windows_tests::{Build, Library, build, recorded};
 
 fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()))
@@ -90,4 +90,61 @@ fn inlining_is_told_with_its_chain() {
     );
     let all = build(&folder, "all", "inlined", &Build::fixed("first,second")).expect("built");
     assert!(marks(&base, &all, &["first", "second"]).agree());
+}
+
+/// The object files that it was linked of.
+fn objects(library: &Library) -> Vec<PathBuf> {
+    let folder = library.path.parent().expect("a folder");
+    let files = std::fs::read_dir(folder).expect("a folder");
+    let files = files.map(|file| file.expect("a file").path());
+    let is_object = |path: &PathBuf| path.extension().is_some_and(|ending| ending == "obj");
+    files.filter(is_object).collect()
+}
+
+/// What LLVM's own reader shows of a PDB file's symbols.
+fn dumped(pdb: &Path) -> String {
+    let mut reader = std::process::Command::new("llvm-pdbutil-22");
+    let output = reader.args(["dump", "-symbols"]).arg(pdb).output();
+    let output = output.expect("llvm-pdbutil-22 is installed by cargo xtask test");
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// The records that a linker for Visual C++ leaves in the PDB file are those of the object files.
+#[test]
+fn a_pdb_file_tells_what_was_compiled_for_it() {
+    let folder = folder("recorded");
+    for (program, marked, expected) in [
+        ("service", "answer,refuse", &["refuse", "answer"][..]),
+        ("privates", "thrice", &["thrice"]),
+        (
+            "shapes",
+            "?measure@shapes@@YAHHH@Z,?area@Shape@shapes@@UEBAHH@Z",
+            &["?area@Shape@shapes@@UEBAHH@Z", "?measure@shapes@@YAHHH@Z"],
+        ),
+    ] {
+        let fixed = build(&folder, program, program, &Build::fixed(marked)).expect("built");
+        let read = |library: &Library| {
+            let pdb = std::fs::read(&library.pdb).expect("a PDB file");
+            Pdb::parse(&pdb).expect("it can be read")
+        };
+        // LLVM's linker writes over them.
+        let before = read(&fixed);
+        assert!(before.hot_patch_functions.is_empty(), "{program}");
+        let restored = recorded::restore(&fixed.pdb, &objects(&fixed)).expect("restored");
+        assert_eq!(restored, expected.len(), "{program}");
+        let after = read(&fixed);
+        assert_eq!(after.hot_patch_functions, expected, "{program}");
+        assert_eq!((after.guid, after.age), (before.guid, before.age));
+        assert_eq!(after.symbols.len(), before.symbols.len(), "{program}");
+        // A reader that knows nothing of ours finds the same, with the function's number.
+        let dumped = dumped(&fixed.pdb);
+        for name in expected {
+            let line = dumped
+                .lines()
+                .find(|line| line.contains(&format!("name = {name}")));
+            let line = line.expect("the record is there");
+            assert!(!line.contains("function = 0x0 "), "{line}");
+        }
+    }
 }

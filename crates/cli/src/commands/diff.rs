@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::arguments;
+use crate::commands::marks::Marks;
 use crate::failure::{Failure, REFUSED, USAGE};
 use crate::images::load_pair;
 use crate::output::{Output, counted};
@@ -30,6 +31,9 @@ pub(crate) struct Diff {
     removed: Vec<String>,
     /// What stands in the way, and what a person should know.
     findings: Vec<Finding>,
+    /// What shows which functions of a Windows build were compiled for hot patching.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    marks: Option<Marks>,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
@@ -62,7 +66,9 @@ pub(crate) fn run(arguments: &arguments::Diff, output: &Output) -> Result<u8, Fa
     }
     let diff = describe(&comparison);
     output.data(&diff, || print(&diff))?;
-    Ok(if comparison.is_refused() { REFUSED } else { 0 })
+    let others = diff.marks.as_ref().is_some_and(|marks| !marks.agree());
+    let is_refused = comparison.is_refused() || others;
+    Ok(if is_refused { REFUSED } else { 0 })
 }
 
 fn write_report(
@@ -112,6 +118,7 @@ fn describe(c: &Comparison<'_>) -> Diff {
         added: names(c.fixed, &c.added),
         removed: names(c.base, &c.removed),
         findings: c.findings.clone(),
+        marks: Marks::of_comparison(c),
     }
 }
 
@@ -160,12 +167,15 @@ fn print(diff: &Diff) {
              (--keep-line-changes replaces them, too)"
         );
     }
+    if let Some(marks) = &diff.marks {
+        anstream::println!();
+        marks.print(8);
+    }
     anstream::println!();
     print_findings(&diff.findings);
-    let refused = diff
-        .findings
-        .iter()
-        .any(|finding| finding.severity == Severity::Refuse);
+    let mut findings = diff.findings.iter();
+    let refused = findings.any(|finding| finding.severity == Severity::Refuse)
+        || diff.marks.as_ref().is_some_and(|marks| !marks.agree());
     if diff.hot.is_empty() && !refused {
         anstream::println!("nothing to patch: the two builds do not differ in anything that runs");
     } else if refused {

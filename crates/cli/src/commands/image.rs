@@ -4,13 +4,15 @@ use std::path::Path;
 use std::sync::Arc;
 
 use invivo_format::hpat::{HotPatch, read};
-use invivo_image::pe::{ImportedSymbol, PeImage, checksum};
+use invivo_image::Machine;
+use invivo_image::pe::{ImportedSymbol, PeError, PeImage, PeMachine, checksum};
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::commands::legacy::{self, ColdDump, LegacyDump};
-use crate::failure::Failure;
-use crate::images::parse_pe;
+use crate::commands::marks::Marks;
+use crate::failure::{Failure, REFUSED};
+use crate::images::{named_pdb, parse_pe, read_pdb};
 use crate::output::Output;
 
 /// `inspect --json` of a Windows image.
@@ -36,6 +38,8 @@ pub(crate) struct ImageDump {
     hot_patch_compatible: bool,
     /// The PDB file that belongs to it.
     debug: Option<DebugDump>,
+    /// What shows which of its functions were compiled for hot patching.
+    marks: Marks,
     sections: Vec<SectionDump>,
     imports: Vec<ImportDump>,
     exports: Vec<ExportDump>,
@@ -152,6 +156,7 @@ fn dump(path: &Path, image: &PeImage) -> ImageDump {
             id: view.to_string(),
             path: view.path.clone(),
         }),
+        marks: marks(path, image),
         sections: sections(image),
         imports: imports(image),
         exports: exports(image),
@@ -162,6 +167,37 @@ fn dump(path: &Path, image: &PeImage) -> ImageDump {
         hot_patch: metadata(image),
         hotp1: legacy::dump(image),
         cold: legacy::dump_cold(image),
+    }
+}
+
+/// What the PDB file beside the image tells.
+fn marks(path: &Path, image: &PeImage) -> Marks {
+    let Some(pdb) = named_pdb(path, image) else {
+        return Marks::unknown(
+            "nothing tells what was compiled for hot patching: the image names no PDB file"
+                .to_owned(),
+            "link it with /debug",
+        );
+    };
+    let fail = |error: PeError| Failure::new(REFUSED, error.to_string());
+    let read = read_pdb(&pdb, fail).and_then(|pdb| {
+        pdb.check(image).map_err(fail)?;
+        Ok(pdb)
+    });
+    let machine = match image.machine {
+        PeMachine::Amd64 => Machine::X86_64,
+        PeMachine::I386 => Machine::X86,
+        PeMachine::Arm64 => Machine::Aarch64,
+    };
+    match read {
+        Ok(pdb) => Marks::of_pdb(&pdb, machine),
+        Err(failure) => Marks::unknown(
+            format!(
+                "what was compiled for hot patching is not known: {}",
+                failure.text
+            ),
+            "keep the PDB file beside the image",
+        ),
     }
 }
 
@@ -278,6 +314,7 @@ fn print(dump: &ImageDump) {
     if let Some(debug) = &dump.debug {
         field("debug data", &format!("{} ({})", debug.path, debug.id));
     }
+    dump.marks.print(12);
     let marked = if dump.hot_patch_compatible {
         "yes"
     } else {
@@ -339,8 +376,15 @@ fn print_metadata(metadata: &MetadataDump) {
         anstream::println!("  {broken}");
         return;
     }
+    let mut more = String::new();
+    if metadata.min_sequence > 0 {
+        more += &format!(", over sequence {} or a later one", metadata.min_sequence);
+    }
+    if metadata.flags > 0 {
+        more += &format!(", flags {:#x}", metadata.flags);
+    }
     anstream::println!(
-        "  version {}, sequence {}, {} bytes",
+        "  version {}, sequence {}, {} bytes{more}",
         metadata.version,
         metadata.sequence,
         metadata.size

@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::arguments::Inspect;
-use crate::commands::{final_image, image, payload_dump};
+use crate::commands::{final_image, image, marks, payload_dump};
 use crate::failure::Failure;
 use crate::images::read_file;
 use crate::output::Output;
@@ -93,6 +93,9 @@ pub(crate) fn run(inspect: &Inspect, output: &Output) -> Result<u8, Failure> {
     }
     if let Some(found) = final_of(&inspect.patch, &bytes)? {
         return final_image::inspect(&inspect.patch, found, output);
+    }
+    if marks::is_object(&bytes) {
+        return marks::inspect(&inspect.patch, &bytes, output);
     }
     if livepatch::is_payload(&bytes) {
         return payload_dump::inspect(&inspect.patch, &bytes, output);

@@ -5,7 +5,7 @@ use schemars::schema_for;
 use crate::arguments::{Schema, SchemaOf};
 use crate::commands::{
     audit, blocking, build, check, diff, exchange, explain, final_image, image, inspect, list,
-    payload, payload_dump, plan, status, symbols, trust, xen,
+    marks, payload, payload_dump, plan, status, symbols, trust, xen,
 };
 use crate::failure::Failure;
 use crate::live::Outcomes;
@@ -19,6 +19,7 @@ pub(crate) fn run(schema: &Schema) -> Result<u8, Failure> {
         SchemaOf::Final => schema_for!(final_image::FinalDump),
         SchemaOf::Inspect => schema_for!(inspect::Dump),
         SchemaOf::Image => schema_for!(image::ImageDump),
+        SchemaOf::Object => schema_for!(marks::ObjectDump),
         SchemaOf::Check => schema_for!(check::Checked),
         SchemaOf::Plan => schema_for!(plan::Plans),
         SchemaOf::Progress => schema_for!(crate::output::Event),

@@ -1,22 +1,21 @@
 //! `invivo build` for Windows images: the fixed build with metadata that make it a patch.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use invivo_compare::{Comparison, Finding};
 use invivo_format::hotp1::{self, HookShape};
 use invivo_format::hpat::{self, HotPatch, Options, PlaceError, validate};
+use invivo_image::Binding;
 use invivo_image::pe::{HotPatchObject, PeError, PeImage};
-use invivo_image::{Binding, demangle};
-use invivo_patch::{FinalPlan, HotPatchMarks};
+use invivo_patch::FinalPlan;
 use sha2::{Digest as _, Sha256};
 
 use super::build::{Built, refused};
 use super::cold;
+use super::marks::{hold_against_marks, objects};
 use crate::arguments::{Build, Format, Pair};
 use crate::failure::{Failure, REFUSED, USAGE};
-use crate::images::read_file;
 use crate::output::{Output, counted};
 use crate::patch_file::store;
 use crate::verdict::FinalVerdict;
@@ -168,62 +167,6 @@ pub(crate) fn write(made: FinalImage, build: &Build, output: &Output) -> Result<
         super::diff::print_findings(&built.findings);
     })?;
     Ok(0)
-}
-
-/// The object files of the fixed build that were given.
-fn objects(build: &Build) -> Result<Vec<HotPatchObject>, Failure> {
-    let read = |path: &PathBuf| {
-        HotPatchObject::parse(&read_file(path)?)
-            .map_err(|error| Failure::new(USAGE, format!("{}: {error}", path.display())))
-    };
-    build.object.iter().map(read).collect()
-}
-
-/// The functions that the fixed build was compiled for, by all who tell: lists, object files, and
-/// the PDB file. Where nobody tells there is nothing to hold.
-fn marked(
-    build: &Build,
-    objects: &[HotPatchObject],
-    c: &Comparison<'_>,
-) -> Result<BTreeSet<String>, Failure> {
-    let mut marked: BTreeSet<String> = build.functions_list.iter().cloned().collect();
-    if let Some(path) = &build.functions_file {
-        let text = String::from_utf8_lossy(&read_file(path)?).into_owned();
-        // Compilers take each line as it is, and pass over names that they do not know.
-        let lines = text.lines().filter(|line| !line.is_empty());
-        marked.extend(lines.map(str::to_owned));
-    }
-    let told = objects.iter().flat_map(|object| object.functions.iter());
-    marked.extend(told.cloned());
-    let facts = c.fixed.pdb.iter();
-    marked.extend(facts.flat_map(|facts| facts.hot_patch_functions.iter().cloned()));
-    Ok(marked)
-}
-
-/// Refuses a fixed build that was compiled for other functions than those that changed.
-fn hold_against_marks(
-    build: &Build,
-    objects: &[HotPatchObject],
-    c: &Comparison<'_>,
-) -> Result<(), Failure> {
-    let marked = marked(build, objects, c)?;
-    if marked.is_empty() {
-        return Ok(());
-    }
-    let marks = HotPatchMarks::new(c, &marked);
-    if marks.agree() {
-        return Ok(());
-    }
-    let mut text = "other functions were compiled for hot patching than changed:".to_owned();
-    for (what, functions) in [("missing", &marks.missing), ("surplus", &marks.surplus)] {
-        for one in functions {
-            text.push_str(&format!("\n  {what}: {} {}", demangle(&one.name), one.why));
-        }
-    }
-    Err(Failure::new(REFUSED, text).hint(
-        "write the list with --emit-functions-file FILE, and build the fixed source again with \
-         -fms-secure-hotpatch-functions-file=FILE",
-    ))
 }
 
 /// A patch module of older Windows.

@@ -1,7 +1,14 @@
 /* The function with the mistake is inlined in others, in one of them over a third. */
 static volatile int wrong;
 
-static inline __attribute__((always_inline)) int checked(int value) {
+/* A copy that can be called is kept, or none is. */
+#ifdef KEPT
+#define HELPER extern inline
+#else
+#define HELPER static inline
+#endif
+
+HELPER __attribute__((always_inline)) int checked(int value) {
 #ifdef FIXED
     if (value < 0) {
         wrong++;
