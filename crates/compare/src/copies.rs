@@ -50,7 +50,8 @@ fn may_be_copies(c: &Comparison<'_>, base: EntityId, fixed: EntityId) -> bool {
 }
 
 /// True for a constant whose name a compiler made of a hash of its unit and a number.
-pub(crate) fn is_anonymous(name: &str) -> bool {
+#[must_use]
+pub fn is_anonymous(name: &str) -> bool {
     let rest = name.strip_prefix("anon.").unwrap_or_default();
     let hash = rest.split('.').next().unwrap_or_default();
     hash.len() == 32 && hash.bytes().all(|b| b.is_ascii_hexdigit())

@@ -48,6 +48,7 @@ mod unwinding;
 mod usage;
 
 pub use constants::{Extent, TableEntry, extent, is_relative_table, jump_table};
+pub use copies::is_anonymous;
 pub use difference::{Difference, Differing, Reason, ReasonKind};
 pub use hot::{Hot, Parts};
 pub use labels::labelled;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use iced_x86::Register;
-use invivo_compare::{Comparison, Finding, Rule};
+use invivo_compare::{Comparison, Finding, Rule, is_anonymous};
 use invivo_image::pe::{Handler, PeImage, referenced};
 use invivo_image::x86_64::{Line, decode};
 use invivo_image::{
@@ -328,7 +328,13 @@ impl<'c, 'a> Walk<'c, 'a> {
             Place::In(id, 0) if c.fixed.entity(id).kind == EntityKind::Object => {
                 let entity = c.fixed.entity(id);
                 let mut names = entity.names.iter();
-                if !names.any(|symbol| bears(c.fixed.compiled_name(symbol), of)) {
+                let constant = c
+                    .fixed
+                    .section_at(entity.addr)
+                    .is_some_and(|section| section.kind == SectionKind::ReadOnly);
+                // What compilers number has no name in a source; debug data may have one for it.
+                let nameless = constant && is_anonymous(of);
+                if !nameless && !names.any(|symbol| bears(c.fixed.compiled_name(symbol), of)) {
                     let other = demangle(entity.name());
                     let text = format!("the pointer to {of} leads to {other}");
                     self.refuse(Rule::Binding, by, text);
@@ -345,10 +351,6 @@ impl<'c, 'a> Walk<'c, 'a> {
                     self.refuse(Rule::Binding, by, text);
                     return;
                 }
-                let constant = c
-                    .fixed
-                    .section_at(entity.addr)
-                    .is_some_and(|section| section.kind == SectionKind::ReadOnly);
                 let base = c.pairs.base_of(id);
                 match base.filter(|base| !constant || c.same_object(*base, id)) {
                     Some(base) if c.base.entity(base).size != entity.size => {

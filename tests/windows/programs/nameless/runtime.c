@@ -1,0 +1,1 @@
+#include "../bare/runtime.c"
