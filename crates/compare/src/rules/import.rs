@@ -25,6 +25,8 @@ pub(super) fn find(c: &Comparison<'_>, findings: &mut Vec<Finding>) {
                  cannot reach it"
                     .to_owned()
             }
+            // The loader has filled the slots of the base, and fills none of a patch.
+            None if c.fixed.is_windows() => "is imported by the fixed build only".to_owned(),
             None => {
                 let from = version(import);
                 let text = format!(
