@@ -194,10 +194,14 @@ fn headers(image: &PeImage, more: usize) -> Result<Headers, String> {
         } else {
             format!("{more} more sections")
         };
-        return Err(format!(
-            "the headers have no room for {another}; link the image with fewer sections \
-             (/merge:.pdata=.rdata)"
-        ));
+        let why = match bound {
+            true => {
+                ", as its list of bound imports is there; take the image as it was linked, or bind it \
+                 later"
+            }
+            false => "; link the image with fewer sections (/merge:.pdata=.rdata)",
+        };
+        return Err(format!("the headers have no room for {another}{why}"));
     }
     Ok(Headers {
         section_count: layout.section_count,

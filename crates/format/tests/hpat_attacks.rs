@@ -345,6 +345,21 @@ fn a28_a_patch_for_another_build() {
     only(Rule::A28, |scene| scene.set(BASE + 0x0c, 1));
 }
 
+/// It is one build still, but any other one without a checksum differs in the time stamp alone.
+#[test]
+fn a28_a_base_without_a_checksum_is_told() {
+    let report = attack(Rule::A28, |scene| {
+        let place = parse(&scene.base).header_places().checksum;
+        put(&mut scene.base, place, 0);
+        scene.set(BASE + 0x0c, 0);
+    });
+    let [found] = &report.findings[..] else {
+        unreachable!("{report:#?}");
+    };
+    assert!(report.is_sound() && found.weight == Weight::Warned);
+    assert!(found.text.contains("/release"), "{found:?}");
+}
+
 #[test]
 fn a29_records_of_gigabytes() {
     attack(Rule::A29, |scene| {
