@@ -6,7 +6,7 @@ use invivo_format::hpat::{
 };
 use invivo_image::pe::{Pdb, PeImage, PeMachine, checksum};
 use invivo_image::{Image, Rva};
-use windows_tests::{Build, Folder, Library, build, readobj};
+use windows_tests::{Build, Folder, Library, build, final_image, readobj};
 
 fn pair(folder: &Folder) -> (Library, Library) {
     let base = build(folder, "base", "service", &Build::base()).expect("the base is built");
@@ -180,4 +180,23 @@ fn an_image_that_was_not_made_for_it_is_known() {
         .image()
         .expect("a Windows image");
     assert!(!image.is_hot_patch_compatible());
+}
+
+/// The same two builds make the same file, whoever makes it.
+#[test]
+fn the_same_builds_make_the_same_file() {
+    let folder = Folder::new("same");
+    let (base, fixed) = pair(&folder);
+    let made = || final_image(&base, &fixed, 3).expect("nothing stands in the way");
+    let first = made();
+    assert_eq!(first.machine, PeMachine::Amd64);
+    assert!(
+        first.file() == made().file(),
+        "the same input gives the same bytes"
+    );
+    let other = final_image(&base, &fixed, 4).expect("nothing stands in the way");
+    assert!(
+        first.file() != other.file(),
+        "another sequence is another file"
+    );
 }

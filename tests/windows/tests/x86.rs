@@ -527,7 +527,6 @@ fn metadata_of_modern_windows_is_written() {
     assert!(why.contains("-fms-secure-hotpatch-functions-list"), "{why}");
 }
 
-/// A relocation that no instruction has in an operand of its own: nothing is known of that code.
 /// A final image for x86 is made live and taken back while threads call: state and what did not change
 /// are the base's, and no thread is stopped where no function begins one byte before a boundary.
 #[test]
@@ -570,6 +569,7 @@ fn a_final_image_is_run() {
     assert_eq!(counted, [called, 3, called], "the base's state");
 }
 
+/// A relocation that no instruction has in an operand of its own: nothing is known of that code.
 #[test]
 fn a_relocation_that_is_no_operand() {
     let folder = Folder::new("x86-shifted");
