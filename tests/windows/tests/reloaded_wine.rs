@@ -98,6 +98,17 @@ impl Scene {
         self.done(&["list", "--pid", &self.pid])
     }
 
+    /// True if there is memory at this address, as the process itself is told by Windows.
+    fn has_memory(&mut self, at: u64) -> bool {
+        const COMMITTED: i32 = 0x1000;
+        const FREE: i32 = 0x1_0000;
+        match self.ask(&format!("STATE {}", at >> 16)) {
+            COMMITTED => true,
+            FREE => false,
+            other => unreachable!("{other:#x} at {at:#x}"),
+        }
+    }
+
     /// Waits until there is another thread than those, which waits again and again: whoever makes one lets
     /// it begin only then.
     fn wait_for_another(&self, known: &[PathBuf]) {
@@ -190,6 +201,35 @@ fn a_library_that_is_loaded_again() {
         "{text}"
     );
     assert_eq!(scene.answers(), OLD);
+}
+
+/// A patch that nothing leads to any more is given back, whether or not its code ever ran: the process has
+/// nothing at its place, by its own look and by that of Linux, and everything can be done anew.
+#[test]
+fn what_nobody_uses_is_given_back() {
+    let mut scene = Scene::new("given-back");
+    let patch = scene.patch.clone();
+    for has_run in [false, true, true] {
+        let (text, code) = scene.apply(&patch);
+        assert_eq!(code, 0, "{text}");
+        let at = scene.mapped("held_hotpatch.dll").expect("it is loaded");
+        assert!(scene.has_memory(at), "{at:#x}");
+        if has_run {
+            assert_eq!(scene.answers(), NEW);
+            // As long as it is live nobody gives it back.
+            let text = scene.list();
+            assert!(text.contains("patch 1 is live"), "{text}");
+        }
+        let text = scene.done(&["revert", "--pid", &scene.pid, "--unload"]);
+        assert!(text.contains("held_hotpatch.dll was unloaded"), "{text}");
+        assert!(!scene.has_memory(at), "{at:#x} after {text}");
+        assert_eq!(scene.mapped("held_hotpatch.dll"), None, "{text}");
+        let text = scene.status();
+        assert!(text.contains("running: not patched"), "{text}");
+        let text = scene.list();
+        assert!(!text.contains("held_hotpatch"), "{text}");
+        assert_eq!(scene.answers(), OLD);
+    }
 }
 
 /// A loader that lets no thread begin: what was asked of one is taken back, nothing comes late, and the

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use windows_tests::caller::{Caller, fixed_bytes, numbers};
+use windows_tests::caller::{Caller, fixed_bytes, numbers, writable_constants};
 use windows_tests::wine::{self, Wine, name};
 use windows_tests::{Build, Library, build, by_hand, final_image};
 
@@ -83,6 +83,11 @@ fn story(program: &Path, test: &str) {
         "{text}"
     );
     assert_eq!(caller.answers()[1..], [true, false], "the first patch");
+    // The pointers that were led to the base are constants again, and code is code.
+    for file in [&files.first, &files.base.path] {
+        let open = writable_constants(caller.linux_pid(), file).expect("it is loaded");
+        assert!(open.is_empty(), "{}: {open:#?}", file.display());
+    }
     let text = caller.done(&["status", &first]);
     let told = "steady.dll: running: patched; on disk: old";
     assert!(text.contains(&pid) && text.contains(told), "{text}");

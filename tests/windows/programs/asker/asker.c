@@ -1,7 +1,8 @@
 /* A program for Windows that loads a library and says what its functions answer, as often as it is
  * asked: `NAME NUMBER` in, the answer out, and whether the code that runs can be unwound. `FREE 0` has it
  * unload the library, and `LOAD 0` load it again: the answer is 1 if it is where it was. `PID 0` has it
- * tell its own number. */
+ * tell its own number, and `STATE NUMBER` what is at so many times 64 KiB: 4096 where there is memory, 65536
+ * where there is none. */
 
 typedef int (*function)(int);
 typedef unsigned long long u64;
@@ -17,6 +18,7 @@ FROM_KERNEL32 unsigned GetCurrentProcessId(void);
 FROM_KERNEL32 function GetProcAddress(void *library, const char *name);
 FROM_KERNEL32 void *RtlLookupFunctionEntry(u64 at, u64 *image, void *history);
 FROM_KERNEL32 void ExitProcess(unsigned code);
+FROM_KERNEL32 u64 VirtualQuery(const void *at, void *found, u64 size);
 
 static void *in, *out;
 static char line[256];
@@ -47,6 +49,18 @@ static void tell(int value, int unwound) {
     if (value < 0)
         *--at = '-';
     WriteFile(out, at, (unsigned)(text + sizeof text - at), &done, 0);
+}
+
+/* As Windows has it: MEMORY_BASIC_INFORMATION. */
+static int state(u64 at) {
+    struct {
+        u64 at, reserved_at;
+        unsigned first_access, part;
+        u64 size;
+        unsigned state, access, type, end;
+    } found = {0};
+    VirtualQuery((const void *)(at << 16), &found, sizeof found);
+    return (int)found.state;
 }
 
 /* Where the jumps at a function's entry lead. */
@@ -116,6 +130,8 @@ void start(void) {
                 used = 0, tell(FreeLibrary(library), 0);
             else if (line[0] == 'L')
                 tell((library = LoadLibraryA(name)) == first, 0);
+            else if (line[0] == 'S')
+                tell(state((unsigned)value), 0);
             else
                 tell((int)GetCurrentProcessId(), 0);
             continue;
