@@ -242,9 +242,9 @@ pub(crate) enum SchemaOf {
 pub(crate) struct Schema {
     /// The output: `exchange` is that of install and uninstall, `final` that of inspect for a
     /// final image, `outcome` that of apply, revert and recover, `image` that of inspect for a
-    /// Windows image, `object` for an object file for Windows, `xen` that of xen list and get, `xen-outcome` that of the other commands of
-    /// xen, and of apply, replace and revert for a payload of Xen, `signature` that of sign and
-    /// verify, `payload` that of inspect, `check-payload` that of check and plan for such a payload,
+    /// Windows image, `object` for an object file for Windows, `xen` that of xen list and get,
+    /// `xen-outcome` that of the other commands of xen, and of apply, replace and revert for a payload
+    /// of Xen, `signature` that of sign and verify, `payload` that of inspect, `check-payload` that of check and plan for such a payload,
     /// `progress` that of a line of `--progress json`.
     #[arg(value_enum)]
     pub(crate) of: SchemaOf,

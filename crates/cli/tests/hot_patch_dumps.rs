@@ -57,7 +57,7 @@ fn each_version_is_shown() {
             (&["inspect", "patch.dll", "--json"], "json"),
         ] {
             let ran = run_in(&folder, words);
-            assert_eq!(ran.code, 0, "{ran:?}");
+            assert_eq!((ran.code, &*ran.stderr), (0, ""));
             let file = golden.join(format!("hot-patch-{version}.{ending}"));
             compare(&file, &ran.stdout);
         }

@@ -47,10 +47,7 @@ fn marked(
 fn tell_absent(c: &Comparison<'_>) {
     let absent = Marks::of_comparison(c).and_then(|marks| marks.absent);
     if let Some(Absent { why, remedy }) = absent {
-        anstream::eprintln!(
-            "invivo: {why}
-{remedy}"
-        );
+        anstream::eprintln!("invivo: {why}\n{remedy}");
     }
 }
 
