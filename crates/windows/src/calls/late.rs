@@ -10,7 +10,7 @@ use windows_sys::Win32::System::Diagnostics::Debug::{
     CONTEXT, CONTEXT_CONTROL_AMD64, GetThreadContext,
 };
 use windows_sys::Win32::System::Threading::{
-    CreateRemoteThread, ResumeThread, SuspendThread, WaitForSingleObject,
+    CreateRemoteThread, GetProcessId, GetThreadId, ResumeThread, SuspendThread, WaitForSingleObject,
 };
 
 use super::code::code;
@@ -18,6 +18,7 @@ use super::{ALLOWED, Calls};
 use crate::error::last;
 use crate::handle::Handle;
 use crate::memory::{PAGE, read, write};
+use crate::standing::Note;
 use crate::stop::Registers;
 
 /// Milliseconds that such a thread has; it never takes one, unless the loader is busy.
@@ -84,25 +85,42 @@ impl Calls {
         })
     }
 
-    /// Takes back what a thread was asked for that has not begun with it; false where it has. Such a
-    /// thread waits for the loader, or is held by somebody, and comes when nobody expects it.
+    /// Takes back what a thread was asked for that has not begun with it; false where it has, or where that
+    /// cannot be seen. Such a thread waits for the loader, or is held by somebody, and comes when nobody
+    /// expects it. While it stands, that is noted: if this tool dies, the next one lets it go.
     fn cancel(&self, process: &Handle, thread: &Handle) -> bool {
-        // SAFETY: the thread is the one that was made for this; it goes on below.
-        if unsafe { SuspendThread(thread.get()) } == u32::MAX {
+        // SAFETY: they only tell numbers.
+        let (pid, tid) = unsafe { (GetProcessId(process.get()), GetThreadId(thread.get())) };
+        let Ok(note) = Note::new(process, pid) else {
             return false;
-        }
+        };
+        let waits = note.about(tid).is_ok() && {
+            // SAFETY: the thread is the one that was made for this; it goes on below.
+            let before = unsafe { SuspendThread(thread.get()) };
+            let before = (before != u32::MAX).then_some(before);
+            note.done(before);
+            before.is_some() && {
+                let waits = self.take_permission(process, thread);
+                // SAFETY: it takes the suspension back that was made above.
+                unsafe { ResumeThread(thread.get()) };
+                waits
+            }
+        };
+        note.end(process);
+        waits
+    }
+
+    /// Takes from a thread that stands what allows it to begin; false where it has begun.
+    fn take_permission(&self, process: &Handle, thread: &Handle) -> bool {
         let mut registers = Registers(CONTEXT::default());
         registers.0.ContextFlags = CONTEXT_CONTROL_AMD64;
         // SAFETY: the structure is aligned as Windows wants it. Only who stands for good can be asked.
         let stands = unsafe { GetThreadContext(thread.get(), &raw mut registers.0) } != 0;
         let allowed = LiveAddr(self.told.0 + ALLOWED);
         let mut word = [0; 8];
-        let waits = stands
+        stands
             && read(process, allowed, &mut word).is_ok()
             && u64::from_le_bytes(word) == 1
-            && write(process, allowed, &[0; 8]).is_ok();
-        // SAFETY: it takes the suspension back that was made above.
-        unsafe { ResumeThread(thread.get()) };
-        waits
+            && write(process, allowed, &[0; 8]).is_ok()
     }
 }
