@@ -44,18 +44,14 @@ fn places((debug, function): Side<'_, '_>, at: LinkAddr) -> Vec<SourcePlace> {
 
 /// True if the number is the line, and moved as far as the line did.
 pub(crate) fn moved(old: u64, new: u64, before: &SourcePlace, after: &SourcePlace) -> bool {
-    let number = i128::from(new) - i128::from(old);
-    let line = i128::from(after.line) - i128::from(before.line);
-    before.file == after.file && number == line && is_of(old, before)
-}
-
-/// True if a number may be the line of an instruction that comes from `place`.
-pub(crate) fn is_of(number: u64, place: &SourcePlace) -> bool {
     // `__LINE__` in the arguments of a macro is the line where the call ends; the
     // instruction's line is where it begins. A number before that is another number.
     const LONGEST_CALL: i128 = 12;
-    let behind = i128::from(number) - i128::from(place.line);
-    (0..=LONGEST_CALL).contains(&behind)
+    let (old, new) = (i128::from(old), i128::from(new));
+    let (from, to) = (i128::from(before.line), i128::from(after.line));
+    before.file == after.file
+        && new - old == to - from
+        && (0..=LONGEST_CALL).contains(&(old - from))
 }
 
 /// The two numbers, if two texts differ in nothing but one decimal number.

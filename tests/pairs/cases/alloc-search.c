@@ -9,11 +9,11 @@
 #include <string.h>
 
 #ifdef FIXED
-#define SIGN ';'
+#define SIGN '@'
 #elif defined(NEAR)
-#define SIGN '8'
+#define SIGN '0'
 #else
-#define SIGN ':'
+#define SIGN '8'
 #endif
 
 __attribute__((noinline)) int count(const char *text) {

@@ -9,6 +9,7 @@ mod allocators;
 mod calls;
 mod pointers;
 mod results;
+mod rooms;
 
 use std::collections::BTreeMap;
 
@@ -16,8 +17,8 @@ use invivo_image::{DebugData, LinkAddr, SourcePlace};
 
 use crate::rules::{Finding, Rule};
 use crate::{Comparison, line_numbers};
-use allocators::{Allocators, SMALLEST};
-use calls::BEHIND;
+use allocators::Allocators;
+use rooms::Room;
 
 /// Looks at the functions of the hot set; the debug data of both images tell source lines.
 pub(super) fn find(
@@ -55,8 +56,7 @@ pub(super) fn find(
             }
         }
         if findings.len() == known {
-            let rooms = (rooms(&before, base_debug), rooms(&after, fixed_debug));
-            findings.extend(across(&hot.name, rooms));
+            findings.extend(across(&hot.name, &before, &after));
         }
     }
     findings
@@ -66,69 +66,24 @@ pub(super) fn find(
 type ByAllocator = BTreeMap<String, Vec<Asked>>;
 
 /// One allocation that became another one by another allocator: `malloc(24)`, `calloc(1, 32)`.
-fn across(hot: &str, (mut old, mut new): (Vec<Room>, Vec<Room>)) -> Option<Finding> {
-    cancel_by(&mut old, &mut new, Room::is_as_much);
-    let (one, other) = (old.first()?, new.first()?);
-    let told = |room: &Room| (room.allocator.clone(), room.sizes.clone());
-    let ((running, old), (fixed, new)) = (told(one), told(other));
-    Some(refusal(hot, (&running, &old), (&fixed, &new)))
+fn across(hot: &str, before: &ByAllocator, after: &ByAllocator) -> Option<Finding> {
+    let (mut old, mut new) = (rooms(before), rooms(after));
+    cancel_by(&mut old, &mut new, |(_, one), (_, other)| {
+        one.is_as_much(other)
+    });
+    let ((running, old), (fixed, new)) = (old.first()?, new.first()?);
+    let (old, new) = ((*running, &old.sizes), (*fixed, &new.sizes));
+    Some(refusal(hot, old, new))
 }
 
-/// What can be held against what other allocators are asked for.
-fn rooms(all: &ByAllocator, debug: Option<&DebugData<'_>>) -> Vec<Room> {
-    let all = all.iter().filter(|(name, _)| *name != BEHIND);
-    let all = all.flat_map(|(name, all)| all.iter().map(move |asked| (name, asked)));
-    all.filter_map(|(name, asked)| Room::of(name, asked, debug))
-        .collect()
-}
-
-/// What a call asks for, whoever it asks.
-struct Room {
-    allocator: String,
-    sizes: Sizes,
-    guessed: bool,
-    whole: bool,
-}
-
-impl Room {
-    /// None if nothing is a size for sure and no number is as large as one.
-    fn of(allocator: &str, asked: &Asked, debug: Option<&DebugData<'_>>) -> Option<Self> {
-        let (mut sizes, guessed) = match &asked.handed_on {
-            // What a wrapper does with its arguments tells more than its name.
-            Some(sizes) => (sizes.clone(), false),
-            None => (asked.sizes.clone(), asked.guessed),
-        };
-        if guessed && sizes.iter().any(|(index, _)| *index > 0) {
-            let place = debug.and_then(|debug| debug.place_of(asked.at));
-            let is_line = |number: u64| {
-                let place = place.as_ref();
-                place.is_some_and(|place| line_numbers::is_of(number, place))
-            };
-            sizes.retain(|(index, number)| *index == 0 || !is_line(*number));
-        }
-        let is_large = sizes.iter().any(|(_, size)| *size >= SMALLEST);
-        (!sizes.is_empty() && (is_large || !guessed)).then(|| Room {
-            allocator: allocator.to_owned(),
-            whole: asked.whole || asked.handed_on.is_some(),
-            sizes,
-            guessed,
-        })
-    }
-
-    /// True if both ask for as much; where nobody says what is a size, one that is in both will do.
-    fn is_as_much(&self, other: &Room) -> bool {
-        let bytes = |room: &Room| {
-            let sizes = room.sizes.iter().map(|(_, size)| *size);
-            sizes.fold(1, u64::wrapping_mul)
-        };
-        let mut large = self.sizes.iter().filter(|(_, size)| *size >= SMALLEST);
-        if self.guessed || other.guessed {
-            bytes(self) == bytes(other)
-                || large.any(|(_, size)| other.sizes.iter().any(|(_, same)| size == same))
-        } else {
-            self.whole == other.whole && bytes(self) == bytes(other)
-        }
-    }
+/// What can be held against what other allocators are asked for, by the allocator.
+fn rooms(all: &ByAllocator) -> Vec<(&str, &Room)> {
+    let all = all.iter();
+    let rooms = all.flat_map(|(name, all)| {
+        let rooms = all.iter().filter_map(|asked| asked.room.as_ref());
+        rooms.map(move |room| (name.as_str(), room))
+    });
+    rooms.collect()
 }
 
 fn refusal(hot: &str, (allocator, old): (&str, &Sizes), (other, new): (&str, &Sizes)) -> Finding {
@@ -205,12 +160,10 @@ struct Asked {
     sizes: Sizes,
     /// True if nobody says which of the arguments are sizes.
     guessed: bool,
-    /// Those of them that a wrapper which is known by its name hands on as sizes, if it does.
-    handed_on: Option<Sizes>,
+    /// The same for a comparison with other allocators, if it can be held against them.
+    room: Option<Room>,
     /// How much longer each is than a text that is handed over, too; none if one is the length of none.
     text: Option<u64>,
-    /// True if each of the arguments that are sizes is constant.
-    whole: bool,
     /// Where the call is.
     at: LinkAddr,
 }

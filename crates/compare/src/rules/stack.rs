@@ -9,18 +9,24 @@ use invivo_image::{Entity, Flow, Image, LinkAddr, Place, Slot, demangle};
 use crate::Comparison;
 use crate::rules::{Finding, Rule};
 
-/// Functions of others that end a process or a thread in order: a loop that ends so was not left before.
-const END: &[&str] = &["exit", "_exit", "_Exit", "quick_exit", "pthread_exit"];
-/// Functions of others that never return because something is wrong, or that lead to another frame.
+/// Functions of others that end a process or a thread: a loop that ends so was not left before.
+const END: &[&str] = &[
+    "exit",
+    "_exit",
+    "_Exit",
+    "quick_exit",
+    "pthread_exit",
+    "__assert_fail",
+    "__stack_chk_fail",
+    "__chk_fail",
+    "__fortify_fail",
+];
+/// Functions of others that lead to another frame, or that are called when something is wrong.
 const GIVE_UP: &[&str] = &[
     "abort",
     "longjmp",
     "siglongjmp",
     "__longjmp_chk",
-    "__assert_fail",
-    "__stack_chk_fail",
-    "__chk_fail",
-    "__fortify_fail",
     "__cxa_throw",
     "__cxa_rethrow",
     "_Unwind_Resume",
@@ -149,6 +155,10 @@ impl Body<'_> {
                     Place::Stub(Slot::Import(name, _) | Slot::LazyImport(name))
                     | Place::Slot(Slot::Import(name, _) | Slot::LazyImport(name)) => {
                         names.contains(&&*name)
+                    }
+                    Place::In(id, 0) => {
+                        let mut symbols = self.image.entity(id).names.iter();
+                        symbols.any(|symbol| names.contains(&&*symbol.name))
                     }
                     _ => false,
                 })

@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use invivo_image::{DebugData, EntityId, Image, LinkAddr, demangle};
 
 use super::calls::{BEHIND, Call, Value, calls};
-use super::results::Fate;
+use super::results::{Fate, Whole};
+use super::rooms::Room;
 use super::{Asked, ByAllocator, Sizes};
 use crate::Parts;
 
@@ -64,8 +65,9 @@ impl<'a, 'd, 's> Allocators<'a, 'd, 's> {
     pub(super) fn sizes(&mut self, parts: &Parts) -> ByAllocator {
         let mut found = ByAllocator::new();
         let mut returns = None;
+        let whole = Whole::of(self.image, parts);
         for part in parts.ids() {
-            for call in calls(self.image, part) {
+            for call in calls(self.image, part, Some(&whole)) {
                 let is_dropped = match call.result {
                     Fate::Dropped => true,
                     Fate::Kept => false,
@@ -103,14 +105,30 @@ impl<'a, 'd, 's> Allocators<'a, 'd, 's> {
         let handed_on = call.callee.filter(|_| guessed && call.name != BEHIND);
         let handed_on = handed_on.map(|callee| self.handed_on(callee, DEEPEST));
         let handed_on = handed_on.filter(|(sizes, guessed)| !sizes.is_empty() && !guessed);
+        let handed_on = handed_on.map(|(indexes, _)| (constant(&indexes), indexes));
+        let whole = sizes.len() == arguments.len();
+        let room = match (call.name == BEHIND, guessed) {
+            (true, _) => None,
+            (false, true) => Room::guessed(self.without_lines(call, &sizes), handed_on),
+            (false, false) => Some(Room::known(sizes.clone(), whole)),
+        };
         Some(Asked {
             text: self.text(call, &sizes),
-            whole: sizes.len() == arguments.len(),
             sizes,
             guessed,
-            handed_on: handed_on.map(|(arguments, _)| constant(&arguments)),
+            room,
             at: call.at,
         })
+    }
+
+    /// Sizes without numbers that stand behind a text: `CRYPTO_malloc(size, __FILE__, __LINE__)`.
+    fn without_lines(&self, call: &Call<'_>, sizes: &Sizes) -> Sizes {
+        let is_behind_text = |index: usize| {
+            let before = index.checked_sub(1).and_then(|at| call.arguments.get(at));
+            matches!(before, Some(Some(Value::Address(at))) if self.image.is_constant_at(*at))
+        };
+        let sizes = sizes.iter().filter(|(index, _)| !is_behind_text(*index));
+        sizes.copied().collect()
     }
 
     /// Which arguments of a call are sizes of what it allocates, and whether that is only guessed.
@@ -142,7 +160,7 @@ impl<'a, 'd, 's> Allocators<'a, 'd, 's> {
         self.wrappers.insert(callee, (Vec::new(), false));
         let (mut sizes, mut guessed) = (Vec::new(), false);
         // What any function hands on through some pointer is no size yet.
-        let inner = calls(self.image, callee).into_iter();
+        let inner = calls(self.image, callee, None).into_iter();
         for inner in inner.filter(|inner| inner.name != BEHIND) {
             let (arguments, is_guess) = self.size_arguments(&inner, depth - 1);
             for index in arguments {
@@ -209,8 +227,8 @@ impl<'a, 'd, 's> Allocators<'a, 'd, 's> {
 }
 
 /// Which arguments of what is behind a pointer are sizes: `allocate(size)`, `allocate(own, size)`,
-/// `allocate(own, count, size)`. What is handed beside other data may be much else, and is a size only
-/// if a structure may have it.
+/// `allocate(own, count, size)`. What is handed beside other data may be much else: a number that
+/// most structures cannot have as their size is taken for none.
 fn behind(call: &Call<'_>) -> Vec<usize> {
     let number = |index: usize| match call.arguments.get(index) {
         Some(Some(Value::Constant(number))) => Some(*number),
@@ -219,7 +237,7 @@ fn behind(call: &Call<'_>) -> Vec<usize> {
     match [0, 1, 2].map(number) {
         [Some(size), _, _] if size >= SMALLEST => vec![0],
         [_, Some(_), Some(_)] => vec![1, 2],
-        [_, Some(size), None] if size.is_multiple_of(8) => vec![1],
+        [_, Some(size), None] if size.is_multiple_of(4) => vec![1],
         _ => Vec::new(),
     }
 }

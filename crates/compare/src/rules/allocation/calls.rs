@@ -8,7 +8,7 @@ use invivo_image::{EntityId, EntityKind, Image, LinkAddr, Place, Slot, demangle}
 
 use super::allocators::by_name;
 use super::pointers::{self, Holder};
-use super::results::{self, Fate};
+use super::results::{Fate, Whole};
 use crate::conventions::{KEPT, PARAMETERS, changes};
 use crate::told::is_immediate;
 
@@ -48,8 +48,13 @@ pub(super) struct Call<'a> {
 }
 
 /// The calls of a function, from its first instruction to its last; what a register holds
-/// is followed in that order and forgotten where control cannot come from above.
-pub(super) fn calls(image: &Image, function: EntityId) -> Vec<Call<'_>> {
+/// is followed in that order and forgotten where control cannot come from above. Of what is called through
+/// a pointer that nobody knows `whole` tells what becomes of the result.
+pub(super) fn calls<'a>(
+    image: &'a Image,
+    function: EntityId,
+    whole: Option<&Whole<'_>>,
+) -> Vec<Call<'a>> {
     let entity = image.entity(function);
     let lines = decode(image, entity).unwrap_or_default();
     let mut factory = InstructionInfoFactory::new();
@@ -60,7 +65,13 @@ pub(super) fn calls(image: &Image, function: EntityId) -> Vec<Call<'_>> {
     let mut found = Vec::new();
     for (index, line) in lines.iter().enumerate() {
         let instruction = &line.instruction;
-        found.extend(call(image, function, (&lines, index), &registers));
+        let call = call(image, function, (&lines, index), &registers);
+        found.extend(call.map(|mut call| {
+            if let Some(whole) = whole.filter(|_| call.name == BEHIND) {
+                call.result = whole.fate(call.at);
+            }
+            call
+        }));
         if matches!(
             instruction.flow_control(),
             FlowControl::Call | FlowControl::IndirectCall
@@ -126,8 +137,7 @@ fn call<'a>(
         None if !pointers::is_behind(lines, index) => return None,
         None => {}
     }
-    let result = results::fate(image, lines, index);
-    Some(Call { result, ..call })
+    Some(call)
 }
 
 /// What a move leaves in its target, if that is known.

@@ -68,15 +68,30 @@ fn filled(code: &Code<'_>, line: &Line, made: &str) -> Vec<String> {
     let references = line.references().filter(|_| !line.is_call());
     let names = references.filter_map(|reference| match image.place(reference.target) {
         Place::Slot(Slot::Pointer(to)) => named(to),
-        // Of a class's own functions more than one initialiser may take the address.
+        // Of a class's own functions and tables more than one initialiser may take the address.
         Place::Slot(Slot::Import(name, _)) => {
-            (!demangle(&name).contains('(')).then(|| name.to_string())
+            let is_class = demangle(&name).contains('(') || name.starts_with("_ZT");
+            (!is_class).then(|| name.to_string())
+        }
+        Place::Slot(Slot::TlsModule(_) | Slot::TlsOffset(..) | Slot::TlsFromThreadPointer(..)) => {
+            Some(THREADS.to_owned())
         }
         _ => named(reference.target),
     });
-    names
-        .filter(|name| !name.starts_with("_ZGV") && name != "__dso_handle" && name != made)
-        .collect()
+    let names = names.filter(|name| !name.starts_with("_ZGV") && name != "__dso_handle");
+    let own = reads_threads(line).then(|| THREADS.to_owned());
+    names.filter(|name| name != made).chain(own).collect()
+}
+
+/// The name for all that is a thread's own, of which no reference tells more.
+const THREADS: &str = "what is a thread's own";
+
+/// True if an instruction gets at what is a thread's own, but for the guard of its stack.
+fn reads_threads(line: &Line) -> bool {
+    const STACK_GUARD: u64 = 0x28;
+    let i = &line.instruction;
+    let is_plain = i.memory_base() == Register::None && i.memory_index() == Register::None;
+    i.segment_prefix() == Register::FS && !(is_plain && i.memory_displacement64() == STACK_GUARD)
 }
 
 /// The instructions outside a region that may lead to it.
