@@ -26,7 +26,10 @@ use crate::handle::Handle;
 
 /// What Windows says while the loader of a process is at work: `ERROR_BAD_LENGTH`, and of a process that
 /// has just started `ERROR_PARTIAL_COPY` or `ERROR_NOACCESS`, since it has no list of images yet.
-const AT_WORK: [i32; 3] = [24, 299, 998];
+const AT_WORK: [i32; 3] = [CHANGING, 299, 998];
+
+/// `ERROR_BAD_LENGTH`: images come and go while the list is made, so that there is one at once.
+const CHANGING: i32 = 24;
 
 /// How often a list is asked for again that could not be made, every two milliseconds: about a second.
 const TRIES: u32 = 500;
@@ -63,7 +66,7 @@ pub struct Running {
 }
 
 fn snapshot(what: CREATE_TOOLHELP_SNAPSHOT_FLAGS, pid: u32) -> Result<Handle, TargetError> {
-    let mut tries = if is_not_ready(pid) { 0 } else { TRIES };
+    let mut tries = TRIES;
     loop {
         // SAFETY: it only makes a list, which the handle keeps.
         let list = unsafe { CreateToolhelp32Snapshot(what, pid) };
@@ -73,11 +76,14 @@ fn snapshot(what: CREATE_TOOLHELP_SNAPSHOT_FLAGS, pid: u32) -> Result<Handle, Ta
         }
         let error = last("list what runs");
         // It is asked again, as Windows recommends.
-        let again = matches!(
-            &error,
-            TargetError::System { source, .. }
-                if source.raw_os_error().is_some_and(|code| AT_WORK.contains(&code))
-        );
+        let code = match &error {
+            TargetError::System { source, .. } => source.raw_os_error(),
+            _ => None,
+        };
+        let again = code.is_some_and(|code| AT_WORK.contains(&code));
+        if code != Some(CHANGING) && is_not_ready(pid) {
+            tries = 0;
+        }
         if !again || tries == 0 && pid == 0 {
             return Err(error);
         }

@@ -190,9 +190,7 @@ fn targets(
     let images = host.images()?.into_iter();
     for module in images.filter(|image| has_name(image, model)) {
         // Its file may be another one by now; what runs tells what it is.
-        let Some(marks) = Marks::of(host, module.range.start)? else {
-            continue;
-        };
+        let marks = Marks::of(host, module.range.start)?;
         match checks::fits((marks.checksum, marks.before), model) {
             Ok(flags) => {
                 let image = file_of(host, &module)?;

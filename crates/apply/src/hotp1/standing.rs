@@ -47,12 +47,9 @@ pub fn standing(host: &dyn Host, path: &str) -> Result<Vec<Concerned>, ApplyErro
     for module in images.into_iter().filter(|image| has_name(image, &model)) {
         // Whatever became of its file: what runs tells which build it is.
         let marks = Marks::of(host, module.range.start)?;
-        let Some(marks) = marks.filter(|marks| {
-            let own = (marks.checksum, marks.before);
-            checks::fits(own, &model).is_ok()
-        }) else {
+        if checks::fits((marks.checksum, marks.before), &model).is_err() {
             continue;
-        };
+        }
         let (on_disk, on_disk_name) =
             OnDisk::of(host, &module, (checksum, code.as_ref()), &known_file);
         let record = known.iter().find(|one| one.at == module.range.start.0);

@@ -6,7 +6,7 @@ use invivo_image::LiveAddr;
 use invivo_image::pe::directory;
 
 use super::bytes;
-use crate::{ApplyError, Target};
+use crate::{ApplyError, Target, refused};
 
 /// What tells whether a loaded image is the one that a patch is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,23 +36,24 @@ const SECTIONS: u16 = 96;
 const TOLD: usize = 1 << 20;
 
 impl Marks {
-    /// Of the image that begins at `at`; `None` where none does.
+    /// Of the image that begins at `at`.
     ///
     /// # Errors
-    /// When its memory cannot be read.
-    pub(crate) fn of(target: &dyn Target, at: LiveAddr) -> Result<Option<Marks>, ApplyError> {
+    /// When no image begins there, or its memory cannot be read.
+    pub(crate) fn of(target: &dyn Target, at: LiveAddr) -> Result<Marks, ApplyError> {
+        let no_image = || refused(format!("what is at {at} does not begin as an image does"));
         let mut seen = Seen {
             target,
             at,
             size: u32::MAX,
         };
         if &seen.bytes::<2>(0)? != b"MZ" {
-            return Ok(None);
+            return no_image();
         }
         let signature = u32::from_le_bytes(seen.bytes(SIGNATURE)?);
         let headers = seen.bytes::<HEADERS>(signature)?;
         if !headers.starts_with(b"PE\0\0") {
-            return Ok(None);
+            return no_image();
         }
         let directories = match half(&headers, 0x18) {
             0x20b => signature.checked_add(HEADERS as u32 + WIDER),
@@ -60,7 +61,7 @@ impl Marks {
         };
         let table = u32::from(half(&headers, 0x14)) + 0x18;
         let (Some(directories), Some(table)) = (directories, signature.checked_add(table)) else {
-            return Ok(None);
+            return no_image();
         };
         seen.size = word(&headers, 0x50);
         let checksum = word(&headers, 0x58);
@@ -69,11 +70,11 @@ impl Marks {
             Some(_) => seen.code_of(table, half(&headers, 6))?,
             None => None,
         };
-        Ok(Some(Marks {
+        Ok(Marks {
             checksum,
             before,
             code_of,
-        }))
+        })
     }
 }
 

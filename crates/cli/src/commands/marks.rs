@@ -109,7 +109,8 @@ impl Marks {
         let pointers = pointers(c.fixed.machine, names);
         let functions = facts.hot_patch_functions.clone();
         let mut marks = Marks::new(functions, pointers, linker(&facts.compilers));
-        if !marks.functions.is_empty() {
+        // Of two builds that do not differ there is nothing to hold against them.
+        if !marks.functions.is_empty() && !c.hot.is_empty() {
             let marked = marks.functions.iter().cloned().collect();
             let held = HotPatchMarks::new(c, &marked);
             marks.missing = differences(&held.missing);

@@ -222,7 +222,7 @@ fn print_one(process: &ProcessStatus) {
         None | Some("same") => String::new(),
         Some(what) => {
             let name = process.on_disk_name.iter().filter(|_| what == "other");
-            let name: String = name.map(|name| format!(" ({name})")).collect();
+            let name: String = name.map(|name| format!(" ({})", shown(name))).collect();
             format!("; on disk: {what}{name}")
         }
     };

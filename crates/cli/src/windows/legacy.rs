@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use invivo_apply::hotp1::{self, Concerned, LegacyRecord};
 use invivo_apply::hpat::OnDisk;
+use invivo_apply::shown;
 use invivo_windows::Process;
 use serde::Serialize;
 
@@ -225,7 +226,7 @@ fn holders(path: &str) -> Result<Looked<Standing>, Failure> {
 /// What is on disk, for a person: another file than the one in question tells its name.
 pub(super) fn told_on_disk(on_disk: OnDisk, name: Option<&str>) -> String {
     match (on_disk, name) {
-        (OnDisk::Other, Some(name)) => format!("{on_disk} ({name})"),
+        (OnDisk::Other, Some(name)) => format!("{on_disk} ({})", shown(name)),
         _ => on_disk.to_string(),
     }
 }

@@ -14,6 +14,8 @@ pub type Finding = Hotp1Error;
 
 /// Findings that are told; a broken file could have millions.
 const MOST_FINDINGS: usize = 100;
+/// Bytes of validations that hooks may name in all, however small the patch is.
+const NAMED: usize = 16 << 20;
 
 /// `HOTPATCH_DEBUG_SIGNATURE.Signature` of a hot patch.
 const HOT: u16 = 0xd201;
@@ -162,7 +164,7 @@ fn hooks(findings: &mut Findings, image: &PeImage, patch: &LegacyPatch, target: 
     }
     // Each is read for each hook that names it.
     let held = image.file().len();
-    if named > held {
+    if named > held.max(NAMED) {
         let text = format!(
             "the validations that hooks name have {named} bytes in all, more than the patch ({held})"
         );

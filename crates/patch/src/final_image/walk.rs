@@ -334,6 +334,11 @@ impl<'c, 'a> Walk<'c, 'a> {
                     .is_some_and(|section| section.kind == SectionKind::ReadOnly);
                 // What compilers number has no name in a source; debug data may have one for it.
                 let nameless = constant && is_anonymous(of);
+                if nameless && entity.size == 0 {
+                    // What stands at that place and has no size, such as an empty table, is not what is meant.
+                    self.constant(entity.addr, by);
+                    return;
+                }
                 if !nameless && !names.any(|symbol| bears(c.fixed.compiled_name(symbol), of)) {
                     let other = demangle(entity.name());
                     let text = format!("the pointer to {of} leads to {other}");

@@ -87,26 +87,27 @@ impl Calls {
 
     /// Takes back what a thread was asked for that has not begun with it; false where it has, or where that
     /// cannot be seen. Such a thread waits for the loader, or is held by somebody, and comes when nobody
-    /// expects it. While it stands, that is noted: if this tool dies, the next one lets it go.
+    /// expects it. While it stands, that is noted: if this tool dies, the next one lets it go. What a tool
+    /// that died has left was settled before, so nobody else needs the note now.
     fn cancel(&self, process: &Handle, thread: &Handle) -> bool {
         // SAFETY: they only tell numbers.
         let (pid, tid) = unsafe { (GetProcessId(process.get()), GetThreadId(thread.get())) };
-        let Ok(note) = Note::new(process, pid) else {
-            return false;
-        };
-        let waits = note.about(tid).is_ok() && {
-            // SAFETY: the thread is the one that was made for this; it goes on below.
-            let before = unsafe { SuspendThread(thread.get()) };
-            let before = (before != u32::MAX).then_some(before);
+        let note = Note::new(process, pid).ok();
+        let note = note.filter(|note| note.about(tid).is_ok());
+        // SAFETY: the thread is the one that was made for this; it goes on below.
+        let before = unsafe { SuspendThread(thread.get()) };
+        let before = (before != u32::MAX).then_some(before);
+        if let Some(note) = &note {
             note.done(before);
-            before.is_some() && {
-                let waits = self.take_permission(process, thread);
-                // SAFETY: it takes the suspension back that was made above.
-                unsafe { ResumeThread(thread.get()) };
-                waits
-            }
-        };
-        note.end(process);
+        }
+        let waits = before.is_some() && self.take_permission(process, thread);
+        if before.is_some() {
+            // SAFETY: it takes the suspension back that was made above.
+            unsafe { ResumeThread(thread.get()) };
+        }
+        if let Some(note) = note {
+            note.end(process);
+        }
         waits
     }
 

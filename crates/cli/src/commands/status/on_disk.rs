@@ -36,18 +36,21 @@ pub(super) fn of(
 }
 
 /// True if the final image holds the fix that was asked about. What it carries for running processes
-/// tells that, whatever either of them is called; where one has nothing of the kind, the build that it is a
-/// copy of, or the name, which is unique among the fixes of a program.
+/// tells that, whatever either of them is called and however either is laid out; where one has nothing of
+/// the kind, the build that it is a copy of, or the name. What it carries and nobody can read tells nothing.
 fn is_of(installed: &FinalFile, about: &Wanted, path: &Path) -> bool {
     let FinalFile { manifest, patch } = installed;
-    if let Some(asked) = &about.installed_as {
-        return asked.fixed.sha256 == manifest.fixed.sha256;
-    }
-    let Some(asked) = &about.patch else {
+    if let Some(asked) = &about.installed_as
+        && asked.fixed.sha256 == manifest.fixed.sha256
+    {
         return true;
-    };
-    match patch.as_ref().and_then(|patch| parse(path, patch).ok()) {
-        Some(carried) => carried.patch.is_same_fix(&asked.patch),
-        None => asked.patch.identity.name == manifest.identity.name,
+    }
+    match (&about.patch, patch) {
+        (Some(asked), Some(carried)) => {
+            parse(path, carried).is_ok_and(|carried| carried.patch.is_same_fix(&asked.patch))
+        }
+        _ if about.installed_as.is_some() => false,
+        (Some(asked), None) => asked.patch.identity.name == manifest.identity.name,
+        (None, _) => true,
     }
 }

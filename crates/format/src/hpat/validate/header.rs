@@ -146,8 +146,8 @@ fn check_identity(report: &mut Report, image: &PeImage, bases: &[Base], given: &
         report.kernel(Rule::A08, text);
     }
     if bases.iter().any(|base| is_of(base, given)) && given.checksum == 0 {
-        let text = "the base has no checksum (0), as all builds that were linked without one: the time \
-                    stamp alone tells it from others; link it with /release";
+        let text = "the base has no checksum (0): its time stamp alone tells it from other builds; link the \
+                    next one with /release";
         report.warn(Rule::A28, text.to_owned());
     }
     if bases.is_empty() || bases.iter().any(|base| is_of(base, given)) {
