@@ -47,9 +47,14 @@ fn processes_that_start_meanwhile() {
     let tool = wine::invivo().expect("invivo.exe");
     let holds = wine::example("holds").expect("the other tool");
     let program = asker(&folder).expect("the program");
-    let start = || Asked::start(&program, &base.path).expect("it starts");
+    // Each is there before the next one starts, so that they are found in this order, or the other way round.
+    let start = || {
+        let mut one = Asked::start(&program, &base.path).expect("it starts");
+        assert_eq!(answer(&mut one), OLD);
+        one
+    };
     let mut all = [start(), start(), start()];
-    // The one in the middle, in whichever order they are found.
+    // The one in the middle.
     let (pid, _) = all[1].ask("PID 0").expect("its number");
     let wine = Wine::ready().expect("Wine");
     let mut other = wine.command(&holds);
