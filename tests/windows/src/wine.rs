@@ -289,12 +289,24 @@ impl Wine {
     /// # Errors
     /// When it does not start, or does not end in time; then it is killed.
     pub fn output(&self, command: &mut Command) -> Result<(String, i32)> {
+        self.output_within(PATIENCE, command)
+    }
+
+    /// The same of a program that takes longer.
+    ///
+    /// # Errors
+    /// As [`Self::output`].
+    pub fn output_within(
+        &self,
+        patience: Duration,
+        command: &mut Command,
+    ) -> Result<(String, i32)> {
         let (mut output, mut errors) = (nameless()?, nameless()?);
         command
             .stdout(output.try_clone()?)
             .stderr(errors.try_clone()?);
         let mut child = command.spawn().context("wine64 is not installed")?;
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + patience;
         let status = loop {
             match child.try_wait()? {
                 Some(status) => break status,
