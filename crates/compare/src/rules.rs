@@ -17,6 +17,7 @@ mod initial_value;
 mod judgement;
 mod layout;
 mod library;
+mod named;
 mod once;
 mod personality;
 mod removed;

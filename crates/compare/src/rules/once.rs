@@ -11,11 +11,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use iced_x86::{ConditionCode, FlowControl};
 use invivo_image::x86_64::{Line, decode};
 use invivo_image::{
-    EntityId, EntityKind, Flow, Image, LinkAddr, Place, SectionKind, Slot, is_rust, whole_of,
+    EntityId, EntityKind, Flow, Image, LinkAddr, Place, SectionKind, is_rust, whole_of,
 };
 
 use crate::hot::{Hot, Parts};
 use crate::meaning::Meaning;
+use crate::rules::named::refers_to;
 use crate::rules::{Finding, Rule};
 use crate::told::shape;
 use crate::{Comparison, Referred};
@@ -171,20 +172,7 @@ impl<'a> Code<'a> {
             Some(word) => word.flow == Flow::Jump,
             None => line.instruction.flow_control() == FlowControl::UnconditionalBranch,
         };
-        (line.is_call() || is_jump)
-            && line
-                .references()
-                .any(|reference| match self.image.place(reference.target) {
-                    Place::Stub(Slot::Import(name, _) | Slot::LazyImport(name))
-                    | Place::Slot(Slot::Import(name, _) | Slot::LazyImport(name)) => {
-                        names.contains(&&*name)
-                    }
-                    Place::In(id, 0) => {
-                        let mut symbols = self.image.entity(id).names.iter();
-                        symbols.any(|symbol| names.contains(&&*symbol.name))
-                    }
-                    _ => false,
-                })
+        (line.is_call() || is_jump) && refers_to(self.image, line, names)
     }
 
     /// What runs while a guard is held, by the guard; none where that cannot be told.

@@ -4,9 +4,10 @@ use std::collections::HashMap;
 
 use iced_x86::FlowControl;
 use invivo_image::x86_64::{Line, ReferenceKind, decode};
-use invivo_image::{Entity, Flow, Image, LinkAddr, Place, Slot, demangle};
+use invivo_image::{Entity, Flow, Image, LinkAddr, demangle};
 
 use crate::Comparison;
+use crate::rules::named::refers_to;
 use crate::rules::{Finding, Rule};
 
 /// Functions of others that end a process or a thread: a loop that ends so was not left before.
@@ -148,20 +149,7 @@ impl Body<'_> {
 
     /// True for a call of one of these functions of others.
     fn calls(&self, line: &Line, names: &[&str]) -> bool {
-        line.is_call()
-            && line
-                .references()
-                .any(|reference| match self.image.place(reference.target) {
-                    Place::Stub(Slot::Import(name, _) | Slot::LazyImport(name))
-                    | Place::Slot(Slot::Import(name, _) | Slot::LazyImport(name)) => {
-                        names.contains(&&*name)
-                    }
-                    Place::In(id, 0) => {
-                        let mut symbols = self.image.entity(id).names.iter();
-                        symbols.any(|symbol| names.contains(&&*symbol.name))
-                    }
-                    _ => false,
-                })
+        line.is_call() && refers_to(self.image, line, names)
     }
 
     /// True if a line returns, or goes on in another function.
