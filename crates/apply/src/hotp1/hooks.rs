@@ -12,9 +12,6 @@ use super::earlier::Earlier;
 use super::{Look, at_status, status};
 use crate::{ApplyError, Loaded, Target};
 
-/// Bytes that the loader changes at one place, at most.
-const WIDEST: u64 = 8;
-
 /// A place of the target that is changed (`HOTPATCH_HOOK_DESCRIPTOR`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Descriptor {
@@ -220,14 +217,8 @@ pub(super) fn as_loaded(module: &Loaded, at: u32, size: usize) -> Option<Vec<u8>
     let start = u64::from(at);
     let mut bytes = module.image.bytes(Rva(start), size as u64)?.to_vec();
     let end = start + size as u64;
-    // They are in order, and none is wider than an address.
-    let all = &module.image.relocations;
-    let before = all.partition_point(|one| one.at.0 + WIDEST <= start);
-    for relocation in all[before..].iter().take_while(|one| one.at.0 < end) {
+    for relocation in module.image.relocations_over(Rva(start)..Rva(end)) {
         let (from, width) = (relocation.at.0, relocation.kind.width());
-        if from + width <= start {
-            continue;
-        }
         let place = usize::try_from(from.checked_sub(start)?).ok()?;
         let word = bytes.get_mut(place..place + usize::try_from(width).ok()?)?;
         let mut value = [0; 8];

@@ -240,13 +240,7 @@ fn hooks(
             return refuse(format!("the hook at {at} has 32 bits, addresses have 64"));
         }
         let own = kind.map(|kind| BaseRelocation { at, kind });
-        // They are in order, and none is wider than an address.
-        let from = at.0.saturating_sub(8);
-        let before = base.relocations.partition_point(|one| one.at.0 < from);
-        let mut touched = base.relocations[before..]
-            .iter()
-            .take_while(|one| one.at.0 < end)
-            .filter(|one| one.at.0 + one.kind.width() > at.0);
+        let mut touched = base.relocations_over(at..Rva(end));
         match (touched.next(), own) {
             // The pointer is one already.
             (Some(known), Some(own)) if *known == own => {}

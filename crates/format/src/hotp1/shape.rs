@@ -11,8 +11,6 @@ use super::model::{Hook, HookKind, Validation, hook_options, validation_flags};
 
 /// Bytes of a short jump.
 const SHORT: usize = 2;
-/// Bytes that the loader changes at one place, at most.
-const WIDEST: u64 = 8;
 
 /// The usual combinations of hooks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -211,14 +209,9 @@ impl HookShape {
     }
 }
 
-/// True if the loader changes a byte from `from` up to `to`. Large images have a million of such
-/// places, in order, and as many functions that ask.
+/// True if the loader changes a byte from `from` up to `to`.
 fn is_moved(image: &PeImage, from: u64, to: u64) -> bool {
-    let all = &image.relocations;
-    let before = all.partition_point(|one| one.at.0 < to);
-    let near = all[..before].iter().rev();
-    let mut near = near.take_while(|one| one.at.0 + WIDEST > from);
-    near.any(|one| one.at.0 + one.kind.width() > from)
+    image.relocations_over(Rva(from)..Rva(to)).next().is_some()
 }
 
 /// The first long instruction of the function at `at` that the loader does not change.
@@ -261,10 +254,7 @@ pub(super) fn way_to(target: &PeImage, at: u32, hook: &Hook) -> Vec<Validation> 
         );
     };
     let (mut from, end) = (u64::from(at), u64::from(hook.at));
-    let all = &target.relocations;
-    let before = all.partition_point(|one| one.at.0 + WIDEST <= from);
-    let near = all[before..].iter().take_while(|one| one.at.0 < end);
-    for relocation in near {
+    for relocation in target.relocations_over(Rva(from)..Rva(end)) {
         let next = relocation.at.0 + relocation.kind.width();
         if next > from {
             add(from, relocation.at.0);

@@ -1,5 +1,7 @@
 //! Base relocations.
 
+use std::ops::Range;
+
 use object::pe;
 use object::read::pe::RelocationBlockIterator;
 
@@ -30,6 +32,9 @@ impl BaseRelocationKind {
     }
 }
 
+/// Bytes that any of them changes at most.
+const WIDEST: u64 = 8;
+
 /// A place that holds an address of the image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct BaseRelocation {
@@ -37,6 +42,18 @@ pub struct BaseRelocation {
     pub at: Rva,
     /// How.
     pub kind: BaseRelocationKind,
+}
+
+impl PeImage {
+    /// The base relocations that change a byte of `range`, in order of address. Large images have a million,
+    /// and as many places that are asked about.
+    pub fn relocations_over(&self, range: Range<Rva>) -> impl Iterator<Item = &BaseRelocation> {
+        let before = |one: &BaseRelocation| one.at.0 + WIDEST <= range.start.0;
+        let near = &self.relocations[self.relocations.partition_point(before)..];
+        near.iter()
+            .take_while(move |one| one.at < range.end)
+            .filter(move |one| one.at.0 + one.kind.width() > range.start.0)
+    }
 }
 
 pub(super) fn read(image: &PeImage) -> Result<Vec<BaseRelocation>, PeError> {
