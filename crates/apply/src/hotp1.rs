@@ -18,6 +18,7 @@ mod record;
 mod standing;
 mod switch;
 
+use std::slice;
 use std::time::Duration;
 
 use invivo_format::hotp1::{LegacyPatch, Places, read, validate};
@@ -195,10 +196,11 @@ impl PatchedModule {
             return refused(format!("no active patch is at {patch}"));
         };
         let hooks = &self.list[place].hooks;
-        let places: Vec<_> = hooks.iter().map(Descriptor::range).collect();
-        for later in self.list[place + 1..].chunks(1) {
-            if Earlier::of(later).meets(places.clone()) {
-                let at = later[0].patch.at;
+        let mut places: Vec<_> = hooks.iter().map(Descriptor::range).collect();
+        places.sort_by_key(|place| place.start);
+        for later in &self.list[place + 1..] {
+            if Earlier::of(slice::from_ref(later)).meets(&places) {
+                let at = later.patch.at;
                 return refused(format!(
                     "the patch at {at} lies over it; remove that one first"
                 ));

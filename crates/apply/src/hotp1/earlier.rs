@@ -34,10 +34,9 @@ impl<'l> Earlier<'l> {
         found.map(|(_, hook)| *hook)
     }
 
-    /// True if one of these places meets one of them.
-    pub(super) fn meets(&self, mut places: Vec<Range<LiveAddr>>) -> bool {
-        places.sort_by_key(|place| place.start);
-        let mut places = places.into_iter().peekable();
+    /// True if one of these places, which are in order, meets one of them.
+    pub(super) fn meets(&self, places: &[Range<LiveAddr>]) -> bool {
+        let mut places = places.iter().peekable();
         self.0.iter().any(|(_, hook)| {
             let own = hook.range();
             while places.next_if(|place| place.end <= own.start).is_some() {}
