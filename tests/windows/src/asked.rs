@@ -17,10 +17,11 @@ pub struct Asked {
 }
 
 impl Asked {
-    /// Starts the program ([`asker`](crate::asker)) with the library.
+    /// Starts the program ([`asker`](crate::asker)) with the library, and waits until it has loaded it: a
+    /// file that is exchanged before that would be the new one for this process too.
     ///
     /// # Errors
-    /// When Wine is missing.
+    /// When Wine is missing, or the library is not loaded.
     pub fn start(program: &Path, library: &Path) -> Result<Asked> {
         let mut command = Wine::ready()?.command(program);
         command
@@ -31,11 +32,14 @@ impl Asked {
         let mut child = command.spawn().context("wine64 is not installed")?;
         let input = child.stdin.take().context("no input")?;
         let output = BufReader::new(child.stdout.take().context("no output")?);
-        Ok(Asked {
+        let mut asked = Asked {
             child,
             input,
             output,
-        })
+        };
+        // It reads its first question when the library is there.
+        asked.ask("PID 0")?;
+        Ok(asked)
     }
 
     /// What a function answers, and whether the code that runs has unwind data.
