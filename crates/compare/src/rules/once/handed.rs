@@ -10,7 +10,7 @@ use iced_x86::{InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register, Use
 use invivo_image::x86_64::Line;
 use invivo_image::{EntityId, EntityKind, LinkAddr, Place, Slot, demangle};
 
-use super::{Code, successors};
+use super::code::{Code, successors};
 use crate::conventions::{KEPT, changes, reads_value};
 use crate::meaning::Meaning;
 
