@@ -255,6 +255,12 @@ impl ColdParts {
         ColdParts { by_function, all }
     }
 
+    /// Each cold part with its function.
+    pub(crate) fn wholes(&self) -> impl Iterator<Item = (EntityId, EntityId)> {
+        let all = self.by_function.iter();
+        all.flat_map(|(main, parts)| parts.iter().map(|part| (*part, *main)))
+    }
+
     pub(crate) fn parts(&self, main: EntityId) -> Parts {
         let cold = self.by_function.get(&main).cloned().unwrap_or_default();
         Parts { main, cold }

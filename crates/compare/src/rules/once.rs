@@ -4,8 +4,11 @@
 //! `std::call_once`, `Once` and `LazyLock` of Rust. New code that differs only there goes live and
 //! is never asked.
 
+mod behind;
 mod code;
 mod handed;
+mod prepared;
+mod reaching;
 
 use std::collections::BTreeSet;
 
@@ -16,6 +19,7 @@ use crate::hot::Hot;
 use crate::meaning::Meaning;
 use crate::rules::{Finding, Rule};
 use code::Code;
+use prepared::{Makers, Part};
 
 /// What calls a function once and never again.
 const ONCE: [&str; 2] = ["pthread_once", "call_once"];
@@ -24,6 +28,7 @@ const NEAR: usize = 8;
 
 pub(super) fn find(c: &Comparison<'_>, findings: &mut Vec<Finding>) {
     let meaning = Meaning::new(c);
+    let makers = Makers::of(c);
     for hot in &c.hot {
         let text = if is_run_once(c, hot.base.main) {
             "runs only at the first use of what it initialises, which most likely was: its change \
@@ -32,9 +37,32 @@ pub(super) fn find(c: &Comparison<'_>, findings: &mut Vec<Finding>) {
             "makes a static variable at its first use, which most likely was, and what differs may \
              be a part of that: such a change comes too late"
         } else {
+            findings.extend(makers.part_of(hot).map(|part| told(hot, part)));
             continue;
         };
         findings.push(Finding::refuse(Rule::Start, &hot.name, text));
+    }
+}
+
+/// What a function did for a static of another one.
+fn told(hot: &Hot, (part, of): (Part, String)) -> Finding {
+    match part {
+        Part::Prepared => Finding::refuse(
+            Rule::Start,
+            &hot.name,
+            format!(
+                "prepares what {of} makes a static variable of at its first use, which most likely \
+                 was: its change comes too late for that"
+            ),
+        ),
+        Part::Made => Finding::note(
+            Rule::Start,
+            &hot.name,
+            format!(
+                "was most likely called to make a static variable of {of}, too, which keeps what the \
+                 old code made of it"
+            ),
+        ),
     }
 }
 

@@ -119,7 +119,7 @@ impl Rule {
             ),
             Rule::Layout => about(
                 "Types of live data that replaced code uses are known and keep their layout.",
-                "Data in the running process are laid out as before; new code would read and write beside their members.",
+                "Data in the running process are laid out as before, and hold the numbers that old code put there; new code would read and write beside their members, or not know what it finds.",
                 "Keep new state in a new variable or behind an existing pointer; else the fix has to wait for a restart.",
                 "`struct session` got a member.",
             ),
@@ -167,7 +167,7 @@ impl Rule {
             ),
             Rule::Start => about(
                 "What runs while the program starts or ends, or once at a first use, stays as it was.",
-                "Constructors and initialisers behind a guard have run; a change of what only they do comes too late.",
+                "Constructors and initialisers behind a guard have run; a change of what only they do comes too late. What main does once, and what made a static and is called elsewhere, too, is told as a note.",
                 "Do the same in code that runs again; else the fix has to wait for a restart.",
                 "A function with `__attribute__((constructor))` reads another default.",
             ),
@@ -216,7 +216,8 @@ impl Rule {
             | Rule::Import
             | Rule::Layout
             | Rule::Removed
-            | Rule::Signature => &[Severity::Refuse, Severity::Note],
+            | Rule::Signature
+            | Rule::Start => &[Severity::Refuse, Severity::Note],
             _ => &[Severity::Refuse],
         }
     }

@@ -21,6 +21,7 @@ const MOST: usize = 500;
 /// The instructions of a function with its cold parts.
 pub(super) struct Code<'a> {
     pub(super) image: &'a Image,
+    pub(super) parts: Vec<EntityId>,
     pub(super) lines: Vec<Line>,
     pub(super) at: BTreeMap<LinkAddr, usize>,
 }
@@ -33,7 +34,18 @@ impl<'a> Code<'a> {
         }
         let at = lines.iter().enumerate().map(|(at, line)| (line.at(), at));
         let at = at.collect();
-        Some(Code { image, lines, at })
+        let parts = parts.ids().collect();
+        Some(Code {
+            image,
+            parts,
+            lines,
+            at,
+        })
+    }
+
+    /// The instruction at a place.
+    pub(super) fn line(&self, at: LinkAddr) -> Option<&Line> {
+        self.lines.get(*self.at.get(&at)?)
     }
 
     pub(super) fn calls(&self, line: &Line, names: &[&str]) -> bool {

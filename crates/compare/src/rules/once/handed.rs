@@ -8,9 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use iced_x86::{InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register, UsedRegister};
 use invivo_image::x86_64::Line;
-use invivo_image::{EntityId, EntityKind, LinkAddr, Place, Slot, demangle};
+use invivo_image::{EntityId, EntityKind, Image, LinkAddr, Place, Slot, demangle};
 
+use super::behind::{self, Access};
 use super::code::{Code, successors};
+use super::reaching::Ways;
 use crate::conventions::{KEPT, changes, reads_value};
 use crate::meaning::Meaning;
 
@@ -30,11 +32,15 @@ pub(super) fn is_same(
         || !may_be_prepared(one, region, &ours, &guarded)
             && !may_be_prepared(other, counterpart, &theirs, &guarded)
             && handed(one, region, &ours).is_some_and(|registers| {
+                let ways = (Ways::of(one), Ways::of(other));
                 registers.into_iter().all(|register| {
-                    let made = (maker(one, &ours, register), maker(other, &theirs, register));
+                    let made = (
+                        maker(one, (region, &ours), ways.0.as_ref(), register),
+                        maker(other, (counterpart, &theirs), ways.1.as_ref(), register),
+                    );
                     matches!(made, (Some(here), Some(there))
                     if one.same_line(here, other, there, meaning)
-                        && filled(one, here, &guarded).is_empty())
+                        && filled(one.image, here, &guarded).is_empty())
                 })
             })
 }
@@ -47,17 +53,26 @@ fn may_be_prepared(
     before: &BTreeSet<LinkAddr>,
     made: &str,
 ) -> bool {
-    let data = |chosen: &BTreeSet<LinkAddr>| -> BTreeSet<String> {
-        let lines = code.lines.iter().filter(|line| chosen.contains(&line.at()));
-        lines.flat_map(|line| filled(code, line, made)).collect()
-    };
-    !data(region).is_disjoint(&data(before))
+    let read = data(code, region, Access::Any, made);
+    !read.is_disjoint(&data(code, before, Access::Fills, made))
+}
+
+/// The variables that some instructions refer to themselves, and what they call gets at.
+pub(super) fn data(
+    code: &Code<'_>,
+    chosen: &BTreeSet<LinkAddr>,
+    behind: Access,
+    made: &str,
+) -> BTreeSet<String> {
+    let lines = code.lines.iter().filter(|line| chosen.contains(&line.at()));
+    let own = lines.flat_map(|line| filled(code.image, line, made));
+    own.chain(behind::calls(code, chosen, behind, made))
+        .collect()
 }
 
 /// The variables that an instruction refers to, also through slots, but for guards and for what is `made`: what
 /// is in them is not always the same.
-fn filled(code: &Code<'_>, line: &Line, made: &str) -> Vec<String> {
-    let image = code.image;
+pub(super) fn filled(image: &Image, line: &Line, made: &str) -> Vec<String> {
     let named = |at: LinkAddr| match image.place(at) {
         Place::In(id, _) if !image.is_constant_at(at) => {
             let entity = image.entity(id);
@@ -95,7 +110,7 @@ fn reads_threads(line: &Line) -> bool {
 }
 
 /// The instructions outside a region that may lead to it.
-fn before(code: &Code<'_>, region: &BTreeSet<LinkAddr>) -> BTreeSet<LinkAddr> {
+pub(super) fn before(code: &Code<'_>, region: &BTreeSet<LinkAddr>) -> BTreeSet<LinkAddr> {
     let mut sources: BTreeMap<LinkAddr, Vec<LinkAddr>> = BTreeMap::new();
     for line in &code.lines {
         let Some(next) = successors(line) else {
@@ -119,7 +134,7 @@ fn before(code: &Code<'_>, region: &BTreeSet<LinkAddr>) -> BTreeSet<LinkAddr> {
 
 /// The registers that a region reads and did not write, of those that the call which takes the guard left
 /// as they were; none if it reads or hands on the frame, where anything may have been put.
-fn handed(
+pub(super) fn handed(
     code: &Code<'_>,
     region: &BTreeSet<LinkAddr>,
     before: &BTreeSet<LinkAddr>,
@@ -165,12 +180,12 @@ fn handed(
     Some(handed)
 }
 
-fn is_kept(code: &Code<'_>, register: Register) -> bool {
+pub(super) fn is_kept(code: &Code<'_>, register: Register) -> bool {
     KEPT.contains(&register)
         || code.image.is_windows() && [Register::RSI, Register::RDI].contains(&register)
 }
 
-fn reads_frame(line: &Line) -> bool {
+pub(super) fn reads_frame(line: &Line) -> bool {
     let i = &line.instruction;
     let is_frame = |register: Register| register.full_register() == Register::RSP;
     let mut operands = 0..i.op_count();
@@ -186,24 +201,40 @@ fn written_whole(used: &UsedRegister) -> Option<Register> {
     (used.access() == OpAccess::Write && is_whole).then(|| register.full_register())
 }
 
-/// The one instruction of those before a region that puts something into a register, if that is a constant.
+/// The one instruction that may have put what a region finds in a register, if that is a constant.
 fn maker<'a>(
     code: &'a Code<'_>,
-    before: &BTreeSet<LinkAddr>,
+    (region, before): (&BTreeSet<LinkAddr>, &BTreeSet<LinkAddr>),
+    ways: Option<&Ways<'_>>,
     register: Register,
 ) -> Option<&'a Line> {
-    let mut info = InstructionInfoFactory::new();
-    let mut makers = code.lines.iter().filter(|line| {
-        let mut used = info.info(&line.instruction).used_registers().iter();
-        before.contains(&line.at())
-            && used.any(|used| used.register().full_register() == register && changes(used))
-    });
-    let maker = makers.next().filter(|_| makers.next().is_none())?;
+    let found = match ways {
+        Some(ways) => {
+            let makers = ways.makers(&ways.leading_into(region), register);
+            makers.lines.into_iter().filter(|_| makers.all).collect()
+        }
+        None => changed(code, before, register),
+    };
+    let [maker] = found[..] else { return None };
+    let maker = code.line(maker)?;
     let instruction = &maker.instruction;
+    let to = instruction.op0_register();
     let is_constant = match instruction.mnemonic() {
+        _ if !to.is_gpr64() && !to.is_gpr32() => false,
         Mnemonic::Lea => maker.address.is_some(),
         Mnemonic::Mov => crate::told::is_immediate(instruction.op1_kind()),
         _ => false,
     };
     is_constant.then_some(maker)
+}
+
+/// All instructions before a region that put something into a register.
+fn changed(code: &Code<'_>, before: &BTreeSet<LinkAddr>, register: Register) -> Vec<LinkAddr> {
+    let mut info = InstructionInfoFactory::new();
+    let lines = code.lines.iter().filter(|line| {
+        let mut used = info.info(&line.instruction).used_registers().iter();
+        before.contains(&line.at())
+            && used.any(|used| used.register().full_register() == register && changes(used))
+    });
+    lines.map(Line::at).collect()
 }
