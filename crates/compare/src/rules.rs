@@ -6,9 +6,11 @@
 mod aliases;
 mod alignment;
 mod allocation;
+mod body;
 mod bounded;
 mod build;
 mod constant;
+mod endings;
 mod export;
 mod given;
 mod guard;

@@ -30,6 +30,8 @@ pub struct Demand {
     pub hooks: Vec<(String, bool)>,
     /// Whether old callers and new code must be kept apart.
     pub apart: Option<bool>,
+    /// Rules that may say nothing.
+    pub quiet: Vec<String>,
     /// Constants that the patch carries copies of.
     pub copies: Vec<String>,
     /// How many empty lines stand before the source.
@@ -147,6 +149,7 @@ impl Case {
             ["unhooked", name] => demand.hooks.push((name.to_owned(), false)),
             ["apart"] => demand.apart = Some(true),
             ["together"] => demand.apart = Some(false),
+            ["quiet", rule] => demand.quiet.push(rule.to_owned()),
             ["copies", name] => demand.copies.push(name.to_owned()),
             ["hot", ..] => {
                 let names = line.trim_start_matches("hot").split('|');

@@ -12,6 +12,7 @@
 //!
 //! `//# hooked NAME`, `//# unhooked NAME`, `//# copies NAME`, `//# apart` and `//# together` demand of the patch itself which
 //! functions get a hook, which constants it carries, and whether it goes live only while no thread is inside what is replaced.
+//! `//# quiet R-STACK` demands that this rule says nothing.
 //! What follows a line `//# part b.c` is a file of its own, compiled after those before it.
 //! `//# refuse R-SIZE table at 12` also demands that line 12 of the source is named, by the finding's place or in its text.
 

@@ -67,6 +67,10 @@ fn compare((base, changed): (&Path, &Path), source: &str, demand: &Demand) -> Re
             ran.stdout
         );
     }
+    let mut quiet = found.iter().filter(|one| demand.quiet.contains(&one.rule));
+    if let Some(said) = quiet.next() {
+        anyhow::bail!("said without cause: {said:?}\n{}", ran.stdout);
+    }
     ensure!(
         ran.code == Some(i32::from(!demand.accept)),
         "the exit code does not say so\n{}",
