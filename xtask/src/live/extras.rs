@@ -9,7 +9,7 @@ use crate::invivo::{Diff, Hot, HotReason};
 pub(crate) type Extra = (&'static str, &'static str);
 
 /// Rules that tell how a patch goes live, not what differs.
-const NO_CHANGE: [&str; 4] = ["R-STACK", "R-HOOK", "R-BUILD", "R-BIND"];
+const NO_CHANGE: [&str; 5] = ["R-STACK", "R-START", "R-HOOK", "R-BUILD", "R-BIND"];
 
 /// What is wrong with the functions that are hot beside those of the fix: those that nothing
 /// explains, and those that the case explains although they are not hot or the fix explains them.

@@ -1,13 +1,18 @@
 //! R-START: what runs at start has run.
 
+mod flags;
+mod main_only;
+
 use std::collections::{BTreeSet, HashSet};
 
-use invivo_image::{EntityId, Image, LinkAddr, Place, Slot, whole_of};
+use invivo_image::{EntityId, Image, LinkAddr, Place, Slot, demangle, whole_of};
 
 use crate::Comparison;
 use crate::hot::Hot;
 use crate::meaning::Meaning;
 use crate::rules::{Finding, Rule};
+use flags::Flags;
+use main_only::FromMain;
 
 /// Lists of functions that the loader calls before `main`.
 const BEFORE: [&str; 3] = [".preinit_array", ".init_array", ".ctors"];
@@ -36,16 +41,33 @@ pub(super) fn find(c: &Comparison<'_>, findings: &mut Vec<Finding>) {
         }
     }
     let starters = starters(c.base);
-    for hot in c
-        .hot
-        .iter()
-        .filter(|hot| is_reached_only(c, hot, &starters))
-    {
-        findings.push(Finding::refuse(
-            Rule::Start,
-            &hot.name,
-            "runs only while the program starts, which it has: its change comes too late",
-        ));
+    let mut from_main = FromMain::of(c);
+    let mut flags = Flags::of(c);
+    for hot in &c.hot {
+        let found = if is_reached_only(c, hot, &starters) {
+            Finding::refuse(
+                Rule::Start,
+                &hot.name,
+                "runs only while the program starts, which it has: its change comes too late",
+            )
+        } else if from_main.leads_once(hot.base.main) {
+            Finding::note(
+                Rule::Start,
+                &hot.name,
+                "is called by what main does once, such as at its start: in a process that is past \
+                 that call the change takes effect at the next start",
+            )
+        } else if let Some(flag) = flags.before(hot.base.main) {
+            let flag = demangle(c.base.entity(flag).name());
+            let text = format!(
+                "runs only while {flag} is zero, which is set then for good: in a process in which it \
+                 ran, its change comes too late"
+            );
+            Finding::note(Rule::Start, &hot.name, text)
+        } else {
+            continue;
+        };
+        findings.push(found);
     }
 }
 
