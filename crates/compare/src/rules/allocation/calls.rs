@@ -156,6 +156,10 @@ fn moved(image: &Image, line: &Line, registers: &Registers) -> Option<Value> {
         Mnemonic::Mov if i.op1_kind() == OpKind::Register && wide(i.op1_register()) => {
             registers[i.op1_register().full_register().number()]
         }
+        // An `int` that is handed on as a size is widened first.
+        Mnemonic::Movsxd if i.op1_kind() == OpKind::Register => {
+            argument(registers, i.op1_register())
+        }
         Mnemonic::Mov if is_immediate(i.op1_kind()) => line
             .immediate
             .map(|reference| Value::Address(reference.target)),
