@@ -242,11 +242,12 @@ pub(crate) fn find(
     base_debug: Option<&DebugData<'_>>,
     fixed_debug: Option<&DebugData<'_>>,
 ) -> Vec<Finding> {
-    let rules: [fn(&Comparison<'_>, &mut Vec<Finding>); 26] = [
+    let rules: [fn(&Comparison<'_>, &mut Vec<Finding>); 27] = [
         symbols::find,
         build::find,
         guard::find,
         layout::find,
+        layout::numbers::find,
         signature::find,
         stack::find,
         size::find,

@@ -1,6 +1,7 @@
 //! R-LAYOUT: types that live data have keep their layout, as far as new code gets at them.
 
 mod enumerators;
+pub(super) mod numbers;
 
 use std::cell::LazyCell;
 use std::collections::BTreeSet;
