@@ -124,9 +124,9 @@ fn hooks(base: LinkAddr, patch: &Patch) -> Vec<Finding> {
         Finding::note(
             Rule::Signature,
             demangle(function),
-            "a frame that is still inside old code expects registers, the stack, a result or \
-             variables otherwise than the new code leaves them: the patch goes live only while \
-             no thread is inside what is replaced",
+            "a frame that is still inside old code expects registers, the stack, a result, variables, \
+             or what is freed and unlocked otherwise than the new code leaves them: the patch goes \
+             live only while no thread is inside what is replaced",
         )
     });
     let mut findings: Vec<Finding> = apart.collect();

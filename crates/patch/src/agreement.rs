@@ -8,7 +8,8 @@
 //! - which registers the function leaves alone (gcc's -fipa-ra keeps values there);
 //! - whether the stack is aligned when it is called (gcc does without for some leaves);
 //! - whether it returns, and whether its result is more than what happens to be there;
-//! - which variables it leaves alone.
+//! - which variables it leaves alone;
+//! - who of both frees, unlocks or gives back what was taken.
 //!
 //! An unchanged caller is right for both versions, but says nothing of those that changed.
 //! So all of it is asked of the code of both versions and of the old callers. Where the
@@ -17,6 +18,7 @@
 
 mod body;
 mod clobbers;
+mod duties;
 mod homes;
 mod live;
 mod memory;
@@ -124,6 +126,7 @@ impl<'c, 'a> Agreements<'c, 'a> {
             && self.returns_no_more(old, new)
             && self.wants_no_more_alignment(old, new)
             && self.writes_no_more(hot)
+            && !self.moves_duties(hot)
             && self.old_callers(hot).into_iter().all(|caller| {
                 !self.is_spoiled(caller, Some(old)) && self.finds_result(caller, (old, new))
             })

@@ -31,7 +31,9 @@ impl Planner<'_, '_> {
             };
             let entered = self.is_entered(function.base.main, &hot);
             let old_callers = agreements.has_old_callers(function);
-            let is_unmet = entered && old_callers && !agreements.is_met(function);
+            let is_unmet = entered
+                && (old_callers && !agreements.is_met(function)
+                    || agreements.moves_duties(function));
             if is_unmet || agreements.is_spoiled(function.base.main, None) {
                 self.apart.push(entity.name().to_owned());
             }
