@@ -34,5 +34,5 @@ pub use error::FileError;
 pub use install::{Installed, install};
 pub use kept::{Kept, KeptError, kept_layout};
 pub use names::{base_name, name_of_base};
-pub use on_disk::{Disk, FinalFile, OnDisk, started_as};
+pub use on_disk::{Carried, Disk, FinalFile, OnDisk, started_as};
 pub use uninstall::{Uninstalled, uninstall};

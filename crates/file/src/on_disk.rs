@@ -5,10 +5,12 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use invivo_format::elf;
 use invivo_format::final_image::{self, Manifest};
 use invivo_image::Image;
-use invivo_patch::Hex;
+use invivo_patch::{Hex, Patch};
 
 use crate::name_of_base;
 
@@ -18,7 +20,7 @@ pub enum OnDisk {
     /// The same build: a restart changes nothing.
     Same,
     /// The final image of some fix of that build: which one, it says.
-    Final(Box<FinalFile>),
+    Final(Arc<FinalFile>),
     /// Another build, as a package brings it.
     Other,
     /// Nothing.
@@ -30,11 +32,22 @@ pub enum OnDisk {
 pub struct FinalFile {
     /// What it says of itself.
     pub manifest: Manifest,
-    /// The same fix for running processes, as a file of its own; none if it has none.
-    pub patch: Option<Vec<u8>>,
+    /// The same fix for running processes.
+    pub carried: Carried,
 }
 
-/// What is on disk; remembers what it has read, for many processes run one file.
+/// What a final image carries for running processes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Carried {
+    /// Nothing: it was refused when the image was built.
+    Nothing,
+    /// This patch.
+    Patch(Box<Patch>),
+    /// Something that cannot be read, as a newer version may have written it.
+    Unreadable,
+}
+
+/// What is on disk; remembers what it has read and what that means, for many processes run one file.
 #[derive(Debug)]
 pub struct Disk {
     read: fn(&Path) -> Option<Vec<u8>>,
@@ -77,9 +90,14 @@ fn told(path: &Path, read: fn(&Path) -> Option<Vec<u8>>, build_id: &Hex) -> OnDi
     if let Ok(found) = final_image::read(&bytes)
         && found.manifest.base.build_id.as_ref() == Some(build_id)
     {
-        return OnDisk::Final(Box::new(FinalFile {
-            patch: found.patch.map(<[u8]>::to_vec),
+        let carried = match found.patch.map(elf::read) {
+            None => Carried::Nothing,
+            Some(Ok(patch)) => Carried::Patch(Box::new(patch)),
+            Some(Err(_)) => Carried::Unreadable,
+        };
+        return OnDisk::Final(Arc::new(FinalFile {
             manifest: found.manifest,
+            carried,
         }));
     }
     match Image::parse(bytes.into(), None).map(|image| image.build_id) {

@@ -6,9 +6,10 @@ use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 
 use case::Case;
-use invivo_file::{Disk, FileError, FinalFile, OnDisk, install, uninstall};
+use invivo_file::{Carried, Disk, FileError, FinalFile, OnDisk, install, uninstall};
 use invivo_format::final_image::write;
 use invivo_patch::Hex;
 
@@ -252,9 +253,14 @@ fn the_disk_tells_what_starts_next() {
     install(&case.path(), &image, &manifest).expect("it is the base");
     // What a process that goes on running the old file tells.
     let found = on_disk(&case.hidden(), &old);
-    let patch = None;
-    let whole = FinalFile { manifest, patch };
-    assert_eq!(found, OnDisk::Final(Box::new(whole)));
+    let carried = Carried::Nothing;
+    let whole = FinalFile { manifest, carried };
+    assert_eq!(found, OnDisk::Final(Arc::new(whole)));
+    // Another process that runs it: what was read is not read again, and not copied.
+    match (found, on_disk(&case.hidden(), &old)) {
+        (OnDisk::Final(one), OnDisk::Final(other)) => assert!(Arc::ptr_eq(&one, &other)),
+        other => panic!("{other:?}"),
+    }
     assert_eq!(on_disk(&case.path(), &id(&fixed)), OnDisk::Same);
     fs::write(case.path(), &fixed).expect("it is ours");
     assert_eq!(on_disk(&case.hidden(), &old), OnDisk::Other);
