@@ -219,7 +219,7 @@ fn sections_end(image: &PeImage) -> usize {
 }
 
 /// The certificates, which must be the last thing in the file.
-fn certificates(image: &PeImage) -> Result<Option<Range<usize>>, String> {
+pub(crate) fn certificates(image: &PeImage) -> Result<Option<Range<usize>>, String> {
     let Some(found) = image.directory(directory::SECURITY) else {
         return Ok(None);
     };

@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use invivo_image::pe::{PeImage, checksum, section_flags};
+use invivo_image::pe::{PeImage, checksum, directory, section_flags};
 use invivo_patch::Hex;
 
 use super::{FinalError, Manifest};
@@ -48,10 +48,19 @@ pub fn write_windows(image: &PeImage, manifest: &Manifest) -> Result<Vec<u8>, Fi
 }
 
 /// The digest of the file with its checksum as zeros.
+///
+/// Whoever signs it afterwards puts certificates at its end and says in the headers where: neither counts,
+/// as for the signature itself.
 fn digest_of(file: &[u8], image: &PeImage, place: &Range<usize>) -> Option<Hex> {
-    let mut file = file.to_vec();
-    let sum = image.header_places().checksum;
-    file.get_mut(sum..sum + 4)?.fill(0);
+    let signed = section::certificates(image).ok()?;
+    let end = signed.map_or(file.len(), |certificates| certificates.start);
+    let mut file = file.get(..end)?.to_vec();
+    let places = image.header_places();
+    file.get_mut(places.checksum..places.checksum + 4)?.fill(0);
+    if image.directories.len() > directory::SECURITY {
+        let security = places.directories + 8 * directory::SECURITY;
+        file.get_mut(security..security + 8)?.fill(0);
+    }
     digest::of(&file, place)
 }
 
@@ -68,6 +77,7 @@ pub(super) fn manifest(file: &[u8]) -> Result<&[u8], FinalError> {
     let rest = file.get(start..).ok_or_else(broken)?;
     let (head, rest) = rest.split_first_chunk::<HEAD>().ok_or_else(broken)?;
     let place = start..start + digest::SIZE;
+    section::certificates(&image).map_err(FinalError::Broken)?;
     let expected = digest_of(file, &image, &place).ok_or_else(broken)?;
     let found = Hex(head[..digest::SIZE].to_vec());
     if expected != found {
