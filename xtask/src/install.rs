@@ -92,7 +92,15 @@ const INPUTS: &[&str] = &[
 /// What Windows images are built and looked at with; LLVM 22 is the first that knows hot patching.
 /// Wine runs them, and Debian's Rust compiler comes with the sources of the standard library that
 /// programs for Windows are built with.
-pub(crate) const WINDOWS: &[&str] = &["clang-22", "llvm-22", "rustc-web", "rust-web-src", "wine64"];
+pub(crate) const WINDOWS: &[&str] = &[
+    "clang-22",
+    "llvm-22",
+    "openssl",
+    "osslsigncode",
+    "rustc-web",
+    "rust-web-src",
+    "wine64",
+];
 
 /// What hypervisors are booted with, and what makes payloads for them: of the source of one of them
 /// with the compiler that Debian built it with.

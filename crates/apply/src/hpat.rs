@@ -23,7 +23,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 pub use crate::pe::{Instance, OnDisk};
-pub use host::{Host, HostImage, Patched, Refitted, apply, identity, list, recover, revert};
+pub use host::{Host, HostImage, Patched, Refitted, apply, list, recover, revert};
 pub use preflight::Plan;
 pub use record::{EntryRecord, HotPatchRecord, Intent, PatchRecord, Witness, WordRecord};
 pub use standing::{Concerned, standing};

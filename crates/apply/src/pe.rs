@@ -22,7 +22,7 @@ pub(crate) use marks::Marks;
 pub use on_disk::OnDisk;
 pub(crate) use pages::{close_pages, open_in, open_pages};
 pub use seen::Instance;
-pub(crate) use seen::{held_in, loaded_at};
+pub(crate) use seen::{held_in, identity, loaded_at};
 
 /// A Windows image in a target: the file that it was loaded from, and where it is.
 #[derive(Clone)]

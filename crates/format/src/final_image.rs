@@ -14,14 +14,16 @@
 //! A Windows image that was patched on disk ([`cold`](crate::hotp1::cold)) carries the same in one
 //! section `.invivo`; there the checksum of its header counts as zeros, too.
 
+mod build;
 mod read;
 mod windows;
 mod write;
 
-use invivo_image::pe::PeImage;
 use invivo_patch::{Hex, Identity};
 use serde::{Deserialize, Serialize};
 
+pub use build::WindowsBuild;
+pub(crate) use build::contents;
 pub use read::{Final, read, read_loaded};
 pub use windows::{SECTION as WINDOWS_SECTION, write_windows};
 pub use write::{carried, write};
@@ -48,7 +50,7 @@ pub struct Manifest {
     /// True if it is no copy of a build: the base itself, with the fixed functions behind it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub kept_layout: bool,
-    /// Of a Windows file: the build that its new code is of, where that tells one from another.
+    /// Of a Windows file: the build that its new code is of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code_of: Option<WindowsBuild>,
 }
@@ -81,31 +83,6 @@ pub fn base_name(name: &str, sha256: &Hex) -> String {
     let digits = sha256.to_string();
     let digits = &digits[..BASE_DIGITS.min(digits.len())];
     format!(".{name}{BASE_MARK}{digits}")
-}
-
-/// One build of a Windows image, as the image itself tells it. All that is made of one fixed build (a
-/// patch module, a final image, a file that was patched on disk) is known by this to be the same fix.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct WindowsBuild {
-    /// `TimeDateStamp`.
-    pub time_stamp: u32,
-    /// Which debug data belong to it, as symbol servers name them.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub debug_data: Option<String>,
-}
-
-impl WindowsBuild {
-    /// What `image` says; `None` where it says nothing, as a thousand others do.
-    #[must_use]
-    pub fn of(image: &PeImage) -> Option<WindowsBuild> {
-        let time_stamp = image.time_stamp;
-        let debug_data = image.code_view().map(ToString::to_string);
-        (time_stamp != 0 || debug_data.is_some()).then_some(WindowsBuild {
-            time_stamp,
-            debug_data,
-        })
-    }
 }
 
 /// One exact file.

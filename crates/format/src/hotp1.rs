@@ -17,6 +17,7 @@ mod shape;
 mod validate;
 mod write;
 
+pub(crate) use build::made_of;
 pub use build::{BuildError, build};
 pub use code::{CodeError, HookCode, Places};
 pub use cold::{

@@ -5,7 +5,8 @@ mod installed;
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
-use std::process::{Child, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -107,14 +108,77 @@ fn what_runs_and_what_is_on_disk() -> Result<()> {
             told("old")?;
             fs::rename(&files.base, &beside)?;
             told("gone")?;
-            // As a package brings it.
-            fs::copy(&files.fixed, &files.base)?;
+            // As a package brings it: the next fix, and the very build that this one is made of.
+            fs::copy(&files.second, &files.base)?;
             told("other")?;
+            fs::copy(&files.fixed, &files.base)?;
+            told("fixed")?;
             ensure!(running.ask("answer 5")?.0 == answer, "{state}");
             fs::remove_file(&files.base)?;
             fs::rename(&beside, &files.base)?;
         }
         Ok(())
+    })
+}
+
+/// Signs a file in its place with a key that nobody trusts.
+fn sign(dir: &Path, file: &Path) -> Result<()> {
+    let [key, certificate, out] = ["key.pem", "certificate.pem", "signed"].map(|n| dir.join(n));
+    let mut made = Command::new("openssl");
+    made.args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj"]);
+    made.args(["/CN=test", "-days", "30", "-keyout"]).arg(&key);
+    made.arg("-out").arg(&certificate);
+    let mut signed = Command::new("osslsigncode");
+    signed
+        .args(["sign", "-h", "sha256", "-certs"])
+        .arg(&certificate);
+    signed.arg("-key").arg(&key).arg("-in").arg(file);
+    signed.arg("-out").arg(&out);
+    for mut command in [made, signed] {
+        let ran = command.output()?;
+        ensure!(
+            ran.status.success(),
+            "{}",
+            String::from_utf8_lossy(&ran.stderr)
+        );
+    }
+    fs::rename(out, file)?;
+    Ok(())
+}
+
+/// A file that was signed after it was patched, before it is installed or there: it is the same fix, in
+/// what runs and on disk, and gives way to the old file.
+#[test]
+fn a_file_that_was_signed_afterwards() -> Result<()> {
+    in_workdir("install-wine-signed", |dir| {
+        let files = Files::new(dir)?;
+        let program = asker(dir)?;
+        sign(dir, &files.cold)?;
+        let signed = fs::read(&files.cold)?;
+        ensure!(signed.len() > files.new.len(), "a certificate is behind it");
+        let running = Asked::start(&program, &files.base)?;
+        files.done("install")?;
+        files.expect(&signed)?;
+        ensure!(files.standing()? == ["not patched; on disk: fixed"]);
+        let mut fixed = Asked::start(&program, &files.base)?;
+        ensure!(fixed.ask("answer 5")?.0 == NEW);
+        let both = [
+            "not patched; on disk: fixed",
+            "patched on disk; on disk: fixed",
+        ];
+        ensure!(files.standing()? == both, "{:?}", files.standing()?);
+        let other = "not patched; on disk: other (service)";
+        ensure!(files.standing_of(&files.next)? == [other; 2]);
+        files.done("uninstall")?;
+        files.expect(&files.old)?;
+        drop((running, fixed));
+        // Signed where it is.
+        fs::write(&files.cold, &files.new)?;
+        files.done("install")?;
+        sign(dir, &files.base)?;
+        let text = files.done("uninstall")?;
+        ensure!(text.contains("is the old file again"), "{text}");
+        files.expect(&files.old)
     })
 }
 
@@ -178,7 +242,7 @@ fn an_old_file_that_still_runs() -> Result<()> {
         ensure!(text.contains("what starts next is fixed"), "{text}");
         files.expect(&files.new)?;
         // What is mapped could not be removed.
-        let is_moved = |path: &std::path::PathBuf| path.to_string_lossy().ends_with(".old");
+        let is_moved = |path: &PathBuf| path.to_string_lossy().ends_with(".old");
         ensure!(
             files.hidden()?.iter().any(is_moved),
             "{:?}",

@@ -4,6 +4,7 @@ use invivo_format::hotp1::{LegacyPatch, cold_mark, validation_flags};
 use invivo_image::pe::PeImage;
 
 use super::{COLD_PATCH_VALID, Look, at_status, status};
+use crate::pe::Marks;
 use crate::{ApplyError, Target};
 
 /// The checksum of the file that the patch is for; 0 where it has none.
@@ -11,6 +12,23 @@ pub(super) fn wanted(model: &LegacyPatch) -> u32 {
     let mut wanted = [0; 4];
     wanted.copy_from_slice(&model.id.value[..4]);
     u32::from_le_bytes(wanted)
+}
+
+/// What [`fits`] wants to know of a target that is loaded, whatever became of its file. What it says beyond
+/// its headers is not looked at where its checksum fits.
+///
+/// # Errors
+/// When its memory cannot be read.
+pub(super) fn told(
+    marks: &Marks<'_>,
+    model: &LegacyPatch,
+) -> Result<(u32, Option<u64>), ApplyError> {
+    let checksum = marks.checksum();
+    let before = match checksum == wanted(model) {
+        true => None,
+        false => marks.before()?,
+    };
+    Ok((checksum, before))
 }
 
 /// Flags of a target that the patch fits: either its checksum is the one that the patch names, or

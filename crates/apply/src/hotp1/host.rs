@@ -191,7 +191,7 @@ fn targets(
     for module in images.filter(|image| has_name(image, model)) {
         // Its file may be another one by now; what runs tells what it is.
         let marks = Marks::of(host, module.range.start)?;
-        match checks::fits((marks.checksum, marks.before), model) {
+        match checks::fits(checks::told(&marks, model)?, model) {
             Ok(flags) => {
                 let image = file_of(host, &module)?;
                 found.push((module, image, flags));

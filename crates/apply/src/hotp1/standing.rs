@@ -47,11 +47,10 @@ pub fn standing(host: &dyn Host, path: &str) -> Result<Vec<Concerned>, ApplyErro
     for module in images.into_iter().filter(|image| has_name(image, &model)) {
         // Whatever became of its file: what runs tells which build it is.
         let marks = Marks::of(host, module.range.start)?;
-        if checks::fits((marks.checksum, marks.before), &model).is_err() {
+        if checks::fits(checks::told(&marks, &model)?, &model).is_err() {
             continue;
         }
-        let (on_disk, on_disk_name) =
-            OnDisk::of(host, &module, (checksum, code.as_ref()), &known_file);
+        let (on_disk, on_disk_name) = OnDisk::of(host, &module, (checksum, &code), &known_file);
         let record = known.iter().find(|one| one.at == module.range.start.0);
         let mut patches = record.iter().flat_map(|record| &record.patches);
         let known = patches
@@ -59,7 +58,7 @@ pub fn standing(host: &dyn Host, path: &str) -> Result<Vec<Concerned>, ApplyErro
         all.push(Concerned {
             active: known.is_some_and(|one| one.active),
             removed: known.is_some_and(|one| !one.active),
-            cold: marks.checksum != checksum && code.is_some() && marks.code_of == code,
+            cold: marks.checksum() != checksum && marks.code_of()?.as_ref() == Some(&code),
             on_disk,
             on_disk_name,
             path: module.path,

@@ -12,7 +12,7 @@ use super::block::Block;
 use super::lasting::Lasting;
 use super::leaving::current;
 use super::record::HotPatchRecord;
-use crate::pe::{Instance, file_of, parse};
+use crate::pe::{Instance, file_of, identity, parse};
 use crate::{ApplyError, Protection, Target, TargetError, refused};
 
 /// An image that is loaded in a process of Windows.
@@ -243,20 +243,6 @@ pub fn recover(host: &mut dyn Host, applied_by: &str) -> Result<Vec<Refitted>, A
         lasting.leave_if_unused();
     }
     Ok(settled)
-}
-
-/// `TimeDateStamp` and `CheckSum` of the image in memory that begins at `at`.
-#[must_use]
-pub fn identity(target: &dyn Target, at: LiveAddr) -> Option<(u32, u32)> {
-    let word = |offset: u64| {
-        let mut word = [0; 4];
-        let at = at.checked_add(offset)?;
-        target.read(at, &mut word).ok()?;
-        Some(u32::from_le_bytes(word))
-    };
-    let header = u64::from(word(0x3c)?);
-    // The signature and TimeDateStamp's place; the optional header begins 0x18 bytes on.
-    Some((word(header + 8)?, word(header + 0x18 + 0x40)?))
 }
 
 impl Refitted {

@@ -3,8 +3,8 @@
 use invivo_format::final_image;
 use invivo_image::pe::PeImage;
 
-use super::parse;
-use crate::hpat::{Host, HostImage, identity};
+use super::{identity, parse};
+use crate::hpat::{Host, HostImage};
 use crate::{ApplyError, refused};
 
 /// The file that a module was loaded from. Where it was patched on disk meanwhile, another file has

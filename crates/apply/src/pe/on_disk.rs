@@ -18,10 +18,10 @@ use crate::hpat::{Host, HostImage};
 pub enum OnDisk {
     /// The build that the patch is for: who starts next is not fixed.
     Old,
-    /// It was made of that build and of the one that the patch is of, or is the patch itself: who starts
-    /// next is fixed.
+    /// It was made of that build and of the one that the patch is of, or is that one itself, or the patch:
+    /// who starts next is fixed. Whoever signed it afterwards changed nothing of that.
     Fixed,
-    /// Another build, as a package brings it, or the same with another fix.
+    /// Another build, as a package may bring it, or the same with another fix.
     Other,
     /// Nothing.
     Gone,
@@ -45,12 +45,12 @@ impl OnDisk {
     /// What has the name of `module` now, and what that calls itself where it was patched on disk.
     ///
     /// The patch in question is for the build with the checksum `base`, and its code is of the build
-    /// `code`: only a file with code of that very build holds its fix. `known` tells what is known of a
-    /// file by its headers alone.
+    /// `code`: only that very build, and a file with code of it, hold its fix. `known` tells what is known
+    /// of a file by its headers alone.
     pub(crate) fn of(
         host: &dyn Host,
         module: &HostImage,
-        (base, code): (u32, Option<&WindowsBuild>),
+        (base, code): (u32, &WindowsBuild),
         known: &dyn Fn(&PeImage) -> Option<OnDisk>,
     ) -> (OnDisk, Option<String>) {
         let bytes = match host.file(&module.path) {
@@ -66,11 +66,14 @@ impl OnDisk {
         if let Some(known) = known(&file) {
             return (known, None);
         }
+        if WindowsBuild::of(&file) == *code {
+            return (OnDisk::Fixed, None);
+        }
         let Ok(found) = final_image::read(file.file()) else {
             return (OnDisk::Other, None);
         };
         let manifest = found.manifest;
-        let same_code = code.is_some() && manifest.code_of.as_ref() == code;
+        let same_code = manifest.code_of.as_ref() == Some(code);
         let now = match cold_mark(&file) == Ok(base.into()) && same_code {
             true => OnDisk::Fixed,
             false => OnDisk::Other,

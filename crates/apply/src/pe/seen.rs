@@ -7,7 +7,7 @@ use invivo_image::LiveAddr;
 use invivo_image::pe::PeImage;
 
 use super::Loaded;
-use crate::hpat::{Host, HostImage, identity};
+use crate::hpat::{Host, HostImage};
 use crate::{ApplyError, Stopped, Target, TargetError};
 
 /// Bytes that the headers of an image take at most, as far as they are of interest.
@@ -19,32 +19,25 @@ const SIGNATURE: usize = 0x3c;
 impl Loaded {
     /// The image that begins at `at`, by its headers in memory: they tell its machine, its size and
     /// its identity. What is in its sections only its file tells. `None` where no image is.
-    pub(crate) fn seen(target: &dyn Target, at: LiveAddr) -> Option<Loaded> {
+    ///
+    /// # Errors
+    /// When nothing can be read there.
+    pub(crate) fn look(target: &dyn Target, at: LiveAddr) -> Result<Option<Loaded>, TargetError> {
         let mut headers = vec![0; HEADERS];
-        target.read(at, &mut headers).ok()?;
-        let word = |headers: &[u8], place: usize| {
-            let word = headers.get(place..place.checked_add(4)?)?;
-            Some(u32::from_le_bytes(word.try_into().ok()?))
-        };
-        let signature = usize::try_from(word(&headers, SIGNATURE)?).ok()?;
-        let optional = signature.checked_add(0x18)?;
-        let wide = word(&headers, optional)? & 0xffff == 0x20b;
-        let directories = optional.checked_add(if wide { 108 } else { 92 })?;
-        // Without sections and directories nothing is looked for behind the headers.
-        headers
-            .get_mut(signature + 6..signature + 8)?
-            .copy_from_slice(&[0; 2]);
-        headers
-            .get_mut(directories..directories + 4)?
-            .copy_from_slice(&[0; 4]);
-        let image = PeImage::parse(Arc::from(headers)).ok()?;
-        at.checked_add(image.size.into())?;
-        Some(Loaded {
+        target.read(at, &mut headers)?;
+        let image = alone(headers).and_then(|headers| PeImage::parse(Arc::from(headers)).ok());
+        let image = image.filter(|image| at.checked_add(image.size.into()).is_some());
+        Ok(image.map(|image| Loaded {
             image: Arc::new(image),
             at,
             reserve: 0,
             table: None,
-        })
+        }))
+    }
+
+    /// The same where only an image counts.
+    pub(crate) fn seen(target: &dyn Target, at: LiveAddr) -> Option<Loaded> {
+        Loaded::look(target, at).ok().flatten()
     }
 
     /// The same if it has the time stamp and the checksum that are known of it.
@@ -52,6 +45,31 @@ impl Loaded {
         let seen = Loaded::seen(target, LiveAddr(at))?;
         ((seen.image.time_stamp, seen.image.checksum) == known).then_some(seen)
     }
+}
+
+/// Headers that say nothing of sections and directories, so that nothing is looked for behind them.
+fn alone(mut headers: Vec<u8>) -> Option<Vec<u8>> {
+    let word = |place: usize| {
+        let word = headers.get(place..place.checked_add(4)?)?;
+        Some(u32::from_le_bytes(word.try_into().ok()?))
+    };
+    let signature = usize::try_from(word(SIGNATURE)?).ok()?;
+    let optional = signature.checked_add(0x18)?;
+    let wide = word(optional)? & 0xffff == 0x20b;
+    let directories = optional.checked_add(if wide { 108 } else { 92 })?;
+    headers
+        .get_mut(signature + 6..signature + 8)?
+        .copy_from_slice(&[0; 2]);
+    headers
+        .get_mut(directories..directories + 4)?
+        .copy_from_slice(&[0; 4]);
+    Some(headers)
+}
+
+/// `TimeDateStamp` and `CheckSum` of the image in memory that begins at `at`.
+pub(crate) fn identity(target: &dyn Target, at: LiveAddr) -> Option<(u32, u32)> {
+    let seen = Loaded::seen(target, at)?;
+    Some((seen.image.time_stamp, seen.image.checksum))
 }
 
 /// Where the loader has the image that a record tells of; one that says 0 was written by a tool that

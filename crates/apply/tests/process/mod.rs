@@ -131,6 +131,11 @@ impl Process {
         true
     }
 
+    /// Takes a page away that nobody can read any more.
+    pub(crate) fn take_away(&mut self, at: LiveAddr) {
+        assert!(self.pages.remove(&at.0).is_some(), "a page is at {at}");
+    }
+
     /// Paths of what is loaded, with how often.
     pub(crate) fn loaded(&self) -> Vec<(String, u32)> {
         let all = self.loaded.iter();

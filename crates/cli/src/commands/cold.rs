@@ -102,7 +102,7 @@ fn write((build, pair): (&Build, &Pair), made: Made<'_>, output: &Output) -> Res
     };
     let mut manifest = Manifest::new(identity, base, fixed);
     manifest.kept_layout = true;
-    manifest.code_of = WindowsBuild::of(made.module);
+    manifest.code_of = Some(WindowsBuild::of(made.module));
     let file = write_windows(&image, &manifest).map_err(refused)?;
     store(&build.output, &file)?;
     may_run(&build.output, &pair.base)?;

@@ -29,6 +29,8 @@ struct Concerned {
     base: String,
     /// Of the live patch; 0 where none is.
     sequence: u32,
+    /// True if that is the patch that was asked about, and not another one with the same number.
+    patched: bool,
     /// What has the base's name now, and starts next.
     on_disk: OnDisk,
     /// What that calls itself, where it was patched on disk.
@@ -38,7 +40,7 @@ struct Concerned {
 
 /// Processes that have the base of a final image loaded, and another patch than it, or none.
 pub(super) fn modern(file: &PeImage, patch: &HotPatch) -> Result<Looked<u32>, Failure> {
-    let other = |one: Concerned| (one.sequence != patch.sequence).then_some(one.pid);
+    let other = |one: Concerned| (!one.patched).then_some(one.pid);
     Ok(concerned(file, patch)?.map(other))
 }
 
@@ -59,6 +61,7 @@ fn concerned(file: &PeImage, patch: &HotPatch) -> Result<Looked<Concerned>, Fail
                 exe: exe.to_owned(),
                 base: one.path,
                 sequence: one.sequence,
+                patched: one.is_live,
                 on_disk: one.on_disk,
                 on_disk_name: one.on_disk_name,
             })
@@ -83,7 +86,8 @@ pub(super) fn status(status: &Status, output: &Output) -> Result<u8, Failure> {
         for one in &overview.processes {
             let state = match one.sequence {
                 0 => "not patched".to_owned(),
-                live if live == overview.sequence => "patched".to_owned(),
+                _ if one.patched => "patched".to_owned(),
+                live if live == overview.sequence => format!("another patch {live} is live"),
                 live => format!("patch {live} is live"),
             };
             let disk = legacy::told_on_disk(one.on_disk, one.on_disk_name.as_deref());

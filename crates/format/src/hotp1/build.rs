@@ -6,16 +6,19 @@ use std::sync::Arc;
 
 use invivo_image::Rva;
 use invivo_image::pe::{BaseRelocationKind, PeError, PeImage, PeMachine, directory, section_flags};
-use invivo_patch::{FinalPlan, HookRoom, Link};
+use invivo_patch::{FinalPlan, Hex, HookRoom, Link};
 
 use super::cold::tables::Tables;
 use super::model::{Fixup, FixupKind, FixupRegion, LegacyPatch, ModuleId};
 use super::shape::way_to;
-use super::{Finding, HookShape, Hotp1Error, SECTION, validate, write};
+use super::{Finding, HookShape, Hotp1Error, MARK, SECTION, validate, write};
+use crate::final_image::contents;
 use crate::section::{self, Section};
 
 /// `HOTPATCH_DEBUG_SIGNATURE` of a hot patch: version 1, and the signature.
-const MARK: [u8; 4] = [1, 0, 0x01, 0xd2];
+const HOT: [u8; 4] = [1, 0, 0x01, 0xd2];
+/// Bytes of the mark of a module that is made here: behind the signature stands which build it is made of.
+const MADE_OF: usize = HOT.len() + 32;
 
 /// Why there is no patch module.
 #[derive(Debug, thiserror::Error)]
@@ -72,6 +75,7 @@ pub fn build(
         );
         return Err(BuildError::Image(text));
     }
+    let mark = [&HOT[..], &contents(fixed).0].concat();
     let fixed = &beside(base, fixed)?;
     let mut made = Made {
         base,
@@ -120,7 +124,7 @@ pub fn build(
     let flags = section_flags::INITIALIZED_DATA | section_flags::READ;
     // Behind it the debug directory, with an entry that says what this is.
     let mut tables = Tables::new(at.into(), contents);
-    let marked = tables.debug(&edited, &MARK);
+    let marked = tables.debug(&edited, &mark);
     marked.map_err(|error| BuildError::Image(error.to_string()))?;
     let contents = tables.bytes().to_vec();
     let new = Section::new(title, flags, contents).map_err(BuildError::Image)?;
@@ -135,6 +139,18 @@ pub fn build(
     } else {
         Err(BuildError::Rules(findings))
     }
+}
+
+/// The digest of the build that a patch module was made of, where [`build`] made it: the module itself leads
+/// what did not change to the base, so that its own bytes do not tell.
+pub(crate) fn made_of(image: &PeImage) -> Option<Hex> {
+    let mut marks = image.debug.iter().filter(|entry| entry.kind == MARK);
+    let (entry, None) = (marks.next()?, marks.next()) else {
+        return None;
+    };
+    let bytes = image.array::<MADE_OF>(entry.at)?;
+    let told = bytes.strip_prefix(&HOT)?;
+    (entry.size as usize == MADE_OF).then(|| Hex(told.to_vec()))
 }
 
 /// The fixed build without an entry point, and moved to behind the base where the two would be at

@@ -21,7 +21,8 @@ pub(crate) struct Files {
     pub(crate) cold: PathBuf,
     /// The same fix for what runs.
     pub(crate) hot: PathBuf,
-    /// The next fix of the same base for what runs.
+    /// The next fix of the same base, and what runs gets of it.
+    pub(crate) second: PathBuf,
     pub(crate) next: PathBuf,
     pub(crate) old: Vec<u8>,
     pub(crate) new: Vec<u8>,
@@ -51,6 +52,7 @@ impl Files {
             fixed,
             cold,
             hot,
+            second,
             next,
         })
     }
