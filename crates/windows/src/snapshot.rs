@@ -1,6 +1,6 @@
 //! Processes, their threads and their images, as Windows lists them.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::mem::size_of;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -34,22 +34,25 @@ const CHANGING: i32 = 24;
 /// How often a list is asked for again that could not be made, every two milliseconds: about a second.
 const TRIES: u32 = 500;
 
-/// Processes of which no list could be made in that time. A suspended one may stay so for days: whoever
-/// has waited for it once does not wait again.
-static NOT_READY: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
+/// Processes of which no list could be made in that time, by number and start. A suspended one may stay so
+/// for days: whoever has waited for it once does not wait again. Another one may have its number later.
+static NOT_READY: Mutex<BTreeMap<u32, u64>> = Mutex::new(BTreeMap::new());
 
 /// True for a process that was waited for in vain, so that there is no use in asking it again at once.
 #[must_use]
 pub fn is_not_ready(pid: u32) -> bool {
     let known = NOT_READY.lock().unwrap_or_else(PoisonError::into_inner);
-    known.contains(&pid)
+    let known = known.get(&pid).copied();
+    known.is_some() && known == started(pid)
 }
 
 fn note_ready(pid: u32, ready: bool) {
+    // One whose start is not known is waited for each time.
+    let not_ready = if ready { None } else { started(pid) };
     let mut known = NOT_READY.lock().unwrap_or_else(PoisonError::into_inner);
-    match ready {
-        true => known.remove(&pid),
-        false => known.insert(pid),
+    match not_ready {
+        Some(start) => known.insert(pid, start),
+        None => known.remove(&pid),
     };
 }
 
