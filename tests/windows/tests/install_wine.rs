@@ -182,6 +182,43 @@ fn a_file_that_was_signed_afterwards() -> Result<()> {
     })
 }
 
+/// Windows gives the number of a run again, and what an earlier run left by its name may be mapped still.
+/// Here something that cannot be removed has every such name.
+#[test]
+fn names_that_are_taken() -> Result<()> {
+    in_workdir("install-wine-taken", |dir| {
+        let files = Files::new(dir)?;
+        let mut running = Asked::start(&asker(dir)?, &files.base)?;
+        let folder = files.base.parent().expect("a folder");
+        let taken = || {
+            let names = (0..0x1000_u32)
+                .step_by(4)
+                .map(|run| format!(".service.dll.invivo.{run}"));
+            names.flat_map(|name| [format!("{name}.old"), name])
+        };
+        for name in taken() {
+            fs::create_dir(folder.join(name))?;
+        }
+        files.done("install")?;
+        // The old file is mapped, and lies where the same build's is to be kept again.
+        fs::remove_file(&files.base)?;
+        fs::write(&files.base, &files.old)?;
+        files.done("install")?;
+        files.expect(&files.new)?;
+        ensure!(running.ask("answer 5")?.0 == OLD);
+        files.done("uninstall")?;
+        files.expect(&files.old)?;
+        for name in taken() {
+            fs::remove_dir(folder.join(name))?;
+        }
+        drop(running);
+        files.done("install")?;
+        files.done("uninstall")?;
+        ensure!(files.hidden()?.is_empty(), "{:?}", files.hidden()?);
+        Ok(())
+    })
+}
+
 /// The disk first, then the process that cannot stop: it still runs the old file, which lies beside the
 /// new one by then. Then both ways back.
 #[test]
@@ -242,7 +279,7 @@ fn an_old_file_that_still_runs() -> Result<()> {
         ensure!(text.contains("what starts next is fixed"), "{text}");
         files.expect(&files.new)?;
         // What is mapped could not be removed.
-        let is_moved = |path: &PathBuf| path.to_string_lossy().ends_with(".old");
+        let is_moved = |path: &PathBuf| path.to_string_lossy().contains(".invivo.");
         ensure!(
             files.hidden()?.iter().any(is_moved),
             "{:?}",

@@ -44,10 +44,20 @@ impl Place {
         self.folder.join(final_image::base_name(&self.name, sha256))
     }
 
-    /// Where a file waits that gets the name, or had it; another place for each run.
+    /// Where a file waits that gets the name, or had it: a place where nothing is. The number of the run
+    /// alone is none: Windows gives numbers again, and what an earlier run left there may still be mapped.
     pub(super) fn aside(&self) -> PathBuf {
         let (name, run) = (&self.name, std::process::id());
-        self.folder.join(format!(".{name}{ASIDE}{run}"))
+        let place = |number: u32| {
+            let more = match number {
+                0 => String::new(),
+                number => format!("-{number}"),
+            };
+            self.folder.join(format!(".{name}{ASIDE}{run}{more}"))
+        };
+        let is_free = |path: &PathBuf| fs::symlink_metadata(path).is_err();
+        let mut all = (0..=u32::MAX).map(place);
+        all.find(is_free).unwrap_or_else(|| place(0))
     }
 
     /// Frees the place where the old file is to be kept. A tool died that had only given the old file its
@@ -63,9 +73,7 @@ impl Place {
         if fs::remove_file(kept).is_ok() {
             return Ok(());
         }
-        let mut other = self.aside().into_os_string();
-        other.push(".old");
-        fs::rename(kept, other).map_err(in_the_way)
+        fs::rename(kept, self.aside()).map_err(in_the_way)
     }
 
     /// What begins with `.NAME` and `mark` beside the file.
