@@ -1,11 +1,11 @@
-//! Images and PDB files that somebody changed: an error or a view, never a panic.
+//! Images, PDB files and object files that somebody changed: an error or a view, never a panic.
 
 use std::fs::File;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use invivo_image::Image;
-use invivo_image::pe::{CodeView, Pdb, PeImage};
+use invivo_image::pe::{CodeView, HotPatchObject, Pdb, PeImage};
 use windows_tests::{Build, Folder, Library, build};
 
 fn library(folder: &Folder) -> Library {
@@ -92,4 +92,83 @@ fn a_pdb_file_that_ends_anywhere_and_one_of_another_build() {
     let image = other.image().expect("a Windows image");
     let error = Image::from_pe(&image, &pdb).expect_err("another build");
     assert!(error.to_string().contains("another build"), "{error}");
+}
+
+/// The header of an object file for x86-64 with so many sections, and with symbols where they are.
+fn coff_header(sections: u16, symbols: (u32, u32)) -> Vec<u8> {
+    let mut file = 0x8664_u16.to_le_bytes().to_vec();
+    file.extend(sections.to_le_bytes());
+    file.extend([0; 4]);
+    file.extend(symbols.0.to_le_bytes());
+    file.extend(symbols.1.to_le_bytes());
+    file.extend([0; 4]);
+    file
+}
+
+/// A thousand sections of an object file may be one place of it, and a thousand symbols have one name: what
+/// is read of it stays below what a file of its size can hold.
+#[test]
+fn sections_that_lie_over_each_other() {
+    /// Bytes of a section's header and of the parts before a section's records.
+    const HEADER: u32 = 40;
+    const HEAD: u32 = 12;
+    let name = [b'n'; 120];
+    let mut record = vec![];
+    record.extend(
+        u16::try_from(2 + 4 + name.len() + 1)
+            .expect("small")
+            .to_le_bytes(),
+    );
+    record.extend([0x69, 0x11, 0, 0, 0, 0]);
+    record.extend(name);
+    record.push(0);
+    let records = record.repeat(100);
+    let length = u32::try_from(records.len()).expect("small");
+    let file = |sections: u16| {
+        let mut file = coff_header(sections, (0, 0));
+        let at = 20 + u32::from(sections) * HEADER;
+        for _ in 0..sections {
+            file.extend(b".debug$S");
+            file.extend([0; 8]);
+            file.extend((HEAD + length).to_le_bytes());
+            file.extend(at.to_le_bytes());
+            file.extend([0; 16]);
+        }
+        for word in [4, 0xf1, length] {
+            file.extend(word.to_le_bytes());
+        }
+        file.extend(&records);
+        file
+    };
+    let one = HotPatchObject::parse(&file(1)).expect("an object file");
+    assert_eq!(one.functions.len(), 100);
+    let why = HotPatchObject::parse(&file(1000)).expect_err("one place, a thousand times");
+    assert!(why.to_string().contains("a file of this size"), "{why}");
+}
+
+#[test]
+fn symbols_that_share_a_name() {
+    let shared = |count: u32| {
+        let mut file = coff_header(0, (20, 2 * count));
+        let name = format!("__ref_{}", "n".repeat(4000));
+        for _ in 0..count {
+            // The name stands behind the length of all names; a weak external with one more record.
+            file.extend([0, 0, 0, 0, 4, 0, 0, 0]);
+            file.extend([0, 0, 0, 0, 0, 0, 0, 0, 105, 1]);
+            file.extend([0, 0, 0, 0, 3, 0, 0, 0]);
+            file.extend([0; 10]);
+        }
+        file.extend(
+            u32::try_from(4 + name.len() + 1)
+                .expect("small")
+                .to_le_bytes(),
+        );
+        file.extend(name.as_bytes());
+        file.push(0);
+        file
+    };
+    let one = HotPatchObject::parse(&shared(1)).expect("an object file");
+    assert_eq!(one.references.len(), 1);
+    let why = HotPatchObject::parse(&shared(1000)).expect_err("one name, a thousand times");
+    assert!(why.to_string().contains("a file of this size"), "{why}");
 }

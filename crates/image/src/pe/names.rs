@@ -51,14 +51,14 @@ pub struct PeExport {
 
 /// How many bytes of names may still be read: descriptors and thunks may
 /// share names, so a small file could ask for any number of copies.
-struct Budget(usize);
+pub(super) struct Budget(usize);
 
 impl Budget {
-    fn of(image: &PeImage) -> Budget {
-        Budget(image.file.len().saturating_mul(4))
+    pub(super) fn of(file: &[u8]) -> Budget {
+        Budget(file.len().saturating_mul(4))
     }
 
-    fn spend(&mut self, bytes: usize) -> Result<(), PeError> {
+    pub(super) fn spend(&mut self, bytes: usize) -> Result<(), PeError> {
         // What holds the name costs memory too.
         let cost = bytes.saturating_add(32);
         self.0 = self.0.checked_sub(cost).ok_or_else(|| {
@@ -76,7 +76,7 @@ fn name_at(image: &PeImage, at: Rva, budget: &mut Budget) -> Result<String, PeEr
 
 pub(super) fn read_imports(image: &PeImage) -> Result<Vec<ImportedLibrary>, PeError> {
     let mut libraries = Vec::new();
-    let mut budget = Budget::of(image);
+    let mut budget = Budget::of(&image.file);
     if let Some(found) = image.directory(directory::IMPORT) {
         // The loader ignores the directory's size: an entry of zeros is the end.
         let mut at = found.at;
@@ -174,7 +174,7 @@ pub(super) fn read_exports(image: &PeImage) -> Result<Vec<PeExport>, PeError> {
         .ok_or_else(|| outside("the export directory", found.at))?;
     let base = u32::try_from(found.at.0).map_err(|_| outside("the export directory", found.at))?;
     let table = ExportTable::parse(data, base).map_err(broken("export directory"))?;
-    let mut budget = Budget::of(image);
+    let mut budget = Budget::of(&image.file);
     let mut exports = Vec::new();
     for (_, ordinal, address) in table.address_iter() {
         budget.spend(0)?;
