@@ -118,6 +118,13 @@ impl Output {
         Ok(())
     }
 
+    /// Tells on standard error what a person should know besides; not where only data and errors are wanted.
+    pub(crate) fn note(&self, text: &str) {
+        if !self.quiet {
+            anstream::eprintln!("invivo: {text}");
+        }
+    }
+
     /// Shows that something long is going on, until the result is dropped.
     pub(crate) fn busy(&self, what: &str) -> Busy {
         if self.events {

@@ -25,14 +25,23 @@ pub struct Titles<'t> {
     pub fixed: &'t str,
 }
 
+/// What shows which functions of a Windows build were compiled for hot patching.
+#[derive(Clone, Copy, Debug)]
+pub struct Marks<'m> {
+    /// It, line by line.
+    pub lines: &'m [String],
+    /// True if other functions were compiled for it than changed, which forbids a patch.
+    pub forbid: bool,
+}
+
 /// The report of a comparison, as one HTML file.
 ///
 /// # Panics
 /// Never: text is written to a `String`, and the templates call nothing that fails.
 #[must_use]
-pub fn html(comparison: &Comparison<'_>, titles: Titles<'_>) -> String {
+pub fn html(comparison: &Comparison<'_>, titles: Titles<'_>, marks: Marks<'_>) -> String {
     use askama::Template;
-    page::Page::new(comparison, titles)
+    page::Page::new(comparison, titles, marks)
         .render()
         .expect("writing to a String does not fail, and the templates call nothing that does")
 }

@@ -6,7 +6,6 @@ use askama::Template;
 use invivo_compare::{Comparison, Finding, Severity};
 use invivo_image::{DebugSections, EntityKind, Image, demangle};
 
-use crate::Titles;
 use crate::alignment::Both;
 use crate::graph::{Graph, Tie};
 use crate::listing::Listing;
@@ -15,6 +14,7 @@ use crate::policy::{SCRIPT, STYLE, policy};
 use crate::rows::{Room, Table};
 use crate::subjects::{Sort, Subject, numbers, subjects, ties};
 use crate::types::{Member, members};
+use crate::{Marks, Titles};
 
 /// Functions with a table; the others are named.
 const MOST_LISTED: usize = 300;
@@ -76,12 +76,15 @@ pub(crate) struct Page {
     graph: Graph,
     left_out: Vec<(String, String)>,
     removed: Vec<String>,
+    /// What shows which functions were compiled for hot patching, and whether that forbids a patch.
+    marks: Vec<String>,
+    marks_forbid: bool,
     /// What was left out to keep the page readable.
     cuts: Vec<String>,
 }
 
 impl Page {
-    pub(crate) fn new(c: &Comparison<'_>, titles: Titles<'_>) -> Page {
+    pub(crate) fn new(c: &Comparison<'_>, titles: Titles<'_>, marks: Marks<'_>) -> Page {
         let mut cuts = Vec::new();
         let mut subjects = subjects(c);
         cut(&mut subjects, "functions", &mut cuts);
@@ -124,6 +127,8 @@ impl Page {
             graph,
             left_out,
             removed,
+            marks: marks.lines.iter().map(|line| visible(line)).collect(),
+            marks_forbid: marks.forbid,
             cuts,
         }
     }

@@ -146,6 +146,15 @@ fn records_that_a_linker_left_out_are_missed() -> Result<()> {
         for told in told {
             ensure!(told.contains(why) && told.contains(remedy), "{told}");
         }
+        // Whoever wants only errors is not advised, nor whoever has the list written that it advises to.
+        for more in [
+            &["--quiet"][..],
+            &["--emit-functions-file", &text(dir.join("list"))],
+        ] {
+            let ran = pair.build(&dir.join("service_hotpatch.dll"), more)?;
+            ran.expect_code(0)?;
+            ensure!(!ran.stderr.contains("S_HOTPATCHFUNC"), "{}", ran.told());
+        }
         // Nothing of it is there where nothing was compiled for it.
         let plain = of(&dir.join("plain"), "inlined", "")?;
         let told = diff(&plain, &["--json"])?.json("invivo.diff/1")?;
@@ -157,6 +166,13 @@ fn records_that_a_linker_left_out_are_missed() -> Result<()> {
             remedy.contains("-fms-secure-hotpatch-functions-file=FILE")
                 && remedy.contains("--ms-secure-hotpatch-functions-list"),
             "{remedy}"
+        );
+        // A single image may be the base, of which nothing is wanted.
+        let shown = invivo(&["inspect", &text(&plain.base)])?;
+        ensure!(
+            shown.stdout.contains("a base needs none of it"),
+            "{}",
+            shown.told()
         );
         // A list takes the place of the records.
         let listed = pair.build(
@@ -173,8 +189,51 @@ fn records_that_a_linker_left_out_are_missed() -> Result<()> {
         std::fs::remove_file(pair.fixed.with_extension("pdb"))?;
         let shown = invivo(&["inspect", &text(&pair.fixed)])?;
         shown.expect_code(0)?;
+        // The file that was looked for is named with its folder.
         let line = "what was compiled for hot patching is not known: ";
-        ensure!(shown.stdout.contains(line), "{}", shown.told());
+        let path = text(pair.fixed.with_extension("pdb"));
+        let told = shown.stdout.lines().find(|told| told.contains(line));
+        ensure!(
+            told.is_some_and(|told| told.contains(&path)),
+            "{}",
+            shown.told()
+        );
+        Ok(())
+    })
+}
+
+/// For x86 new code is led to the base place by place: nobody is advised to compile for what nothing needs.
+#[test]
+fn for_x86_it_is_said_what_needs_it() -> Result<()> {
+    in_workdir("marks-x86", |dir| {
+        let how = [Build::base(), Build::base().with("-DFIXED")].map(Build::narrow);
+        let pair = Pair::of(dir, "inlined", [&how[0], &how[1]])?;
+        let told = "patch modules (--format hotp1) and cold patches for x86 need none of it";
+        let shown = invivo(&["inspect", &text(&pair.fixed)])?;
+        ensure!(shown.stdout.contains(told), "{}", shown.told());
+        let shown = diff(&pair, &[])?;
+        ensure!(shown.stdout.contains(told), "{}", shown.told());
+        Ok(())
+    })
+}
+
+/// The page for a browser tells the same as the text, and what forbids a patch there forbids it here.
+#[test]
+fn the_page_tells_of_it() -> Result<()> {
+    in_workdir("marks-page", |dir| {
+        let page = dir.join("page.html");
+        let mut read = |marked: &str| -> Result<String> {
+            let pair = of(&dir.join(marked), "service", marked)?;
+            restored(&pair, "service")?;
+            diff(&pair, &["--html", &text(&page)])?;
+            Ok(std::fs::read_to_string(&page)?)
+        };
+        let good = read("answer,refuse")?;
+        ensure!(good.contains("compiled for hot patching: refuse, answer"));
+        ensure!(good.contains("May be patched live"));
+        let wrong = read("refuse")?;
+        ensure!(wrong.contains("missing: answer changed: "));
+        ensure!(wrong.contains("Not to be patched live") && !wrong.contains("May be patched live"));
         Ok(())
     })
 }

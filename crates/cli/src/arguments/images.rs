@@ -100,7 +100,8 @@ pub(crate) struct Uninstall {
 
 #[derive(Debug, Args)]
 pub(crate) struct Inspect {
-    /// The patch, a payload for Xen, or a Windows program, library or driver.
+    /// The patch, a payload for Xen, a Windows program, library or driver, or an object file of a compiler
+    /// for Windows (.obj).
     pub(crate) patch: PathBuf,
 }
 

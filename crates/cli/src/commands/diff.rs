@@ -60,11 +60,11 @@ pub(crate) fn run(arguments: &arguments::Diff, output: &Output) -> Result<u8, Fa
     if arguments.pair.time {
         timing::print(&read, &comparison.phases);
     }
+    let diff = describe(&comparison);
     if let Some(path) = &arguments.html {
         let _busy = output.busy("writing the report");
-        write_report(&comparison, arguments, path)?;
+        write_report(&comparison, diff.marks.as_ref(), arguments, path)?;
     }
-    let diff = describe(&comparison);
     output.data(&diff, || print(&diff))?;
     let others = diff.marks.as_ref().is_some_and(|marks| !marks.agree());
     let is_refused = comparison.is_refused() || others;
@@ -73,6 +73,7 @@ pub(crate) fn run(arguments: &arguments::Diff, output: &Output) -> Result<u8, Fa
 
 fn write_report(
     comparison: &Comparison<'_>,
+    marks: Option<&Marks>,
     arguments: &arguments::Diff,
     path: &Path,
 ) -> Result<(), Failure> {
@@ -81,7 +82,12 @@ fn write_report(
         base: &title(&arguments.pair.base),
         fixed: &title(&arguments.pair.fixed),
     };
-    std::fs::write(path, invivo_report::html(comparison, titles)).map_err(|error| {
+    let lines = marks.map(Marks::lines).unwrap_or_default();
+    let marks = invivo_report::Marks {
+        lines: &lines,
+        forbid: marks.is_some_and(|marks| !marks.agree()),
+    };
+    std::fs::write(path, invivo_report::html(comparison, titles, marks)).map_err(|error| {
         Failure::new(USAGE, format!("{}: {error}", path.display()))
             .hint("give a file in a folder that you may write to: --html FILE")
     })

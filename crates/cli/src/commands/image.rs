@@ -179,7 +179,8 @@ fn marks(path: &Path, image: &PeImage) -> Marks {
             "link it with /debug",
         );
     };
-    let fail = |error: PeError| Failure::new(REFUSED, error.to_string());
+    // Which file was looked for is what a person needs who has it elsewhere.
+    let fail = |error: PeError| Failure::new(REFUSED, format!("{}: {error}", pdb.display()));
     let read = read_pdb(&pdb, fail).and_then(|pdb| {
         pdb.check(image).map_err(fail)?;
         Ok(pdb)

@@ -58,14 +58,24 @@ pub(crate) struct ObjectDump {
     marks: Marks,
 }
 
+/// How code is compiled that uses variables of the base.
+const COMPILE: &str = "compile the fixed source with -fms-secure-hotpatch-functions-file=FILE (of rustc: \
+                       -Cllvm-args=--ms-secure-hotpatch-functions-list=NAMES); the file is written by: \
+                       invivo build --emit-functions-file FILE";
+
 /// What linkers of LLVM call themselves.
 const LLVM_LINKER: &str = "LLVM Linker";
 
 impl Marks {
-    fn new(functions: Vec<String>, pointers: Vec<String>, linker: Option<&str>) -> Marks {
+    fn new(
+        functions: Vec<String>,
+        pointers: Vec<String>,
+        linker: Option<&str>,
+        build: Build,
+    ) -> Marks {
         let absent = functions
             .is_empty()
-            .then(|| Absent::new(pointers.len(), linker));
+            .then(|| Absent::new(pointers.len(), linker, build));
         Marks {
             functions,
             pointers,
@@ -83,6 +93,7 @@ impl Marks {
             pdb.hot_patch_functions.clone(),
             pointers,
             linker(&pdb.compilers),
+            Build::any(machine),
         )
     }
 
@@ -108,7 +119,11 @@ impl Marks {
         let names = names.map(|symbol| &*symbol.name);
         let pointers = pointers(c.fixed.machine, names);
         let functions = facts.hot_patch_functions.clone();
-        let mut marks = Marks::new(functions, pointers, linker(&facts.compilers));
+        let build = match Build::any(c.fixed.machine) {
+            Build::Any => Build::Fixed,
+            placed => placed,
+        };
+        let mut marks = Marks::new(functions, pointers, linker(&facts.compilers), build);
         // Of two builds that do not differ there is nothing to hold against them.
         if !marks.functions.is_empty() && !c.hot.is_empty() {
             let marked = marks.functions.iter().cloned().collect();
@@ -127,35 +142,60 @@ impl Marks {
     /// Prints it, the first line behind a name of so many columns.
     pub(crate) fn print(&self, column: usize) {
         let mut name = "marks";
-        let mut line = |text: &str| {
-            anstream::println!("{name:<column$}{text}");
+        for line in self.lines() {
+            anstream::println!("{name:<column$}{line}");
             name = "";
-        };
+        }
+    }
+
+    /// It in words, line by line.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        let mut lines = Vec::new();
         if !self.functions.is_empty() {
             let functions: Vec<String> = self.functions.iter().map(|one| demangle(one)).collect();
-            line(&format!(
+            lines.push(format!(
                 "compiled for hot patching: {}",
                 functions.join(", ")
             ));
         }
         if !self.pointers.is_empty() {
             let pointers = counted(self.pointers.len(), "pointer");
-            line(&format!("{pointers} to variables (__ref_…)"));
+            lines.push(format!("{pointers} to variables (__ref_…)"));
         }
         for (what, functions) in [("missing", &self.missing), ("surplus", &self.surplus)] {
             for one in functions {
-                line(&format!("{what}: {} {}", demangle(&one.name), one.why));
+                lines.push(format!("{what}: {} {}", demangle(&one.name), one.why));
             }
         }
         if let Some(absent) = &self.absent {
-            line(&absent.why);
-            line(&absent.remedy);
+            lines.extend([absent.why.clone(), absent.remedy.clone()]);
+        }
+        lines
+    }
+}
+
+/// What is known of the build that is asked about.
+#[derive(Clone, Copy)]
+enum Build {
+    /// It has the fix.
+    Fixed,
+    /// It may be the base, or have the fix.
+    Any,
+    /// Its code is led to the base place by place, whatever it was compiled for.
+    Placed,
+}
+
+impl Build {
+    fn any(machine: Machine) -> Build {
+        match machine {
+            Machine::X86 => Build::Placed,
+            _ => Build::Any,
         }
     }
 }
 
 impl Absent {
-    fn new(pointers: usize, linker: Option<&str>) -> Absent {
+    fn new(pointers: usize, linker: Option<&str>, build: Build) -> Absent {
         let records = "no record tells which functions were compiled for hot patching \
                        (S_HOTPATCHFUNC)";
         let left_out = match linker {
@@ -165,10 +205,19 @@ impl Absent {
         let (why, remedy) = match pointers {
             0 => (
                 format!("{records}, and there is no pointer to a variable (__ref_…){left_out}"),
-                "where new code is to use variables of the base, compile the fixed source with \
-                 -fms-secure-hotpatch-functions-file=FILE (of rustc: \
-                 -Cllvm-args=--ms-secure-hotpatch-functions-list=NAMES); the file is written by: \
-                 invivo build --emit-functions-file FILE",
+                match build {
+                    Build::Fixed => {
+                        format!("where new code is to use variables of the base, {COMPILE}")
+                    }
+                    Build::Any => format!(
+                        "a base needs none of it; where new code of a fixed build is to use variables of \
+                         the base, {COMPILE}"
+                    ),
+                    Build::Placed => format!(
+                        "patch modules (--format hotp1) and cold patches for x86 need none of it; where new \
+                         code of a final image is to use variables of the base, {COMPILE}"
+                    ),
+                },
             ),
             some => (
                 format!(
@@ -180,13 +229,11 @@ impl Absent {
                 ),
                 "to have what changed held against it, give the fixed build's object files \
                  (invivo build --object FILE), or the list that it was compiled with \
-                 (--functions-file FILE)",
+                 (--functions-file FILE)"
+                    .to_owned(),
             ),
         };
-        Absent {
-            why,
-            remedy: remedy.to_owned(),
-        }
+        Absent { why, remedy }
     }
 }
 
@@ -215,7 +262,15 @@ fn differences(functions: &[Unmatched]) -> Vec<Difference> {
 pub(crate) fn is_object(file: &[u8]) -> bool {
     /// x86-64, x86 and ARM64, as headers have them.
     const MACHINES: [u16; 3] = [0x8664, 0x14c, 0xaa64];
-    let machine = file.first_chunk().map(|word| u16::from_le_bytes(*word));
+    let word = |at: usize| {
+        let held = file.get(at..)?.first_chunk();
+        held.map(|word| u16::from_le_bytes(*word))
+    };
+    // Of one with many sections (/bigobj) another number stands in front.
+    let machine = match (word(0), word(2)) {
+        (Some(0), Some(0xffff)) => word(6),
+        (machine, _) => machine,
+    };
     machine.is_some_and(|machine| MACHINES.contains(&machine))
 }
 
@@ -226,7 +281,12 @@ pub(crate) fn inspect(path: &Path, bytes: &[u8], output: &Output) -> Result<u8, 
     let dump = ObjectDump {
         schema: "invivo.object/1",
         file: path.display().to_string(),
-        marks: Marks::new(object.functions, pointers.collect(), None),
+        marks: Marks::new(
+            object.functions,
+            pointers.collect(),
+            None,
+            Build::any(object.machine),
+        ),
     };
     output.data(&dump, || {
         anstream::println!("{:<12}object file for Windows", "object");

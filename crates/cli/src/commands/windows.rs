@@ -73,7 +73,7 @@ pub(crate) fn run(
         Format::Hotp1 => FinalVerdict::of_module(c),
         _ => FinalVerdict::of(c),
     };
-    hold_against_marks(build, &objects, c)?;
+    hold_against_marks(build, &objects, c, output)?;
     let plan = match verdict.plan {
         Ok(plan) => plan,
         Err(error) => return refused(&error, output).map(Made::Ended),

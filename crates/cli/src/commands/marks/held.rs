@@ -12,6 +12,7 @@ use super::{Absent, Marks, unread};
 use crate::arguments::{Build, Format};
 use crate::failure::{Failure, REFUSED};
 use crate::images::read_file;
+use crate::output::Output;
 
 /// The object files of the fixed build that were given.
 pub(crate) fn objects(build: &Build) -> Result<Vec<HotPatchObject>, Failure> {
@@ -44,10 +45,10 @@ fn marked(
 
 /// Says that what changed is held against nothing. Where code is led to the base place by place, nothing
 /// has to be compiled for it.
-fn tell_absent(c: &Comparison<'_>) {
+fn tell_absent(c: &Comparison<'_>, output: &Output) {
     let absent = Marks::of_comparison(c).and_then(|marks| marks.absent);
     if let Some(Absent { why, remedy }) = absent {
-        anstream::eprintln!("invivo: {why}\n{remedy}");
+        output.note(&format!("{why}\n{remedy}"));
     }
 }
 
@@ -56,11 +57,15 @@ pub(crate) fn hold_against_marks(
     build: &Build,
     objects: &[HotPatchObject],
     c: &Comparison<'_>,
+    output: &Output,
 ) -> Result<(), Failure> {
     let marked = marked(build, objects, c)?;
     if marked.is_empty() {
-        if matches!(build.format, Format::Elf | Format::Final) || c.fixed.link != Link::Rebased {
-            tell_absent(c);
+        let counts =
+            matches!(build.format, Format::Elf | Format::Final) || c.fixed.link != Link::Rebased;
+        // Whoever has the list written is about to compile for it.
+        if counts && build.emit_functions_file.is_none() {
+            tell_absent(c, output);
         }
         return Ok(());
     }
