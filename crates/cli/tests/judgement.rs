@@ -119,6 +119,8 @@ fn every_rule_is_explained() {
     }
     assert_eq!(run_in(here, &["explain", "R-NONE"]).code, 2);
     let one = |id| run_in(here, &["explain", id]).stdout;
-    let told = ["R-LAYOUT", "R-STACK", "R-TLS", "A01"].map(one).join("\n");
+    let told = ["R-LAYOUT", "R-STACK", "R-TLS", "A01", "A28"]
+        .map(one)
+        .join("\n");
     golden::compare(&Path::new("tests/golden").join("explain.txt"), &told);
 }

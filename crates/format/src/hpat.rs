@@ -23,8 +23,8 @@ pub use model::{
 };
 pub use place::{PlaceError, Placed, place};
 pub use read::{Parsed, Places, read, read_metadata};
-pub use rules::{About, Judge, Rule};
-pub use validate::{Finding, MOST_FINDINGS, Options, Report, Weight, validate};
+pub use rules::{About, Judge, Rule, Weight};
+pub use validate::{Finding, MOST_FINDINGS, Options, Report, validate};
 pub use write::write;
 
 /// Why there is no hot-patch metadata to be had.

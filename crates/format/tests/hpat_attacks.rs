@@ -44,6 +44,13 @@ fn expect(rule: Rule, scene: &Scene) -> Report {
     if told.weight == Weight::Refused {
         assert!(!report.is_sound());
     }
+    for found in &report.findings {
+        let (rule, weights) = (found.rule, found.rule.weights());
+        assert!(
+            weights.contains(&found.weight),
+            "{rule} says what nobody explains"
+        );
+    }
     report
 }
 

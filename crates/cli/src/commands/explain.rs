@@ -129,7 +129,7 @@ impl Explained {
             why: about.why,
             remedy: about.remedy,
             example: about.example,
-            severities: vec!["refuse"],
+            severities: rule.weights().iter().map(weight).collect(),
             may_be_allowed: false,
             refused_by: Some(about.judge.name()),
             xen: None,
@@ -180,6 +180,13 @@ fn severity(severity: &Severity) -> &'static str {
         Severity::Refuse => "refuse",
         Severity::Allowed => "allowed",
         Severity::Note => "note",
+    }
+}
+
+fn weight(weight: &hpat::Weight) -> &'static str {
+    match weight {
+        hpat::Weight::Refused => "refuse",
+        hpat::Weight::Warned => "note",
     }
 }
 

@@ -8,6 +8,15 @@ use std::str::FromStr;
 
 pub use about::About;
 
+/// How a finding counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Weight {
+    /// The patch must not be used.
+    Refused,
+    /// The patch works, but not as well as it could.
+    Warned,
+}
+
 /// Who refuses what breaks a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Judge {
@@ -99,6 +108,16 @@ pub enum Rule {
 }
 
 impl Rule {
+    /// How its findings may count.
+    #[must_use]
+    pub fn weights(self) -> &'static [Weight] {
+        match self {
+            Rule::A26 => &[Weight::Warned],
+            Rule::A24 | Rule::A28 => &[Weight::Refused, Weight::Warned],
+            _ => &[Weight::Refused],
+        }
+    }
+
     /// Every rule, in order.
     pub const ALL: [Rule; 31] = [
         Rule::A01,

@@ -9,16 +9,7 @@ use std::collections::BTreeMap;
 use invivo_image::pe::PeImage;
 
 use super::read::{Parsed, read};
-use super::{HpatError, Judge, Rule};
-
-/// How a finding counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Weight {
-    /// The patch must not be used.
-    Refused,
-    /// The patch works, but not as well as it could.
-    Warned,
-}
+use super::{HpatError, Judge, Rule, Weight};
 
 /// Something that breaks a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -230,7 +230,7 @@ impl Rule {
             Rule::A28 => about(
                 Judge::Kernel,
                 "time stamp and checksum are those of the base",
-                "a patch fits exactly one build",
+                "a patch fits exactly one build; of a base without a checksum (0), which is told, the time stamp alone tells it from others",
                 BASE,
                 "another build's checksum",
             ),
