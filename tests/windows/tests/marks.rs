@@ -148,3 +148,49 @@ fn a_pdb_file_tells_what_was_compiled_for_it() {
         }
     }
 }
+
+/// More sections than 16 bits count (`/bigobj`): the header is another one, and so are the symbols.
+#[test]
+fn an_object_file_with_many_sections() {
+    let folder = folder("wide");
+    let fixed = build(&folder, "fixed", "wide", &Build::fixed("answer")).expect("built");
+    let object = std::fs::read(fixed.path.with_file_name("wide.obj")).expect("an object file");
+    assert_eq!(object[..4], [0, 0, 0xff, 0xff], "it is of the large kind");
+    let object = HotPatchObject::parse(&object).expect("it can be read");
+    assert_eq!(object.functions, ["answer"]);
+    assert_eq!(object.references.len(), 1);
+    assert_eq!(object.references[0].name, "__ref_total");
+    assert!(
+        object.linkage["answer"].contains("answer"),
+        "{:?}",
+        object.linkage
+    );
+}
+
+/// As many names as a large image has are held against it in a moment: to find one takes no longer where an
+/// image has a hundred times as many functions.
+#[test]
+fn a_long_list_is_held_at_once() {
+    let folder = folder("long-list");
+    let names: BTreeSet<String> = (0..5_000)
+        .map(|number| format!("nobody_{number}"))
+        .collect();
+    let least = |program: &str| {
+        let base = build(&folder, &format!("{program}-base"), program, &Build::base());
+        let fixed = Build::base().with("-DFIXED");
+        let fixed = build(&folder, &format!("{program}-fixed"), program, &fixed);
+        let [base, fixed] = [base, fixed].map(|one| one.expect("built").view().expect("read"));
+        let c = Comparison::new(&base, &fixed);
+        let took = (0..3).map(|_| {
+            let begin = std::time::Instant::now();
+            assert_eq!(HotPatchMarks::new(&c, &names).surplus.len(), names.len());
+            begin.elapsed()
+        });
+        took.min().expect("three")
+    };
+    let (small, large) = (least("steady"), least("many"));
+    assert!(
+        large < small * 8,
+        "{small:?} for 5 functions, {large:?} for 500"
+    );
+}

@@ -1,7 +1,8 @@
 //! The functions that were compiled for hot patching, held against those whose code in the fixed
 //! image runs: who says the first is a list or the compiler's own records (`S_HOTPATCHFUNC`).
 
-use std::collections::BTreeSet;
+use std::cell::OnceCell;
+use std::collections::{BTreeSet, HashMap};
 
 use invivo_compare::{Comparison, Hot};
 use invivo_image::{Binding, EntityId, demangle, is_rust};
@@ -45,33 +46,25 @@ impl HotPatchMarks {
         };
         // What is new and uses none of the base's variables may be compiled in any way; what uses
         // one is refused when it is bound.
+        let sources: BTreeSet<String> = marked.iter().map(|name| source(name)).collect();
         let missing = c.hot.iter().filter(|hot| !is_marked(hot.fixed.main));
         let missing = missing.map(|hot| Unmatched {
             name: c
                 .fixed
                 .compiled_name(c.fixed.entity(hot.fixed.main).symbol())
                 .to_owned(),
-            why: why_missing(c, hot, marked),
+            why: why_missing(c, hot, &sources),
         });
         let mut missing: Vec<Unmatched> = missing.collect();
         missing.sort();
+        let names = Names::of(c);
         let surplus = marked.iter().filter_map(|name| {
-            let private = private(name);
-            let of_name = ids(c).filter(|id| {
-                let mut names = c.fixed.entity(*id).names.iter();
-                names.any(|symbol| {
-                    let known = private.as_deref() == Some(&*symbol.name);
-                    *symbol.name == **name
-                        || c.fixed.compiled_name(symbol) == name.as_str()
-                        || symbol.binding == Binding::Local && known
-                })
-            });
             // Of private ones of one name any may be meant.
-            let found = of_name.max_by_key(|id| running.contains(id));
+            let found = names.called(name).max_by_key(|id| running.contains(id));
             let why = match found {
                 Some(id) if running.contains(&id) => return None,
                 Some(_) => "is the same in both builds".to_owned(),
-                None => why_absent(c, name),
+                None => names.why_absent(c, name),
             };
             Some(Unmatched {
                 name: name.clone(),
@@ -126,9 +119,9 @@ fn source(name: &str) -> String {
     name.rsplit([' ', ':']).next().unwrap_or(name).to_owned()
 }
 
-fn why_missing(c: &Comparison<'_>, hot: &Hot, marked: &BTreeSet<String>) -> String {
+/// `sources` are the names that the source has for what is marked.
+fn why_missing(c: &Comparison<'_>, hot: &Hot, sources: &BTreeSet<String>) -> String {
     // The usual surprise: what is marked is inlined here, and the mark does not come with it.
-    let sources: BTreeSet<String> = marked.iter().map(|name| source(name)).collect();
     let all = chains(c, hot.fixed.main);
     let of_marked = all.iter().filter(|chain| {
         let last = chain.last();
@@ -156,24 +149,72 @@ fn why_missing(c: &Comparison<'_>, hot: &Hot, marked: &BTreeSet<String>) -> Stri
     text
 }
 
-/// A marked function that the fixed image does not have: it was inlined everywhere, or never was.
-fn why_absent(c: &Comparison<'_>, name: &str) -> String {
-    let wanted = source(name);
-    let mut callers = BTreeSet::new();
-    for id in ids(c) {
-        for chain in chains(c, id) {
-            if chain.last().is_some_and(|last| source(last) == wanted) {
-                let function = demangle(c.fixed.entity(id).name());
-                callers.insert(format!("{function} → {}", chain.join(" → ")));
+/// Everything that has a name in the fixed image, by its names: a list may be as long as they are many.
+struct Names<'c> {
+    /// By the names of linkers and compilers.
+    all: HashMap<&'c str, Vec<EntityId>>,
+    /// Private ones, by what debug data call them.
+    private: HashMap<&'c str, Vec<EntityId>>,
+    /// Functions by the source's name of what was inlined in them, with each chain; made when first asked.
+    inlined: OnceCell<HashMap<String, BTreeSet<String>>>,
+}
+
+impl<'c> Names<'c> {
+    fn of(c: &'c Comparison<'_>) -> Names<'c> {
+        let (mut all, mut private) = (HashMap::new(), HashMap::new());
+        let put = |into: &mut HashMap<&'c str, Vec<EntityId>>, name, id| {
+            let ids = into.entry(name).or_default();
+            if ids.last() != Some(&id) {
+                ids.push(id);
+            }
+        };
+        for id in ids(c) {
+            for symbol in &c.fixed.entity(id).names {
+                put(&mut all, &*symbol.name, id);
+                put(&mut all, c.fixed.compiled_name(symbol), id);
+                if symbol.binding == Binding::Local {
+                    put(&mut private, &*symbol.name, id);
+                }
             }
         }
+        Names {
+            all,
+            private,
+            inlined: OnceCell::new(),
+        }
     }
-    let told: Vec<String> = callers.into_iter().take(MOST_CHAINS).collect();
-    match told.is_empty() {
-        true => "is no function of the fixed build".to_owned(),
-        false => format!(
-            "was inlined wherever it is called, and the mark does not go with it: {}",
-            told.join(", ")
-        ),
+
+    /// What a list or a record may mean by `name`.
+    fn called(&self, name: &str) -> impl Iterator<Item = EntityId> {
+        let all = self.all.get(name);
+        let private = private(name).and_then(|name| self.private.get(&*name));
+        let both: Vec<EntityId> = all.into_iter().chain(private).flatten().copied().collect();
+        both.into_iter()
+    }
+
+    /// Why a marked function is none of the fixed image: it was inlined everywhere, or never was.
+    fn why_absent(&self, c: &Comparison<'_>, name: &str) -> String {
+        let inlined = self.inlined.get_or_init(|| {
+            let mut inlined: HashMap<String, BTreeSet<String>> = HashMap::new();
+            for id in ids(c) {
+                for chain in chains(c, id) {
+                    if let Some(last) = chain.last() {
+                        let function = demangle(c.fixed.entity(id).name());
+                        let told = format!("{function} → {}", chain.join(" → "));
+                        inlined.entry(source(last)).or_default().insert(told);
+                    }
+                }
+            }
+            inlined
+        });
+        let callers = inlined.get(&source(name)).into_iter().flatten();
+        let told: Vec<&str> = callers.take(MOST_CHAINS).map(String::as_str).collect();
+        match told.is_empty() {
+            true => "is no function of the fixed build".to_owned(),
+            false => format!(
+                "was inlined wherever it is called, and the mark does not go with it: {}",
+                told.join(", ")
+            ),
+        }
     }
 }
