@@ -1,12 +1,14 @@
 //# refuse R-LAYOUT mark
 //# near accept
 
-// A flag that only a macro names gets another bit: what was marked is not known as marked. Near: another flag is set beside it.
+// A flag that only a macro names gets another bit: what was marked is not known as marked. Near: another flag is set beside it, and asked for.
 #include <stdio.h>
 #include <stdlib.h>
 
 #ifdef FIXED
 #define TRUSTED 0x20
+#elif defined(NEAR)
+#define TRUSTED (0x10 | 0x40)
 #else
 #define TRUSTED 0x10
 #endif
@@ -17,9 +19,6 @@ struct user {
 };
 
 __attribute__((noipa)) void mark(struct user *one) {
-#ifdef NEAR
-    one->flags |= 0x40;
-#endif
     one->flags |= TRUSTED;
 }
 

@@ -2,7 +2,8 @@
 //# near accept
 
 // A state that only a macro names gets another number, because a new one comes before it: what is connected keeps the old
-// number. Near: the new state gets a number that nothing had.
+// number. Near: the new state gets a number that nothing had, and
+// a limit is another one, to which what is larger is cut.
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -15,6 +16,12 @@
 #define ANSWERS 2
 #else
 #define ANSWERS 2
+#endif
+
+#ifdef NEAR
+#define MOST 9
+#else
+#define MOST 5
 #endif
 
 struct connection {
@@ -32,6 +39,13 @@ __attribute__((noipa)) void ask(struct connection *one) {
     one->tries++;
 }
 
+__attribute__((noipa)) void cut(struct connection *one) {
+    if (one->tries > MOST) {
+        puts("cut");
+        one->tries = MOST;
+    }
+}
+
 __attribute__((noipa)) void start(struct connection *one) {
     one->tries = 0;
     one->state = ANSWERS;
@@ -47,6 +61,7 @@ int main(int argc, char **argv) {
     (void)argv;
     struct connection *one = calloc(1, sizeof *one);
     ask(one);
+    cut(one);
     if (argc > 1)
         start(one);
     return answers(one) < 0;

@@ -222,7 +222,7 @@ fn for_x86_it_is_said_what_needs_it() -> Result<()> {
 fn the_page_tells_of_it() -> Result<()> {
     in_workdir("marks-page", |dir| {
         let page = dir.join("page.html");
-        let mut read = |marked: &str| -> Result<String> {
+        let read = |marked: &str| -> Result<String> {
             let pair = of(&dir.join(marked), "service", marked)?;
             restored(&pair, "service")?;
             diff(&pair, &["--html", &text(&page)])?;

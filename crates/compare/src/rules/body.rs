@@ -7,6 +7,9 @@ use invivo_image::{Entity, Flow, Image, LinkAddr};
 use super::endings::{Ending, Endings};
 use crate::Parts;
 
+/// How many ways from jumps of which it is not known where they lead are kept apart.
+const MOST_JUMPS: usize = 1 << 20;
+
 /// Whether a function stays where it is.
 pub(super) enum Stays {
     /// It returns, or has no loop: then it ends the program or unwinds.
@@ -125,10 +128,18 @@ impl<'a> Body<'a> {
         let mut alone = vec![true; next.len()];
         next.iter().flatten().for_each(|to| alone[*to] = false);
         let alone: Vec<usize> = (0..next.len()).filter(|at| alone[*at]).collect();
-        for (at, next) in next.iter_mut().enumerate() {
-            if jumps_anywhere(&self.lines[at]) {
-                next.extend(&alone);
-            }
+        let all = 0..self.lines.len();
+        let jumps: Vec<usize> = all.filter(|at| jumps_anywhere(&self.lines[*at])).collect();
+        if jumps.len().saturating_mul(alone.len()) <= MOST_JUMPS {
+            jumps.iter().for_each(|at| next[*at].extend(&alone));
+            return next;
+        }
+        // Nobody writes such code but to make readers slow: each jump leads to the first of them, and each of
+        // them to the next one, so that all are reached.
+        let first = alone.iter().take(1);
+        jumps.iter().for_each(|at| next[*at].extend(first.clone()));
+        for pair in alone.windows(2) {
+            next[pair[0]].push(pair[1]);
         }
         next
     }

@@ -13,10 +13,26 @@ use super::Agreements;
 use super::side::Side;
 
 /// What is in the names of functions that take or give back.
-const WORDS: [&str; 14] = [
-    "free", "lock", "release", "acquire", "unref", "_ref", "decref", "incref", "refcount", "close",
-    "destroy", "dispose", "sem_wait", "sem_post",
+const WORDS: [&str; 16] = [
+    "free",
+    "lock",
+    "release",
+    "acquire",
+    "unref",
+    "_ref",
+    "decref",
+    "incref",
+    "refcount",
+    "close",
+    "destroy",
+    "dispose",
+    "sem_wait",
+    "sem_post",
+    "dealloc",
+    "drop_in_place",
 ];
+/// What is in names of others, which have such a word in them.
+const OTHERS: [&str; 5] = ["clock", "block", "freeaddrinfo", "freeze", "closest"];
 /// Operators of C++ that give memory back.
 const DELETE: [&str; 2] = ["_Zdl", "_Zda"];
 /// How many functions that stay may lie between two that change.
@@ -100,7 +116,10 @@ impl Side<'_> {
 }
 
 fn is_duty(name: &str) -> bool {
-    let lower = name.to_lowercase();
+    let mut lower = name.to_lowercase();
+    for other in OTHERS {
+        lower = lower.replace(other, "");
+    }
     WORDS.iter().any(|word| lower.contains(word))
         || DELETE.iter().any(|word| name.starts_with(word))
 }

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use iced_x86::{Instruction, InstructionInfoFactory, Mnemonic, OpKind, Register};
+use iced_x86::{ConditionCode, Instruction, InstructionInfoFactory, Mnemonic, OpKind, Register};
 use invivo_image::x86_64::{Line, decode};
 use invivo_image::{EntityId, EntityKind, Image, Place, demangle};
 
@@ -14,6 +14,9 @@ use crate::conventions::changes;
 use crate::hot::{Hot, Parts};
 use crate::rules::{Finding, Rule};
 use crate::told::is_immediate;
+
+/// How many states something has at most.
+const MOST: usize = 64;
 
 /// Where a number is kept: so many bytes behind a pointer, or in a variable of the base.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -69,7 +72,7 @@ pub(in crate::rules) fn find(c: &Comparison<'_>, findings: &mut Vec<Finding>) {
     }
 }
 
-/// The numbers that came where others went, each with each.
+/// The numbers that came where others went, each with each; of bits all of those that came.
 fn exchanges(
     before: &BTreeMap<Kept, BTreeSet<u64>>,
     after: &BTreeMap<Kept, BTreeSet<u64>>,
@@ -77,6 +80,19 @@ fn exchanges(
     let mut found = Vec::new();
     for (kept, old) in before {
         let Some(new) = after.get(kept) else { continue };
+        if let (_, true) = kept {
+            let all = |numbers: &BTreeSet<u64>| numbers.iter().fold(0, |all, one| all | one);
+            let (old, new) = (all(old), all(new));
+            // A bit beside those that were there takes nothing from them.
+            if old & !new != 0 && new & !old != 0 {
+                found.push((*kept, old & !new, new & !old));
+            }
+            continue;
+        }
+        // A place with that many numbers holds what is read, and no state.
+        if old.len().max(new.len()) > MOST {
+            continue;
+        }
         for gone in old.difference(new) {
             found.extend(new.difference(old).map(|come| (*kept, *gone, *come)));
         }
@@ -100,9 +116,12 @@ impl Numbers {
         for part in parts.ids() {
             let mut held = Registers::default();
             let lines = decode(image, image.entity(part)).unwrap_or_default();
-            for line in lines.iter().filter(|line| line.word.is_none()) {
+            let lines: Vec<&Line> = lines.iter().filter(|line| line.word.is_none()).collect();
+            for (at, line) in lines.iter().enumerate() {
                 let holder = holder(image, line, base);
-                found.add(line, holder, &held);
+                if !is_limit(&lines[at..]) {
+                    found.add(line, holder, &held);
+                }
                 let used = info.info(&line.instruction).used_registers().iter();
                 for used in used.filter(|used| changes(used)) {
                     let register = used.register().full_register();
@@ -177,6 +196,29 @@ impl Numbers {
             add(index * 4, member);
         }
     }
+}
+
+/// True for a comparison of which only is used which of the two is larger: `if (n > MOST) n = MOST;`
+/// keeps a limit, and what kept another one before is still right for it.
+fn is_limit(lines: &[&Line]) -> bool {
+    let [asks, behind @ ..] = lines else {
+        return false;
+    };
+    if !matches!(asks.instruction.mnemonic(), Mnemonic::Cmp | Mnemonic::Test) {
+        return false;
+    }
+    for line in behind {
+        let i = &line.instruction;
+        match i.condition_code() {
+            ConditionCode::None => {}
+            ConditionCode::e | ConditionCode::ne => return false,
+            _ => continue,
+        }
+        if i.rflags_modified() != 0 || line.is_call() || line.ends_flow() {
+            break;
+        }
+    }
+    true
 }
 
 impl Holder {
