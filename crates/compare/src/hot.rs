@@ -1,7 +1,5 @@
 //! The hot set: functions to replace, each with its reasons.
 
-use std::collections::BTreeSet;
-
 use foldhash::{HashMap, HashMapExt};
 use invivo_image::{DebugData, EntityId, EntityKind, Image, SourceFunction, demangle, whole_of};
 use rayon::prelude::*;
@@ -28,7 +26,7 @@ impl Parts {
     pub fn all(image: &Image) -> Vec<Parts> {
         let cold = ColdParts::of(image);
         let functions = image.entity_ids().filter(|(id, entity)| {
-            entity.kind == EntityKind::Function && entity.size > 0 && !cold.all.contains(id)
+            entity.kind == EntityKind::Function && entity.size > 0 && !cold.wholes.contains_key(id)
         });
         functions.map(|(id, _)| cold.parts(id)).collect()
     }
@@ -106,7 +104,7 @@ fn functions(image: &Image, cold: &ColdParts) -> impl Iterator<Item = EntityId> 
 
 fn is_function(image: &Image, cold: &ColdParts, id: EntityId) -> bool {
     let entity = image.entity(id);
-    entity.kind == EntityKind::Function && entity.size > 0 && !cold.all.contains(&id)
+    entity.kind == EntityKind::Function && entity.size > 0 && !cold.wholes.contains_key(&id)
 }
 
 /// The pairs of functions that differ.
@@ -209,7 +207,8 @@ pub(crate) fn find(
 pub(crate) struct ColdParts {
     /// By the function that has some.
     by_function: HashMap<EntityId, Vec<EntityId>>,
-    all: BTreeSet<EntityId>,
+    /// The function of each.
+    wholes: HashMap<EntityId, EntityId>,
 }
 
 impl ColdParts {
@@ -230,7 +229,7 @@ impl ColdParts {
         }
         // Few have any, and to look for a name costs more than for a number.
         let mut by_function = HashMap::new();
-        let mut all = BTreeSet::new();
+        let mut wholes = HashMap::new();
         for (id, entity) in image.entity_ids().filter(|_| !by_name.is_empty()) {
             // A constructor is `C1` and `C2` at once, and its part is called after one of them.
             let mut parts: Vec<EntityId> = Vec::new();
@@ -248,17 +247,19 @@ impl ColdParts {
             parts.dedup();
             if !parts.is_empty() {
                 // One that is nobody's is compared as a function.
-                all.extend(&parts);
+                wholes.extend(parts.iter().map(|part| (*part, id)));
                 by_function.insert(id, parts);
             }
         }
-        ColdParts { by_function, all }
+        ColdParts {
+            by_function,
+            wholes,
+        }
     }
 
-    /// Each cold part with its function.
-    pub(crate) fn wholes(&self) -> impl Iterator<Item = (EntityId, EntityId)> {
-        let all = self.by_function.iter();
-        all.flat_map(|(main, parts)| parts.iter().map(|part| (*part, *main)))
+    /// The function of a cold part; of everything else itself.
+    pub(crate) fn whole(&self, id: EntityId) -> EntityId {
+        self.wholes.get(&id).copied().unwrap_or(id)
     }
 
     pub(crate) fn parts(&self, main: EntityId) -> Parts {

@@ -96,9 +96,13 @@ impl<'a> Body<'a> {
             .find_map(|to| self.index(to))
     }
 
-    /// Of each instruction, whether a way that takes only steps that it `may` take leads there from the entry.
-    pub(super) fn reached(&self, may: impl Fn(usize, usize) -> bool) -> Vec<bool> {
-        let next = self.next();
+    /// Of each instruction, whether a way that takes only steps to what is `next` that it `may` take leads there
+    /// from the entry.
+    pub(super) fn reached(
+        &self,
+        next: &[Vec<usize>],
+        may: impl Fn(usize, usize) -> bool,
+    ) -> Vec<bool> {
         let mut seen = vec![false; next.len()];
         let entry = self.parts.first().and_then(|main| self.index(main.addr));
         let mut waiting: Vec<usize> = entry.into_iter().collect();
@@ -112,7 +116,7 @@ impl<'a> Body<'a> {
 
     /// Where control goes inside the function behind each instruction. What nothing else leads to may be
     /// what a table of jumps does.
-    fn next(&self) -> Vec<Vec<usize>> {
+    pub(super) fn next(&self) -> Vec<Vec<usize>> {
         let behind = |at: usize| {
             let line = &self.lines[at];
             let behind = self.lines.get(at + 1).filter(|_| !line.ends_flow());

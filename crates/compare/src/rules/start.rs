@@ -1,5 +1,6 @@
 //! R-START: what runs at start has run.
 
+mod callers;
 mod flags;
 mod main_only;
 
@@ -11,7 +12,7 @@ use crate::Comparison;
 use crate::hot::Hot;
 use crate::meaning::Meaning;
 use crate::rules::{Finding, Rule};
-use flags::Flags;
+use callers::Callers;
 use main_only::FromMain;
 
 /// Lists of functions that the loader calls before `main`.
@@ -42,7 +43,7 @@ pub(super) fn find(c: &Comparison<'_>, findings: &mut Vec<Finding>) {
     }
     let starters = starters(c.base);
     let mut from_main = FromMain::of(c);
-    let mut flags = Flags::of(c);
+    let mut callers = Callers::of(c);
     for hot in &c.hot {
         let found = if is_reached_only(c, hot, &starters) {
             Finding::refuse(
@@ -50,14 +51,14 @@ pub(super) fn find(c: &Comparison<'_>, findings: &mut Vec<Finding>) {
                 &hot.name,
                 "runs only while the program starts, which it has: its change comes too late",
             )
-        } else if from_main.leads_once(hot.base.main) {
+        } else if from_main.leads_once(&mut callers, hot.base.main) {
             Finding::note(
                 Rule::Start,
                 &hot.name,
                 "is called by what main does once, such as at its start: in a process that is past \
                  that call the change takes effect at the next start",
             )
-        } else if let Some(flag) = flags.before(hot.base.main) {
+        } else if let Some(flag) = flags::before(c, &mut callers, hot.base.main) {
             let flag = demangle(c.base.entity(flag).name());
             let text = format!(
                 "runs only while {flag} is zero, which is set then for good: in a process in which it \

@@ -4,10 +4,10 @@
 //! `prepare(path); static const Config made(path);` needs no change of its own to make another thing of
 //! a changed `prepare`, and it never will: the static is made.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::cell::OnceCell;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use iced_x86::{InstructionInfoFactory, Mnemonic, Register};
-use invivo_image::x86_64::Line;
 use invivo_image::{EntityId, EntityKind, LinkAddr, demangle};
 
 use super::behind::{self, Access, led_to};
@@ -32,26 +32,53 @@ pub(super) enum Part {
 /// Functions with statics that are made at their first use.
 pub(super) struct Makers<'c, 'a> {
     c: &'c Comparison<'a>,
-    makers: BTreeMap<EntityId, Code<'a>>,
-    /// Functions by their cold parts.
-    wholes: HashMap<EntityId, EntityId>,
+    makers: BTreeMap<EntityId, Maker<'a>>,
+}
+
+/// One of them, each part of which is looked at once.
+struct Maker<'a> {
+    code: Code<'a>,
+    /// Its calls, and the functions that they lead to.
+    calls: Vec<(LinkAddr, EntityId)>,
+    regions: OnceCell<Vec<(EntityId, BTreeSet<LinkAddr>)>>,
+}
+
+impl<'a> Maker<'a> {
+    fn of(code: Code<'a>) -> Self {
+        let mut calls = Vec::new();
+        for line in code.lines.iter().filter(|line| line.is_call()) {
+            calls.extend(led_to(code.image, line).map(|to| (line.at(), to)));
+        }
+        Maker {
+            calls,
+            regions: OnceCell::new(),
+            code,
+        }
+    }
+
+    /// What runs while a guard is held, by the guard, as far as that can be told.
+    fn regions(&self) -> &[(EntityId, BTreeSet<LinkAddr>)] {
+        self.regions.get_or_init(|| {
+            let regions = self.code.regions().into_iter();
+            regions
+                .filter_map(|(guard, region)| Some((guard?, region?)))
+                .collect()
+        })
+    }
 }
 
 impl<'c, 'a> Makers<'c, 'a> {
     pub(super) fn of(c: &'c Comparison<'a>) -> Self {
-        let wholes: HashMap<EntityId, EntityId> = c.base_cold.wholes().collect();
         let guards = c.base.entity_ids().filter(|(_, entity)| {
             entity.kind == EntityKind::Object && entity.name().starts_with("_ZGV")
         });
         let uses = guards.flat_map(|(id, _)| c.base_usage.uses.get(&id).into_iter().flatten());
-        let users: BTreeSet<EntityId> = uses
-            .map(|one| *wholes.get(&one.by).unwrap_or(&one.by))
-            .collect();
-        let code = |id| Some((id, Code::of(c.base, &c.base_cold.parts(id))?));
+        let users: BTreeSet<EntityId> = uses.map(|one| c.base_cold.whole(one.by)).collect();
+        let code = |id| Code::of(c.base, &c.base_cold.parts(id));
+        let maker = |id| Some((id, Maker::of(code(id)?)));
         Makers {
             c,
-            makers: users.into_iter().filter_map(code).collect(),
-            wholes,
+            makers: users.into_iter().filter_map(maker).collect(),
         }
     }
 
@@ -61,26 +88,21 @@ impl<'c, 'a> Makers<'c, 'a> {
             return None;
         }
         let leading = self.leading(hot.base.main);
+        let filled = OnceCell::new();
         let mut made = None;
-        for (id, code) in &self.makers {
-            let leads = |line: &Line| led_to(code.image, line).any(|to| leading.contains(&to));
-            let calls = code
-                .lines
-                .iter()
-                .filter(|line| line.is_call() && leads(line));
-            let calls: BTreeSet<LinkAddr> = calls.map(Line::at).collect();
+        for (id, maker) in &self.makers {
+            let calls = maker.calls.iter().filter(|(_, to)| leading.contains(to));
+            let calls: BTreeSet<LinkAddr> = calls.map(|(at, _)| *at).collect();
             if *id == hot.base.main || calls.is_empty() {
                 continue;
             }
-            let name = || demangle(code.image.entity(*id).name());
-            for (guard, region) in code.regions() {
-                let (Some(guard), Some(region)) = (guard, region) else {
-                    continue;
-                };
-                if self.prepares(hot, code, (guard, &region), &calls) {
+            let name = || demangle(self.c.base.entity(*id).name());
+            let filled = || filled.get_or_init(|| self.filled(hot));
+            for (guard, region) in maker.regions() {
+                if prepares(&maker.code, (*guard, region), &calls, filled) {
                     return Some((Part::Prepared, name()));
                 }
-                if !calls.is_disjoint(&region) {
+                if !calls.is_disjoint(region) {
                     made.get_or_insert_with(|| (Part::Made, name()));
                 }
             }
@@ -98,7 +120,7 @@ impl<'c, 'a> Makers<'c, 'a> {
             }
             let uses = self.c.base_usage.uses.get(&id).into_iter().flatten();
             for by in uses.filter(|one| one.branch).map(|one| one.by) {
-                let by = *self.wholes.get(&by).unwrap_or(&by);
+                let by = self.c.base_cold.whole(by);
                 if found.insert(by) {
                     waiting.push_back((by, depth + 1));
                 }
@@ -107,25 +129,31 @@ impl<'c, 'a> Makers<'c, 'a> {
         found
     }
 
-    fn prepares(
-        &self,
-        hot: &Hot,
-        code: &Code<'_>,
-        (guard, region): (EntityId, &BTreeSet<LinkAddr>),
-        calls: &BTreeSet<LinkAddr>,
-    ) -> bool {
-        let before = before(code, region);
-        let calls: BTreeSet<LinkAddr> = calls.intersection(&before).copied().collect();
-        if calls.is_empty() {
-            return false;
-        }
-        let made = code.image.entity(guard).name().replacen("_ZGV", "_Z", 1);
-        let filled = |image, id| behind::functions(image, vec![id], Access::Fills, &made);
-        let mut filled_by_hot = filled(self.c.base, hot.base.main);
-        filled_by_hot.extend(filled(self.c.fixed, hot.fixed.main));
-        !filled_by_hot.is_disjoint(&data(code, region, Access::Any, &made))
-            || hands_over(code, region, &before, &calls)
+    /// The variables that a function may fill, in one image or the other.
+    fn filled(&self, hot: &Hot) -> BTreeSet<String> {
+        // What is made under a guard counts on neither side, and the other one leaves it out.
+        let filled = |image, id| behind::functions(image, vec![id], Access::Fills, "");
+        let mut all = filled(self.c.base, hot.base.main);
+        all.extend(filled(self.c.fixed, hot.fixed.main));
+        all
     }
+}
+
+/// True if calls that lead to a function which has `filled` something come before a region that is made of it.
+fn prepares<'f>(
+    code: &Code<'_>,
+    (guard, region): (EntityId, &BTreeSet<LinkAddr>),
+    calls: &BTreeSet<LinkAddr>,
+    filled: impl FnOnce() -> &'f BTreeSet<String>,
+) -> bool {
+    let before = before(code, region);
+    let calls: BTreeSet<LinkAddr> = calls.intersection(&before).copied().collect();
+    if calls.is_empty() {
+        return false;
+    }
+    let made = code.image.entity(guard).name().replacen("_ZGV", "_Z", 1);
+    !filled().is_disjoint(&data(code, region, Access::Any, &made))
+        || hands_over(code, region, &before, &calls)
 }
 
 /// True if what one of these calls returned, or put into the frame, may be what a region is handed.

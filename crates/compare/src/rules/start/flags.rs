@@ -2,12 +2,13 @@
 //!
 //! What they did stays done. The flag is a variable that code reaches by its name alone, and that nothing sets back.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use iced_x86::{ConditionCode, InstructionInfoFactory, Mnemonic, OpAccess, OpKind};
 use invivo_image::x86_64::{Line, decode};
-use invivo_image::{EntityId, Image, LinkAddr, Place, whole_of};
+use invivo_image::{EntityId, Image, LinkAddr, Place};
 
+use super::callers::Callers;
 use crate::Comparison;
 use crate::rules::body::Body;
 use crate::rules::is_variable;
@@ -21,121 +22,89 @@ const NEAR: usize = 4;
 /// Variables that have to be zero, each with the instructions that run only then.
 type Guarded = BTreeMap<EntityId, BTreeSet<LinkAddr>>;
 
-/// What is known of flags and of the functions that ask them.
-pub(super) struct Flags<'c, 'a> {
-    c: &'c Comparison<'a>,
-    /// Functions by their cold parts.
-    wholes: HashMap<EntityId, EntityId>,
-    bodies: HashMap<EntityId, Option<Body<'a>>>,
-}
-
-impl<'c, 'a> Flags<'c, 'a> {
-    pub(super) fn of(c: &'c Comparison<'a>) -> Self {
-        Flags {
-            c,
-            wholes: c.base_cold.wholes().collect(),
-            bodies: HashMap::new(),
-        }
-    }
-
-    /// The flag behind which alone a function is called, if there is one.
-    pub(super) fn before(&mut self, id: EntityId) -> Option<EntityId> {
-        let c = self.c;
-        let entity = c.base.entity(id);
-        if c.base_usage.pointed.contains_key(&id)
-            || entity.names.iter().any(|symbol| symbol.exported)
-        {
-            return None;
-        }
-        let uses = c.base_usage.uses.get(&id)?.iter();
-        let uses = uses.filter(|one| whole_of(c.base.entity(one.by).name()) != Some(entity.name()));
-        let callers: Option<BTreeSet<EntityId>> = uses
-            .map(|one| {
-                one.branch
-                    .then(|| *self.wholes.get(&one.by).unwrap_or(&one.by))
-            })
-            .collect();
-        let mut flags: Option<Guarded> = None;
-        for by in callers?.into_iter().filter(|by| *by != id) {
-            let mut own = self.flags_before(by, id);
-            flags = Some(match flags {
-                Some(known) => {
-                    own.retain(|flag, _| known.contains_key(flag));
-                    for (flag, lines) in &mut own {
-                        lines.extend(known.get(flag).into_iter().flatten());
-                    }
-                    own
-                }
-                None => own,
-            });
-        }
-        let mut flags = flags?.into_iter();
-        let found = flags.find(|(flag, guarded)| self.is_set_there(*flag, id, guarded));
-        found.map(|(flag, _)| flag)
-    }
-
-    /// The variables that have to be zero where `by` calls `callee`.
-    fn flags_before(&mut self, by: EntityId, callee: EntityId) -> Guarded {
-        let image = self.c.base;
-        let Some(body) = self.body(by) else {
-            return Guarded::new();
-        };
-        let leads = |line: &Line| {
-            let mut references = line.references();
-            references.any(|r| matches!(image.place(r.target), Place::In(id, 0) if id == callee))
-        };
-        let tests = tests(image, body);
-        let asked: BTreeSet<EntityId> = tests.values().map(|(flag, _)| *flag).collect();
-        let guarded = |flag: EntityId| {
-            let open = body.reached(|from, to| {
-                let test = tests.get(&from);
-                test.is_none_or(|(tested, zero)| *tested != flag || *zero != to)
-            });
-            let mut lines = body.lines.iter().zip(&open);
-            let is_behind = lines.all(|(line, open)| !open || !leads(line));
-            let lines = body.lines.iter().zip(&open);
-            let lines = lines.filter(|(_, open)| !**open).map(|(line, _)| line.at());
-            is_behind.then(|| (flag, lines.collect()))
-        };
-        asked.into_iter().filter_map(guarded).collect()
-    }
-
-    fn body(&mut self, id: EntityId) -> Option<&Body<'a>> {
-        let c = self.c;
-        let body = self.bodies.entry(id);
-        body.or_insert_with(|| Body::of(c.base, &c.base_cold.parts(id)))
-            .as_ref()
-    }
-
-    /// True if nothing writes to a flag but the function behind it and what it guards, and these set it.
-    fn is_set_there(&self, flag: EntityId, behind: EntityId, guarded: &BTreeSet<LinkAddr>) -> bool {
-        let c = self.c;
-        let entity = c.base.entity(flag);
-        let bytes = c.base.bytes(entity.addr, entity.size);
-        let is_zero = bytes.is_none_or(|bytes| bytes.iter().all(|byte| *byte == 0));
-        let users = c.base_usage.uses.get(&flag).into_iter().flatten();
-        let users: BTreeSet<EntityId> = users.map(|one| one.by).collect();
-        if !is_zero
-            || entity.size > 8
-            || users.len() > MOST
-            || c.base_usage.pointed.contains_key(&flag)
-            || entity.names.iter().any(|symbol| symbol.exported)
-        {
-            return false;
-        }
-        let mut is_set = false;
-        for by in users {
-            let own = *self.wholes.get(&by).unwrap_or(&by) == behind;
-            for line in decode(c.base, c.base.entity(by)).unwrap_or_default() {
-                match access(c.base, &line, flag) {
-                    Access::None | Access::Reads => {}
-                    Access::Sets if own || guarded.contains(&line.at()) => is_set = true,
-                    Access::Sets | Access::Other => return false,
-                }
+/// The flag behind which alone a function is called, if there is one.
+pub(super) fn before(
+    c: &Comparison<'_>,
+    callers: &mut Callers<'_, '_>,
+    id: EntityId,
+) -> Option<EntityId> {
+    let mut flags: Option<Guarded> = None;
+    for by in callers.only(id)?.into_iter().filter(|by| *by != id) {
+        let mut own = flags_before(c.base, callers.body(by)?, id);
+        if let Some(known) = &flags {
+            own.retain(|flag, _| known.contains_key(flag));
+            for (flag, lines) in &mut own {
+                lines.extend(known.get(flag).into_iter().flatten());
             }
         }
-        is_set
+        if own.is_empty() {
+            return None;
+        }
+        flags = Some(own);
     }
+    let mut flags = flags?.into_iter();
+    let found = flags.find(|(flag, guarded)| is_set_there(c, *flag, id, guarded));
+    found.map(|(flag, _)| flag)
+}
+
+/// The variables that have to be zero where the function of `body` calls `callee`.
+fn flags_before(image: &Image, body: &Body<'_>, callee: EntityId) -> Guarded {
+    let leads = |line: &Line| {
+        let mut references = line.references();
+        references.any(|r| matches!(image.place(r.target), Place::In(id, 0) if id == callee))
+    };
+    let tests = tests(image, body);
+    let asked: BTreeSet<EntityId> = tests.values().map(|(flag, _)| *flag).collect();
+    if asked.is_empty() {
+        return Guarded::new();
+    }
+    let next = body.next();
+    let guarded = |flag: EntityId| {
+        let open = body.reached(&next, |from, to| {
+            let test = tests.get(&from);
+            test.is_none_or(|(tested, zero)| *tested != flag || *zero != to)
+        });
+        let mut lines = body.lines.iter().zip(&open);
+        let is_behind = lines.all(|(line, open)| !open || !leads(line));
+        let lines = body.lines.iter().zip(&open);
+        let lines = lines.filter(|(_, open)| !**open).map(|(line, _)| line.at());
+        is_behind.then(|| (flag, lines.collect()))
+    };
+    asked.into_iter().filter_map(guarded).collect()
+}
+
+/// True if nothing writes to a flag but the function behind it and what it guards, and these set it.
+fn is_set_there(
+    c: &Comparison<'_>,
+    flag: EntityId,
+    behind: EntityId,
+    guarded: &BTreeSet<LinkAddr>,
+) -> bool {
+    let entity = c.base.entity(flag);
+    let bytes = c.base.bytes(entity.addr, entity.size);
+    let is_zero = bytes.is_none_or(|bytes| bytes.iter().all(|byte| *byte == 0));
+    let users = c.base_usage.uses.get(&flag).into_iter().flatten();
+    let users: BTreeSet<EntityId> = users.map(|one| one.by).collect();
+    if !is_zero
+        || entity.size > 8
+        || users.len() > MOST
+        || c.base_usage.pointed.contains_key(&flag)
+        || entity.names.iter().any(|symbol| symbol.exported)
+    {
+        return false;
+    }
+    let mut is_set = false;
+    for by in users {
+        let own = c.base_cold.whole(by) == behind;
+        for line in decode(c.base, c.base.entity(by)).unwrap_or_default() {
+            match access(c.base, &line, flag) {
+                Access::None | Access::Reads => {}
+                Access::Sets if own || guarded.contains(&line.at()) => is_set = true,
+                Access::Sets | Access::Other => return false,
+            }
+        }
+    }
+    is_set
 }
 
 /// What an instruction does with a variable.
