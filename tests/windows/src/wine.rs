@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
-use std::process::{ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread::sleep;
@@ -237,6 +237,10 @@ pub fn rust_library(folder: &Path, name: &str, words: &str, functions: &str) -> 
 #[derive(Debug)]
 pub struct Wine {
     prefix: PathBuf,
+    /// A program that waits for words that never come, and ends with this process. Wine's server, as Debian
+    /// starts it, ends with the last of its programs; one that starts at that instant is cut off by the old
+    /// server ("recvmsg: Connection reset by peer").
+    waiting: Option<Child>,
 }
 
 impl Wine {
@@ -253,12 +257,15 @@ impl Wine {
     fn new() -> Result<Wine> {
         let prefix = folder().join("wine");
         std::fs::create_dir_all(&prefix)?;
-        let wine = Wine { prefix };
+        let mut wine = Wine {
+            prefix,
+            waiting: None,
+        };
+        wine.waiting = Some(wine.waits()?);
         let stub = wine
             .prefix
             .join("drive_c/windows/system32/bcryptprimitives.dll");
         if !stub.exists() {
-            run(wine.command("cmd").args(["/c", "ver"]), "wine64")?;
             let object = folder().join("bcryptprimitives.obj");
             compile(&sources().join("bcryptprimitives.c"), &object)?;
             let advapi = runtime()?.join("advapi32.lib");
@@ -266,6 +273,26 @@ impl Wine {
             link(&[object, advapi], &words, &stub)?;
         }
         Ok(wine)
+    }
+
+    /// Starts the program that waits. The server of tests that ended just before may be ending.
+    fn waits(&self) -> Result<Child> {
+        let mut command = self.command("C:\\windows\\system32\\cmd.exe");
+        command.args(["/q", "/k", "echo", "ready"]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut said = String::new();
+        for _ in 0..10 {
+            let mut child = command.spawn().context("wine64 is not installed")?;
+            said = line(&mut BufReader::new(
+                child.stdout.take().context("no output")?,
+            ))?;
+            if said == "ready" {
+                return Ok(child);
+            }
+            child.wait()?;
+            sleep(Duration::from_millis(100));
+        }
+        bail!("Wine starts no program: {said:?}")
     }
 
     /// A program to run; it reads nothing.
