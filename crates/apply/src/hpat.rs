@@ -8,11 +8,13 @@
 
 mod block;
 mod entries;
+mod found;
 mod host;
 mod lasting;
 mod leaving;
 mod live;
 mod opening;
+mod planned;
 mod preflight;
 mod record;
 mod settle;
@@ -24,6 +26,7 @@ use std::time::Duration;
 
 pub use crate::pe::{Instance, OnDisk};
 pub use host::{Host, HostImage, Patched, Refitted, apply, list, recover, revert};
+pub use planned::plan;
 pub use preflight::Plan;
 pub use record::{EntryRecord, HotPatchRecord, Intent, PatchRecord, Witness, WordRecord};
 pub use standing::{Concerned, standing};

@@ -48,7 +48,7 @@ pub use layout::Layout;
 pub use left::put_back_left;
 pub use list::{Applied, list, list_all};
 pub use memory::MemoryTarget;
-pub use pe::Loaded;
+pub use pe::{HookChange, Loaded, Planned, PlannedHook, places_near};
 pub use preflight::{Hook, Preflight};
 pub use quiescence::{Blocker, Frame};
 pub use record::{FunctionRecord, HookRecord, ImportRecord, Record, State};

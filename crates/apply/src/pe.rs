@@ -1,11 +1,14 @@
 //! A Windows image that is loaded in a target, whatever hot-patches it.
 
 mod files;
+mod imagined;
 mod journal;
 mod ledger;
 mod marks;
+mod near;
 mod on_disk;
 mod pages;
+mod planned;
 mod seen;
 
 use std::fmt;
@@ -16,11 +19,15 @@ use invivo_image::{LiveAddr, Rva};
 
 use crate::{ApplyError, Target, refused};
 pub(crate) use files::{file_of, refuse_loaded};
+pub(crate) use imagined::{Imagined, unsettled};
 pub(crate) use journal::{Journal, Quiet, Word, when_nobody_is_in};
 pub(crate) use ledger::Ledger;
 pub(crate) use marks::Marks;
+pub use near::places_near;
 pub use on_disk::OnDisk;
 pub(crate) use pages::{close_pages, open_in, open_pages};
+pub(crate) use planned::missing;
+pub use planned::{HookChange, Planned, PlannedHook};
 pub use seen::Instance;
 pub(crate) use seen::{held_in, identity, loaded_at};
 

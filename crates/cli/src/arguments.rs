@@ -224,6 +224,7 @@ pub(crate) enum SchemaOf {
     Object,
     Check,
     Plan,
+    WindowsPlan,
     Outcome,
     Blocking,
     Status,
@@ -241,7 +242,7 @@ pub(crate) enum SchemaOf {
 #[derive(Debug, Args)]
 pub(crate) struct Schema {
     /// The output: `exchange` is that of install and uninstall, `final` that of inspect for a
-    /// final image, `outcome` that of apply, revert and recover, `image` that of inspect for a
+    /// final image, `outcome` that of apply, revert and recover, `windows-plan` that of plan by the program for Windows, `image` that of inspect for a
     /// Windows image, `object` for an object file for Windows, `xen` that of xen list and get,
     /// `xen-outcome` that of the other commands of xen, and of apply, replace and revert for a payload
     /// of Xen, `signature` that of sign and verify, `payload` that of inspect, `check-payload` that of check and plan for such a payload,

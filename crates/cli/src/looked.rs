@@ -4,29 +4,13 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use invivo_apply::TargetError;
-use serde::Serialize;
 
 use crate::failure::{Failure, GONE, NOT_NOW};
+pub(crate) use crate::unseen::Unseen;
 
 /// How often a process is asked again, and how long after.
 const TRIES: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(20);
-
-/// A process that could not be looked at.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(crate) struct Unseen {
-    /// Its number.
-    pub(crate) pid: u32,
-    /// The name of its program.
-    pub(crate) exe: String,
-    /// What the system says.
-    pub(crate) why: String,
-    /// True for a process that Windows protects from everybody, administrators among them.
-    pub(crate) protected: bool,
-    /// What a command ends with that wanted it.
-    #[serde(skip)]
-    pub(crate) code: u8,
-}
 
 /// What was found in processes.
 #[derive(Debug)]

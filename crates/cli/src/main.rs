@@ -32,6 +32,9 @@ mod output;
 #[cfg(not(windows))]
 mod patch_file;
 #[cfg(not(windows))]
+#[path = "windows/planned.rs"]
+mod planned;
+#[cfg(not(windows))]
 mod repro;
 #[cfg(not(windows))]
 mod steps;
@@ -39,6 +42,7 @@ mod steps;
 mod timing;
 #[cfg(not(windows))]
 mod unread;
+mod unseen;
 #[cfg(not(windows))]
 mod verdict;
 #[cfg(windows)]

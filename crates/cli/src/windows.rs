@@ -5,6 +5,8 @@ mod exchange;
 mod legacy;
 mod list;
 mod outcome;
+mod plan;
+mod planned;
 mod processes;
 mod status;
 
@@ -31,6 +33,7 @@ const WE: &str = concat!("invivo ", env!("CARGO_PKG_VERSION"));
 pub(crate) fn run(arguments: &Arguments, output: &Output) -> Result<u8, Failure> {
     match &arguments.command {
         Command::Apply(apply) => self::apply(apply, output),
+        Command::Plan(plan) => plan::plan(plan, output),
         Command::Revert(revert) => self::revert(revert, output),
         Command::Recover(processes) => recover(processes, output),
         Command::Install(install) => exchange::install(install, output),
@@ -50,11 +53,7 @@ fn whole_path(path: &Path) -> Result<String, Failure> {
 fn apply(apply: &Apply, output: &Output) -> Result<u8, Failure> {
     let path = whole_path(&apply.patch)?;
     let older = hotp1::is_legacy(&image(&apply.patch)?);
-    let find = || match older {
-        // Who runs the file that has the same fix needs no second copy of it.
-        true => legacy::concerned(&path, &[State::NotPatched, State::Removed]),
-        false => status::modern(&image(&apply.patch)?, &metadata(&apply.patch)?),
-    };
+    let find = || concerned(&apply.patch, &path, older);
     each(&apply.processes, output, &find, &|process, pid, begin| {
         if older {
             return legacy::apply(process, pid, &path, begin);
@@ -62,6 +61,15 @@ fn apply(apply: &Apply, output: &Output) -> Result<u8, Failure> {
         let refitted = hpat::apply(process, &path, WE)?;
         Ok(vec![done(pid, "applied", refitted, begin)])
     })
+}
+
+/// Processes that a patch is for and that do not run it.
+fn concerned(patch: &Path, path: &str, older: bool) -> Result<Looked<u32>, Failure> {
+    match older {
+        // Who runs the file that has the same fix needs no second copy of it.
+        true => legacy::concerned(path, &[State::NotPatched, State::Removed]),
+        false => status::modern(&image(patch)?, &metadata(patch)?),
+    }
 }
 
 fn revert(revert: &Revert, output: &Output) -> Result<u8, Failure> {

@@ -23,6 +23,7 @@ fn published_schemas_are_those_of_the_program() {
         "build",
         "inspect",
         "plan",
+        "windows-plan",
         "outcome",
         "blocking",
         "status",

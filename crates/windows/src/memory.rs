@@ -5,7 +5,7 @@ use std::mem::size_of;
 use std::ops::Range;
 use std::ptr::null;
 
-use invivo_apply::TargetError;
+use invivo_apply::{TargetError, places_near};
 use invivo_image::LiveAddr;
 use windows_sys::Win32::System::Diagnostics::Debug::{
     FlushInstructionCache, ReadProcessMemory, WriteProcessMemory,
@@ -22,12 +22,6 @@ use crate::handle::Handle;
 
 /// Bytes of a page.
 pub(crate) const PAGE: u64 = 0x1000;
-
-/// Memory that is reserved begins at a multiple of this.
-pub(crate) const GRANULARITY: u64 = 0x1_0000;
-
-/// How far a jump of 32 bits leads, less what is between its ends and those of an image.
-const REACH: u64 = 0x7f00_0000;
 
 /// The first address behind what a process can use.
 const TOP: u64 = 0x7fff_ffff_0000;
@@ -229,18 +223,9 @@ pub(crate) fn near(
     image: &Range<LiveAddr>,
     size: u64,
 ) -> Result<LiveAddr, TargetError> {
-    let low = image.end.0.saturating_sub(REACH).max(GRANULARITY);
-    let high = image.start.0.saturating_add(REACH).min(TOP);
-    let up = |value: u64| value.next_multiple_of(GRANULARITY);
-    let fits = pieces(process)
-        .filter(|piece| piece.free)
-        .filter_map(|piece| {
-            // Right behind the image if it can be, as Windows keeps it.
-            let start = up(piece.start.max(low));
-            (start.checked_add(size)? <= piece.end.min(high)).then_some(start)
-        });
-    let mut places: Vec<u64> = fits.collect();
-    places.sort_by_key(|place| (*place < image.end.0, place.abs_diff(image.end.0)));
+    let free = pieces(process).filter(|piece| piece.free);
+    let free = free.map(|piece| piece.start..piece.end);
+    let places = places_near(free, image, size);
     let made = places
         .into_iter()
         .find_map(|place| make(process, Some(place), size));

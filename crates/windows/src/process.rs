@@ -27,6 +27,8 @@ const INVALID_PARAMETER: i32 = 87;
 pub enum Access {
     /// To look at it; nothing of it changes.
     Read,
+    /// To tell whether it could be changed; nothing of it changes.
+    Ask,
     /// To change it, as the only tool that does.
     Write {
         /// Milliseconds to wait for another one.
@@ -64,7 +66,7 @@ impl Process {
             PROCESS_CREATE_THREAD | PROCESS_DUP_HANDLE | PROCESS_VM_OPERATION | PROCESS_VM_WRITE;
         let rights = match access {
             Access::Read => look,
-            Access::Write { .. } => look | change,
+            Access::Ask | Access::Write { .. } => look | change,
         };
         // SAFETY: it only opens a handle.
         let open = || Handle::new(unsafe { OpenProcess(rights, 0, pid) });
@@ -95,7 +97,7 @@ impl Process {
             )));
         }
         let turn = match access {
-            Access::Read => None,
+            Access::Read | Access::Ask => None,
             Access::Write { patience } => Some(turn(&handle, pid, patience)?),
         };
         let left = turn.as_ref().and_then(|_| Note::left(&handle, pid));

@@ -74,8 +74,25 @@ fn every_shape(test: &str, odd: &[&'static str]) {
         let file = patch(&base, &fixed, shape);
         let patch = name(&file);
         assert_eq!(caller.answers(), [true, false, false], "{shape}: old");
+        let text = caller.done(&["plan", &patch, "--pid", &pid, "--json"]);
+        let told: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        let plan = &told["processes"][0];
+        assert_eq!(
+            (&plan["state"], &plan["needs_stop"]),
+            (&"ready".into(), &true.into())
+        );
+        let hooks = plan["hooks"].as_array().expect("hooks").len();
+        assert_eq!(
+            caller.answers(),
+            [true, false, false],
+            "{shape}: nothing was done"
+        );
         let text = caller.done(&["apply", &patch, "--pid", &pid]);
         assert!(text.contains("in one step, all threads stopped"), "{text}");
+        assert!(
+            text.contains(&format!(": {hooks} hook")),
+            "{hooks} foretold: {text}"
+        );
         assert_eq!(caller.answers(), [false, true, false], "{shape}: new");
         if number == 0 {
             let text = caller.done(&["status", &patch]);

@@ -69,6 +69,43 @@ fn files_of(test: &str, base: &Build) -> Files {
     }
 }
 
+/// What apply of the first patch would do is told, and nothing is done: what changes, in the order of
+/// places.
+fn planned(caller: &Caller, files: &Files, changes: &[&str]) {
+    let (patch, pid) = (name(&files.first), caller.pid.to_string());
+    let before = fixed_bytes(caller.linux_pid(), &files.base);
+    for chosen in [&["--pid", &pid][..], &["--all"]] {
+        let words = [&["plan", &patch, "--json"][..], chosen].concat();
+        let told: serde_json::Value = serde_json::from_str(&caller.done(&words)).expect("JSON");
+        assert_eq!(told["schema"], "invivo.windows-plan/1");
+        let all = told["processes"].as_array().expect("a list");
+        let own = all
+            .iter()
+            .find(|one| one["pid"] == caller.pid)
+            .expect("its process");
+        assert_eq!(own["state"], "ready", "{told}");
+        let hooks = own["hooks"].as_array().expect("a list");
+        let found: Vec<&str> = hooks
+            .iter()
+            .filter_map(|one| one["change"].as_str())
+            .collect();
+        assert_eq!(found, changes, "{told}");
+        let names: Vec<&str> = hooks
+            .iter()
+            .filter_map(|one| one["function"].as_str())
+            .collect();
+        assert_eq!(names, ["count", "weigh"], "{told}");
+        assert_eq!(own["needs_stop"], false, "{told}");
+        assert_eq!(own["stops"][0]["step"], "revert", "{told}");
+    }
+    let text = caller.done(&["plan", &patch, "--pid", &pid]);
+    assert!(text.contains("stops no thread"), "{text}");
+    assert_eq!(loaded(caller), [false, false], "nothing was loaded");
+    assert!(fixed_bytes(caller.linux_pid(), &files.base) == before);
+    let text = caller.done(&["list", "--pid", &pid]);
+    assert!(!text.contains("steady"), "{text}");
+}
+
 /// Applies, replaces and reverts while the program runs.
 fn story(program: &Path, test: &str) {
     let files = files(test);
@@ -77,6 +114,7 @@ fn story(program: &Path, test: &str) {
     let pid = caller.pid.to_string();
     assert_eq!(caller.answers(), [true, false, false], "the base");
 
+    planned(&caller, &files, &["redirected", "redirected"]);
     let text = caller.done(&["apply", &first, "--pid", &pid]);
     assert!(
         text.contains("2 functions redirected, no thread stopped"),
@@ -92,6 +130,12 @@ fn story(program: &Path, test: &str) {
     let told = "steady.dll: running: patched; on disk: old";
     assert!(text.contains(&pid) && text.contains(told), "{text}");
 
+    let text = caller.done(&["plan", &second, "--pid", &pid]);
+    let told = [
+        "count: redirected anew (address in the table",
+        "weigh: restored",
+    ];
+    assert!(told.iter().all(|told| text.contains(told)), "{text}");
     let text = caller.done(&["apply", &second, "--pid", &pid]);
     assert!(
         text.contains("1 function redirected anew, 1 function restored"),
@@ -104,8 +148,10 @@ fn story(program: &Path, test: &str) {
         "{text}"
     );
 
-    let (text, code) = caller.invivo(&["apply", &first, "--pid", &pid]);
-    assert!(code == 1 && text.contains("sequence 2 is live"), "{text}");
+    for verb in ["plan", "apply"] {
+        let (text, code) = caller.invivo(&[verb, &first, "--pid", &pid]);
+        assert!(code == 1 && text.contains("sequence 2 is live"), "{text}");
+    }
 
     assert_eq!(loaded(&caller), [true, true], "both patches are loaded");
     let text = caller.done(&["revert", "--pid", &pid, "--unload"]);
@@ -151,6 +197,12 @@ fn functions_across_a_boundary() {
     let before = fixed_bytes(caller.linux_pid(), &files.base);
     let (first, second) = (name(&files.first), name(&files.second));
     for _ in 0..3 {
+        let text = caller.done(&["plan", &first, "--pid", &pid]);
+        let told = [
+            "stops all threads for a moment",
+            "one byte before an 8-byte boundary",
+        ];
+        assert!(told.iter().all(|told| text.contains(told)), "{text}");
         let text = caller.done(&["apply", &first, "--pid", &pid]);
         assert!(text.contains("all threads stopped for"), "{text}");
         assert_eq!(caller.answers()[1..], [true, false], "the first patch");
@@ -198,6 +250,10 @@ fn threads_that_stand_since_a_tool_died_go_on() {
     let line = text.lines().find(|line| line.contains(told));
     let standing = numbers(line.unwrap_or_else(|| panic!("{text}")))[0];
     assert!(standing >= 9, "{text}");
+
+    // Nothing is foretold of what is in no order.
+    let (text, code) = caller.invivo(&["plan", &name(&files.second), "--pid", &pid]);
+    assert!(code == 3 && text.contains("threads of process"), "{text}");
 
     let text = caller.done(&["recover", "--pid", &pid]);
     let told = format!("process {pid}: {standing} threads go on");

@@ -1,17 +1,16 @@
 //! Patches of older Windows that outlast the tool: applied to a process of Windows by one run of it,
 //! listed and removed by others.
 
-use invivo_format::hotp1::{LegacyPatch, read, validate};
 use invivo_image::LiveAddr;
-use invivo_image::pe::PeImage;
 
+use super::found::{Found, find};
 use super::lasting::Lasting;
 use super::leaving::current;
 use super::opening::open_block;
-use super::{LegacyRecord, Outcome, at_status, checks, status};
-use crate::hpat::{Host, HostImage};
-use crate::pe::{Ledger, Marks, file_of, parse};
-use crate::{ApplyError, TargetError, refused};
+use super::{LegacyRecord, Outcome};
+use crate::ApplyError;
+use crate::hpat::Host;
+use crate::pe::Ledger;
 
 /// What was done with a module.
 #[derive(Clone, Debug)]
@@ -63,38 +62,15 @@ pub(crate) fn blocks(host: &dyn Host) -> Result<Vec<Block>, ApplyError> {
 /// When it breaks a rule, when no module or more than one is its target, when a thread stays inside
 /// what is replaced, or when a step fails; then the process is as before.
 pub fn apply(host: &mut dyn Host, path: &str, applied_by: &str) -> Result<Done, ApplyError> {
-    let patch = parse(path, host.file(path)?)?;
-    let model = model(&patch, path)?;
-    if patch.entry_point.0 != 0
-        || patch
-            .tls
-            .as_ref()
-            .is_some_and(|tls| !tls.callbacks.is_empty())
-    {
-        return refused(format!(
-            "{path} has an entry point, or functions that are called when threads start, which the \
-             loader would run; link it with /noentry"
-        ));
-    }
-    let (mut found, other) = targets(host, &model)?;
-    if let Some(other) = other.filter(|_| found.is_empty()) {
-        return Err(other);
-    }
-    let (target, None) = (found.pop(), found.pop()) else {
-        return refused(format!("{} is loaded more than once", model.target_name));
-    };
-    let Some((target, image, _)) = target else {
-        return Err(TargetError::Unsupported(format!(
-            "{} has no module {} that the patch is for",
-            host.describe(),
-            model.target_name
-        ))
-        .into());
-    };
+    let Found {
+        patch,
+        module,
+        image,
+    } = find(host, path)?;
     let (known, _) = current(host)?;
     let mut known = known.into_iter();
-    let known = known.find(|(.., one)| one.at == target.range.start.0);
-    let mut lasting = Lasting::open(host, &target, image, known, applied_by)?;
+    let known = known.find(|(.., one)| one.at == module.range.start.0);
+    let mut lasting = Lasting::open(host, &module, image, known, applied_by)?;
     let result = lasting.apply(path, patch);
     lasting.leave_if_unused();
     result
@@ -156,48 +132,4 @@ pub fn recover(host: &mut dyn Host, applied_by: &str) -> Result<Vec<Done>, Apply
         lasting.leave_if_unused();
     }
     Ok(settled)
-}
-
-/// True for a module with the name that a patch wants.
-pub(super) fn has_name(module: &HostImage, model: &LegacyPatch) -> bool {
-    let last = module.path.rsplit(['\\', '/']).next();
-    last.is_some_and(|last| last.eq_ignore_ascii_case(&model.target_name))
-}
-
-/// What a patch module says, if it keeps the rules of its format.
-pub(super) fn model(patch: &PeImage, path: &str) -> Result<LegacyPatch, ApplyError> {
-    let model = match read(patch) {
-        Ok(Some(model)) => model,
-        Ok(None) => return at_status(status::BROKEN, &format!("{path} has no section .hotp1")),
-        Err(error) => return at_status(status::BROKEN, &format!("{path}: {error}")),
-    };
-    match validate(patch, &model, None).first() {
-        Some(first) => at_status(status::BROKEN, &format!("{path}: {first}")),
-        None => Ok(model),
-    }
-}
-
-/// A loaded module, what it was loaded from, and the flags that a patch for it gets.
-type Target = (HostImage, PeImage, u32);
-
-/// Loaded modules with the name and the identity that a patch wants. Where the name is there and the
-/// build is another, that is told, too.
-fn targets(
-    host: &dyn Host,
-    model: &LegacyPatch,
-) -> Result<(Vec<Target>, Option<ApplyError>), ApplyError> {
-    let (mut found, mut other) = (Vec::new(), None);
-    let images = host.images()?.into_iter();
-    for module in images.filter(|image| has_name(image, model)) {
-        // Its file may be another one by now; what runs tells what it is.
-        let marks = Marks::of(host, module.range.start)?;
-        match checks::fits(checks::told(&marks, model)?, model) {
-            Ok(flags) => {
-                let image = file_of(host, &module)?;
-                found.push((module, image, flags));
-            }
-            Err(error) => other = Some(error),
-        }
-    }
-    Ok((found, other))
 }

@@ -22,6 +22,9 @@ const PAGE: u64 = 0x1000;
 /// Bytes that each of the two places for a record has.
 const PLACE: u64 = 0x8_0000;
 
+/// Bytes of a block.
+pub(super) const SIZE: u64 = PAGE + 2 * PLACE;
+
 /// The record in the memory that begins at `at`; `None` where it is no such block.
 pub(super) fn open_block(
     target: &dyn Target,
@@ -56,7 +59,7 @@ impl<'h> Lasting<'h> {
             Some(known) => known,
             None => {
                 // Not near: what is there is left to the patches.
-                let block = host.reserve(None, PAGE + 2 * PLACE)?;
+                let block = host.reserve(None, SIZE)?;
                 if let Err(error) = host.write(block, &MAGIC) {
                     // Nothing is in it that anybody needs.
                     let _ = host.release(block);

@@ -4,7 +4,8 @@ use invivo_format::final_image::WindowsBuild;
 use invivo_image::pe::PeImage;
 
 use super::checks;
-use super::host::{blocks, has_name, model};
+use super::found::{has_name, model};
+use super::host::blocks;
 use crate::ApplyError;
 use crate::hpat::Host;
 use crate::pe::{Instance, Marks, OnDisk, parse};

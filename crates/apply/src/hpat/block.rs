@@ -24,7 +24,7 @@ const PAIRS: u64 = 4;
 pub(super) const RESERVE: u64 = PAIRS * 2 * PAGE;
 
 /// Bytes of a block.
-const SIZE: u64 = PAGE + 2 * PLACE + RESERVE;
+pub(super) const SIZE: u64 = PAGE + 2 * PLACE + RESERVE;
 
 /// A block in a target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +52,7 @@ impl Block {
 
     /// The table.
     pub(super) fn table(self) -> LiveAddr {
-        LiveAddr(self.at.0 + PAGE + 2 * PLACE)
+        table_of(self.at)
     }
 
     /// What is in the memory that begins at `at`; `None` where it is no such block.
@@ -106,6 +106,11 @@ impl Block {
     pub(super) fn release(self, host: &mut dyn Host) -> Result<(), TargetError> {
         host.release(self.at)
     }
+}
+
+/// Where the table is of a block that begins at `at`.
+pub(super) fn table_of(at: LiveAddr) -> LiveAddr {
+    LiveAddr(at.0 + PAGE + 2 * PLACE)
 }
 
 /// Makes the pages of a table: each second one is for code.

@@ -4,16 +4,16 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use invivo_format::hpat;
 use invivo_image::LiveAddr;
 
 use super::Outcome;
 use super::block::Block;
+use super::found::{Found, find};
 use super::lasting::Lasting;
 use super::leaving::current;
 use super::record::HotPatchRecord;
-use crate::pe::{Instance, file_of, identity, parse};
-use crate::{ApplyError, Protection, Target, TargetError, refused};
+use crate::pe::Instance;
+use crate::{ApplyError, Protection, Target, TargetError};
 
 /// An image that is loaded in a process of Windows.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,6 +102,13 @@ pub struct Patched {
 }
 
 impl Patched {
+    /// True if a tool died while it changed something, so that it is put in order before anything else is
+    /// done.
+    pub(super) fn is_in_the_middle(&self) -> bool {
+        let record = &self.record;
+        !record.words.is_empty() || record.patches.iter().any(|patch| !patch.led)
+    }
+
     /// The record as it is for whoever asks what is patched: of a base that was unloaded, or loaded
     /// again, nothing is.
     #[must_use]
@@ -157,35 +164,16 @@ pub fn list(host: &dyn Host) -> Result<Vec<Patched>, ApplyError> {
 /// When it breaks a rule, when no image or more than one is its base, or when a step fails; then
 /// the process is as before.
 pub fn apply(host: &mut dyn Host, path: &str, applied_by: &str) -> Result<Refitted, ApplyError> {
-    let patch = parse(path, host.file(path)?)?;
-    let metadata = hpat::read(&patch)
-        .or_else(|error| refused(format!("{path}: {error}")))?
-        .patch;
-    let [of] = &metadata.bases[..] else {
-        return refused("A06: the patch is not for exactly one base");
-    };
-    let wanted = (of.time_stamp, of.checksum);
-    let images = host.images()?;
-    let mut bases = images
-        .iter()
-        .filter(|image| identity(host, image.range.start) == Some(wanted));
-    let (base, None) = (bases.next(), bases.next()) else {
-        return refused("the base is loaded more than once");
-    };
-    let Some(base) = base else {
-        return Err(TargetError::Unsupported(format!(
-            "no image of {} is the build that the patch is for (time stamp {:#x}, checksum {:#x})",
-            host.describe(),
-            wanted.0,
-            wanted.1
-        ))
-        .into());
-    };
-    let image = file_of(host, base)?;
+    let Found {
+        patch,
+        metadata,
+        base,
+        image,
+    } = find(host, path)?;
     let (known, _) = current(host)?;
     let mut known = known.into_iter();
     let known = known.find(|one| one.record.at == base.range.start.0);
-    let mut lasting = Lasting::open(host, base, image, known, applied_by)?;
+    let mut lasting = Lasting::open(host, &base, image, known, applied_by)?;
     let result = lasting.apply(path, patch, metadata.sequence);
     lasting.leave_if_unused();
     result

@@ -55,6 +55,11 @@ pub(crate) enum Command {
         after_help = "Examples:\n  invivo apply server_hotpatch.dll --pid 1234\n  invivo apply fix.dll --all"
     )]
     Apply(Apply),
+    /// What apply would do, checked as it is; changes nothing.
+    #[command(
+        after_help = "Examples:\n  invivo plan server_hotpatch.dll --pid 1234\n  invivo plan fix.dll --all --json"
+    )]
+    Plan(Plan),
     /// Take patches back, byte for byte.
     #[command(after_help = "Example:\n  invivo revert --pid 1234 --unload")]
     Revert(Revert),
@@ -99,6 +104,19 @@ pub(crate) struct Apply {
     pub(crate) patch: PathBuf,
     #[command(flatten)]
     pub(crate) processes: Processes,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Plan {
+    /// The final image or patch module, where apply would find it.
+    pub(crate) patch: PathBuf,
+    /// A process; may be given several times.
+    #[arg(short, long = "pid", value_name = "PID", required_unless_present = "all",
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) pid: Vec<u32>,
+    /// Every process that it concerns and that runs now; which ones this user may not look at is told.
+    #[arg(long, conflicts_with = "pid")]
+    pub(crate) all: bool,
 }
 
 #[derive(Debug, Args)]

@@ -22,6 +22,7 @@ pub(crate) fn run(schema: &Schema) -> Result<u8, Failure> {
         SchemaOf::Object => schema_for!(marks::ObjectDump),
         SchemaOf::Check => schema_for!(check::Checked),
         SchemaOf::Plan => schema_for!(plan::Plans),
+        SchemaOf::WindowsPlan => schema_for!(crate::planned::WindowsPlans),
         SchemaOf::Progress => schema_for!(crate::output::Event),
         SchemaOf::Outcome => schema_for!(Outcomes),
         SchemaOf::Blocking => schema_for!(blocking::Blocking),
