@@ -1,4 +1,4 @@
-//! Builds the library of fifty megabytes and its fixed build, once, in a folder.
+//! Builds the library of a hundred megabytes and its fixed build, once, in a folder.
 
 use std::path::Path;
 

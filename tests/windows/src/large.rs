@@ -1,7 +1,7 @@
-//! A Windows library of fifty megabytes, and its fixed build: what it costs to make a patch of the
+//! A Windows library of a hundred megabytes, and its fixed build: what it costs to make a patch of the
 //! largest is measured with them.
 //!
-//! A hundred and seventy files of C and C++, written from one seed and compiled as any others: functions
+//! Three hundred and forty files of C and C++, written from one seed and compiled as any others: functions
 //! that call, inline and are called through tables; types, variables, texts, switches, templates
 //! and classes. Nobody runs them.
 
@@ -19,13 +19,13 @@ use crate::{LLVM, Library, linker, run};
 use body::Body;
 
 /// Files of source.
-const UNITS: usize = 170;
+const UNITS: usize = 340;
 
 /// Functions of each that are its own work; templates, methods and what is inlined come on top.
 const FUNCTIONS: usize = 330;
 
 /// What is fixed, by file; one of them in C++.
-const FIXES: [usize; 3] = [4, 84, 164];
+const FIXES: [usize; 3] = [4, 84, 332];
 
 /// Numbers that look as if nobody had chosen them, the same in each run (xorshift).
 #[derive(Debug)]
