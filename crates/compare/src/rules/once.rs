@@ -22,7 +22,15 @@ use code::Code;
 use prepared::{Makers, Part};
 
 /// What calls a function once and never again.
-const ONCE: [&str; 2] = ["pthread_once", "call_once"];
+const ONCE: [&str; 7] = [
+    "pthread_once",
+    "call_once",
+    "CRYPTO_THREAD_run_once",
+    "g_once_impl",
+    "uv_once",
+    "apr_thread_once",
+    "InitOnceExecuteOnce",
+];
 /// How many instructions lie between a function's address and the call that it is handed to.
 const NEAR: usize = 8;
 

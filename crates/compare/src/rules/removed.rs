@@ -1,6 +1,6 @@
 //! R-REMOVED: what the fixed image no longer has stays in the process.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use invivo_image::{
     EntityId, EntityKind, Image, LinkAddr, SectionKind, Spoken, demangle, source_name, stem,
@@ -8,9 +8,9 @@ use invivo_image::{
 };
 use rayon::prelude::*;
 
-use crate::Comparison;
 use crate::meaning::Meaning;
 use crate::rules::{Finding, Rule, given, is_variable};
+use crate::{Comparison, Usage};
 
 pub(super) fn find(c: &Comparison<'_>, findings: &mut Vec<Finding>) {
     functions(c, findings);
@@ -18,8 +18,19 @@ pub(super) fn find(c: &Comparison<'_>, findings: &mut Vec<Finding>) {
         .map(|id| stem(c.fixed.entity(id).name()))
         .collect();
     let copied = super::copied(c.base);
+    let renamed = renamed(c);
     for id in unpaired_variables(c.base, |id| c.pairs.fixed_of(id).is_none()) {
         let name = c.base.entity(id).name();
+        if let Some(new) = renamed.get(&id) {
+            let new = demangle(c.fixed.entity(*new).name());
+            let text = format!(
+                "is a variable that the fixed image no longer has, and {new} is new, as large, and used by \
+                 the same functions: if it is the same under another name, all that it holds is lost; \
+                 leave it its name, or give the new one another size"
+            );
+            findings.push(Finding::refuse(Rule::Removed, demangle(name), text));
+            continue;
+        }
         // One that may be its successor makes it ambiguous, which the planner judges.
         if !names.contains(stem(name)) && !copied.contains(name) {
             findings.push(Finding::note(
@@ -166,4 +177,33 @@ fn unpaired_variables(
 ) -> impl Iterator<Item = EntityId> {
     let ids = image.entity_ids().map(|(id, _)| id);
     ids.filter(move |id| is_variable(image, *id) && is_unpaired(*id))
+}
+
+/// Old variables that may have another name in the fixed image: there is a new one that is as large and that the
+/// same functions use.
+fn renamed(c: &Comparison<'_>) -> BTreeMap<EntityId, EntityId> {
+    let users = |usage: &Usage, id, base: &dyn Fn(EntityId) -> Option<EntityId>| {
+        let all = usage.uses.get(&id).into_iter().flatten();
+        let all: BTreeSet<EntityId> = all.map(|one| base(one.by)).collect::<Option<_>>()?;
+        (!all.is_empty()).then_some(all)
+    };
+    let is_meant = |image: &Image, id| {
+        let name = image.entity(id).name();
+        !name.starts_with("_ZGV") && !name.starts_with("DW.ref.")
+    };
+    let mut new = BTreeMap::new();
+    for id in unpaired_variables(c.fixed, |id| c.pairs.base_of(id).is_none()) {
+        let base = |by| c.pairs.base_of(c.fixed_cold.whole(by));
+        let users = users(&c.fixed_usage, id, &base).filter(|_| is_meant(c.fixed, id));
+        new.extend(users.map(|users| ((c.fixed.entity(id).size, users), id)));
+    }
+    let mut found = BTreeMap::new();
+    for id in unpaired_variables(c.base, |id| c.pairs.fixed_of(id).is_none()) {
+        let base = |by| Some(c.base_cold.whole(by));
+        let users = users(&c.base_usage, id, &base).filter(|_| is_meant(c.base, id));
+        let size = c.base.entity(id).size;
+        let successor = users.and_then(|users| new.get(&(size, users)));
+        found.extend(successor.map(|new| (id, *new)));
+    }
+    found
 }

@@ -5,10 +5,11 @@
 
 use std::collections::BTreeSet;
 
-use invivo_image::demangle;
+use invivo_image::x86_64::decode;
+use invivo_image::{Image, Place, Slot, demangle, stem};
 
 use crate::Comparison;
-use crate::hot::Hot;
+use crate::hot::{Hot, Parts};
 use crate::labels::{Labels, labelled, stranger};
 use crate::rules::{Finding, Rule, is_variable};
 
@@ -17,10 +18,14 @@ use crate::rules::{Finding, Rule, is_variable};
 /// number.
 const PARTS: [&str; 3] = [".resume", ".destroy", ".cleanup"];
 
+/// What GCC makes of one: the function that goes on, from the place that the frame names by its number.
+const ACTOR: &str = ".actor";
+
 /// A coroutine of C++ by clang, whose frames say nothing of their places: with one `co_yield` more
 /// before another, a frame of the same layout goes on at the wrong one.
 ///
-/// GCC's frames have a field for each place and Rust's a variant, so that R-LAYOUT sees it.
+/// GCC's frames have a field for each place and Rust's a variant, so that R-LAYOUT sees it; but for places that are
+/// exchanged: `co_await flush(); co_await close();` the other way round has the same frame, if both wait alike.
 pub(super) fn find(c: &Comparison<'_>, findings: &mut Vec<Finding>) {
     for hot in &c.hot {
         let name = c.base.entity(hot.base.main).name();
@@ -31,12 +36,42 @@ pub(super) fn find(c: &Comparison<'_>, findings: &mut Vec<Finding>) {
                 "goes on with calls that wait, at the place that has the same number in new code; \
                  whether it is the same place nothing tells",
             ));
+        } else if name.ends_with(ACTOR) && called(c.base, &hot.base) != called(c.fixed, &hot.fixed)
+        {
+            findings.push(Finding::refuse(
+                Rule::Resume,
+                demangle(name),
+                "goes on with calls that wait, at the place that has the same number in new code, and what \
+                 it calls between these places is not the same, in the same order",
+            ));
         } else if !c.base.is_windows()
             && let Some(text) = kept_place(c, hot)
         {
             findings.push(Finding::refuse(Rule::Resume, &hot.name, text));
         }
     }
+}
+
+/// The names of what a function calls, in the order of its instructions.
+fn called(image: &Image, parts: &Parts) -> Vec<Option<String>> {
+    let mut found = Vec::new();
+    for part in parts.ids() {
+        let lines = decode(image, image.entity(part)).unwrap_or_default();
+        for line in lines.iter().filter(|line| line.is_call()) {
+            let name = line
+                .references()
+                .find_map(|to| match image.place(to.target) {
+                    Place::In(id, _) => Some(stem(image.entity(id).name()).to_owned()),
+                    Place::Stub(Slot::Import(name, _) | Slot::LazyImport(name))
+                    | Place::Slot(Slot::Import(name, _) | Slot::LazyImport(name)) => {
+                        Some(name.to_string())
+                    }
+                    _ => None,
+                });
+            found.push(name);
+        }
+    }
+    found
 }
 
 /// Why live data may hold a place inside the old version of a function that the new one jumps to.

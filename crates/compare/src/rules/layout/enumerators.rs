@@ -7,8 +7,14 @@ use invivo_image::{Enumerator, TypeLayout, UsedType};
 use crate::Source;
 use crate::rules::{Finding, Rule};
 
-/// Finds what enumerations without a name have renumbered. The last one of a whole file is often
-/// a count (`enum { A, B, ALL }`) and may move; a function's is a state like the others.
+/// What is in names of enumerators that count the others, or tell where they end: nothing has their value.
+const COUNTS: [&str; 21] = [
+    "all", "bound", "cnt", "count", "end", "highest", "last", "len", "length", "limit", "max", "n",
+    "nr", "num", "number", "past", "sentinel", "size", "sum", "top", "total",
+];
+
+/// Finds what enumerations without a name have renumbered. The last one of a whole file may be
+/// a count (`enum { A, B, ALL }`), which moves; a function's is a state like the others.
 pub(super) fn find(base: &Source, fixed: &Source, findings: &mut Vec<Finding>) {
     let mut enumerations: BTreeMap<&str, Vec<(&str, &Enumerator)>> = BTreeMap::new();
     for (name, one) in &fixed.enumerators {
@@ -39,7 +45,8 @@ pub(super) fn find(base: &Source, fixed: &Source, findings: &mut Vec<Finding>) {
             (!after.values.is_subset(&before.values)).then_some((*name, before, *after))
         });
         let moved: Vec<(&str, &Enumerator, &Enumerator)> = moved.collect();
-        if let [(_, before, after)] = moved[..]
+        if let [(name, before, after)] = moved[..]
+            && is_count(name)
             && before.is_last
             && after.is_last
             && !after.is_local
@@ -80,14 +87,69 @@ pub(super) fn is_renumbered(base: &Source, name: &str, after: &UsedType) -> bool
         let highest = |layout: &TypeLayout| layout.members.iter().map(|m| m.at).max();
         let mut moved = old.members.iter().filter_map(|one| {
             let other = new.members.iter().find(|other| other.name == one.name)?;
-            (other.at != one.at).then_some((one.at, other.at))
+            (other.at != one.at).then_some((one, other))
         });
         match (moved.next(), moved.next()) {
             (None, _) => false,
-            (Some((from, to)), None) => (Some(from), Some(to)) != (highest(old), highest(new)),
+            (Some((from, to)), None) => {
+                !is_count(&from.name)
+                    || (Some(from.at), Some(to.at)) != (highest(old), highest(new))
+            }
             _ => true,
         }
     };
     let mut new = after.layouts.iter();
     new.any(|new| before.layouts.iter().all(|old| moved(old, new)))
+}
+
+/// True for the name of what counts other enumerators: `KIND_MAX`, `kindCount`, `NKINDS`, `kinds`. A state that is
+/// called as any other has a number that live data hold, though it is the last one.
+fn is_count(name: &str) -> bool {
+    let name = name.rsplit("::").next().unwrap_or(name);
+    let mut words: Vec<String> = vec![String::new()];
+    let mut was_lower = false;
+    for letter in name.chars() {
+        let begins = letter.is_uppercase() && was_lower;
+        if begins || !letter.is_alphanumeric() {
+            words.push(String::new());
+        }
+        if let Some(word) = words.last_mut().filter(|_| letter.is_alphanumeric()) {
+            word.extend(letter.to_lowercase());
+        }
+        was_lower = letter.is_lowercase() || letter.is_ascii_digit();
+    }
+    let is_plural = |word: &String| word.ends_with('s') && !word.ends_with("ss");
+    words.iter().any(|word| COUNTS.contains(&word.as_str()))
+        || matches!(&words[..], [only] if is_plural(only))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_count;
+
+    #[test]
+    fn counts_have_names_that_tell() {
+        let counts = [
+            "KIND_MAX",
+            "kindCount",
+            "NKINDS",
+            "kinds",
+            "N_KINDS",
+            "http::Kind::last",
+            "__KIND_END",
+        ];
+        for name in counts {
+            assert!(is_count(name), "{name}");
+        }
+        for name in [
+            "CLOSED",
+            "sw_done",
+            "kProcess",
+            "Kind::lost",
+            "IN_PROGRESS",
+            "nothing",
+        ] {
+            assert!(!is_count(name), "{name}");
+        }
+    }
 }

@@ -40,10 +40,14 @@ pub(in crate::rules) fn find(c: &Comparison<'_>, findings: &mut Vec<Finding>) {
         }
         for exchange in exchanges(&before.asked, &after.asked) {
             asked.entry(exchange).or_insert(hot);
+            if let Some(elsewhere) = exchange.elsewhere() {
+                asked.entry(elsewhere).or_insert(hot);
+            }
         }
     }
     for (exchange, by) in &stored {
-        let Some(reader) = asked.get(exchange) else {
+        let elsewhere = || exchange.elsewhere().and_then(|one| asked.get(&one));
+        let Some(reader) = asked.get(exchange).or_else(elsewhere) else {
             continue;
         };
         let Exchange { old, new, .. } = exchange;
@@ -89,6 +93,18 @@ fn exchanges(before: &Told, after: &Told) -> Vec<Exchange> {
 }
 
 impl Exchange {
+    /// The same, of a member of a variable, as one that is known only by a pointer to it: `one.state` and
+    /// `user->state`.
+    fn elsewhere(&self) -> Option<Self> {
+        match self.holder {
+            Holder::Variable(_, offset) if offset > 0 => Some(Exchange {
+                holder: Holder::Offset(offset.try_into().ok()?),
+                ..*self
+            }),
+            _ => None,
+        }
+    }
+
     fn of(holder: Holder, bits: bool, old: u64, new: u64) -> Self {
         Exchange {
             holder,

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use iced_x86::{ConditionCode, FlowControl};
+use iced_x86::{ConditionCode, FlowControl, Mnemonic, OpKind};
 use invivo_image::x86_64::{Line, decode};
 use invivo_image::{EntityId, EntityKind, Flow, Image, LinkAddr, Place};
 
@@ -64,16 +64,8 @@ impl<'a> Code<'a> {
             if !line.is_call() || !self.calls(line, &[ACQUIRE]) {
                 continue;
             }
-            let before = self.lines[..at].iter().rev().take(NEAR);
-            let mut before = before.flat_map(Line::references);
-            let guard = before.find_map(|reference| match self.image.place(reference.target) {
-                Place::In(id, 0) => {
-                    let entity = self.image.entity(id);
-                    let is_guard = entity.kind == EntityKind::Object;
-                    (is_guard && entity.name().starts_with("_ZGV")).then_some(id)
-                }
-                _ => None,
-            });
+            let mut before = self.lines[..at].iter().rev().take(NEAR);
+            let guard = before.find_map(|line| self.guard(line));
             count += 1;
             let region = if count > MOST {
                 None
@@ -86,7 +78,77 @@ impl<'a> Code<'a> {
                 _ => *known = None,
             }
         }
+        self.unlocked(&mut found);
         found
+    }
+
+    /// The guards that a function looks at and sets itself, as with `-fno-threadsafe-statics`, and what runs where
+    /// one is not set yet: what only that side of the branch leads to.
+    fn unlocked(&self, found: &mut BTreeMap<Option<EntityId>, Option<BTreeSet<LinkAddr>>>) {
+        let guards = self.lines.iter().filter_map(|line| self.sets_guard(line));
+        let guards: BTreeSet<EntityId> = guards.collect();
+        for guard in guards {
+            if !found.contains_key(&Some(guard)) {
+                found.insert(Some(guard), self.side_without(guard));
+            }
+        }
+    }
+
+    /// The guard that an instruction refers to at its first byte.
+    fn guard(&self, line: &Line) -> Option<EntityId> {
+        let mut all = line.references();
+        all.find_map(|reference| match self.image.place(reference.target) {
+            Place::In(id, 0) => {
+                let entity = self.image.entity(id);
+                let is_guard = entity.kind == EntityKind::Object;
+                (is_guard && entity.name().starts_with("_ZGV")).then_some(id)
+            }
+            _ => None,
+        })
+    }
+
+    fn sets_guard(&self, line: &Line) -> Option<EntityId> {
+        let i = &line.instruction;
+        let sets = i.mnemonic() == Mnemonic::Mov && i.op0_kind() == OpKind::Memory;
+        self.guard(line).filter(|_| sets)
+    }
+
+    fn side_without(&self, guard: EntityId) -> Option<BTreeSet<LinkAddr>> {
+        let mut found = BTreeSet::new();
+        let reads = |line: &Line| {
+            self.guard(line) == Some(guard)
+                && self.sets_guard(line).is_none()
+                && !line.takes_address()
+        };
+        for (at, _) in self.lines.iter().enumerate().filter(|(_, l)| reads(l)) {
+            let mut checks = self.lines.iter().enumerate().skip(at + 1).take(NEAR);
+            let (at, check) =
+                checks.find(|(_, line)| line.instruction.flow_control() != FlowControl::Next)?;
+            let to = *self
+                .at
+                .get(&LinkAddr(check.instruction.near_branch_target()))?;
+            let (unset, set) = match check.instruction.condition_code() {
+                ConditionCode::e => (to, at + 1),
+                ConditionCode::ne => (at + 1, to),
+                _ => return None,
+            };
+            let always = self.reached(set)?;
+            found.extend(self.reached(unset)?.difference(&always));
+        }
+        Some(found).filter(|found| !found.is_empty())
+    }
+
+    /// The instructions that one leads to, itself among them.
+    fn reached(&self, from: usize) -> Option<BTreeSet<LinkAddr>> {
+        let (mut found, mut waiting) = (BTreeSet::new(), vec![from]);
+        while let Some(at) = waiting.pop() {
+            let line = self.lines.get(at)?;
+            if found.insert(line.at()) {
+                let next = successors(line)?.into_iter().flatten();
+                waiting.extend(next.filter_map(|next| self.at.get(&next)));
+            }
+        }
+        Some(found)
     }
 
     /// What runs behind a call of `__cxa_guard_acquire` that returned something else than zero.

@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use iced_x86::{ConditionCode, InstructionInfoFactory, Mnemonic, OpKind, Register};
 use invivo_image::x86_64::{Line, decode};
-use invivo_image::{EntityId, EntityKind, Image, Place};
+use invivo_image::{EntityId, EntityKind, Image, LinkAddr, Place};
 
 use crate::conventions::changes;
 use crate::hot::Parts;
 
-use super::registers::{Read, Registers, bit, constant, moves, number, size};
+use super::registers::{Read, Registers, bit, constant, mask, moves, number, size};
 
 /// Where a number is kept: so many bytes behind a pointer, or in a variable of the base.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,59 +42,66 @@ impl Numbers {
         let mut found = Numbers::default();
         let mut info = InstructionInfoFactory::new();
         for part in parts.ids() {
-            let mut held = Registers::default();
+            // What comes from above; nothing where control does not.
+            let mut above = Some(Registers::default());
+            // What registers hold where branches lead that are still to come.
+            let mut ways: BTreeMap<LinkAddr, Registers> = BTreeMap::new();
             let lines = decode(image, image.entity(part)).unwrap_or_default();
             let lines: Vec<&Line> = lines.iter().filter(|line| line.word.is_none()).collect();
             for (at, line) in lines.iter().enumerate() {
+                let mut held = Registers::met(above.take(), ways.remove(&line.at()));
                 let holder = holder(image, line, base);
-                if !is_limit(&lines[at..]) {
-                    found.add(line, holder, &held);
-                }
-                let read = held.becomes(line, holder);
-                let constant = constant(image, line);
+                found.add(line, asked_behind(&lines[at + 1..]), holder, &held);
+                let (read, constant) = (held.becomes(line, holder), constant(image, line));
                 let used = info.info(&line.instruction).used_registers().iter();
                 for used in used.filter(|used| changes(used)) {
-                    let register = used.register().full_register();
-                    held.read.remove(&register);
-                    held.constant.remove(&register);
+                    held.forget(used.register());
                 }
+                if line.is_call() {
+                    held.keep_over_call(image);
+                }
+                held.read.extend(read);
                 let to = line.instruction.op0_register().full_register();
-                held.read.extend(read.map(|read| (to, read)));
                 held.constant.extend(constant.map(|bytes| (to, bytes)));
-                if line.is_call() || line.ends_flow() {
-                    held = Registers::default();
+                let to = LinkAddr(line.instruction.near_branch_target());
+                if to > line.at() && !line.is_call() {
+                    let met = Registers::met(Some(held.clone()), ways.remove(&to));
+                    ways.insert(to, met);
                 }
+                above = Some(held).filter(|_| !line.ends_flow());
             }
         }
         found
     }
 
-    fn add(&mut self, line: &Line, holder: Option<Holder>, held: &Registers) {
+    fn add(&mut self, line: &Line, asked: Asked, holder: Option<Holder>, held: &Registers) {
         let i = &line.instruction;
-        if i.op_count() != 2 {
+        if i.op_count() == 0 {
             return;
         }
         if i.op0_kind() == OpKind::Memory {
             if let Some(holder) = holder {
-                self.in_memory(line, holder, held);
+                self.in_memory(line, asked, holder, held);
             }
         } else if let Some(read) = held.of(i.op0_register()) {
-            self.in_register(line, &read);
+            self.in_register(line, asked, &read);
         }
     }
 
-    fn in_memory(&mut self, line: &Line, holder: Holder, held: &Registers) {
+    fn in_memory(&mut self, line: &Line, asked: Asked, holder: Holder, held: &Registers) {
         let i = &line.instruction;
-        let from = i.op1_register().full_register();
-        let constant = held.constant.get(&from);
-        if let Some(bytes) = constant.filter(|_| moves(i)) {
-            self.store(holder, bytes.get(..size(i)).unwrap_or(bytes));
+        if i.op_count() == 2 && moves(i) {
+            let constant = held.constant.get(&i.op1_register().full_register());
+            if let Some(bytes) = constant {
+                self.store(holder, bytes.get(..size(i)).unwrap_or(bytes));
+            }
+            // `orb $4, %ah` and the like between two moves.
+            let read = held.of(i.op1_register());
+            if let Some(read) = read.filter(|read| read.from == holder && read.shift == 0) {
+                self.stored.add_bits(holder, read.set);
+            }
         }
-        // `orb $4, %ah` and the like between two moves.
-        let read = held.of(i.op1_register());
-        if let Some(read) = read.filter(|read| moves(i) && read.from == holder && read.shift == 0) {
-            self.stored.add_bits(holder, read.set);
-        }
+        self.compared(line, asked, holder);
         let Some(number) = number(line) else { return };
         match i.mnemonic() {
             Mnemonic::Mov => {
@@ -104,29 +111,46 @@ impl Numbers {
             Mnemonic::Or => self.stored.add_bits(holder, number),
             Mnemonic::Bts => self.stored.add_bits(holder, bit(i, number)),
             Mnemonic::Bt => self.asked.add_bits(holder, bit(i, number)),
-            Mnemonic::Test => self.asked.add_bits(holder, number),
-            Mnemonic::Cmp => self.asked.add(holder, number),
+            Mnemonic::Test if asked != Asked::Nothing => self.asked.add_bits(holder, number),
             _ => {}
         }
     }
 
-    fn in_register(&mut self, line: &Line, read: &Read) {
+    fn in_register(&mut self, line: &Line, asked: Asked, read: &Read) {
         let i = &line.instruction;
-        let same = i.op1_kind() == OpKind::Register && i.op0_register() == i.op1_register();
-        if i.mnemonic() == Mnemonic::Test && same && read.whole {
-            self.asked.add(read.from, 0);
+        if read.whole {
+            self.compared(line, asked, read.from);
         }
         let Some(number) = number(line) else { return };
         let bits = match i.mnemonic() {
-            Mnemonic::Test => number,
+            Mnemonic::Test if asked != Asked::Nothing => number,
             Mnemonic::Bt => bit(i, number),
             // With more than a few bits it is what takes a flag away.
             Mnemonic::And if number.count_ones() as usize <= size(i) * 4 => number,
-            Mnemonic::Cmp if read.whole => return self.asked.add(read.from, number),
             _ => return,
         };
         self.asked
             .add_bits(read.from, bits.checked_shl(read.shift).unwrap_or(0));
+    }
+
+    /// What is held against a number as it is, or made zero: `if (--one->users == 0)` looks for 1.
+    fn compared(&mut self, line: &Line, asked: Asked, holder: Holder) {
+        let i = &line.instruction;
+        let negative = |number: u64| number.wrapping_neg() & mask(i);
+        let sought = match (i.mnemonic(), number(line)) {
+            (Mnemonic::Cmp | Mnemonic::Sub, Some(number)) => number,
+            (Mnemonic::Add, Some(number)) => negative(number),
+            (Mnemonic::Dec, _) => 1,
+            (Mnemonic::Inc, _) => negative(1),
+            (Mnemonic::Test, None) if i.op0_register() == i.op1_register() => 0,
+            _ => return,
+        };
+        match asked {
+            Asked::Which => self.asked.add(holder, sought),
+            // The highest bit says whether it is less than zero.
+            Asked::Sign if sought == 0 => self.asked.add_bits(holder, mask(i) ^ (mask(i) >> 1)),
+            _ => {}
+        }
     }
 
     /// Two members may be written together; none that is a number is wider than eight bytes.
@@ -145,8 +169,10 @@ impl Numbers {
             }
         };
         add(0, bytes);
-        for (index, member) in bytes.chunks_exact(4).enumerate() {
-            add(index * 4, member);
+        for wide in [4, 2, 1].into_iter().filter(|wide| *wide < bytes.len()) {
+            for (index, member) in bytes.chunks_exact(wide).enumerate() {
+                add(index * wide, member);
+            }
         }
     }
 }
@@ -167,27 +193,35 @@ impl Told {
     }
 }
 
-/// True for a comparison of which only is used which of the two is larger: `if (n > MOST) n = MOST;`
-/// keeps a limit, and what kept another one before is still right for it.
-fn is_limit(lines: &[&Line]) -> bool {
-    let [asks, behind @ ..] = lines else {
-        return false;
-    };
-    if !matches!(asks.instruction.mnemonic(), Mnemonic::Cmp | Mnemonic::Test) {
-        return false;
-    }
+/// What is asked of a comparison.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    /// Whether it is that very number.
+    Which,
+    /// Whether it is less than zero.
+    Sign,
+    /// Nothing, or which of the two is larger: `if (n > MOST) n = MOST;` keeps a limit, and what kept another one
+    /// before is still right for it.
+    Nothing,
+}
+
+/// What is asked of the flags that an instruction left, by what comes behind it.
+fn asked_behind(behind: &[&Line]) -> Asked {
     for line in behind {
         let i = &line.instruction;
         match i.condition_code() {
             ConditionCode::None => {}
-            ConditionCode::e | ConditionCode::ne => return false,
+            ConditionCode::e | ConditionCode::ne => return Asked::Which,
+            ConditionCode::s | ConditionCode::ns | ConditionCode::l | ConditionCode::ge => {
+                return Asked::Sign;
+            }
             _ => continue,
         }
         if i.rflags_modified() != 0 || line.is_call() || line.ends_flow() {
             break;
         }
     }
-    true
+    Asked::Nothing
 }
 
 impl Holder {
@@ -212,7 +246,8 @@ impl Holder {
     }
 }
 
-/// What the memory operand of an instruction is, but for the frame and for elements of tables.
+/// What the memory operand of an instruction is, but for the frame and for tables of plain numbers. Of an element
+/// of a table it is the member, whichever element it is.
 fn holder(
     image: &Image,
     line: &Line,
@@ -221,11 +256,7 @@ fn holder(
     let i = &line.instruction;
     let mut operands = 0..i.op_count();
     let has_memory = operands.any(|at| i.op_kind(at) == OpKind::Memory);
-    if !has_memory
-        || i.memory_index() != Register::None
-        || i.segment_prefix() != Register::None
-        || i.memory_base() == Register::RSP
-    {
+    if !has_memory || i.segment_prefix() != Register::None || i.memory_base() == Register::RSP {
         return None;
     }
     if let Some(reference) = line.address {
@@ -239,5 +270,6 @@ fn holder(
     let offset = i.memory_displacement64().cast_signed();
     // A register that may point to the frame has what is local to the function below it.
     let is_frame = i.memory_base() == Register::RBP && offset < 0;
-    (i.memory_base().is_gpr64() && !is_frame).then_some(Holder::Offset(offset))
+    let is_plain = i.memory_index() != Register::None && offset == 0;
+    (i.memory_base().is_gpr64() && !is_frame && !is_plain).then_some(Holder::Offset(offset))
 }

@@ -7,10 +7,11 @@ use invivo_image::Image;
 use invivo_image::x86_64::Line;
 
 use super::kept::Holder;
+use crate::conventions::KEPT;
 use crate::told::is_immediate;
 
 /// What a register holds that was read at a place.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Read {
     pub(super) from: Holder,
     /// How far it was moved to the right since.
@@ -22,7 +23,7 @@ pub(super) struct Read {
 }
 
 /// What registers hold at an instruction.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Registers {
     pub(super) read: BTreeMap<Register, Read>,
     /// The bytes of a constant.
@@ -30,6 +31,32 @@ pub(super) struct Registers {
 }
 
 impl Registers {
+    /// What is known of both ways to an instruction; nothing is known of one that nobody saw.
+    pub(super) fn met(one: Option<Registers>, other: Option<Registers>) -> Registers {
+        let (mut one, other) = match (one, other) {
+            (Some(one), Some(other)) => (one, other),
+            (one, other) => return one.or(other).unwrap_or_default(),
+        };
+        one.read.retain(|at, read| other.read.get(at) == Some(read));
+        one.constant
+            .retain(|at, bytes| other.constant.get(at) == Some(bytes));
+        one
+    }
+
+    pub(super) fn forget(&mut self, register: Register) {
+        self.read.remove(&register.full_register());
+        self.constant.remove(&register.full_register());
+    }
+
+    /// A called function leaves some registers as they are.
+    pub(super) fn keep_over_call(&mut self, image: &Image) {
+        let windows = [Register::RSI, Register::RDI];
+        let is_kept =
+            |at: &Register| KEPT.contains(at) || image.is_windows() && windows.contains(at);
+        self.read.retain(|at, _| is_kept(at));
+        self.constant.retain(|at, _| is_kept(at));
+    }
+
     /// What a register or a part of it holds that was read.
     pub(super) fn of(&self, register: Register) -> Option<Read> {
         let mut read = *self.read.get(&register.full_register())?;
@@ -40,21 +67,26 @@ impl Registers {
         Some(read)
     }
 
-    /// What the first operand holds behind an instruction, if that was read.
-    pub(super) fn becomes(&self, line: &Line, holder: Option<Holder>) -> Option<Read> {
+    /// The register that holds behind an instruction what was read, and what that is.
+    pub(super) fn becomes(&self, line: &Line, holder: Option<Holder>) -> Option<(Register, Read)> {
         let i = &line.instruction;
+        let loaded = |from| Read {
+            from,
+            shift: 0,
+            set: 0,
+            whole: true,
+        };
+        // `lock xadd` leaves there what was in memory.
+        if i.mnemonic() == Mnemonic::Xadd && i.op0_kind() == OpKind::Memory {
+            return Some((i.op1_register().full_register(), loaded(holder?)));
+        }
         if i.op_count() != 2 || i.op0_kind() != OpKind::Register {
             return None;
         }
+        let to = i.op0_register().full_register();
         if matches!(i.mnemonic(), Mnemonic::Mov | Mnemonic::Movzx) {
-            let loaded = |from| Read {
-                from,
-                shift: 0,
-                set: 0,
-                whole: true,
-            };
             let copied = || self.of(i.op1_register());
-            return holder.map(loaded).or_else(copied);
+            return Some((to, holder.map(loaded).or_else(copied)?));
         }
         let mut read = self.of(i.op0_register())?;
         let number = number(line)?;
@@ -73,7 +105,7 @@ impl Registers {
             read.shift -= 8;
         }
         read.whole = false;
-        Some(read)
+        Some((to, read))
     }
 }
 
@@ -85,6 +117,16 @@ pub(super) fn constant(image: &Image, line: &Line) -> Option<Vec<u8>> {
     }
     if let Some(number) = number(line).filter(|_| i.mnemonic() == Mnemonic::Mov) {
         return Some(number.to_le_bytes().to_vec());
+    }
+    // A register that is taken from itself is zero.
+    let is_own = i.op1_kind() == OpKind::Register && i.op1_register() == i.op0_register();
+    if is_own
+        && matches!(
+            i.mnemonic(),
+            Mnemonic::Xor | Mnemonic::Pxor | Mnemonic::Xorps
+        )
+    {
+        return Some(vec![0; 16]);
     }
     let from = line
         .address
@@ -119,6 +161,12 @@ pub(super) fn moves(i: &Instruction) -> bool {
             | Mnemonic::Movups
             | Mnemonic::Movdqa
             | Mnemonic::Movdqu
+            | Mnemonic::Vmovq
+            | Mnemonic::Vmovd
+            | Mnemonic::Vmovaps
+            | Mnemonic::Vmovups
+            | Mnemonic::Vmovdqa
+            | Mnemonic::Vmovdqu
     )
 }
 
@@ -130,13 +178,17 @@ pub(super) fn size(i: &Instruction) -> usize {
     }
 }
 
+/// All bits of the first operand.
+pub(super) fn mask(i: &Instruction) -> u64 {
+    let wide = u32::try_from(size(i)).unwrap_or(8).saturating_mul(8);
+    u64::MAX
+        .checked_shr(64_u32.saturating_sub(wide))
+        .unwrap_or(0)
+}
+
 /// The number that is the second operand, as wide as the first one.
 pub(super) fn number(line: &Line) -> Option<u64> {
     let i = &line.instruction;
     let is_number = i.op_count() == 2 && is_immediate(i.op1_kind()) && line.immediate.is_none();
-    let wide = u32::try_from(size(i)).ok()?.saturating_mul(8);
-    let mask = u64::MAX
-        .checked_shr(64_u32.saturating_sub(wide))
-        .unwrap_or(0);
-    is_number.then(|| i.immediate(1) & mask)
+    is_number.then(|| i.immediate(1) & mask(i))
 }
