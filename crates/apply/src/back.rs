@@ -11,6 +11,7 @@ use crate::found::find_all;
 use crate::going_live::Going;
 use crate::preflight::{is_alone, is_whole};
 use crate::settle::recover;
+use crate::spare::Spare;
 use crate::transaction::make_live;
 use crate::{
     ApplyError, Consistency, Module, Options, Outcome, OutcomeState, Record, State, Target, refused,
@@ -80,6 +81,11 @@ pub fn revert_to(
         Consistency::Entry
     };
     record.quiescent = quiet;
+    let known = previous
+        .into_iter()
+        .chain(all.iter().map(|found| &found.record));
+    let spare = Spare::noted(record.module, known);
+    record.spare = spare.as_ref().map_or(record.spare, Spare::note);
     let functions = record.functions.join(", ");
     let end = |start: LiveAddr, size: u64| LiveAddr(start.0.saturating_add(size));
     let replaced = record.replaced.iter();
@@ -90,6 +96,7 @@ pub fn revert_to(
     let going = Going {
         previous,
         busy,
+        spare,
         kept: true,
     };
     let outcome = Outcome {

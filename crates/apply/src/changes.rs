@@ -51,6 +51,18 @@ pub(crate) fn between_forms(
     changes.map(|c| (name.to_owned(), inside(c))).collect()
 }
 
+/// Padding of `previous` in which a thread may stand, on its way, and where none of `next` goes on
+/// from the same place.
+pub(crate) fn pads_given_up(
+    previous: &Record,
+    next: &[HookRecord],
+) -> Vec<(String, Range<LiveAddr>)> {
+    let mut pads = previous.pads();
+    // A jump there leads on, if to other code: as a call that is made then does.
+    pads.retain(|(_, range)| !next.iter().any(|hook| hook.pad && hook.range() == *range));
+    pads
+}
+
 /// The change that takes a hook back.
 pub(crate) fn taken_back(hook: &HookRecord) -> Change {
     Change {

@@ -15,6 +15,7 @@ const HIGHEST: u64 = 0x7fff_ffff_f000;
 /// Left free on both sides: a heap or stack that grows needs room.
 const MARGIN: u64 = 0x10_0000;
 const PAGE: u64 = 0x1000;
+const HUGE_PAGE: u64 = 0x20_0000;
 
 /// A free range of `size` bytes from which everything in `module` can be reached.
 ///
@@ -57,14 +58,22 @@ pub(crate) fn room(
     ))
 }
 
-/// A free range of `size` bytes anywhere above `LOWEST`, for pages that move for a moment.
-pub(crate) fn anywhere(regions: &[Region], size: u64) -> Result<LiveAddr, ApplyError> {
+/// A free range of `size` bytes anywhere above `LOWEST`, for pages that move, which begins as far
+/// behind a border of huge pages as `like`: so the kernel moves whole tables of pages at once.
+pub(crate) fn anywhere(
+    regions: &[Region],
+    size: u64,
+    like: LiveAddr,
+) -> Result<LiveAddr, ApplyError> {
     let holes = holes(regions, LOWEST, HIGHEST);
     let largest = holes.iter().max_by_key(|hole| hole.end - hole.start);
-    match largest.filter(|hole| hole.end - hole.start >= size + 2 * MARGIN) {
-        Some(hole) => Ok(LiveAddr(
-            (hole.start + (hole.end - hole.start) / 2) & !(PAGE - 1),
-        )),
+    let needed = size.saturating_add(2 * HUGE_PAGE);
+    match largest.filter(|hole| hole.end - hole.start >= needed) {
+        Some(hole) => {
+            let middle = hole.start + (hole.end - hole.start - size) / 2;
+            let start = (middle & !(HUGE_PAGE - 1)) + like.0 % HUGE_PAGE;
+            Ok(LiveAddr(start & !(PAGE - 1)))
+        }
         None => refused("no free address space"),
     }
 }
@@ -96,6 +105,7 @@ mod tests {
             executable: false,
             writable: false,
             file: None,
+            offset: 0,
         }
     }
 
@@ -128,6 +138,19 @@ mod tests {
         let regions = [region(0x1_0000, 0x80_0000)];
         let found = room(&regions, &module(0x40_0000, 0x80_0000), 0x3000, true).unwrap();
         assert!(found.end.0 < 1 << 31 && found.start.0 >= 0x80_0000);
+    }
+
+    #[test]
+    fn pages_move_to_where_they_are_as_far_behind_a_border() {
+        let taken = [
+            region(0x1_0000, 0x6000_0000_0000),
+            region(0x6000_0050_0000, 0x7fff_ffff_f000),
+        ];
+        let like = LiveAddr(0x5555_001f_f000);
+        let at = anywhere(&taken, 0x10_0000, like).unwrap();
+        assert_eq!(at.0 % HUGE_PAGE, like.0 % HUGE_PAGE);
+        assert!(at.0 >= 0x6000_0000_0000 && at.0 + 0x10_0000 <= 0x6000_0050_0000);
+        assert!(anywhere(&taken, 0x20_0000, like).is_err());
     }
 
     #[test]

@@ -6,9 +6,10 @@ use std::time::Duration;
 use invivo_image::LiveAddr;
 
 use crate::callouts;
-use crate::changes::{between_forms, changes, overlap};
+use crate::changes::{between_forms, changes, overlap, pads_given_up};
 use crate::expected::{Left, as_expected};
 use crate::record::{HookRecord, Record, State, rewrite, set_state, write_record};
+use crate::spare::{self, Spare};
 use crate::switch::{Change, Job, Switched, switch};
 use crate::{ApplyError, Options, Target, TargetError, refused};
 
@@ -18,6 +19,8 @@ pub(crate) struct Going<'g> {
     pub(crate) previous: Option<&'g Record>,
     /// Code in which no thread may be, for a patch that waits for a quiet moment.
     pub(crate) busy: Vec<(String, Range<LiveAddr>)>,
+    /// Where clean copies of the image's code are kept, or may be.
+    pub(crate) spare: Option<Spare>,
     /// True if its memory was there before, and stays where it does not go live.
     pub(crate) kept: bool,
 }
@@ -26,7 +29,7 @@ pub(crate) struct Going<'g> {
 pub(crate) fn go_live(
     target: &mut dyn Target,
     going: &Going<'_>,
-    record: &Record,
+    record: &mut Record,
     options: &Options<'_>,
 ) -> Result<Switched, ApplyError> {
     let changes = changes(going.previous, &record.hooks);
@@ -42,18 +45,15 @@ pub(crate) fn go_live(
         changes: &changes,
         busy: &going.busy,
         torn: &torn,
+        spare: going.spare.as_ref(),
         options,
     };
+    // A tool that died may have left the place of an earlier move.
+    record.scratch = (LiveAddr(0), 0);
     write_record(target, record, State::Switching)?;
-    let switched = switch(target, &job, &mut |target, scratch| {
-        rewrite(
-            target,
-            &Record {
-                scratch,
-                ..record.clone()
-            },
-            State::Switching,
-        )
+    let switched = switch(target, &job, &mut |target, aside| {
+        record.spare = aside.spare;
+        rewrite(target, &record.moving(aside), State::Switching)
     })?;
     callouts::goes_live(target, record)?;
     rewrite(target, record, State::Applied)?;
@@ -72,15 +72,22 @@ pub(crate) fn torn(
     previous: Option<&Record>,
     changes: &[Change],
 ) -> Vec<(String, Range<LiveAddr>)> {
-    let several = hooks.iter().filter(|hook| hook.several);
+    let several = hooks.iter().filter(|hook| tears(hook, previous));
     let mut torn: Vec<_> = several
         .map(|hook| (name.to_owned(), hook.inside()))
         .collect();
     if let Some(previous) = previous {
-        torn.extend(previous.pads());
+        torn.extend(pads_given_up(previous, hooks));
         torn.extend(between_forms(name, previous, hooks, changes));
     }
     torn
+}
+
+/// True if several instructions give way to `hook`, and are not given way by a hook of `previous` already:
+/// then no thread is between them, as none was when that went live, and nothing leads there.
+pub(crate) fn tears(hook: &HookRecord, previous: Option<&Record>) -> bool {
+    let mut hooked = previous.into_iter().flat_map(|record| &record.hooks);
+    hook.several && !hooked.any(|other| other.several && other.range() == hook.range())
 }
 
 /// Undoes what `prepare` did after a later step failed.
@@ -110,7 +117,9 @@ pub(crate) fn take_down(
     if record.registering || going.kept || record.callouts.is_some() {
         // The language's runtime points into this memory, or what a callout has made may:
         // it stays, unused.
-        let undone = set_state(target, record, State::Reverted).map_err(ApplyError::from);
+        let undone = spare::give_back(target, record)
+            .and_then(|_| set_state(target, record, State::Reverted))
+            .map_err(ApplyError::from);
         // What is due and cannot be called now, the next command calls.
         let _ = undone.and_then(|()| callouts::finish(target, record, false));
         return error;
@@ -161,7 +170,12 @@ pub(crate) fn unmap(target: &mut dyn Target, record: &Record, error: ApplyError)
 
 /// Gives a patch's memory back.
 pub(crate) fn release(target: &mut dyn Target, record: &Record) -> Result<Duration, TargetError> {
+    let copies = spare::left(target, record)?;
     target.visit(&mut |visit| {
+        // Should this program die, the record still tells of the rest.
+        for copy in &copies {
+            visit.unmap(copy.clone())?;
+        }
         let range = |(start, size): (LiveAddr, u64)| start..LiveAddr(start.0 + size);
         let (code, data) = (range(record.region), range(record.data));
         // Both in one step where they lie side by side: should this program die, nothing is left of

@@ -22,6 +22,25 @@ struct Memory {
     original: Option<Vec<u8>>,
 }
 
+impl Memory {
+    /// Makes one of this and `next` where that goes on where this ends, in the file too.
+    fn takes_up(&mut self, next: &mut Memory) -> bool {
+        let (own, other) = (&self.region, &next.region);
+        let goes_on = own.file.is_some()
+            && own.file == other.file
+            && own.range.end == other.range.start
+            && own.offset + self.bytes.len() as u64 == other.offset;
+        let (Some(original), Some(more), true) = (&mut self.original, &next.original, goes_on)
+        else {
+            return false;
+        };
+        original.extend(more);
+        self.bytes.append(&mut next.bytes);
+        self.region.range.end = next.region.range.end;
+        true
+    }
+}
+
 /// A target that is only memory.
 #[derive(Clone, Debug, Default)]
 pub struct MemoryTarget {
@@ -51,6 +70,7 @@ impl MemoryTarget {
             executable,
             writable: !executable,
             file: None,
+            offset: 0,
         };
         self.insert(Memory {
             region,
@@ -68,6 +88,7 @@ impl MemoryTarget {
             executable: true,
             writable: false,
             file: Some(path.clone()),
+            offset: 0,
         };
         self.insert(Memory {
             region,
@@ -130,6 +151,30 @@ impl MemoryTarget {
     fn insert(&mut self, memory: Memory) {
         self.memory.push(memory);
         self.memory.sort_by_key(|memory| memory.region.range.start);
+        // As the kernel does with what shows neighbouring parts of one file.
+        self.memory.dedup_by(|next, before| before.takes_up(next));
+    }
+
+    /// Takes a part of a memory away.
+    fn cut(&mut self, index: usize, part: Range<usize>) {
+        let whole = self.memory.remove(index);
+        for kept in [0..part.start, part.end..whole.bytes.len()] {
+            if kept.is_empty() {
+                continue;
+            }
+            let start = LiveAddr(whole.region.range.start.0 + kept.start as u64);
+            let region = Region {
+                range: start..LiveAddr(start.0 + kept.len() as u64),
+                offset: whole.region.offset + kept.start as u64,
+                ..whole.region.clone()
+            };
+            let original = whole.original.as_ref();
+            self.insert(Memory {
+                region,
+                bytes: whole.bytes[kept.clone()].to_vec(),
+                original: original.map(|bytes| bytes[kept].to_vec()),
+            });
+        }
     }
 
     fn step(&mut self) -> Result<(), TargetError> {
@@ -297,13 +342,15 @@ impl Visit for MemoryTarget {
         let Some(original) = memory.original.clone() else {
             return Err(missing("read", range.start, size));
         };
-        memory.bytes[bytes.clone()].copy_from_slice(&original[bytes]);
+        let original = original[bytes.clone()].to_vec();
+        memory.bytes[bytes.clone()].copy_from_slice(&original);
         let mut region = memory.region.clone();
+        region.offset += bytes.start as u64;
         region.range = to..LiveAddr(to.0 + moved.len() as u64);
         self.insert(Memory {
             region,
             bytes: moved,
-            original: None,
+            original: Some(original),
         });
         Ok(())
     }
@@ -323,12 +370,12 @@ impl Visit for MemoryTarget {
         if let Some(lost) = self.lost.take() {
             self.insert(lost);
         }
-        let index = self
-            .memory
-            .iter()
-            .position(|memory| memory.region.range.start == from);
-        let index = index.ok_or_else(|| missing("read", from, 0))?;
-        let moved = self.memory.remove(index).bytes;
+        let size = usize::try_from(range.end.0 - range.start.0).unwrap_or(usize::MAX);
+        let (index, bytes) = self
+            .find(from, size)
+            .ok_or_else(|| missing("read", from, size))?;
+        let moved = self.memory[index].bytes[bytes.clone()].to_vec();
+        self.cut(index, bytes);
         let (index, bytes) = self
             .find(range.start, moved.len())
             .ok_or_else(|| missing("write", range.start, moved.len()))?;

@@ -8,6 +8,7 @@ use invivo_patch::{Hex, Patch, Redirect, SectionKind};
 use crate::clean::{CleanCode, check_bytes};
 use crate::found::find_all;
 use crate::room::{is_intact, lay_out};
+use crate::spare::Spare;
 use crate::x86_64::{Choice, Form, choose};
 use crate::{ApplyError, HookRecord, Layout, Module, Record, State, Target, refused};
 
@@ -52,6 +53,8 @@ pub struct Preflight {
     pub code: Option<Hex>,
     /// Where other images have what it needs of them, in the patch's order.
     pub imported: Vec<LiveAddr>,
+    /// Where clean copies of the image's code are kept, or may be.
+    pub(crate) spare: Spare,
 }
 
 impl Preflight {
@@ -192,6 +195,12 @@ impl Preflight {
             Some(code.digest(ranges)?)
         };
         Ok(Preflight {
+            spare: Spare::of(
+                &module,
+                previous
+                    .iter()
+                    .chain(records.iter().map(|(record, _)| record)),
+            ),
             code: digest,
             imported,
             replaced,

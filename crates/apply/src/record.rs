@@ -9,6 +9,7 @@ use invivo_patch::{Hex, ImportVersion};
 use serde::{Deserialize, Serialize};
 
 use crate::callouts::Callouts;
+use crate::quiet::Aside;
 use crate::{Target, TargetError};
 
 /// First bytes of a record.
@@ -107,6 +108,10 @@ pub struct Record {
     /// Where text pages are while they are changed, and how many bytes of them.
     #[serde(with = "crate::fixed::range")]
     pub scratch: (LiveAddr, u64),
+    /// Where a clean copy of the image's code is kept, as far behind this as the code is behind the
+    /// image's start; size 0 if none is. A record of an older program has none.
+    #[serde(default = "nowhere", with = "crate::fixed::range")]
+    pub spare: (LiveAddr, u64),
     /// True from just before its unwind data are registered on: its memory stays then.
     #[serde(with = "crate::fixed::flag")]
     pub registering: bool,
@@ -171,7 +176,20 @@ pub struct Record {
     pub alone: bool,
 }
 
+fn nowhere() -> (LiveAddr, u64) {
+    (LiveAddr(0), 0)
+}
+
 impl Record {
+    /// The record while text pages are elsewhere.
+    pub(crate) fn moving(&self, Aside { scratch, spare }: Aside) -> Record {
+        Record {
+            scratch,
+            spare,
+            ..self.clone()
+        }
+    }
+
     /// Padding in which a thread may stand while it is on its way to the patch.
     pub(crate) fn pads(&self) -> Vec<(String, std::ops::Range<LiveAddr>)> {
         let pads = self.hooks.iter().filter(|hook| hook.pad);
@@ -281,7 +299,8 @@ pub(crate) fn sample() -> Record {
         own: Vec::new(),
         unwind: None,
         variables: Vec::new(),
-        scratch: (LiveAddr(0), 0),
+        scratch: nowhere(),
+        spare: nowhere(),
         callouts: None,
         replaces: None,
         registering: false,
@@ -309,6 +328,7 @@ mod tests {
         assert!(before.len() > 2 * PAGE);
         for (scratch, flag) in [(0, false), (1, true), (u64::MAX, false)] {
             record.scratch = (LiveAddr(scratch), scratch);
+            record.spare = (LiveAddr(scratch / 2), scratch);
             (record.registering, record.registered) = (flag, flag);
             let now = of(&record, State::Applied);
             assert_eq!(now[PAGE..], before[PAGE..]);

@@ -2,14 +2,17 @@
 
 use std::collections::BTreeSet;
 
+use invivo_image::LiveAddr;
 use invivo_patch::Moment;
 
 use crate::callouts;
 use crate::changes::taken_back;
 use crate::found::read_all;
 use crate::pages::Pages;
+use crate::quiet::Aside;
 use crate::record::{Record, State, rewrite};
 use crate::settle::recover;
+use crate::spare::{self, Spare};
 use crate::switch::{Change, Job, switch};
 use crate::{
     ApplyError, Consistency, Options, Outcome, OutcomeState, Target, TargetError, refused,
@@ -40,14 +43,18 @@ pub fn revert(
         ));
     }
     let live: Vec<Record> = all
-        .into_iter()
+        .iter()
         .filter(|(record, state)| {
             *state == State::Applied && name.is_none_or(|name| record.name == name)
         })
-        .map(|(record, _)| record)
+        .map(|(record, _)| record.clone())
         .collect();
+    let known: Vec<Record> = all.into_iter().map(|(record, _)| record).collect();
     live.iter()
-        .map(|record| revert_one(target, record, options))
+        .map(|record| {
+            let spare = Spare::noted(record.module, [record].into_iter().chain(&known));
+            revert_one(target, record, spare.as_ref(), options)
+        })
         .collect()
 }
 
@@ -84,6 +91,7 @@ fn changes_back(target: &dyn Target, record: &Record) -> Result<Vec<Change>, App
 fn revert_one(
     target: &mut dyn Target,
     record: &Record,
+    spare: Option<&Spare>,
     options: &Options<'_>,
 ) -> Result<Outcome, ApplyError> {
     changes_back(target, record)?;
@@ -108,18 +116,16 @@ fn revert_one(
         changes: &changes,
         busy: &busy,
         torn: &torn,
+        spare,
         options: &options,
     };
+    let record = &mut record.clone();
+    // A tool that died may have left the place of an earlier move.
+    record.scratch = (LiveAddr(0), 0);
     rewrite(target, record, State::Reverting)?;
-    let mut journal = |target: &mut dyn Target, scratch| {
-        rewrite(
-            target,
-            &Record {
-                scratch,
-                ..record.clone()
-            },
-            State::Reverting,
-        )
+    let mut journal = |target: &mut dyn Target, aside: Aside| {
+        record.spare = aside.spare;
+        rewrite(target, &record.moving(aside), State::Reverting)
     };
     let mut switched = options.step("switch", || switch(target, &job, &mut journal));
     if let Err(ApplyError::Blocked(blockers)) = &switched
@@ -134,6 +140,7 @@ fn revert_one(
             changes: &entries,
             busy: &[],
             torn: &[],
+            spare,
             options: &options,
         };
         switched = switch(target, &job, &mut journal);
@@ -152,6 +159,12 @@ fn revert_one(
             return Err(error);
         }
     };
+    let mut visited = switched.visited + asked;
+    if switched.used_up {
+        record.spare = (LiveAddr(0), 0);
+    } else {
+        visited += spare::give_back(target, record)?;
+    }
     rewrite(target, record, State::Reverted)?;
     let told = callouts::tell(target, record, Moment::AfterRevert, &mut called)?;
     callouts::leave(target, record)?;
@@ -162,7 +175,7 @@ fn revert_one(
         consistency,
         hooks: record.hooks.iter().filter(|hook| !hook.pad).count(),
         switch: switched.kind,
-        visited: switched.visited + asked + told,
+        visited: visited + told,
         stopped: switched.stopped,
         called,
         ..Outcome::new(OutcomeState::Reverted, &record.name)

@@ -7,8 +7,10 @@ use crate::changes::changes;
 use crate::expected::Left;
 use crate::found::{Found, find_all};
 use crate::going_live::release;
+use crate::quiet::{Aside, end_move, first_page};
 use crate::record::{Record, State, set_state};
-use crate::switch::{Change, Job, end_move, first_page, stopped};
+use crate::spare;
+use crate::switch::{Change, Job, stopped};
 use crate::{ApplyError, Consistency, HookRecord, Options, Outcome, OutcomeState, Target};
 
 /// Finishes or undoes what a tool that died left: every record that is neither live
@@ -163,7 +165,10 @@ fn end_its_move(
     changes: &[Change],
 ) -> Result<(), ApplyError> {
     match first_page(changes) {
-        Some(place) => end_move(target, record.scratch, place),
+        Some(place) => {
+            let (scratch, spare) = (record.scratch, record.spare);
+            end_move(target, Aside { scratch, spare }, record.module, place)
+        }
         None => Ok(()),
     }
 }
@@ -174,6 +179,9 @@ fn finish(target: &mut dyn Target, record: &Record, live: bool) -> Result<(), Ap
     } else {
         State::Reverted
     };
+    if !live {
+        spare::give_back(target, record)?;
+    }
     Ok(set_state(target, record, state)?)
 }
 
@@ -223,6 +231,7 @@ fn undo(
         changes: &back,
         busy: &[],
         torn: &record.pads(),
+        spare: None,
         options: &options,
     };
     stopped(target, &job).map(|_| ())

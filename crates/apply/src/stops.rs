@@ -3,10 +3,12 @@
 use invivo_image::demangle;
 use serde::Serialize;
 
-use crate::changes::changes;
-use crate::switch::{first_page, quiet_way};
+use crate::changes::{between_forms, changes, pads_given_up};
+use crate::going_live::tears;
+use crate::quiet::{first_page, quiet_way};
+use crate::switch::Change;
 use crate::x86_64::Form;
-use crate::{HookRecord, Preflight, Target, TargetError};
+use crate::{HookRecord, Preflight, Record, Target, TargetError};
 
 /// What all threads stop for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
@@ -43,6 +45,10 @@ impl Preflight {
             let name = demangle(&hook.function);
             match hook.form {
                 Form::Overwrite => {
+                    let previous = self.previous.as_ref();
+                    if !hook.writes.iter().any(|hook| tears(hook, previous)) {
+                        continue;
+                    }
                     let why =
                         "several instructions are replaced, and no thread may be between them";
                     stop(Step::Apply, format!("{name}: {why}"));
@@ -54,11 +60,16 @@ impl Preflight {
                 Form::Jump | Form::LateJump => {}
             }
         }
-        if let Some(previous) = &self.previous {
+        let writes: Vec<HookRecord> = self.writes().cloned().collect();
+        let changes = changes(self.previous.as_ref(), &writes);
+        if let Some(previous) = &self.previous
+            && !is_even(previous, &writes, &changes)
+        {
             let name = &previous.name;
+            let why = "and a thread may be between two jumps, or where no instruction begins then";
             stop(
                 Step::Apply,
-                format!("the hooks of {name} give way to new ones, all at once"),
+                format!("the hooks of {name} give way to others, {why}"),
             );
         }
         if self.quiescent {
@@ -67,21 +78,28 @@ impl Preflight {
             stop(Step::Apply, why.to_owned());
             stop(Step::Revert, why.to_owned());
         }
-        let writes: Vec<HookRecord> = self.writes().cloned().collect();
-        let changes = changes(self.previous.as_ref(), &writes);
         let applies = stops.iter().any(|stop| stop.step == Step::Apply);
         if let Some(at) = first_page(&changes)
             && !applies
-            && quiet_way(target, &changes)
+            && quiet_way(target, &changes, Some(&self.spare))
                 .map_err(|error| TargetError::Unsupported(error.to_string()))?
                 .is_none()
         {
-            let reason =
-                format!("the code from {at} on is not what its file holds, or lies in huge pages");
+            let reason = format!(
+                "the code from {at} on is not what its file holds, and has no clean copy, or lies in \
+                 huge pages"
+            );
             let step = Step::Apply;
             stops.push(Stop { step, reason });
         }
         stops.sort_by_key(|stop| stop.step == Step::Revert);
         Ok(stops)
     }
+}
+
+/// True if new hooks take the place of those of `previous` without a moment at which a thread
+/// could not go on from where it is.
+fn is_even(previous: &Record, hooks: &[HookRecord], changes: &[Change]) -> bool {
+    pads_given_up(previous, hooks).is_empty()
+        && between_forms("", previous, hooks, changes).is_empty()
 }

@@ -1,6 +1,6 @@
 //! The switch: all places of a set change together.
 //!
-//! Three ways, from the quietest on:
+//! Four ways, from the quietest on:
 //!
 //! - **swap**: the text pages show what their file holds. They are moved aside, the
 //!   file's own pages take their place, the moved ones are edited and moved back.
@@ -8,6 +8,8 @@
 //! - **drop**: the pages will show what their file holds. They are moved aside and
 //!   given back; the file's pages stay. Where the target has locked memory they are
 //!   swapped instead, as the file's pages would not be locked.
+//! - **copy**: the pages show something else, now and then, and a clean copy of them is kept
+//!   since they were swapped. A copy of that is edited, and takes their place in one instant.
 //! - **stopped**: all threads stand for a moment.
 
 use std::ops::Range;
@@ -19,13 +21,10 @@ use crate::again::{Again, LONGEST_PAUSE, RUN_BETWEEN};
 use crate::expected::{first_unexpected, unexpected};
 use crate::pages::Pages;
 use crate::quiescence::{Blocker, blockers, name_places, standing_in};
+use crate::quiet::{Journal, quiet_way};
+use crate::spare::Spare;
 use crate::transaction::{Consistency, Options, SwitchKind};
-use crate::{ApplyError, Region, Target, TargetError, find};
-
-const PAGE: u64 = 0x1000;
-/// Text that is moved at most, in bytes: beyond that, reading it takes longer than
-/// stopping the threads does.
-const LARGEST_MOVE: u64 = 64 << 20;
+use crate::{ApplyError, Target, TargetError};
 
 /// The rank of padding that is taken back.
 pub(crate) const LAST: u8 = 2;
@@ -85,12 +84,10 @@ pub(crate) struct Job<'j> {
     pub(crate) busy: &'j [(String, Range<LiveAddr>)],
     /// Bytes in the middle of which no thread may be in any case.
     pub(crate) torn: &'j [(String, Range<LiveAddr>)],
+    /// Where clean copies of the code are kept, or may be.
+    pub(crate) spare: Option<&'j Spare>,
     pub(crate) options: &'j Options<'j>,
 }
-
-/// Notes in the target where text pages are moved to, and how many bytes of them.
-pub(crate) type Journal<'j> =
-    dyn FnMut(&mut dyn Target, (LiveAddr, u64)) -> Result<(), TargetError> + 'j;
 
 /// How it went.
 #[derive(Clone, Copy, Debug, Default)]
@@ -98,6 +95,8 @@ pub(crate) struct Switched {
     pub(crate) kind: Option<SwitchKind>,
     pub(crate) visited: Duration,
     pub(crate) stopped: Duration,
+    /// True if no clean copy of the code is left.
+    pub(crate) used_up: bool,
 }
 
 /// Makes all changes, or none. `journal` is told where pages will be moved to before
@@ -109,12 +108,12 @@ pub(crate) fn switch(
 ) -> Result<Switched, ApplyError> {
     let quiet = job.options.consistency == Consistency::Entry && job.torn.is_empty();
     let way = if quiet {
-        quiet_way(target, job.changes)?
+        quiet_way(target, job.changes, job.spare)?
     } else {
         None
     };
     let switched = match way {
-        Some((range, drop)) => match move_pages(target, job.changes, range, drop, journal) {
+        Some(way) => match way.make(target, job.changes, journal) {
             // Kernels before 5.13 cannot move a file's pages so, and the process's own filter may
             // forbid it; nothing has changed then.
             Err(ApplyError::Target(TargetError::System { .. } | TargetError::Unsupported(_))) => {
@@ -126,151 +125,6 @@ pub(crate) fn switch(
     };
     verify(target, job.changes)?;
     Ok(switched)
-}
-
-/// The pages to move and whether their file holds what they shall show; `None` if
-/// they cannot be moved.
-pub(crate) fn quiet_way(
-    target: &dyn Target,
-    changes: &[Change],
-) -> Result<Option<(Range<LiveAddr>, bool)>, ApplyError> {
-    let ends = changes
-        .iter()
-        .map(|change| change.at.0 + change.to.len() as u64);
-    let (Some(first), Some(last)) = (first_page(changes), ends.max()) else {
-        return Ok(None);
-    };
-    let range = first..LiveAddr(last.next_multiple_of(PAGE));
-    let size = range.end.0 - range.start.0;
-    let whole = target.regions()?.into_iter().any(|region| {
-        let inside = region.range.start <= range.start && range.end <= region.range.end;
-        inside && region.executable && !region.writable && region.file.is_some()
-    });
-    if !whole || size > LARGEST_MOVE {
-        return Ok(None);
-    }
-    let Some(original) = target.original(range.clone())? else {
-        return Ok(None);
-    };
-    let mut current = vec![0; original.len()];
-    target.read(range.start, &mut current)?;
-    if current == original {
-        return Ok(Some((range, false)));
-    }
-    for change in changes {
-        let from = usize::try_from(change.at.0 - range.start.0).expect("inside a range in memory");
-        current[from..from + change.to.len()].copy_from_slice(&change.to);
-    }
-    if current != original {
-        return Ok(None);
-    }
-    // What is moved stays locked in memory; the file's pages that take its place are not.
-    let drop = !target.locks_memory()?;
-    Ok(Some((range, drop)))
-}
-
-fn move_pages(
-    target: &mut dyn Target,
-    changes: &[Change],
-    range: Range<LiveAddr>,
-    drop: bool,
-    journal: &mut Journal<'_>,
-) -> Result<Switched, ApplyError> {
-    let size = range.end.0 - range.start.0;
-    let scratch = find::anywhere(&target.regions()?, size)?;
-    journal(target, (scratch, size))?;
-    if !drop {
-        make_private(target, changes)?;
-    }
-    let aside = scratch..LiveAddr(scratch.0 + size);
-    let mut refused = false;
-    let visited = target.visit(&mut |visit| {
-        let lifted = visit.lift(range.clone(), scratch);
-        refused = matches!(lifted, Err(TargetError::System { .. }));
-        lifted?;
-        if drop {
-            return visit.unmap(aside.clone());
-        }
-        for change in changes {
-            let place = LiveAddr(scratch.0 + (change.at.0 - range.start.0));
-            if let Err(error) = visit.write(place, &change.to) {
-                // The file's pages, which show now, are what was there before.
-                visit.unmap(aside.clone())?;
-                return Err(error);
-            }
-        }
-        visit.lower_again(scratch, range.clone())
-    });
-    let visited = match visited {
-        Ok(visited) => visited,
-        // The call may still be made.
-        Err(error @ (TargetError::Unfinished(_) | TargetError::Gone(_))) => {
-            return Err(error.into());
-        }
-        // What is at that place is not the patch's: another thread was faster. So nobody may take
-        // it away later.
-        Err(error) if refused => {
-            journal(target, (LiveAddr(0), 0))?;
-            return Err(error.into());
-        }
-        Err(error) => {
-            end_move(target, (scratch, size), range.start)?;
-            return Err(error.into());
-        }
-    };
-    Ok(Switched {
-        kind: Some(SwitchKind::PageSwap),
-        visited,
-        stopped: Duration::ZERO,
-    })
-}
-
-/// Ends a move of text that was cut off: where something shows at `place`, it is the file's
-/// own pages, which is what was there before, and those moved aside are given back. Where
-/// nothing shows, the moved ones are the only ones, and go back.
-pub(crate) fn end_move(
-    target: &mut dyn Target,
-    (scratch, size): (LiveAddr, u64),
-    place: LiveAddr,
-) -> Result<(), ApplyError> {
-    let end = |start: LiveAddr| LiveAddr(start.0.saturating_add(size));
-    let regions = target.regions()?;
-    // Should nothing have been moved yet, the target may have put something else there.
-    let is_text = |r: &Region| r.executable && r.file.is_some();
-    let aside = |r: &Region| is_text(r) && r.range.start == scratch && r.range.end <= end(scratch);
-    if size == 0 || !regions.iter().any(aside) {
-        return Ok(());
-    }
-    let shows = |r: &Region| r.range.start <= place && end(place) <= r.range.end;
-    if regions.iter().any(shows) {
-        target.visit(&mut |visit| visit.unmap(scratch..end(scratch)))?;
-        return Ok(());
-    }
-    let lowered = target.visit(&mut |visit| visit.lower(scratch, place..end(place)));
-    match lowered {
-        Ok(_) => Ok(()),
-        Err(error @ (TargetError::Unfinished(_) | TargetError::Gone(_))) => Err(error.into()),
-        Err(error) => Err(ApplyError::Inconsistent(format!(
-            "the code at {place} could not be moved back from {scratch}: {error}"
-        ))),
-    }
-}
-
-/// The page of the first place that changes: where text that is moved begins.
-pub(crate) fn first_page(changes: &[Change]) -> Option<LiveAddr> {
-    let first = changes.iter().map(|change| change.at.0).min()?;
-    Some(LiveAddr(first & !(PAGE - 1)))
-}
-
-/// Gives the target its own copies of the pages, as the changes will need them anyway: a
-/// copy that is made only when they are written would take longer than all else that the
-/// thread is held for. What is written is what stands there (see `quiet_way`), so nobody
-/// can tell, and a tool that dies here leaves a page of the same bytes.
-fn make_private(target: &mut dyn Target, changes: &[Change]) -> Result<(), TargetError> {
-    for change in changes {
-        target.write(change.at, &change.from)?;
-    }
-    Ok(())
 }
 
 /// After so many looks at threads that wait, or that run, a missing proof will not come.
@@ -333,6 +187,7 @@ pub(crate) fn stopped(target: &mut dyn Target, job: &Job<'_>) -> Result<Switched
                 kind,
                 visited: Duration::ZERO,
                 stopped,
+                used_up: false,
             });
         }
         looks += 1;

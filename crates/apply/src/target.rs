@@ -112,6 +112,8 @@ pub struct Region {
     pub writable: bool,
     /// The file that it shows, if any.
     pub file: Option<String>,
+    /// From which byte of the file on.
+    pub offset: u64,
 }
 
 /// A thread of the target.

@@ -207,6 +207,7 @@ fn carry_out(
     let going = Going {
         previous: plan.previous.as_ref(),
         busy: plan.busy(),
+        spare: Some(plan.spare),
         kept: plan.kept.is_some(),
     };
     make_live(target, &mut record, &going, registrar, options, outcome)
@@ -292,6 +293,7 @@ fn record(
             .filter_map(|section| section.name.strip_prefix(".data.").map(str::to_owned))
             .collect(),
         scratch: (LiveAddr(0), 0),
+        spare: plan.spare.note(),
         callouts: layout.callouts.clone(),
         replaces: plan.previous.as_ref().map(|previous| previous.id.clone()),
         registering: plan.kept.as_ref().is_some_and(|kept| kept.registering),

@@ -173,7 +173,7 @@ fn a_patch_of_which_a_page_is_lost_is_not_live_as_a_whole() {
     let clean = bytes_of(&target());
     let (mut target, patched) = applied(&made);
     // The target gives one of the two pages back, and its file's show again.
-    Target::write(&mut target, LiveAddr(START.0 + 0x1000), &clean[0x1000..]).unwrap();
+    Target::write(&mut target, LiveAddr(START.0 + 0x2000), &clean[0x2000..]).unwrap();
     let listed = list(&target).unwrap();
     let reason = listed[0].reason.as_ref().expect("half of it is lost");
     assert!(reason.starts_with("1 of 2 places"), "{reason}");

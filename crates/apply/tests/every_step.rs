@@ -49,7 +49,7 @@ fn revert_all(target: &mut MemoryTarget) -> Result<(), ApplyError> {
     revert(target, None, &options(Consistency::Entry)).map(|_| ())
 }
 
-/// Patches whose switch goes each of the three ways.
+/// Patches whose switch goes each way.
 fn kinds() -> Vec<(&'static str, Made, Consistency)> {
     vec![
         (

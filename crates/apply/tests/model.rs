@@ -10,7 +10,8 @@ use std::collections::HashSet;
 
 use gated::{Gate, Gated, Step};
 use invivo_apply::{
-    ApplyError, Consistency, MemoryTarget, Target, TargetError, apply, list, recover, revert,
+    ApplyError, Consistency, MemoryTarget, Region, Target, TargetError, apply, list, recover,
+    revert,
 };
 use scene::{
     FAR, Made, ONE, START, TORN, TWO, answers, bytes_of, hooks_lead_somewhere, options, patch,
@@ -126,6 +127,27 @@ fn is_settled(target: &MemoryTarget) -> Result<(), String> {
     }
     if live.is_empty() && bytes_of(target) != bytes_of(&scene::target()) {
         return Err("nothing is live, and the text is not as before".to_owned());
+    }
+    copies_are_clean(target, live.is_empty())
+}
+
+/// There is one clean copy of the code at most while a patch is live, and none else; it is what the
+/// file holds.
+fn copies_are_clean(target: &MemoryTarget, none_is_live: bool) -> Result<(), String> {
+    let regions = target.regions().map_err(|error| error.to_string())?;
+    let is_copy = |r: &&Region| r.file.is_some() && r.range.start != START;
+    let copies: Vec<&Region> = regions.iter().filter(is_copy).collect();
+    if copies.len() > usize::from(!none_is_live) {
+        return Err(format!("pages are left aside: {copies:?}"));
+    }
+    let clean = bytes_of(&scene::target());
+    for copy in copies {
+        let from = usize::try_from(copy.offset).expect("small");
+        let size = usize::try_from(copy.range.end.0 - copy.range.start.0).expect("small");
+        let is_clean = target.holds(copy.range.start, &clean[from..from + size]);
+        if !is_clean.map_err(|error| error.to_string())? {
+            return Err(format!("the copy at {} is not clean", copy.range.start));
+        }
     }
     Ok(())
 }

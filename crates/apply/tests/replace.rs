@@ -5,10 +5,12 @@ mod scene;
 
 use invivo_apply::{
     ApplyError, Consistency, MemoryTarget, OutcomeState, Preflight, Stack, Step, Stop, SwitchKind,
-    Thread, apply, list, replace, revert,
+    Target, Thread, apply, list, replace, revert,
 };
 use invivo_image::LiveAddr;
-use scene::{FAR, Made, ONE, START, TORN, TWO, applied, bytes_of, options, patch, target};
+use scene::{
+    FAR, Function, Made, ONE, START, TORN, TWO, applied, bytes_of, options, patch, target,
+};
 
 /// A patch of `TORN`, hooked through padding: the one of [`patch`] overwrites instructions.
 fn through_padding(name: &str, sequence: u32, answer: u8) -> Made {
@@ -36,19 +38,38 @@ fn stops(target: &MemoryTarget, made: &Made) -> Vec<Stop> {
 
 #[test]
 fn any_earlier_state_comes_back_in_one_switch() {
+    for functions in [[ONE, FAR], [ONE, TWO]] {
+        come_back(&functions);
+    }
+}
+
+/// Where several instructions gave way to a jump nobody is between them any more.
+#[test]
+fn threads_stop_for_the_first_jump_over_several_instructions_only() {
+    let (first, second) = (patch("p1", 1, &[TORN], 8), patch("p2", 2, &[TORN], 9));
+    let (mut target, _) = applied(&patch("p0", 1, &[FAR], 7));
+    assert_eq!(must_replace(&mut target, &first), SwitchKind::Stopped);
+    assert_eq!(stops_to_apply(&target, &second), 0);
+    assert_eq!(must_replace(&mut target, &second), SwitchKind::PageSwap);
+}
+
+/// Nobody stops for any of them: also a jump in padding leads to the new code from one instant on.
+fn come_back(functions: &[Function]) {
     let versions: Vec<Made> = (1u8..=3)
-        .map(|n| patch(&format!("v{n}"), u32::from(n), &[ONE, TWO], n))
+        .map(|n| patch(&format!("v{n}"), u32::from(n), functions, n))
         .collect();
     let clean = bytes_of(&target());
     let mut target = target();
     let mut seen = Vec::new();
     for made in &versions {
-        must_replace(&mut target, made);
+        assert_eq!(stops_to_apply(&target, made), 0);
+        assert_eq!(must_replace(&mut target, made), SwitchKind::PageSwap);
         seen.push(bytes_of(&target));
     }
     // The memory of each is still there, so the very same hooks come back.
     for way in [0usize, 2, 1, 0] {
-        must_replace(&mut target, &versions[way]);
+        let kind = must_replace(&mut target, &versions[way]);
+        assert_eq!(kind, SwitchKind::PageSwap);
         assert_eq!(live(&target), [format!("v{}", way + 1)]);
         assert!(bytes_of(&target) == seen[way], "v{}", way + 1);
     }
@@ -59,8 +80,55 @@ fn any_earlier_state_comes_back_in_one_switch() {
         &options(Consistency::Entry),
     );
     assert_eq!(older.expect("it is live").state, OutcomeState::NothingToDo);
+    let memory = target.regions().expect("memory").len();
     revert(&mut target, None, &options(Consistency::Entry)).expect("it goes back");
     assert!(bytes_of(&target) == clean);
+    // The clean copy of the code is what came back, or was given back.
+    assert_eq!(target.regions().expect("memory").len(), memory - 1);
+}
+
+fn stops_to_apply(target: &MemoryTarget, made: &Made) -> usize {
+    let stops = stops(target, made);
+    stops.iter().filter(|stop| stop.step == Step::Apply).count()
+}
+
+/// More pages than those of which there is a copy since the first patch, before and behind them.
+#[test]
+fn a_patch_of_other_pages_is_replaced_without_a_stop() {
+    let clean = bytes_of(&target());
+    for (first, second) in [([ONE], [FAR]), ([FAR], [ONE])] {
+        let (mut target, patched) = applied(&patch("p1", 1, &first, 8));
+        let back = patch("p1", 1, &first, 8);
+        let next = patch("p2", 2, &[first[0], second[0]], 9);
+        assert_eq!(stops(&target, &next), []);
+        assert_eq!(must_replace(&mut target, &next), SwitchKind::PageSwap);
+        assert_eq!(must_replace(&mut target, &back), SwitchKind::PageSwap);
+        assert!(bytes_of(&target) == patched);
+        revert(&mut target, None, &options(Consistency::Entry)).expect("it goes back");
+        assert!(bytes_of(&target) == clean);
+        let files = target.regions().expect("memory").into_iter();
+        assert_eq!(files.filter(|region| region.file.is_some()).count(), 1);
+    }
+}
+
+/// What somebody else wrote into the code stays where one patch takes the place of another; and where
+/// the copy is not clean, all threads stop.
+#[test]
+fn what_somebody_else_wrote_stays() {
+    let (mut target, _) = applied(&patch("p1", 1, &[ONE], 8));
+    let breakpoint = LiveAddr(START.0 + 0x1800);
+    Target::write(&mut target, breakpoint, &[0x90]).expect("it can be written");
+    let second = patch("p2", 2, &[ONE], 9);
+    let mut spoiled = target.clone();
+    assert_eq!(must_replace(&mut target, &second), SwitchKind::PageSwap);
+    assert!(target.holds(breakpoint, &[0x90]).expect("it is there"));
+    let regions = spoiled.regions().expect("memory").into_iter();
+    let copy = regions.filter(|region| region.file.is_some()).next_back();
+    let copy = copy.expect("a copy of the code").range.start;
+    assert!(copy != START);
+    Target::write(&mut spoiled, LiveAddr(copy.0 + 0x900), &[0x90]).expect("it can be written");
+    assert_ne!(stops(&spoiled, &second), []);
+    assert_eq!(must_replace(&mut spoiled, &second), SwitchKind::Stopped);
 }
 
 #[test]
@@ -173,11 +241,10 @@ fn a_plan_says_for_what_all_threads_stop() {
     assert_eq!(said(&quiet), [(Step::Apply, false), (Step::Revert, false)]);
     let (other, _) = applied(&patch("p1", 1, &[ONE], 8));
     let replacing = stops(&other, &patch("p2", 2, &[ONE], 9));
-    assert_eq!(said(&replacing), [(Step::Apply, false)]);
+    assert_eq!(said(&replacing), []);
     // Somebody else's breakpoint on the page: it cannot be swapped for the file's.
     let mut marked = target();
-    invivo_apply::Target::write(&mut marked, LiveAddr(START.0 + 0x800), &[0x90])
-        .expect("it can be written");
+    Target::write(&mut marked, LiveAddr(START.0 + 0x1800), &[0x90]).expect("it can be written");
     let marked = stops(&marked, &patch("p", 1, &[ONE], 9));
     assert_eq!(said(&marked), [(Step::Apply, false)]);
 }

@@ -163,7 +163,7 @@ fn a_newer_patch_replaces_an_older_one_and_not_the_reverse() {
         clean[0x1f0..0x210],
         "the hook of two is gone"
     );
-    assert_eq!(now[0x100], alone[0x100]);
+    assert_eq!(now[0x1100], alone[0x1100]);
     let error = entry(&mut target, &first).unwrap_err();
     assert!(
         matches!(&error, ApplyError::Refused(text) if text.contains("sequence")),
@@ -204,7 +204,7 @@ fn another_build_is_refused_and_both_ids_are_named() {
 #[test]
 fn a_patch_cannot_reach_outside_its_image() {
     let mut made = patch("fix", 1, &[ONE], 9);
-    for place in [0x2000, u64::MAX - 3, 0x1fff] {
+    for place in [0x3000, u64::MAX - 3, 0x2fff] {
         made.patch.redirects[0].at.0 = place;
         made.patch.checks[0].at.0 = place;
         assert!(entry(&mut target(), &made).is_err(), "{place:#x}");
@@ -264,7 +264,7 @@ fn a_thread_inside_blocks_a_quiet_apply_and_not_an_entry_one() {
     let made = patch("fix", 1, &[ONE, TWO], 9);
     let mut target = target();
     let before = bytes_of(&target);
-    target.set_stacks(vec![stack(&[0x800, ONE.at + 5], None)]);
+    target.set_stacks(vec![stack(&[0x1800, ONE.at + 5], None)]);
     let ApplyError::Blocked(blockers) = quiescent(&mut target, &made).unwrap_err() else {
         panic!("a thread inside blocks");
     };
@@ -278,7 +278,7 @@ fn a_thread_inside_blocks_a_quiet_apply_and_not_an_entry_one() {
         1,
         "its memory was given back"
     );
-    target.set_stacks(vec![stack(&[0x800], None)]);
+    target.set_stacks(vec![stack(&[0x1800], None)]);
     assert_eq!(
         quiescent(&mut target, &made).unwrap(),
         OutcomeState::Applied
@@ -292,7 +292,7 @@ fn a_thread_inside_blocks_a_quiet_apply_and_not_an_entry_one() {
 fn a_stack_that_is_not_proved_blocks() {
     let made = patch("fix", 1, &[ONE], 9);
     let mut target = target();
-    target.set_stacks(vec![stack(&[0x800], Some("no unwind data"))]);
+    target.set_stacks(vec![stack(&[0x1800], Some("no unwind data"))]);
     let ApplyError::Blocked(blockers) = quiescent(&mut target, &made).unwrap_err() else {
         panic!("an unknown stack blocks");
     };

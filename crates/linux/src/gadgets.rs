@@ -135,7 +135,11 @@ impl Process {
             let open = MMPermissions::READ | MMPermissions::EXECUTE;
             map.perms.contains(open) && matches!(map.pathname, MMapPath::Path(_))
         };
-        let mut texts: Vec<&MemoryMap> = maps.iter().filter(is_text).collect();
+        let in_place = maps
+            .iter()
+            .enumerate()
+            .filter(|(n, _)| is_in_place(&maps, *n));
+        let mut texts: Vec<&MemoryMap> = in_place.map(|(_, map)| map).filter(is_text).collect();
         // The loader and libc first: each has both, and the loader is small.
         texts.sort_by_key(|map| match &map.pathname {
             MMapPath::Path(path) if path.to_string_lossy().contains("/ld-") => 0,
@@ -205,6 +209,20 @@ impl Process {
     }
 }
 
+/// True if the mapping with this number is behind the start of its own image. Text that is kept for
+/// a while at another place (see `invivo_apply`) must not be run there: it is moved by these very
+/// calls.
+fn is_in_place(maps: &[MemoryMap], number: usize) -> bool {
+    let file = |map: &MemoryMap| (map.dev, map.inode);
+    let Some(own) = maps.get(number).map(file) else {
+        return false;
+    };
+    let before = maps.iter().take(number + 1).rev();
+    before
+        .take_while(|map| file(map) == own)
+        .any(|map| map.offset == 0)
+}
+
 /// What is in a piece of text, which is gone through once for all that has a `syscall` in it.
 fn within(text: &[u8]) -> Found {
     let mut found = Found::default();
@@ -244,6 +262,7 @@ fn pieces((start, end): (u64, u64)) -> impl Iterator<Item = (u64, usize)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Access;
 
     #[test]
     fn all_codes_are_found_wherever_they_are() {
@@ -264,6 +283,22 @@ mod tests {
             (found.pop, found.syscall, found.restorer),
             (Some(0), Some(7), None)
         );
+    }
+
+    #[test]
+    fn text_that_waits_elsewhere_is_not_run() {
+        let own = Process::open(std::process::id().cast_signed(), Access::Read).unwrap();
+        let mut maps = own.maps().unwrap().to_vec();
+        let is_text = |map: &MemoryMap| {
+            let is_file = matches!(map.pathname, MMapPath::Path(_));
+            is_file && map.offset > 0 && map.perms.contains(MMPermissions::EXECUTE)
+        };
+        let text = maps.iter().position(is_text).unwrap();
+        assert!(is_in_place(&maps, text));
+        let stack = maps.iter().position(|map| map.pathname == MMapPath::Stack);
+        let copy = maps[text].clone();
+        maps.insert(stack.unwrap(), copy);
+        assert!(!is_in_place(&maps, stack.unwrap()));
     }
 
     #[test]

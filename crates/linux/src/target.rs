@@ -67,6 +67,7 @@ impl Target for Process {
                 MMapPath::Anonymous => None,
                 other => Some(format!("{other:?}")),
             },
+            offset: map.offset,
         };
         Ok(self.maps()?.iter().map(region).collect())
     }

@@ -25,6 +25,7 @@ fn region(piece: Piece) -> Region {
         executable: piece.is_executable(),
         writable: piece.is_writable(),
         file: None,
+        offset: 0,
     }
 }
 

@@ -258,6 +258,7 @@ fn three_versions_and_back() -> Result<()> {
             for way in [0, 2, 1] {
                 let outcome = replace(&patches[way], target.pid())?.expect_state("applied")?;
                 ensure!(outcome["replaced"].is_string(), "{outcome}");
+                ensure!(outcome["switch"] == "page swap", "all stopped: {outcome}");
                 target.expect("count 5", counts[way])?;
             }
             revert(None, target.pid())?.expect_state("reverted")?;

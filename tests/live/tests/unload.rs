@@ -162,7 +162,8 @@ fn an_address_anywhere_keeps_it() -> Result<()> {
     scene("unloaded.c", |_, scene| {
         scene.applied()?;
         let now = mappings(scene.target.pid())?;
-        let new = |one: &&Mapping| one.protection == "r-xp" && !scene.before.1.contains(one);
+        let is_new = |one: &Mapping| one.protection == "r-xp" && !scene.before.1.contains(one);
+        let new = |one: &&Mapping| is_new(one) && one.path.is_empty();
         let region = now.iter().find(new).context("the patch has no memory")?;
         let inside = format!("keep {:x}", region.end - 1);
         scene.target.expect(&inside, "kept")?;

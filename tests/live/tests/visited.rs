@@ -10,8 +10,8 @@ use live_tests::pair::Pair;
 use live_tests::target::{Side, Target};
 use live_tests::workdir::in_workdir;
 
-/// Of sixty-four threads exactly one is made to stand, once, by an apply and by a revert that stop nobody. A replacement is a stop
-/// of all, as is the way back from padding; the plan says so, and each is made to stand.
+/// Of sixty-four threads exactly one is made to stand, once, by an apply and by a revert that stop nobody, and twice by a replacement.
+/// The way back from padding is a stop of all; the plan says so, and each is made to stand.
 #[test]
 fn one_of_sixty_four_threads() -> Result<()> {
     const THREADS: usize = 64;
@@ -42,13 +42,13 @@ fn one_of_sixty_four_threads() -> Result<()> {
         apply(&first, process, &[])?.expect_state("applied")?;
         let plan = invivo(&["plan", &other, "-p", &pid])?;
         ensure!(
-            plan.stdout.contains("a stop of all threads now"),
+            !plan.stdout.contains("a stop of all threads now"),
             "{}",
             plan.told()
         );
+        // Once for a copy of the pages, and once to move it over them.
         let asked = asked_to_stand(&["replace", &other, "-p", &pid])?;
-        let threads: BTreeSet<u32> = asked.iter().copied().collect();
-        ensure!(threads.len() == THREADS, "{asked:?}");
+        ensure!(asked.len() == 2, "{asked:?}");
         target.expect("price", "13")?;
         let asked = asked_to_stand(&["revert", "-p", &pid])?;
         ensure!(asked.len() == 1, "the last revert: {asked:?}");

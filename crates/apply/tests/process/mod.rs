@@ -210,6 +210,7 @@ impl Target for Process {
             executable: page.executable,
             writable: page.writable,
             file: None,
+            offset: 0,
         };
         Ok(self.pages.iter().map(region).collect())
     }

@@ -13,8 +13,8 @@ use sha2::{Digest as _, Sha256};
 
 /// Where the image is.
 pub(crate) const START: LiveAddr = LiveAddr(0x5555_0000_0000);
-/// Its size: two pages, so that hooks of one patch lie on both.
-const SIZE: usize = 0x2000;
+/// Its size: a page that tells which image it is, and two of code, so that hooks of one patch lie on both.
+const SIZE: usize = 0x3000;
 const BUILD_ID: [u8; 20] = [0xab; 20];
 
 /// A function of the image.
@@ -28,25 +28,25 @@ pub(crate) struct Function {
 /// mov eax, 1; ret
 pub(crate) const ONE: Function = Function {
     name: "one",
-    at: 0x100,
+    at: 0x1100,
     code: &[0xb8, 1, 0, 0, 0, 0xc3],
 };
 /// xor eax, eax; ret: it needs the padding before it.
 pub(crate) const TWO: Function = Function {
     name: "two",
-    at: 0x200,
+    at: 0x1200,
     code: &[0x31, 0xc0, 0xc3],
 };
 /// push rbx; mov rdi, rsi; mov eax, 3; pop rbx; ret: several instructions must go.
 pub(crate) const TORN: Function = Function {
     name: "torn",
-    at: 0x1100,
+    at: 0x2100,
     code: &[0x53, 0x48, 0x89, 0xf7, 0xb8, 3, 0, 0, 0, 0x5b, 0xc3],
 };
 /// mov eax, 4; ret
 pub(crate) const FAR: Function = Function {
     name: "far",
-    at: 0x1200,
+    at: 0x2200,
     code: &[0xb8, 4, 0, 0, 0, 0xc3],
 };
 

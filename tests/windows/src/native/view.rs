@@ -148,6 +148,7 @@ impl View {
                 executable: *access == Access::Code,
                 writable: *access == Access::Data,
                 file: None,
+                offset: 0,
             }
         };
         pages.map(region).collect()
