@@ -8,6 +8,7 @@ use invivo_image::LiveAddr;
 use crate::callouts;
 use crate::changes::{between_forms, changes, overlap, pads_given_up};
 use crate::expected::{Left, as_expected};
+use crate::found::find_all;
 use crate::record::{HookRecord, Record, State, rewrite, set_state, write_record};
 use crate::spare::{self, Spare};
 use crate::switch::{Change, Job, Switched, switch};
@@ -117,9 +118,10 @@ pub(crate) fn take_down(
     if record.registering || going.kept || record.callouts.is_some() {
         // The language's runtime points into this memory, or what a callout has made may:
         // it stays, unused.
-        let undone = spare::give_back(target, record)
-            .and_then(|_| set_state(target, record, State::Reverted))
-            .map_err(ApplyError::from);
+        let undone = set_state(target, record, State::Reverted).map_err(ApplyError::from);
+        if let Ok(all) = find_all(target) {
+            spare::give_back(target, &all);
+        }
         // What is due and cannot be called now, the next command calls.
         let _ = undone.and_then(|()| callouts::finish(target, record, false));
         return error;
@@ -170,7 +172,7 @@ pub(crate) fn unmap(target: &mut dyn Target, record: &Record, error: ApplyError)
 
 /// Gives a patch's memory back.
 pub(crate) fn release(target: &mut dyn Target, record: &Record) -> Result<Duration, TargetError> {
-    let copies = spare::left(target, record)?;
+    let copies = spare::left(&target.regions()?, record, &find_all(target)?);
     target.visit(&mut |visit| {
         // Should this program die, the record still tells of the rest.
         for copy in &copies {

@@ -58,6 +58,8 @@ pub struct MemoryTarget {
     answers: Vec<u32>,
     /// What they took away.
     lost: Option<Memory>,
+    /// Whether neighbouring parts of one file stay apart.
+    apart: bool,
 }
 
 impl MemoryTarget {
@@ -143,6 +145,11 @@ impl MemoryTarget {
         self.losses = losses;
     }
 
+    /// Keeps neighbouring parts of one file apart from now on, as the kernel does in a child process.
+    pub fn keep_apart(&mut self) {
+        self.apart = true;
+    }
+
     /// Lets somebody else map a file at the place to which text is moved next, just before it is.
     pub fn take_place(&mut self) {
         self.taken = true;
@@ -151,8 +158,10 @@ impl MemoryTarget {
     fn insert(&mut self, memory: Memory) {
         self.memory.push(memory);
         self.memory.sort_by_key(|memory| memory.region.range.start);
-        // As the kernel does with what shows neighbouring parts of one file.
-        self.memory.dedup_by(|next, before| before.takes_up(next));
+        // As the kernel does with what shows neighbouring parts of one file, unless a child process has it.
+        if !self.apart {
+            self.memory.dedup_by(|next, before| before.takes_up(next));
+        }
     }
 
     /// Takes a part of a memory away.
@@ -334,9 +343,13 @@ impl Visit for MemoryTarget {
                 source: std::io::ErrorKind::AddrInUse.into(),
             });
         }
-        let (index, bytes) = self
-            .find(range.start, size)
-            .ok_or_else(|| missing("read", range.start, size))?;
+        // The kernel moves what lies in one mapping.
+        let Some((index, bytes)) = self.find(range.start, size) else {
+            return Err(TargetError::System {
+                what: "mremap of text".to_owned(),
+                source: std::io::ErrorKind::InvalidInput.into(),
+            });
+        };
         let memory = &mut self.memory[index];
         let moved = memory.bytes[bytes.clone()].to_vec();
         let Some(original) = memory.original.clone() else {
@@ -383,6 +396,10 @@ impl Visit for MemoryTarget {
         Ok(())
     }
 
+    fn read(&mut self, at: LiveAddr, bytes: &mut [u8]) -> Result<(), TargetError> {
+        Target::read(self, at, bytes)
+    }
+
     fn write(&mut self, at: LiveAddr, bytes: &[u8]) -> Result<(), TargetError> {
         self.put(at, bytes)
     }
@@ -391,7 +408,7 @@ impl Visit for MemoryTarget {
         // Of all code only the stubs of callouts are known: each begins with a store to the
         // word in which it notes how far it has come.
         let mut code = [0; 10];
-        self.read(function, &mut code)?;
+        Target::read(self, function, &mut code)?;
         if let [0xc7, 0x05, distance @ .., 1, 0, 0, 0] = code {
             let next = function.0 + code.len() as u64;
             let word = next.wrapping_add_signed(i32::from_le_bytes(distance).into());

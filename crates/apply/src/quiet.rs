@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use invivo_image::LiveAddr;
 
-use crate::spare::{self, Spare};
+use crate::spare::Spare;
 use crate::switch::{Change, Switched};
 use crate::transaction::SwitchKind;
 use crate::{ApplyError, Region, Target, TargetError, find};
@@ -33,10 +33,8 @@ pub(crate) type Journal<'j> = dyn FnMut(&mut dyn Target, Aside) -> Result<(), Ta
 pub(crate) enum How {
     /// They show what their file holds: they are moved aside, edited, and moved back.
     Swap,
-    /// They will show what their file holds: they are moved aside and given back.
+    /// They will show what their file holds: they are moved aside and given back, and so are the copies.
     Drop,
-    /// The same where a clean copy is kept: that is moved over them, and there is none any more.
-    Back,
     /// A clean copy of them is edited, and moved over them.
     Copy,
 }
@@ -57,8 +55,8 @@ pub(crate) struct Quiet {
     noted: (LiveAddr, u64),
     /// Text of which there is no clean copy yet.
     missing: Vec<Range<LiveAddr>>,
-    /// True if there is a clean copy of nothing else.
-    holds_all: bool,
+    /// Where the clean copies are.
+    copies: Vec<Range<LiveAddr>>,
 }
 
 /// The way in which `changes` are made without a stop; `None` if there is none. `spare` is where
@@ -102,7 +100,6 @@ pub(crate) fn quiet_way(
     } else {
         How::Copy
     };
-    let is_clean = then == original;
     let mut quiet = Quiet {
         how,
         now,
@@ -115,7 +112,7 @@ pub(crate) fn quiet_way(
             .cloned(),
         noted: spare.map_or((LiveAddr(0), 0), Spare::note),
         missing: Vec::new(),
-        holds_all: false,
+        copies: Vec::new(),
         range,
     };
     let is_kept = quiet.look_for_copies(target, &regions, &parts)?;
@@ -123,9 +120,6 @@ pub(crate) fn quiet_way(
     if target.locks_memory()? {
         (quiet.how, quiet.missing) = (How::Swap, Vec::new());
         return Ok(Some(quiet).filter(|_| how != How::Copy));
-    }
-    if is_clean && how != How::Swap && is_kept && quiet.missing.is_empty() {
-        quiet.how = How::Back;
     }
     Ok(Some(quiet).filter(|quiet| quiet.how != How::Copy || is_kept))
 }
@@ -190,10 +184,17 @@ impl Quiet {
         let Some(spare) = &mut self.spare else {
             return Ok(false);
         };
-        spare.choose(regions, self.scratch..end);
         let pieces = spare.pieces(regions, &parts[0]);
-        let inside = |p: &Range<LiveAddr>| self.range.start <= p.start && p.end <= self.range.end;
-        self.holds_all = pieces.iter().all(inside);
+        if pieces.is_empty() {
+            // Somebody else may be by now where they were.
+            spare.choose(regions, self.scratch..end);
+        }
+        let copies: Option<Vec<_>> = pieces.iter().map(|piece| spare.copy(piece)).collect();
+        let (Some(copies), Some(_)) = (copies, spare.copy(&self.range)) else {
+            self.spare = None;
+            return Ok(false);
+        };
+        self.copies = copies;
         let mut missing = Vec::new();
         let (mut is_right, mut from) = (true, self.range.start);
         for piece in pieces {
@@ -203,13 +204,8 @@ impl Quiet {
             }
             missing.push(from..start);
             from = end;
-            let (Some(at), part) = (
-                self.spare.as_ref().and_then(|spare| spare.of_text(start)),
-                self.bytes(&(start..end)),
-            ) else {
-                return Ok(false);
-            };
-            is_right &= target.holds(at, &self.original[part])?;
+            let (at, part) = (self.copy_of(&(start..end))?, self.bytes(&(start..end)));
+            is_right &= target.holds(at.start, &self.original[part])?;
         }
         missing.push(from..self.range.end);
         // A copy of what is not clean would not be clean, and the kernel moves what one mapping has.
@@ -233,15 +229,12 @@ impl Quiet {
         }
     }
 
-    /// Where the image begins, as far as that counts.
-    fn image(&self) -> LiveAddr {
-        self.spare.as_ref().map_or(LiveAddr(0), Spare::image)
-    }
-
-    /// Where the copy of the text at `at` is.
-    fn copy_of(&self, at: LiveAddr) -> Result<LiveAddr, TargetError> {
-        let copy = self.spare.as_ref().and_then(|spare| spare.of_text(at));
-        copy.ok_or_else(|| TargetError::Unsupported(format!("no copy of the code at {at} is kept")))
+    /// Where the copy of a part of the text is.
+    fn copy_of(&self, range: &Range<LiveAddr>) -> Result<Range<LiveAddr>, TargetError> {
+        let copy = self.spare.as_ref().and_then(|spare| spare.copy(range));
+        copy.ok_or_else(|| {
+            TargetError::Unsupported(format!("no copy of the code at {} is kept", range.start))
+        })
     }
 
     /// Exchanges the pages. `changes` is what they were asked for.
@@ -251,10 +244,7 @@ impl Quiet {
         changes: &[Change],
         journal: &mut Journal<'_>,
     ) -> Result<Switched, ApplyError> {
-        let aside = self.aside(match self.how {
-            How::Back => LiveAddr(0),
-            How::Swap | How::Drop | How::Copy => self.scratch,
-        });
+        let aside = self.aside(self.scratch);
         journal(target, aside)?;
         let mut refused = false;
         let visited = match self.how {
@@ -266,12 +256,10 @@ impl Quiet {
                 let lifted = visit.lift(self.range.clone(), self.scratch);
                 refused = matches!(lifted, Err(TargetError::System { .. }));
                 lifted?;
-                visit.unmap(self.scratch..LiveAddr(self.scratch.0 + self.size()))
+                visit.unmap(self.scratch..LiveAddr(self.scratch.0 + self.size()))?;
+                let mut copies = self.copies.iter();
+                copies.try_for_each(|copy| visit.unmap(copy.clone()))
             }),
-            How::Back => {
-                let copy = self.copy_of(self.range.start)?;
-                target.visit(&mut |visit| visit.lower_again(copy, self.range.clone()))
-            }
             How::Copy => self.copy(target, &mut refused),
         };
         match visited {
@@ -279,7 +267,7 @@ impl Quiet {
                 kind: Some(SwitchKind::PageSwap),
                 visited,
                 stopped: Duration::ZERO,
-                used_up: self.how == How::Back && self.holds_all,
+                used_up: self.how == How::Drop,
             }),
             // The call may still be made.
             Err(error @ (TargetError::Unfinished(_) | TargetError::Gone(_))) => Err(error.into()),
@@ -290,7 +278,7 @@ impl Quiet {
                 Err(error.into())
             }
             Err(error) => {
-                end_move(target, aside, self.image(), self.range.start)?;
+                end_move(target, aside.scratch, self.range.start)?;
                 Err(error.into())
             }
         }
@@ -309,7 +297,7 @@ impl Quiet {
             lifted?;
             // The file's own pages show now, and are as good at another place.
             for missing in &self.missing {
-                match visit.lift(missing.clone(), self.copy_of(missing.start)?) {
+                match visit.lift(missing.clone(), self.copy_of(missing)?.start) {
                     // Without a copy the next patch will stop the threads for a moment.
                     Ok(()) | Err(TargetError::System { .. }) => {}
                     Err(error) => return Err(error),
@@ -330,13 +318,12 @@ impl Quiet {
     /// The copy is written while nobody is held: who holds a thread for it would hold it for as long as
     /// the kernel takes to copy each page.
     fn copy(&self, target: &mut dyn Target, refused: &mut bool) -> Result<Duration, TargetError> {
-        let copy = self.copy_of(self.range.start)?;
-        let copy = copy..LiveAddr(copy.0.saturating_add(self.size()));
+        let copy = self.copy_of(&self.range)?;
         let copied = target.visit(&mut |visit| {
             let copied = self
                 .missing
                 .iter()
-                .try_for_each(|missing| visit.lift(missing.clone(), self.copy_of(missing.start)?));
+                .try_for_each(|missing| visit.lift(missing.clone(), self.copy_of(missing)?.start));
             let copied = copied.and_then(|()| visit.lift(copy.clone(), self.scratch));
             *refused = matches!(copied, Err(TargetError::System { .. }));
             copied
@@ -344,16 +331,27 @@ impl Quiet {
         for (at, bytes) in self.edits() {
             target.write(LiveAddr(self.scratch.0.saturating_add(at)), &bytes)?;
         }
-        // Nobody else may have changed the text meanwhile, as that would be lost.
-        let same =
-            target.holds(self.scratch, &self.then)? && target.holds(self.range.start, &self.now)?;
-        if !same {
-            let text = format!("the code at {} changes meanwhile", self.range.start);
-            return Err(TargetError::Unsupported(text));
+        if !target.holds(self.scratch, &self.then)? {
+            return Err(self.changed());
         }
-        let moved =
-            target.visit(&mut |visit| visit.lower_again(self.scratch, self.range.clone()))?;
+        let moved = target.visit(&mut |visit| {
+            // Until a thread was held its library may have been closed, and something else be there.
+            let mut now = vec![0; self.now.len()];
+            visit.read(self.range.start, &mut now)?;
+            if now != self.now {
+                return Err(self.changed());
+            }
+            visit.lower_again(self.scratch, self.range.clone())
+        })?;
         Ok(copied + moved)
+    }
+
+    /// Nobody else may have changed the text meanwhile, as that would be lost.
+    fn changed(&self) -> TargetError {
+        TargetError::Unsupported(format!(
+            "the code at {} changes meanwhile",
+            self.range.start
+        ))
     }
 
     /// What differs from the file's own pages, page by page.
@@ -371,45 +369,33 @@ impl Quiet {
 }
 
 /// Ends a move of text that was cut off: where something shows at `place`, it is what was there
-/// before, or what was to be there, and what was moved aside, or was to go there, is given back.
-/// Where nothing shows, the moved pages are the only ones, and go there.
+/// before, and what was moved aside, or was to go there, is given back. Where nothing shows, the
+/// moved pages are the only ones, and go there.
 pub(crate) fn end_move(
     target: &mut dyn Target,
-    aside: Aside,
-    image: LiveAddr,
+    (scratch, size): (LiveAddr, u64),
     place: LiveAddr,
 ) -> Result<(), ApplyError> {
-    let (scratch, size) = aside.scratch;
     let end = |start: LiveAddr| LiveAddr(start.0.saturating_add(size));
     let regions = target.regions()?;
     // Should nothing have been moved yet, the target may have put something else there.
     let is_text = |r: &Region| r.executable && r.file.is_some();
-    let is_aside =
-        |r: &Region| is_text(r) && r.range.start == scratch && r.range.end <= end(scratch);
-    let is_aside = regions.iter().any(is_aside);
-    // A move takes all of what is in its place away, or nothing.
-    let shows = |r: &Region| r.range.start < end(place) && place < r.range.end;
-    if size == 0 || regions.iter().any(shows) {
-        if size > 0 && is_aside {
-            target.visit(&mut |visit| visit.unmap(scratch..end(scratch)))?;
-        }
+    let aside = |r: &Region| is_text(r) && r.range.start == scratch && r.range.end <= end(scratch);
+    if size == 0 || !regions.iter().any(aside) {
         return Ok(());
     }
-    let copy = spare::copy_at(aside.spare, image, place);
-    let holds = |r: &Region| {
-        is_text(r) && copy.is_some_and(|at| r.range.start <= at && end(at) <= r.range.end)
-    };
-    let from = match copy {
-        _ if is_aside => scratch,
-        Some(copy) if regions.iter().any(holds) => copy,
-        _ => return Ok(()),
-    };
-    let lowered = target.visit(&mut |visit| visit.lower(from, place..end(place)));
+    // A move takes all of what is in its place away, or nothing.
+    let shows = |r: &Region| r.range.start < end(place) && place < r.range.end;
+    if regions.iter().any(shows) {
+        target.visit(&mut |visit| visit.unmap(scratch..end(scratch)))?;
+        return Ok(());
+    }
+    let lowered = target.visit(&mut |visit| visit.lower(scratch, place..end(place)));
     match lowered {
         Ok(_) => Ok(()),
         Err(error @ (TargetError::Unfinished(_) | TargetError::Gone(_))) => Err(error.into()),
         Err(error) => Err(ApplyError::Inconsistent(format!(
-            "the code at {place} could not be moved back from {from}: {error}"
+            "the code at {place} could not be moved back from {scratch}: {error}"
         ))),
     }
 }

@@ -7,7 +7,7 @@ use invivo_patch::Moment;
 
 use crate::callouts;
 use crate::changes::taken_back;
-use crate::found::read_all;
+use crate::found::{find_all, read_all};
 use crate::pages::Pages;
 use crate::quiet::Aside;
 use crate::record::{Record, State, rewrite};
@@ -159,13 +159,15 @@ fn revert_one(
             return Err(error);
         }
     };
-    let mut visited = switched.visited + asked;
     if switched.used_up {
         record.spare = (LiveAddr(0), 0);
-    } else {
-        visited += spare::give_back(target, record)?;
     }
     rewrite(target, record, State::Reverted)?;
+    let mut visited = switched.visited + asked;
+    if !switched.used_up {
+        let all = find_all(target)?;
+        visited += spare::give_back(target, &all);
+    }
     let told = callouts::tell(target, record, Moment::AfterRevert, &mut called)?;
     callouts::leave(target, record)?;
     // The patch's memory stays, even if no thread is inside: new code may have left

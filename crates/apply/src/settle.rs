@@ -7,7 +7,7 @@ use crate::changes::changes;
 use crate::expected::Left;
 use crate::found::{Found, find_all};
 use crate::going_live::release;
-use crate::quiet::{Aside, end_move, first_page};
+use crate::quiet::{end_move, first_page};
 use crate::record::{Record, State, set_state};
 use crate::spare;
 use crate::switch::{Change, Job, stopped};
@@ -78,12 +78,13 @@ pub fn recover(target: &mut dyn Target, options: &Options<'_>) -> Result<Vec<Out
             )
         });
     }
-    // Now that all is one or the other: callouts that are due.
+    // Now that all is one or the other: copies of code that nobody needs, and callouts that are due.
     let settled = if outcomes.is_empty() {
         all
     } else {
         find_all(target)?
     };
+    spare::give_back(target, &settled);
     for Found { record, state, .. } in settled.into_iter().filter(|found| !found.gone) {
         let is_live = state == State::Applied;
         if callouts::finish(target, &record, is_live)?
@@ -165,10 +166,7 @@ fn end_its_move(
     changes: &[Change],
 ) -> Result<(), ApplyError> {
     match first_page(changes) {
-        Some(place) => {
-            let (scratch, spare) = (record.scratch, record.spare);
-            end_move(target, Aside { scratch, spare }, record.module, place)
-        }
+        Some(place) => end_move(target, record.scratch, place),
         None => Ok(()),
     }
 }
@@ -179,9 +177,6 @@ fn finish(target: &mut dyn Target, record: &Record, live: bool) -> Result<(), Ap
     } else {
         State::Reverted
     };
-    if !live {
-        spare::give_back(target, record)?;
-    }
     Ok(set_state(target, record, state)?)
 }
 

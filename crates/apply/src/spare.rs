@@ -4,15 +4,15 @@
 //! Pages on which hooks are cannot be exchanged for the file's own: for an instant no hook would be
 //! there. So where text is moved for the first time, the file's pages are moved aside once more and
 //! stay there for as long as a patch is live. A later patch edits a copy of them, and moves that over
-//! the text in one instant; and who takes the last patch back moves them themselves.
+//! the text in one instant; and who takes the last patch back gives them back.
 
 use std::ops::Range;
 use std::time::Duration;
 
 use invivo_image::LiveAddr;
 
-use crate::found::{Found, find_all};
-use crate::{Module, Record, Region, State, Target, TargetError, find};
+use crate::found::Found;
+use crate::{Module, Record, Region, State, Target, find};
 
 /// Where the clean copy of an image's code is kept.
 #[derive(Clone, Debug)]
@@ -44,22 +44,14 @@ impl Spare {
         })
     }
 
-    /// Where the image begins.
-    pub(crate) fn image(&self) -> LiveAddr {
-        self.image.start
-    }
-
     /// What a record tells of it.
     pub(crate) fn note(&self) -> (LiveAddr, u64) {
         let size = self.image.end.0.saturating_sub(self.image.start.0);
         self.area.map_or((LiveAddr(0), 0), |area| (area, size))
     }
 
-    /// Chooses a place if there is none, where nothing is and nothing will be at `taken`.
+    /// Chooses a place where nothing is, and nothing will be at `taken`.
     pub(crate) fn choose(&mut self, regions: &[Region], taken: Range<LiveAddr>) {
-        if self.area.is_some() {
-            return;
-        }
         let mut regions = regions.to_vec();
         regions.push(Region {
             range: taken,
@@ -78,10 +70,11 @@ impl Spare {
         self.image.start < range.start && range.end <= self.image.end
     }
 
-    /// Where the copy of what is at `at` is, or will be.
-    pub(crate) fn of_text(&self, at: LiveAddr) -> Option<LiveAddr> {
-        let behind = at.0.checked_sub(self.image.start.0)?;
-        self.area?.checked_add(behind)
+    /// Where the copy of this part of the text is, or will be.
+    pub(crate) fn copy(&self, text: &Range<LiveAddr>) -> Option<Range<LiveAddr>> {
+        let behind = text.start.checked_sub(self.image.start)?;
+        let start = self.area?.checked_add(behind)?;
+        Some(start..start.checked_add(text.end.checked_sub(text.start)?)?)
     }
 
     /// The copies that are there, each with the text that it is of; `text` is a piece of the image's
@@ -109,56 +102,57 @@ impl Spare {
     }
 }
 
-/// Where the copy of what is at `at` is by what a record notes of an image that begins at `image`.
-pub(crate) fn copy_at(
-    (area, size): (LiveAddr, u64),
-    image: LiveAddr,
-    at: LiveAddr,
-) -> Option<LiveAddr> {
-    let behind = at.0.checked_sub(image.0).filter(|behind| *behind < size)?;
-    area.checked_add(behind)
-}
-
-/// The clean copies that `record` tells of, if no patch that is live, or may be, has use for them.
+/// The clean copies that `record`, one of `all`, tells of, if no patch that is live, or may be, has use
+/// for them.
 ///
 /// Where the image was closed it is not known any more which they are, and they stay: pages of
-/// a file, which take no memory of their own.
-pub(crate) fn left(
-    target: &dyn Target,
-    record: &Record,
-) -> Result<Vec<Range<LiveAddr>>, TargetError> {
+/// a file.
+pub(crate) fn left(regions: &[Region], record: &Record, all: &[Found]) -> Vec<Range<LiveAddr>> {
     let Some(spare) = Spare::noted(record.module, std::iter::once(record)) else {
-        return Ok(Vec::new());
+        return Vec::new();
     };
     let is_used = |found: &Found| {
         let other = &found.record;
-        let settled = matches!(found.noted, State::Reverted | State::Prepared);
-        other.region != record.region && !settled && other.spare.0 == record.spare.0
+        let settled = matches!(found.state, State::Reverted | State::Prepared);
+        let is_same = other.module == record.module && other.spare.0 == record.spare.0;
+        other.region != record.region && !settled && !found.gone && is_same
     };
-    if find_all(target)?.iter().any(is_used) {
-        return Ok(Vec::new());
-    }
-    let regions = target.regions()?;
     let is_text = |region: &&Region| {
         let hook = record.hooks.first();
         hook.is_some_and(|hook| region.range.contains(&hook.at)) && region.executable
     };
-    let Some(text) = regions.iter().find(is_text) else {
-        return Ok(Vec::new());
+    let text = regions.iter().find(is_text);
+    let Some(text) = text.filter(|_| !all.iter().any(is_used)) else {
+        return Vec::new();
     };
-    let pieces = spare.pieces(&regions, text).into_iter();
-    let there = |piece: Range<LiveAddr>| {
-        let start = spare.of_text(piece.start)?;
-        Some(start..start.checked_add(piece.end.0 - piece.start.0)?)
-    };
-    Ok(pieces.filter_map(there).collect())
+    let pieces = spare.pieces(regions, text);
+    pieces
+        .iter()
+        .filter_map(|piece| spare.copy(piece))
+        .collect()
 }
 
-/// Gives the clean copies back that `record` tells of, once its patch is not live any more.
-pub(crate) fn give_back(target: &mut dyn Target, record: &Record) -> Result<Duration, TargetError> {
-    let copies = left(target, record)?;
-    if copies.is_empty() {
-        return Ok(Duration::ZERO);
+/// Gives the clean copies back of which nobody has use any more, once no patch is live. What cannot
+/// be given back now is by the next command: it is in nobody's way.
+pub(crate) fn give_back(target: &mut dyn Target, all: &[Found]) -> Duration {
+    let settled = |found: &&Found| {
+        let settled = matches!(found.state, State::Reverted | State::Prepared);
+        settled && !found.gone && found.record.spare.1 > 0
+    };
+    let mut settled = all.iter().filter(settled).peekable();
+    if settled.peek().is_none() {
+        return Duration::ZERO;
     }
-    target.visit(&mut |visit| copies.iter().try_for_each(|copy| visit.unmap(copy.clone())))
+    let Ok(regions) = target.regions() else {
+        return Duration::ZERO;
+    };
+    let copies: Vec<_> = settled
+        .flat_map(|found| left(&regions, &found.record, all))
+        .collect();
+    if copies.is_empty() {
+        return Duration::ZERO;
+    }
+    let visited =
+        target.visit(&mut |visit| copies.iter().try_for_each(|copy| visit.unmap(copy.clone())));
+    visited.unwrap_or_default()
 }

@@ -86,8 +86,8 @@ impl Preflight {
                 .is_none()
         {
             let reason = format!(
-                "the code from {at} on is not what its file holds, and has no clean copy, or lies in \
-                 huge pages"
+                "the code from {at} on is not what its file holds and has no clean copy, its file was \
+                 replaced, it is locked in memory, or lies in huge pages"
             );
             let step = Step::Apply;
             stops.push(Stop { step, reason });

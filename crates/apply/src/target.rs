@@ -411,6 +411,12 @@ pub trait Visit {
         lowered
     }
 
+    /// Fills `bytes`, as [`Target::read`] does.
+    ///
+    /// # Errors
+    /// When not all of it can be read.
+    fn read(&mut self, at: LiveAddr, bytes: &mut [u8]) -> Result<(), TargetError>;
+
     /// Writes, as [`Target::write`] does.
     ///
     /// # Errors

@@ -83,7 +83,7 @@ fn come_back(functions: &[Function]) {
     let memory = target.regions().expect("memory").len();
     revert(&mut target, None, &options(Consistency::Entry)).expect("it goes back");
     assert!(bytes_of(&target) == clean);
-    // The clean copy of the code is what came back, or was given back.
+    // The clean copy of the code was given back.
     assert_eq!(target.regions().expect("memory").len(), memory - 1);
 }
 
@@ -129,6 +129,21 @@ fn what_somebody_else_wrote_stays() {
     Target::write(&mut spoiled, LiveAddr(copy.0 + 0x900), &[0x90]).expect("it can be written");
     assert_ne!(stops(&spoiled, &second), []);
     assert_eq!(must_replace(&mut spoiled, &second), SwitchKind::Stopped);
+}
+
+/// In a child process the kernel keeps neighbouring copies apart, and does not move them together.
+#[test]
+fn copies_that_are_apart_are_not_moved_together() {
+    let clean = bytes_of(&target());
+    let (mut target, _) = applied(&patch("p1", 1, &[ONE], 8));
+    target.keep_apart();
+    let second = patch("p2", 2, &[ONE, FAR], 9);
+    assert_eq!(must_replace(&mut target, &second), SwitchKind::Stopped);
+    assert_eq!(live(&target), ["p2"]);
+    revert(&mut target, None, &options(Consistency::Entry)).expect("it goes back");
+    assert!(bytes_of(&target) == clean);
+    let files = target.regions().expect("memory").into_iter();
+    assert_eq!(files.filter(|region| region.file.is_some()).count(), 1);
 }
 
 #[test]

@@ -336,14 +336,10 @@ impl Visit for Carrier<'_> {
         if moved == to.0 {
             return Ok(());
         }
-        let lowered = self.lower_again(LiveAddr(moved), range.clone());
-        // No journal tells of that place, so nothing may be built on what shows now.
-        lowered.map_err(|error| {
-            TargetError::Unfinished(format!(
-                "the code at {} could not be moved back from {moved:#x}: {error}",
-                range.start
-            ))
-        })?;
+        // No journal tells of that place. What shows now is what the file holds: nothing is lost with what was
+        // moved, which shows the same, or was to be given back.
+        let end = LiveAddr(moved.saturating_add(size));
+        self.unmap(LiveAddr(moved)..end)?;
         Err(TargetError::System {
             what: format!(
                 "text of process {} cannot be moved to {to}",
@@ -359,6 +355,10 @@ impl Visit for Carrier<'_> {
         let call = [from.0, size, size, flag(flags), at, 0];
         self.system_call("mremap of text", libc::SYS_mremap, call)
             .map(|_| ())
+    }
+
+    fn read(&mut self, at: LiveAddr, bytes: &mut [u8]) -> Result<(), TargetError> {
+        self.memory.read(at, bytes)
     }
 
     fn write(&mut self, at: LiveAddr, bytes: &[u8]) -> Result<(), TargetError> {

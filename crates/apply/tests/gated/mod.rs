@@ -79,6 +79,10 @@ impl<G: Gate> Visit for Held<'_, G> {
         self.0.change()?.lower(from, range)
     }
 
+    fn read(&mut self, at: LiveAddr, bytes: &mut [u8]) -> Result<(), TargetError> {
+        Target::read(self.0, at, bytes)
+    }
+
     fn write(&mut self, at: LiveAddr, bytes: &[u8]) -> Result<(), TargetError> {
         Target::write(&mut *self.0.change()?, at, bytes)
     }
