@@ -186,6 +186,26 @@ impl MemoryTarget {
         }
     }
 
+    /// Takes `range` away, as a move over it does before it fails.
+    fn lose(&mut self, range: &Range<LiveAddr>) {
+        let size = usize::try_from(range.end.0 - range.start.0).unwrap_or(usize::MAX);
+        let Some((index, part)) = self.find(range.start, size) else {
+            return;
+        };
+        let whole = &self.memory[index];
+        let original = whole.original.as_ref();
+        self.lost = Some(Memory {
+            region: Region {
+                range: range.clone(),
+                offset: whole.region.offset + part.start as u64,
+                ..whole.region.clone()
+            },
+            bytes: whole.bytes[part.clone()].to_vec(),
+            original: original.map(|bytes| bytes[part.clone()].to_vec()),
+        });
+        self.cut(index, part);
+    }
+
     fn step(&mut self) -> Result<(), TargetError> {
         match &mut self.steps {
             Some(0) => Err(TargetError::NotNow("no step is left".to_owned())),
@@ -372,9 +392,7 @@ impl Visit for MemoryTarget {
         self.step()?;
         if let Some(left) = self.losses.checked_sub(1) {
             self.losses = left;
-            if let Some((index, _)) = self.find(range.start, 1) {
-                self.lost = Some(self.memory.remove(index));
-            }
+            self.lose(&range);
             return Err(TargetError::System {
                 what: "mremap of text".to_owned(),
                 source: std::io::ErrorKind::OutOfMemory.into(),

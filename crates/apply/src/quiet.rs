@@ -21,6 +21,8 @@ const LARGEST_MOVE: u64 = 64 << 20;
 pub(crate) struct Aside {
     /// Where pages will be while they are changed, and how many bytes of them.
     pub(crate) scratch: (LiveAddr, u64),
+    /// Which text they are, or are to take the place of.
+    pub(crate) text: (LiveAddr, u64),
     /// Where clean copies are kept (see [`Spare::note`]).
     pub(crate) spare: (LiveAddr, u64),
 }
@@ -222,9 +224,16 @@ impl Quiet {
         Ok(is_right && self.missing.iter().all(is_clean))
     }
 
+    /// Bytes of text of which a clean copy is put by.
+    pub(crate) fn copied(&self) -> u64 {
+        let missing = self.missing.iter();
+        missing.map(|text| text.end.0 - text.start.0).sum()
+    }
+
     fn aside(&self, scratch: LiveAddr) -> Aside {
         Aside {
             scratch: (scratch, self.size()),
+            text: (self.range.start, self.size()),
             spare: self.spare.as_ref().map_or(self.noted, Spare::note),
         }
     }

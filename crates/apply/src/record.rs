@@ -108,6 +108,9 @@ pub struct Record {
     /// Where text pages are while they are changed, and how many bytes of them.
     #[serde(with = "crate::fixed::range")]
     pub scratch: (LiveAddr, u64),
+    /// Which text they are, or are to take the place of. A record of an older program does not tell.
+    #[serde(default = "nowhere", with = "crate::fixed::range")]
+    pub text: (LiveAddr, u64),
     /// Where a clean copy of the image's code is kept, as far behind this as the code is behind the
     /// image's start; size 0 if none is. A record of an older program has none.
     #[serde(default = "nowhere", with = "crate::fixed::range")]
@@ -182,10 +185,11 @@ fn nowhere() -> (LiveAddr, u64) {
 
 impl Record {
     /// The record while text pages are elsewhere.
-    pub(crate) fn moving(&self, Aside { scratch, spare }: Aside) -> Record {
+    pub(crate) fn moving(&self, aside: Aside) -> Record {
         Record {
-            scratch,
-            spare,
+            scratch: aside.scratch,
+            text: aside.text,
+            spare: aside.spare,
             ..self.clone()
         }
     }
@@ -300,6 +304,7 @@ pub(crate) fn sample() -> Record {
         unwind: None,
         variables: Vec::new(),
         scratch: nowhere(),
+        text: nowhere(),
         spare: nowhere(),
         callouts: None,
         replaces: None,
@@ -328,6 +333,7 @@ mod tests {
         assert!(before.len() > 2 * PAGE);
         for (scratch, flag) in [(0, false), (1, true), (u64::MAX, false)] {
             record.scratch = (LiveAddr(scratch), scratch);
+            record.text = (LiveAddr(scratch / 3), scratch);
             record.spare = (LiveAddr(scratch / 2), scratch);
             (record.registering, record.registered) = (flag, flag);
             let now = of(&record, State::Applied);

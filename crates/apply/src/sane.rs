@@ -13,7 +13,8 @@ const LONGEST_HOOK: usize = 256;
 /// True if no range in the record is one that no process has, and none is larger than what it lies in.
 pub(crate) fn is_sane(record: &Record) -> bool {
     let ends = |at: LiveAddr, size: u64| at.0.checked_add(size).is_some_and(|end| end <= HIGHEST);
-    let ranges = [record.region, record.data, record.scratch, record.spare];
+    let aside = [record.scratch, record.text, record.spare];
+    let ranges = [record.region, record.data];
     let hooks = record.hooks.iter().all(|hook| {
         let (old, new) = (hook.old.0.len(), hook.new.0.len());
         old == new && (1..=LONGEST_HOOK).contains(&new) && ends(hook.at, new as u64)
@@ -22,6 +23,7 @@ pub(crate) fn is_sane(record: &Record) -> bool {
     hooks
         && ranges
             .iter()
+            .chain(&aside)
             .chain(replaced)
             .all(|(at, size)| ends(*at, *size))
         && record.room <= record.region.1
@@ -67,13 +69,14 @@ mod tests {
     #[test]
     fn a_place_at_the_end_of_all_memory_is_no_place() {
         assert!(is_sane(&sample()));
-        let broken: [fn(&mut Record); 7] = [
+        let broken: [fn(&mut Record); 8] = [
             |record| record.hooks[0].at = LiveAddr(u64::MAX - 1),
             |record| record.hooks[0].new = Hex(Vec::new()),
             |record| record.hooks[0].old = Hex(vec![0; 2]),
             |record| record.room = u64::MAX,
             |record| record.data.1 = u64::MAX,
             |record| record.scratch.0 = LiveAddr(u64::MAX),
+            |record| record.text.1 = u64::MAX,
             |record| record.spare.1 = u64::MAX,
         ];
         for damage in broken {

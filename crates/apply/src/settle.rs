@@ -1,5 +1,7 @@
 //! What a tool that died left behind is finished or undone before anything else.
 
+use std::ops::Range;
+
 use invivo_image::LiveAddr;
 
 use crate::callouts;
@@ -130,7 +132,7 @@ fn settle_apply(
     end_its_move(target, record, &changes)?;
     let live = all(target, &changes, |change| &change.to);
     if !live && !all(target, &changes, |change| &change.from) {
-        undo(target, record, &changes, options)?;
+        undo(target, record, previous, &changes, options)?;
     }
     if live {
         callouts::goes_live(target, record)?;
@@ -153,7 +155,7 @@ fn settle_revert(
     end_its_move(target, record, &changes)?;
     let live = all(target, &changes, |change| &change.to);
     if !live && !all(target, &changes, |change| &change.from) {
-        undo(target, record, &changes, options)?;
+        undo(target, record, None, &changes, options)?;
     }
     finish(target, record, live)?;
     Ok(live)
@@ -165,7 +167,12 @@ fn end_its_move(
     record: &Record,
     changes: &[Change],
 ) -> Result<(), ApplyError> {
-    match first_page(changes) {
+    let place = match record.text {
+        (place, 1..) => Some(place),
+        // An older program moved all that changes, or the way back of it.
+        _ => first_page(changes),
+    };
+    match place {
         Some(place) => end_move(target, record.scratch, place),
         None => Ok(()),
     }
@@ -191,6 +198,7 @@ fn all(target: &dyn Target, changes: &[Change], side: fn(&Change) -> &Vec<u8>) -
 fn undo(
     target: &mut dyn Target,
     record: &Record,
+    previous: Option<&Record>,
     changes: &[Change],
     options: &Options<'_>,
 ) -> Result<(), ApplyError> {
@@ -222,12 +230,35 @@ fn undo(
         consistency: Consistency::Entry,
         ..options.clone()
     };
+    let mut torn = record.pads();
+    if let Some(previous) = previous {
+        torn.extend(between(target, previous, record));
+    }
     let job = Job {
         changes: &back,
         busy: &[],
-        torn: &record.pads(),
+        torn: &torn,
         spare: None,
         options: &options,
     };
     stopped(target, &job).map(|_| ())
+}
+
+/// Several instructions of the base that are there again, or in part, and to which a jump of `previous` comes back:
+/// since the tool died threads run through them. Where `record` has its own jump there, nobody does.
+fn between(
+    target: &dyn Target,
+    previous: &Record,
+    record: &Record,
+) -> Vec<(String, Range<LiveAddr>)> {
+    let is_there = |hook: &HookRecord| target.holds(hook.at, &hook.new.0).unwrap_or(false);
+    let is_taken = |hook: &HookRecord| {
+        let mut own = record.hooks.iter();
+        own.any(|own| own.several && own.range() == hook.range() && is_there(own))
+    };
+    let several = previous.hooks.iter().filter(|hook| hook.several);
+    several
+        .filter(|hook| !is_there(hook) && !is_taken(hook))
+        .map(|hook| (previous.name.clone(), hook.inside()))
+        .collect()
 }

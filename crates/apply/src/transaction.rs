@@ -293,6 +293,7 @@ fn record(
             .filter_map(|section| section.name.strip_prefix(".data.").map(str::to_owned))
             .collect(),
         scratch: (LiveAddr(0), 0),
+        text: (LiveAddr(0), 0),
         spare: plan.spare.note(),
         callouts: layout.callouts.clone(),
         replaces: plan.previous.as_ref().map(|previous| previous.id.clone()),

@@ -4,12 +4,13 @@
 mod scene;
 
 use invivo_apply::{
-    ApplyError, Consistency, MemoryTarget, SwitchKind, Target, apply, list, recover, revert,
-    revert_to,
+    ApplyError, Consistency, MemoryTarget, Stack, SwitchKind, Target, Thread, apply, list, recover,
+    revert, revert_to,
 };
 use invivo_image::LiveAddr;
 use scene::{
-    FAR, Made, ONE, TORN, TWO, answers, applied, bytes_of, must_apply, options, patch, target,
+    FAR, Made, ONE, START, TORN, TWO, answers, applied, bytes_of, must_apply, options, patch,
+    target,
 };
 
 /// More steps than any command makes.
@@ -20,7 +21,7 @@ const MANY: usize = 200;
 fn die_at_every_step(
     begin: &MemoryTarget,
     command: impl Fn(&mut MemoryTarget) -> Result<(), ApplyError>,
-    check: impl Fn(usize, MemoryTarget),
+    mut check: impl FnMut(usize, MemoryTarget),
 ) {
     for steps in 0..MANY {
         let mut target = begin.clone();
@@ -247,6 +248,48 @@ fn a_dead_replacement_of_other_functions_loses_none_of_the_two() {
             },
         );
     }
+}
+
+/// In between the base's instructions are there again over which the first patch has its jump, and threads run
+/// through them.
+#[test]
+fn a_dead_replacement_is_not_undone_around_a_thread() {
+    let first = patch("p1", 1, &[TORN], 8);
+    let second = patch("p2", 2, &[FAR], 9);
+    let (live, patched) = applied(&first);
+    let (clean, at) = (bytes_of(&target()), usize::try_from(TORN.at).unwrap());
+    let mut between = 0;
+    die_at_every_step(
+        &live,
+        |target| apply_it(target, &second, Consistency::Quiescent),
+        |steps, mut left| {
+            let now = bytes_of(&left);
+            // Neither patch's hooks are there.
+            if now[at..at + 16] == clean[at..at + 16] && answers(&left) == answers(&target()) {
+                between += 1;
+                left.set_stacks(vec![Stack {
+                    thread: Thread {
+                        tid: 7,
+                        name: "worker".to_owned(),
+                    },
+                    frames: vec![LiveAddr(START.0 + TORN.at + 1)],
+                    unknown: None,
+                    running: false,
+                    handlers: false,
+                }]);
+                let blocked = recover(&mut left, &options(Consistency::Entry));
+                assert!(
+                    matches!(blocked, Err(ApplyError::Blocked(_))),
+                    "after step {steps}: {blocked:?}"
+                );
+                assert!(bytes_of(&left) == now, "after step {steps}");
+                left.set_stacks(Vec::new());
+                recover(&mut left, &options(Consistency::Entry)).unwrap();
+                assert!(bytes_of(&left) == patched, "after step {steps}");
+            }
+        },
+    );
+    assert_eq!(between, 1);
 }
 
 #[test]

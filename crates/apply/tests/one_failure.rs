@@ -8,12 +8,13 @@ use std::cell::Cell;
 
 use gated::{Gate, Gated, Step};
 use invivo_apply::{
-    ApplyError, Consistency, MemoryTarget, Region, State, SwitchKind, Target, TargetError, apply,
-    list, recover, revert,
+    ApplyError, Consistency, MemoryTarget, Region, Stack, State, SwitchKind, Target, TargetError,
+    Thread, apply, list, recover, replace, revert,
 };
+use invivo_image::LiveAddr;
 use scene::{
-    FAR, Made, ONE, TORN, TWO, applied, bytes_of, hooks_lead_somewhere, must_apply, options, patch,
-    target,
+    EDGE, FAR, Made, ONE, START, TORN, TWO, applied, bytes_of, hooks_lead_somewhere, must_apply,
+    options, patch, target,
 };
 
 /// Lets the step with this number fail, once.
@@ -162,6 +163,62 @@ fn text_that_could_not_be_moved_back_is_never_given_up() {
         assert!(bytes_of(&target) == clean, "{losses}: not as before");
         assert_eq!(target.regions().unwrap().len(), 2, "{losses}: left aside");
     }
+}
+
+/// The same where a copy goes there: then the new hooks are in what waits aside.
+#[test]
+fn a_copy_that_could_not_be_moved_there_is_never_given_up() {
+    let clean = bytes_of(&target());
+    let first = patch("p1", 1, &[ONE], 8);
+    let second = patch("p2", 2, &[ONE, FAR], 9);
+    let (begin, _) = applied(&first);
+    let options = options(Consistency::Entry);
+    for losses in 0..10 {
+        let mut target = begin.clone();
+        target.lose_text(losses);
+        let result = replace(&mut target, &second.patch, &second.id, &options);
+        assert_eq!(result.is_ok(), losses <= 4, "{losses}: {result:?}");
+        if let Err(error) = result {
+            assert!(matches!(error, ApplyError::Inconsistent(_)), "{error}");
+            target.lose_text(0);
+            recover(&mut target, &options).unwrap();
+        }
+        assert_eq!(list_of(&target), [("p2".to_owned(), State::Applied)]);
+        hooks_lead_somewhere(&target, &format!("{losses} losses"));
+        revert(&mut target, None, &options).unwrap();
+        assert!(bytes_of(&target) == clean, "{losses}: not as before");
+    }
+}
+
+/// A way back that leaves padding as it is moves less than the patch changes: the page of the padding
+/// is not the one that is lost.
+#[test]
+fn what_could_not_be_moved_back_goes_where_it_was() {
+    let made = patch("p", 1, &[EDGE], 9);
+    let (mut target, _) = applied(&made);
+    // Somebody else's breakpoint, so that the file's own page cannot take its place.
+    let breakpoint = LiveAddr(START.0 + 0x2800);
+    Target::write(&mut target, breakpoint, &[0x90]).unwrap();
+    let mut expected = bytes_of(&scene::target());
+    expected[0x2800] = 0x90;
+    target.set_stacks(vec![Stack {
+        thread: Thread {
+            tid: 7,
+            name: "worker".to_owned(),
+        },
+        frames: vec![breakpoint],
+        unknown: Some("nothing is known of it".to_owned()),
+        running: false,
+        handlers: true,
+    }]);
+    target.lose_text(5);
+    let options = options(Consistency::Entry);
+    let error = revert(&mut target, None, &options).unwrap_err();
+    assert!(matches!(error, ApplyError::Inconsistent(_)), "{error}");
+    assert!(target.region_at(breakpoint).unwrap().is_none());
+    target.set_stacks(Vec::new());
+    recover(&mut target, &options).unwrap();
+    assert!(bytes_of(&target) == expected, "not as before");
 }
 
 #[test]
