@@ -58,7 +58,7 @@ pub use revert::{held, revert};
 pub use sane::shown;
 pub use settle::recover;
 pub use status::{Standing, Status, status};
-pub use stops::{Step, Stop};
+pub use stops::{Step, Stop, Stops};
 pub use symbols::{PatchSymbols, symbols};
 pub use target::{Module, Protection, Region, Stack, Stopped, Target, TargetError, Thread, Visit};
 pub use transaction::{Consistency, Options, Outcome, OutcomeState, SwitchKind, apply, replace};

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use crate::changes::{between_forms, changes, pads_given_up};
 use crate::going_live::tears;
-use crate::quiet::{first_page, quiet_way};
+use crate::quiet::{Quiet, first_page, quiet_way};
 use crate::switch::Change;
 use crate::x86_64::Form;
 use crate::{HookRecord, Preflight, Record, Target, TargetError};
@@ -29,16 +29,26 @@ pub struct Stop {
     pub reason: String,
 }
 
+/// What the switch of a patch is for the target.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stops {
+    /// Why threads stop where it is applied with `entry` consistency, and where it is taken back
+    /// again; empty if nobody stops.
+    pub all: Vec<Stop>,
+    /// Bytes of address space in which a clean copy of the code will wait, where none does yet.
+    pub copy: u64,
+}
+
 impl Preflight {
-    /// Why threads stop where the patch is applied with `entry` consistency, and where it
-    /// is taken back again; empty if nobody stops.
+    /// Why threads stop for the patch, and how much of the code is copied so that they need not.
     ///
     /// # Errors
     /// When the target is gone or may not be looked at.
-    pub fn stops(&self, target: &dyn Target) -> Result<Vec<Stop>, TargetError> {
+    pub fn stops(&self, target: &dyn Target) -> Result<Stops, TargetError> {
         if self.applied.is_some() {
-            return Ok(Vec::new());
+            return Ok(Stops::default());
         }
+        let mut copy = 0;
         let mut stops = Vec::new();
         let mut stop = |step, reason: String| stops.push(Stop { step, reason });
         for hook in &self.hooks {
@@ -81,19 +91,21 @@ impl Preflight {
         let applies = stops.iter().any(|stop| stop.step == Step::Apply);
         if let Some(at) = first_page(&changes)
             && !applies
-            && quiet_way(target, &changes, Some(&self.spare))
-                .map_err(|error| TargetError::Unsupported(error.to_string()))?
-                .is_none()
         {
-            let reason = format!(
-                "the code from {at} on is not what its file holds and has no clean copy, its file was \
-                 replaced, it is locked in memory, or lies in huge pages"
-            );
-            let step = Step::Apply;
-            stops.push(Stop { step, reason });
+            let way = quiet_way(target, &changes, Some(&self.spare))
+                .map_err(|error| TargetError::Unsupported(error.to_string()))?;
+            copy = way.as_ref().map_or(0, Quiet::copied);
+            if way.is_none() {
+                let reason = format!(
+                    "the code from {at} on is not what its file holds and has no clean copy, its file \
+                     was replaced, it is locked in memory, or lies in huge pages"
+                );
+                let step = Step::Apply;
+                stops.push(Stop { step, reason });
+            }
         }
         stops.sort_by_key(|stop| stop.step == Step::Revert);
-        Ok(stops)
+        Ok(Stops { all: stops, copy })
     }
 }
 

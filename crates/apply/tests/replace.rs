@@ -33,7 +33,7 @@ fn live(target: &MemoryTarget) -> Vec<String> {
 
 fn stops(target: &MemoryTarget, made: &Made) -> Vec<Stop> {
     let plan = Preflight::new(target, &made.patch, &made.id).expect("it can be applied");
-    plan.stops(target).expect("it can be read")
+    plan.stops(target).expect("it can be read").all
 }
 
 #[test]
@@ -90,6 +90,27 @@ fn come_back(functions: &[Function]) {
 fn stops_to_apply(target: &MemoryTarget, made: &Made) -> usize {
     let stops = stops(target, made);
     stops.iter().filter(|stop| stop.step == Step::Apply).count()
+}
+
+/// A plan tells how much address space the copy takes, which stays until no patch is live.
+#[test]
+fn a_plan_says_what_is_copied() {
+    let copy = |target: &MemoryTarget, made: &Made| {
+        let plan = Preflight::replacing(target, &made.patch, &made.id).expect("it can be applied");
+        plan.stops(target).expect("it can be read").copy
+    };
+    let (first, second) = (patch("p1", 1, &[ONE], 8), patch("p2", 2, &[ONE, FAR], 9));
+    let mut target = target();
+    assert_eq!(copy(&target, &first), 0x1000);
+    assert_eq!(copy(&target, &second), 0x2000);
+    // Threads stop for this one, so that no page is moved.
+    assert_eq!(copy(&target, &patch("p", 1, &[TORN], 9)), 0);
+    must_replace(&mut target, &first);
+    assert_eq!(copy(&target, &first), 0);
+    // There is a copy of the first of the two pages.
+    assert_eq!(copy(&target, &second), 0x1000);
+    must_replace(&mut target, &second);
+    assert_eq!(copy(&target, &first), 0);
 }
 
 /// More pages than those of which there is a copy since the first patch, before and behind them.

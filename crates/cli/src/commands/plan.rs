@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use invivo_apply::{ApplyError, Preflight, Step, Stop, Target};
+use invivo_apply::{ApplyError, Preflight, Step, Stop, Stops, Target};
 use invivo_linux::{Access, CALLS, Filtered, Process, Scan};
 use invivo_patch::{Hex, Judgement, Patch};
 use schemars::JsonSchema;
@@ -36,6 +36,9 @@ struct ProcessPlan {
     hooks: Vec<HookPlan>,
     /// Bytes of new memory.
     memory: u64,
+    /// Bytes of address space, pages of the image's file, in which a clean copy of the code will wait
+    /// until no patch is live, so that another one takes its place without a stop.
+    copy: u64,
     /// True if all threads have to stop for a moment even with `entry` consistency.
     needs_stop: bool,
     /// Why all threads stop, when it is applied with `entry` consistency and when it is taken
@@ -129,6 +132,7 @@ pub(crate) fn show(
                     image: None,
                     hooks: Vec::new(),
                     memory: 0,
+                    copy: 0,
                     needs_stop: false,
                     stops: Vec::new(),
                     filters: None,
@@ -170,7 +174,7 @@ fn filters(pid: i32, found: Filtered) -> Result<Option<FilterPlan>, Failure> {
     }))
 }
 
-fn describe(pid: i32, preflight: &Preflight, stops: Vec<Stop>) -> ProcessPlan {
+fn describe(pid: i32, preflight: &Preflight, stops: Stops) -> ProcessPlan {
     let layout = &preflight.layout;
     let new = layout.data.end.0 - layout.region.start.0;
     ProcessPlan {
@@ -196,8 +200,9 @@ fn describe(pid: i32, preflight: &Preflight, stops: Vec<Stop>) -> ProcessPlan {
         } else {
             new
         },
-        needs_stop: stops.iter().any(|stop| stop.step == Step::Apply),
-        stops,
+        copy: stops.copy,
+        needs_stop: stops.all.iter().any(|stop| stop.step == Step::Apply),
+        stops: stops.all,
         filters: None,
         callouts: layout
             .callouts
@@ -241,6 +246,13 @@ fn print(plan: &ProcessPlan) {
             "no thread"
         };
         anstream::println!("  {} bytes of new memory; stops {stop}", plan.memory);
+        if plan.copy > 0 {
+            anstream::println!(
+                "  {} bytes of its code are shown a second time while a patch is live: with that copy the next one \
+                 needs no stop",
+                plan.copy
+            );
+        }
         if let Some(filters) = &plan.filters {
             let then = if filters.readable {
                 "the filters are asked about them when it is applied, before anything is changed"
