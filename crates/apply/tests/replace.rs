@@ -143,8 +143,8 @@ fn what_somebody_else_wrote_stays() {
     let mut spoiled = target.clone();
     assert_eq!(must_replace(&mut target, &second), SwitchKind::PageSwap);
     assert!(target.holds(breakpoint, &[0x90]).expect("it is there"));
-    let regions = spoiled.regions().expect("memory").into_iter();
-    let copy = regions.filter(|region| region.file.is_some()).next_back();
+    let mut regions = spoiled.regions().expect("memory").into_iter();
+    let copy = regions.rfind(|region| region.file.is_some());
     let copy = copy.expect("a copy of the code").range.start;
     assert!(copy != START);
     Target::write(&mut spoiled, LiveAddr(copy.0 + 0x900), &[0x90]).expect("it can be written");
