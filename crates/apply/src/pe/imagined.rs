@@ -80,6 +80,7 @@ impl<'h> Imagined<'h> {
             executable,
             writable,
             file: None,
+            offset: 0,
         })
     }
 }
