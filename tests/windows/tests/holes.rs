@@ -53,9 +53,18 @@ impl Hole {
         )
     }
 
+    /// Its own folder: one hole may be built in several ways at the same time.
+    fn folder(&self, what: &str) -> Folder {
+        let reached = match self.functions {
+            "" => "direct",
+            _ => "pointers",
+        };
+        Folder::new(&format!("{}-{reached}-{what}", self.word))
+    }
+
     /// Demands that it is refused by this rule and nothing else, and tells why.
     fn refused(&self, rule: Rule) -> String {
-        let folder = Folder::new(self.word);
+        let folder = self.folder("refused");
         let (base, fixed) = self.pair(&folder, false);
         let (base, fixed) = (base.view().expect("read"), fixed.view().expect("read"));
         let refused = plan_final(&Comparison::new(&base, &fixed)).expect_err("it must be refused");
@@ -70,7 +79,7 @@ impl Hole {
 
     /// Demands that the nearest thing becomes a sound patch.
     fn near_miss(&self) {
-        let folder = Folder::new(&format!("{}-near", self.word));
+        let folder = self.folder("near");
         let (base, fixed) = self.pair(&folder, true);
         final_image(&base, &fixed, 1).expect("nothing stands in the way");
     }
@@ -174,6 +183,19 @@ fn a_variable_that_may_be_one_of_two() {
     let why = hole.refused(Rule::Binding);
     assert!(why.contains("may be one of the base's"), "{why}");
     hole.near_miss();
+}
+
+/// Reached directly they are no more certain than through a pointer: taken for new, both would live in the
+/// patch and begin anew.
+#[test]
+fn a_variable_that_may_be_one_of_two_reached_directly() {
+    let hole = Hole {
+        word: "ELSEWHERE",
+        functions: "",
+        ..HOLE
+    };
+    let why = hole.refused(Rule::Binding);
+    assert!(why.contains("may be one of the base's"), "{why}");
 }
 
 #[test]

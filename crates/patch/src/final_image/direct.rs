@@ -192,14 +192,7 @@ impl Walk<'_, '_> {
             return true;
         }
         let Some(base) = c.pairs.base_of(id) else {
-            if self.may_be_old(id) {
-                let text = format!(
-                    "uses {name}, which is new or may be one of the base's variables of that name: \
-                     give the variables different names, as the base has them"
-                );
-                self.refuse(Rule::Binding, by, text);
-            }
-            // Told by the comparison: a new variable lives in the patch.
+            // Whether it is new, and so lives in the patch, is asked of every variable.
             return false;
         };
         let old = c.base.entity(base);

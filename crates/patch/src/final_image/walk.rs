@@ -302,6 +302,10 @@ impl<'c, 'a> Walk<'c, 'a> {
         }
         let name = demangle(name);
         if c.pairs.base_of(id).is_none() {
+            if self.may_be_old(id) {
+                self.unbound(&name, by);
+                return;
+            }
             // Told by the comparison: a new variable lives in the patch.
             self.pointers_in(entity.addr, entity.end(), by);
             return;
@@ -366,14 +370,7 @@ impl<'c, 'a> Walk<'c, 'a> {
                         let to = (c.base.entity(base).addr, demangle(of));
                         self.variables.insert(at, to);
                     }
-                    None if !constant && self.may_be_old(id) => {
-                        let text = format!(
-                            "uses {}, which is new or may be one of the base's variables of that name: \
-                             give the variables different names, as the base has them",
-                            demangle(of)
-                        );
-                        self.refuse(Rule::Binding, by, text);
-                    }
+                    None if !constant && self.may_be_old(id) => self.unbound(&demangle(of), by),
                     None => self.pointers_in(entity.addr, entity.end(), by),
                 }
             }
@@ -424,7 +421,7 @@ impl<'c, 'a> Walk<'c, 'a> {
     }
 
     /// True if the base has a variable of that name of which it is not known what became of it.
-    pub(super) fn may_be_old(&self, id: EntityId) -> bool {
+    fn may_be_old(&self, id: EntityId) -> bool {
         let c = self.c;
         let name = last_part(c.fixed.compiled_name(c.fixed.entity(id).symbol()));
         let mut base = c.base.entity_ids();
@@ -434,6 +431,15 @@ impl<'c, 'a> Walk<'c, 'a> {
                 && entity.name().contains(&*name)
                 && last_part(c.base.compiled_name(entity.symbol())) == name
         })
+    }
+
+    /// Whether such a variable lives in the patch or in the base is not known.
+    fn unbound(&mut self, name: &str, by: &str) {
+        let text = format!(
+            "uses {name}, which is new or may be one of the base's variables of that name: give the \
+             variables different names, as the base has them"
+        );
+        self.refuse(Rule::Binding, by, text);
     }
 
     /// A constant without a name: it goes on to the next thing that has one, at most.

@@ -90,6 +90,30 @@ __declspec(dllexport) __declspec(noinline) int answer(int n) {
 }
 #endif
 
+#ifdef ELSEWHERE
+/* The same where other functions have them than had the base's. */
+#ifdef FIXED
+static __declspec(noinline) int more(int n) {
+    static int calls;
+    return calls += n + MORE;
+}
+static __declspec(noinline) int less(int n) {
+    static int calls;
+    return calls -= n * 3 + MORE;
+}
+__declspec(dllexport) __declspec(noinline) int answer(int n) { return n > 0 ? more(n) : less(n); }
+#else
+__declspec(dllexport) __declspec(noinline) int answer(int n) {
+    if (n > 0) {
+        static int calls;
+        return calls += n + MORE;
+    }
+    static int calls;
+    return calls -= n * 3 + MORE;
+}
+#endif
+#endif
+
 #ifdef CONSTANTS
 /* Constants that hold addresses are reached through pointers, too, and stay the patch's own. */
 static const char *const names[] = {"base", "fixed", "both"};
