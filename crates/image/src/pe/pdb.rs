@@ -4,7 +4,10 @@
 //! pages, and pages may be listed any number of times, so their sizes are
 //! held against the file's before any is read.
 
+mod budget;
+mod layouts;
 mod symbols;
+mod texts;
 mod types;
 
 use std::borrow::Cow;
@@ -46,7 +49,7 @@ pub struct PdbSymbol {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InlinedFunction {
     /// As the source calls it.
-    pub name: String,
+    pub name: Arc<str>,
     /// The one of the same list that it was inlined in; `None` for the function itself.
     pub within: Option<usize>,
 }
@@ -185,7 +188,7 @@ impl Pdb {
             return Err(broken("its streams are larger than itself"));
         }
         let key = opened.binding_key();
-        let types = types::Types::read(&opened)?;
+        let types = types::Types::read(&opened, budget::Budget::of(length))?;
         let mut pdb = Pdb {
             guid: key.guid.to_bytes_le(),
             // Tools that add to the file may count the other one on.
@@ -195,9 +198,9 @@ impl Pdb {
             publics: Vec::new(),
             hot_patch_functions: Vec::new(),
             compilers: BTreeSet::new(),
-            types: types.layouts().into(),
+            types: layouts::layouts(&types)?.into(),
         };
-        symbols::read(&opened, &types, &mut pdb)?;
+        symbols::read(&opened, length, &types, &mut pdb)?;
         Ok(pdb)
     }
 

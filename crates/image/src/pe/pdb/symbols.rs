@@ -9,20 +9,30 @@ use super::types::Types;
 use super::{File, InlinedFunction, Pdb, PdbSymbol, broken};
 use crate::pe::PeError;
 
-pub(super) fn read<F: ReadAt>(file: &File<F>, types: &Types, pdb: &mut Pdb) -> Result<(), PeError> {
+pub(super) fn read<F: ReadAt>(
+    file: &File<F>,
+    length: u64,
+    types: &Types,
+    pdb: &mut Pdb,
+) -> Result<(), PeError> {
     let modules = file.read_modules().map_err(broken)?;
+    let mut left = length;
     for module in modules.iter() {
         // Its size stands in another stream than its data.
         let held = module.stream().map_or(0, |stream| file.stream_len(stream));
         if u64::from(module.sym_size()) > held {
             continue;
         }
+        // Any number of object files may name one stream.
+        left = left
+            .checked_sub(module.sym_size().into())
+            .ok_or_else(|| broken("the symbols of its object files are larger than itself"))?;
         let words = file.read_module_symbols(&module).map_err(broken)?;
         let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
         let name: Arc<str> = module_name(&module.module_name().to_string()).into();
         let mut inside = Inside::default();
         for symbol in SymIter::for_module_syms(&bytes) {
-            of_module(&symbol, &name, types, &mut inside, pdb);
+            of_module(&symbol, &name, types, &mut inside, pdb)?;
         }
     }
     let globals = file.read_gss().map_err(broken)?;
@@ -94,7 +104,7 @@ fn of_module(
     types: &Types,
     inside: &mut Inside,
     pdb: &mut Pdb,
-) {
+) -> Result<(), PeError> {
     match symbol.parse() {
         Ok(SymData::Proc(function)) => {
             let mut found = placed(function.name.to_string(), function.fixed.offset_segment);
@@ -102,7 +112,7 @@ fn of_module(
             found.is_function = true;
             found.is_global = matches!(symbol.kind, SymKind::S_GPROC32 | SymKind::S_GPROC32_ID);
             found.module = Some(Arc::clone(module));
-            found.prototype = Some(types.prototype(function.fixed.proc_type.get()));
+            found.prototype = Some(types.prototype(function.fixed.proc_type.get())?);
             *inside = Inside {
                 function: Some(pdb.symbols.len()),
                 open: Vec::new(),
@@ -135,6 +145,7 @@ fn of_module(
         }
         _ => {}
     }
+    Ok(())
 }
 
 /// What compiled an object file, one word for each thing that two builds may differ in.
