@@ -2,7 +2,7 @@
 //# near accept
 
 // The last state of an enumeration gets another number, since a new one comes before it: it is a state as the others, and live
-// data hold its old number. Near: the last one counts the states, and nothing has its value.
+// data hold its old number. Near: the new one is the last, and what counts another enumeration counts one more.
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -16,14 +16,20 @@ enum state {
 #ifdef NEAR
     draining,
 #endif
-#ifndef FIXED
-    state_count,
+};
+
+enum kind {
+    plain,
+    packed,
+#ifdef NEAR
+    sealed,
 #endif
+    kind_count
 };
 
 struct connection {
     long number;
-    int state;
+    int state, kind;
 };
 
 __attribute__((noipa)) void leave(struct connection *one) {
@@ -35,7 +41,7 @@ __attribute__((noipa)) void leave(struct connection *one) {
 }
 
 __attribute__((noipa)) int is_open(const struct connection *one) {
-    return one->state < closed ? printf("%ld\n", one->number) : 0;
+    return one->kind < kind_count && one->state < closed ? printf("%ld\n", one->number) : 0;
 }
 
 int main(int argc, char **argv) {

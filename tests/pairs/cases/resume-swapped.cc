@@ -1,6 +1,6 @@
 //# compiler g++
 //# flags -std=c++20 -fcoroutines
-//# refuse R-RESUME work(int)
+//# refuse R-RESUME _Z4workPZ4workiE14_Z4worki.Frame.actor
 //# near accept
 
 // Two places at which a coroutine waits are exchanged: the frame has the same fields, and a call that waits at the first one does the

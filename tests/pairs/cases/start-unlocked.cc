@@ -19,10 +19,12 @@ __attribute__((noinline)) int limit(int wanted) {
     static const Limit made(3);
 #endif
 #ifdef NEAR
-    return wanted <= made.most ? wanted : made.most;
+    std::printf("%d, and no more than %d\n", wanted, made.most);
 #else
-    return wanted < made.most ? wanted : made.most - 1;
+    std::printf("%d of %d\n", wanted, made.most);
 #endif
+    std::puts(wanted < made.most ? "few" : "many");
+    return wanted < made.most ? wanted : made.most - 1;
 }
 
 int main(int argc, char **argv) {

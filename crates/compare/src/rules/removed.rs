@@ -21,6 +21,10 @@ pub(super) fn find(c: &Comparison<'_>, findings: &mut Vec<Finding>) {
     let renamed = renamed(c);
     for id in unpaired_variables(c.base, |id| c.pairs.fixed_of(id).is_none()) {
         let name = c.base.entity(id).name();
+        // One that may be its successor makes it ambiguous, which the planner judges.
+        if names.contains(stem(name)) || copied.contains(name) {
+            continue;
+        }
         if let Some(new) = renamed.get(&id) {
             let new = demangle(c.fixed.entity(*new).name());
             let text = format!(
@@ -31,15 +35,12 @@ pub(super) fn find(c: &Comparison<'_>, findings: &mut Vec<Finding>) {
             findings.push(Finding::refuse(Rule::Removed, demangle(name), text));
             continue;
         }
-        // One that may be its successor makes it ambiguous, which the planner judges.
-        if !names.contains(stem(name)) && !copied.contains(name) {
-            findings.push(Finding::note(
-                Rule::Removed,
-                demangle(name),
-                "is a variable that the fixed image no longer has; what it holds stays, and new \
-                 code does not look at it",
-            ));
-        }
+        findings.push(Finding::note(
+            Rule::Removed,
+            demangle(name),
+            "is a variable that the fixed image no longer has; what it holds stays, and new code does not look at \
+             it",
+        ));
     }
 }
 
