@@ -26,8 +26,8 @@ pub(crate) use marks::Marks;
 pub use near::places_near;
 pub use on_disk::OnDisk;
 pub(crate) use pages::{close_pages, open_in, open_pages};
-pub(crate) use planned::missing;
 pub use planned::{HookChange, Planned, PlannedHook};
+pub(crate) use planned::{Kept, loaded_still, missing};
 pub use seen::Instance;
 pub(crate) use seen::{held_in, identity, loaded_at};
 

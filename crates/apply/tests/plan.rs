@@ -152,6 +152,77 @@ fn a_module() {
     );
 }
 
+/// The program freed what was patched and loaded it again; the patch of before is still there. Applying
+/// begins with giving that back, so it does not stand in the way; whether somebody needs it is open.
+#[test]
+fn what_was_loaded_again() {
+    type Apply = fn(&mut Process) -> Result<(), ApplyError>;
+    type Plan = fn(&dyn hpat::Host, &str) -> Result<Planned, ApplyError>;
+    let modern: Apply = |process| hpat::apply(process, PATCH, "test").map(|_| ());
+    let older: Apply = |process| hotp1::apply(process, MODULE, "test").map(|_| ());
+    let plans: [(Apply, Plan, &str, &str); 2] = [
+        (modern, hpat::plan, PATCH, BASE),
+        (older, hotp1::plan, MODULE, TARGET),
+    ];
+    for (apply, plan, path, loaded) in plans {
+        let (mut process, at) = process(loaded);
+        let first = asked(&process, plan, path).expect("nothing stands in the way");
+        apply(&mut process).expect("it is applied");
+        assert!(process.free_image(at));
+        assert_eq!(process.load_image(loaded), at, "at the same place");
+        let planned = asked(&process, plan, path).expect("the old copy is given back first");
+        assert_eq!(planned.hooks.len(), first.hooks.len());
+        let open = planned.open.expect("who needs the old copy is not known");
+        assert!(open.contains("copy the patch to another name"), "{open}");
+        apply(&mut process).expect("it is applied anew");
+
+        // Beside its own base it stands in the way as any image of the program does.
+        let (mut process, _) = loaded_itself(loaded, path);
+        let why = asked(&process, plan, path).expect_err("the program loaded it itself");
+        let same = apply(&mut process).expect_err("the program loaded it itself");
+        assert_eq!(why.to_string(), same.to_string());
+    }
+}
+
+/// A process that has loaded a patch itself.
+fn loaded_itself(loaded: &str, path: &str) -> (Process, LiveAddr) {
+    let (mut process, at) = process(loaded);
+    process.load_image(path);
+    (process, at)
+}
+
+/// A base without a checksum is known by its time stamp alone, which is told, before and after.
+#[test]
+fn a_base_without_a_checksum() {
+    let (mut process, _) = process(TARGET);
+    let mut example = scene::example();
+    example.bases[0].checksum = 0;
+    let mut scene = Scene::with(&example);
+    put(&mut scene.base, 0xd8, 0);
+    process.files.insert(BASE.to_owned(), scene.base);
+    process.files.insert(PATCH.to_owned(), scene.patch);
+    process.load_image(BASE);
+    let planned = asked(&process, hpat::plan, PATCH).expect("nothing stands in the way");
+    assert_eq!(planned.warnings.len(), 1, "{planned:?}");
+    assert!(planned.warnings[0].contains("/release"), "{planned:?}");
+    let done = hpat::apply(&mut process, PATCH, "test").expect("it is applied");
+    assert_eq!(done.warnings, planned.warnings);
+}
+
+/// Sets of functions are no libraries: the loader knows who has them.
+#[test]
+fn libraries_that_are_missing() {
+    let (mut process, _) = process(TARGET);
+    let file = older::importing(&[
+        "absent.dll",
+        "API-MS-Win-core-file-l1-1-0.dll",
+        "ext-ms-win-a.dll",
+    ]);
+    process.files.insert(MODULE.to_owned(), file);
+    let planned = asked(&process, hotp1::plan, MODULE).expect("nothing stands in the way");
+    assert_eq!(planned.libraries, ["absent.dll"]);
+}
+
 /// A tool that died at any step: what it left is told of, or is nothing that changes what comes next.
 #[test]
 fn after_a_tool_that_died() {

@@ -105,8 +105,8 @@ fn revert(revert: &Revert, output: &Output) -> Result<u8, Failure> {
 /// Processes in which anything was done that is still there.
 fn changed() -> Result<Looked<u32>, Failure> {
     look_at_each(&|pid, _, process| {
-        let (standing, images, modules) = seen(process)?;
-        let has = standing > 0 || !images.is_empty() || !modules.is_empty();
+        let seen = seen(process)?;
+        let has = seen.standing > 0 || !seen.images.is_empty() || !seen.modules.is_empty();
         Ok(has.then_some(pid).into_iter().collect())
     })
 }

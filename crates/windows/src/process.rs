@@ -151,9 +151,15 @@ impl Process {
     #[must_use]
     pub fn standing(&self) -> usize {
         match Note::left(&self.handle, self.pid) {
-            Some(note) if self.turn.is_none() && !is_taken(&self.handle, self.pid) => note.count(),
+            Some(note) if self.turn.is_none() && !self.is_taken() => note.count(),
             _ => 0,
         }
+    }
+
+    /// True if another tool changes it at this moment: what is in the middle is in its hands.
+    #[must_use]
+    pub fn is_taken(&self) -> bool {
+        self.turn.is_none() && is_taken(&self.handle, self.pid)
     }
 
     /// The name of its program.

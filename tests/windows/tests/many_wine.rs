@@ -29,6 +29,19 @@ fn done(tool: &Path, words: &[&str]) -> String {
     text
 }
 
+/// Who asks of a process in which another tool is at work is told that, and of no tool that died.
+fn at_work(tool: &Path, patch: &str, pid: i32) {
+    let pid = pid.to_string();
+    let text = done(tool, &["list", "--pid", &pid]);
+    assert!(text.contains("a tool is at work"), "{text}");
+    let wine = Wine::ready().expect("Wine");
+    let words = ["plan", patch, "--pid", &pid];
+    let ran = wine.output(wine.command(tool).args(words));
+    let (text, code) = ran.expect("it runs");
+    let told = format!("another tool is at work in process {pid}");
+    assert!(code != 0 && text.contains(&told), "{code}: {text}");
+}
+
 /// While another tool is at work in one of three processes, `apply --all` waits there; another process
 /// starts then. The look that found the three is over by then, since one of them is patched.
 #[test]
@@ -63,6 +76,7 @@ fn processes_that_start_meanwhile() {
     let mut other = other.spawn().expect("it starts");
     let mut said = BufReader::new(other.stdout.take().expect("its output"));
     assert_eq!(wine::line(&mut said).expect("it says something"), "ready");
+    at_work(&tool, &patch, pid);
 
     let apply = spawn({
         let (tool, patch) = (tool.clone(), patch.clone());

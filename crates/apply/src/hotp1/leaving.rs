@@ -5,12 +5,17 @@ use super::Outcome;
 use super::host::{Block, Done, blocks};
 use super::record::{LegacyPatchRecord, LegacyRecord};
 use crate::hpat::Host;
-use crate::pe::{Instance, Ledger, held_in, loaded_at};
+use crate::pe::{Instance, Kept, Ledger, held_in, loaded_at};
 use crate::{ApplyError, Loaded};
 
 impl LegacyPatchRecord {
     fn identity(&self) -> (u32, u32) {
         (self.time_stamp, self.checksum)
+    }
+
+    /// Where it is, by what file, and what that is known by.
+    pub(super) fn kept(&self) -> Kept<'_> {
+        (self.at, &self.path, self.identity())
     }
 
     /// The patch module, by what is in memory; `None` where it is not.

@@ -12,7 +12,7 @@ use super::opening::SIZE;
 use super::{LegacyRecord, PatchedModule};
 use crate::hpat::Host;
 use crate::pe::{
-    HookChange, Imagined, Instance, Planned, PlannedHook, missing, refuse_loaded, unsettled,
+    HookChange, Imagined, Instance, Planned, PlannedHook, loaded_still, missing, unsettled,
 };
 use crate::{ApplyError, Loaded, Step, Stop, refused};
 
@@ -22,7 +22,7 @@ use crate::{ApplyError, Loaded, Step, Stop, refused};
 /// When it would be refused, or a tool that died left something in the middle.
 pub fn plan(host: &dyn Host, path: &str) -> Result<Planned, ApplyError> {
     let found = find(host, path)?;
-    let record = record(host, &found)?;
+    let (record, stale) = records(host, &found)?;
     let middle = |record: &LegacyRecord| {
         !record.words.is_empty() || record.patches.iter().any(|patch| !patch.fixed)
     };
@@ -35,10 +35,16 @@ pub fn plan(host: &dyn Host, path: &str) -> Result<Planned, ApplyError> {
     let known = known.find(|one| (one.time_stamp, one.checksum) == identity);
     let mut imagined = Imagined::new(host);
     let image = Arc::new(found.patch.clone());
+    let mut open = Vec::new();
     let (patch, is_new) = match known.and_then(|known| known.seen(host)) {
         Some(loaded) => (Loaded { image, ..loaded }, false),
         None => {
-            refuse_loaded(&host.images()?, path)?;
+            let left = stale.iter().flat_map(|record| &record.patches);
+            open.extend(loaded_still(host, path, left.map(|one| one.kept()))?);
+            open.push(
+                "whether the loader brings the patch to within 2 GiB of what it is for, without which it is \
+                 refused (0xc0000018)",
+            );
             let mut patch = Loaded {
                 image,
                 at: state.target().at,
@@ -62,24 +68,26 @@ pub fn plan(host: &dyn Host, path: &str) -> Result<Planned, ApplyError> {
         stops: stops(plan.hooks.len()),
         libraries: missing(host, &found.patch)?,
         base: found.module.path,
-        open: is_new.then_some(
-            "whether the loader brings the patch to within 2 GiB of what it is for, without which it is \
-             refused (0xc0000018)",
-        ),
+        open: (!open.is_empty()).then(|| open.join("; ")),
+        warnings: Vec::new(),
     })
 }
 
-/// What stands in the process about the module.
-fn record(host: &dyn Host, found: &Found) -> Result<Option<LegacyRecord>, ApplyError> {
+/// What stands in the process about the module, and about modules that are gone or were loaded again.
+fn records(
+    host: &dyn Host,
+    found: &Found,
+) -> Result<(Option<LegacyRecord>, Vec<LegacyRecord>), ApplyError> {
     let images = host.images()?;
+    let (mut of_module, mut stale) = (None, Vec::new());
     for (_, _, record) in blocks(host)? {
-        if record.at == found.module.range.start.0
-            && record.instance(host, &images)? == Instance::Same
-        {
-            return Ok(Some(record));
+        if record.instance(host, &images)? != Instance::Same {
+            stale.push(record);
+        } else if record.at == found.module.range.start.0 && of_module.is_none() {
+            of_module = Some(record);
         }
     }
-    Ok(None)
+    Ok((of_module, stale))
 }
 
 /// The module with the list of patches that hang on it.

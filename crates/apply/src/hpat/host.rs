@@ -11,6 +11,7 @@ use super::block::Block;
 use super::found::{Found, find};
 use super::lasting::Lasting;
 use super::leaving::current;
+use super::preflight::warnings;
 use super::record::HotPatchRecord;
 use crate::pe::Instance;
 use crate::{ApplyError, Protection, Target, TargetError};
@@ -136,6 +137,8 @@ pub struct Refitted {
     pub settled: bool,
     /// Patches whose memory was given back, and why others' was not.
     pub unloaded: Vec<(String, Option<String>)>,
+    /// What did not stand in the way, and should be known.
+    pub warnings: Vec<String>,
 }
 
 /// All patched bases of a process.
@@ -173,10 +176,11 @@ pub fn apply(host: &mut dyn Host, path: &str, applied_by: &str) -> Result<Refitt
     let (known, _) = current(host)?;
     let mut known = known.into_iter();
     let known = known.find(|one| one.record.at == base.range.start.0);
+    let warnings = warnings(&image, &patch);
     let mut lasting = Lasting::open(host, &base, image, known, applied_by)?;
     let result = lasting.apply(path, patch, metadata.sequence);
     lasting.leave_if_unused();
-    result
+    result.map(|done| Refitted { warnings, ..done })
 }
 
 /// Takes the patch of each base back; with `unload` the memory of patches that nobody needs, too.

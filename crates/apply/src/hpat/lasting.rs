@@ -37,6 +37,7 @@ impl Lasting<'_> {
             outcome: Outcome::default(),
             settled: self.settled,
             unloaded: Vec::new(),
+            warnings: Vec::new(),
         }
     }
 

@@ -9,12 +9,17 @@ use super::block::{Block, RESERVE};
 use super::host::{Host, Patched, Refitted};
 use super::record::{HotPatchRecord, PatchRecord};
 use super::{Outcome, list};
-use crate::pe::{Instance, held_in, loaded_at};
+use crate::pe::{Instance, Kept, held_in, loaded_at};
 use crate::{ApplyError, Loaded};
 
 impl PatchRecord {
     fn identity(&self) -> (u32, u32) {
         (self.time_stamp, self.checksum)
+    }
+
+    /// Where it is, by what file, and what that is known by.
+    pub(super) fn kept(&self) -> Kept<'_> {
+        (self.at, &self.path, self.identity())
     }
 
     /// The patch, by what is in memory; `None` where it is not.
@@ -101,6 +106,7 @@ pub(super) fn current(host: &mut dyn Host) -> Result<(Vec<Patched>, Vec<Refitted
             outcome: Outcome::default(),
             settled: true,
             unloaded,
+            warnings: Vec::new(),
         });
     }
     Ok((same, gone))

@@ -8,9 +8,9 @@ use invivo_image::{LiveAddr, Rva};
 use super::block::{RESERVE, SIZE, table_of};
 use super::found::{Found, find};
 use super::host::{Host, Patched, list};
-use super::preflight::Plan;
+use super::preflight::{Plan, warnings};
 use super::{Entry, PatchedImage};
-use crate::pe::{HookChange, Imagined, Instance, Planned, PlannedHook, refuse_loaded, unsettled};
+use crate::pe::{HookChange, Imagined, Instance, Planned, PlannedHook, loaded_still, unsettled};
 use crate::{ApplyError, Loaded, Step, Stop, refused};
 
 /// Tells what [`apply`](super::apply) of the final image in `path` would do.
@@ -19,9 +19,10 @@ use crate::{ApplyError, Loaded, Step, Stop, refused};
 /// When it would be refused, or a tool that died left something in the middle.
 pub fn plan(host: &dyn Host, path: &str) -> Result<Planned, ApplyError> {
     let found = find(host, path)?;
-    let mut known = list(host)?.into_iter();
-    let known = known
-        .find(|one| one.instance == Instance::Same && one.record.at == found.base.range.start.0);
+    let all = list(host)?.into_iter();
+    let (same, stale): (Vec<_>, Vec<_>) = all.partition(|one| one.instance == Instance::Same);
+    let mut known = same.into_iter();
+    let known = known.find(|one| one.record.at == found.base.range.start.0);
     if known.as_ref().is_some_and(Patched::is_in_the_middle) {
         return unsettled();
     }
@@ -31,13 +32,15 @@ pub fn plan(host: &dyn Host, path: &str) -> Result<Planned, ApplyError> {
     let loaded = known.iter().flat_map(|one| &one.record.patches);
     let identity = (found.patch.time_stamp, found.patch.checksum);
     let mut loaded = loaded.filter(|one| (one.time_stamp, one.checksum) == identity);
+    let mut open = None;
     let patch = match loaded.next().and_then(|one| one.seen(host)) {
         Some(loaded) => Loaded {
             image: Arc::new(found.patch.clone()),
             ..loaded
         },
         None => {
-            refuse_loaded(&host.images()?, path)?;
+            let left = stale.iter().flat_map(|one| &one.record.patches);
+            open = loaded_still(host, path, left.map(|one| one.kept()))?;
             load(&mut imagined, &found, &mut memory)?
         }
     };
@@ -48,8 +51,9 @@ pub fn plan(host: &dyn Host, path: &str) -> Result<Planned, ApplyError> {
         stops: stops(&state, &plan)?,
         // The loader only maps it; what it imports it takes from the base.
         libraries: Vec::new(),
+        warnings: warnings(&found.image, &found.patch),
         base: found.base.path,
-        open: None,
+        open: open.map(str::to_owned),
     })
 }
 

@@ -115,6 +115,22 @@ fn rules(base: &Loaded, patch: &Loaded) -> Result<hpat::HotPatch, ApplyError> {
     }
 }
 
+/// What the rules say that does not stand in the way.
+pub(super) fn warnings(base: &PeImage, patch: &PeImage) -> Vec<String> {
+    let options = hpat::Options {
+        base: Some(base),
+        ..hpat::Options::default()
+    };
+    let report = hpat::validate(patch, &options);
+    // What stops threads (A26) is told as a stop.
+    let told = report
+        .findings
+        .iter()
+        .filter(|finding| finding.weight == Weight::Warned && finding.rule == hpat::Rule::A28);
+    told.map(|finding| format!("{}: {}", finding.rule, finding.text))
+        .collect()
+}
+
 fn records(chunks: &[Chunk], inverse: bool) -> impl Iterator<Item = (ChunkKind, &Record)> {
     let chunks = chunks.iter().filter(move |chunk| chunk.inverse == inverse);
     chunks.flat_map(|chunk| chunk.records.iter().map(|record| (chunk.kind, record)))

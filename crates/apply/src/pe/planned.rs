@@ -4,9 +4,9 @@ use invivo_image::pe::PeImage;
 use invivo_image::{LiveAddr, Rva};
 use serde::Serialize;
 
-use super::Loaded;
+use super::{Loaded, loaded_at, refuse_loaded};
 use crate::hpat::Host;
-use crate::{Stop, TargetError};
+use crate::{ApplyError, Stop, TargetError};
 
 /// What becomes of a place of the base.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
@@ -51,8 +51,11 @@ pub struct Planned {
     pub stops: Vec<Stop>,
     /// Libraries that the loader would have to find for the patch, as the process has not got them.
     pub libraries: Vec<String>,
-    /// What is known only when the loader has brought the patch to its place.
-    pub open: Option<&'static str>,
+    /// What is known only when something was changed: when the loader has brought the patch to its place, or
+    /// memory was given back.
+    pub open: Option<String>,
+    /// What does not stand in the way, and should be known.
+    pub warnings: Vec<String>,
 }
 
 impl Loaded {
@@ -62,6 +65,47 @@ impl Loaded {
         let found = exports.find(|export| export.at == Some(at))?;
         found.names.first().cloned()
     }
+}
+
+/// Where a record says that a patch is: its address, its file, and its identity.
+pub(crate) type Kept<'r> = (u64, &'r str, (u32, u32));
+
+/// Refuses a patch that the process has loaded already, as `apply` does. Before that, `apply` gives back
+/// what is left of modules that are gone or were loaded again: the patches that `stale` tells of. Whether
+/// somebody still needs one of them only a process tells in which all threads stand; where the patch is
+/// such a one, that is what is open.
+pub(crate) fn loaded_still<'r>(
+    host: &dyn Host,
+    path: &str,
+    stale: impl Iterator<Item = Kept<'r>>,
+) -> Result<Option<&'static str>, ApplyError> {
+    let mut images = host.images()?;
+    let mut open = None;
+    for (at, kept, identity) in stale {
+        let at = loaded_at(host, (at, kept), identity)?;
+        images.retain(|image| {
+            let is_it = Some(image.range.start) == at;
+            if is_it && image.path.eq_ignore_ascii_case(path) {
+                open = Some(
+                    "whether the copy of the patch can be given back that is loaded for a module which is \
+                     gone or was loaded again: if a thread or a place still has an address in it, copy the \
+                     patch to another name and apply that",
+                );
+            }
+            !is_it
+        });
+    }
+    refuse_loaded(&images, path)?;
+    Ok(open)
+}
+
+/// True for a name that is no library's: the loader knows which one has what a set of functions
+/// (`api-ms-win-core-file-l1-1-0.dll`) stands for.
+fn is_set(library: &str) -> bool {
+    let sets = ["api-ms-", "ext-ms-"];
+    let start = |set: &&str| library.get(..set.len());
+    sets.iter()
+        .any(|set| start(set).is_some_and(|start| start.eq_ignore_ascii_case(set)))
 }
 
 /// Libraries that an image imports from when it is loaded, and that a process has not got.
@@ -74,6 +118,6 @@ pub(crate) fn missing(host: &dyn Host, image: &PeImage) -> Result<Vec<String>, T
         names.any(|name| name.eq_ignore_ascii_case(library))
     };
     let imports = image.imports.iter().filter(|library| !library.delayed);
-    let missing = imports.filter(|library| !is_there(&library.name));
+    let missing = imports.filter(|library| !is_set(&library.name) && !is_there(&library.name));
     Ok(missing.map(|library| library.name.clone()).collect())
 }

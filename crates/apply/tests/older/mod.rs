@@ -109,7 +109,37 @@ pub(crate) fn patch_file(patch: &LegacyPatch) -> Vec<u8> {
     patch_of(false, patch)
 }
 
+/// The worked example as a module that imports from these libraries.
+pub(crate) fn importing(libraries: &[&str]) -> Vec<u8> {
+    /// Where the descriptors are, a table without entries for all of them, and the names.
+    const DESCRIPTORS: usize = 0x800;
+    const TABLE: usize = 0xa00;
+    const NAMES: usize = 0xb00;
+    module(false, &example(), |code| {
+        code[DESCRIPTORS..].fill(0);
+        let mut name = NAMES;
+        for (number, library) in libraries.iter().enumerate() {
+            let at = DESCRIPTORS + 20 * number;
+            for (place, value) in [(0, TABLE), (12, name), (16, TABLE)] {
+                put(code, at + place, 0x1000 + value as u32);
+            }
+            code[name..name + library.len()].copy_from_slice(library.as_bytes());
+            name += library.len() + 1;
+        }
+        vec![(1, 0x1000 + DESCRIPTORS as u32, 0x100)]
+    })
+}
+
 pub(crate) fn patch_of(wide: bool, patch: &LegacyPatch) -> Vec<u8> {
+    module(wide, patch, |_| Vec::new())
+}
+
+/// A module whose code is changed; what changes it gives the directories that are in it.
+fn module(
+    wide: bool,
+    patch: &LegacyPatch,
+    change: impl FnOnce(&mut Vec<u8>) -> Vec<(usize, u32, u32)>,
+) -> Vec<u8> {
     let machine = if wide {
         PeMachine::Amd64
     } else {
@@ -119,10 +149,11 @@ pub(crate) fn patch_of(wide: bool, patch: &LegacyPatch) -> Vec<u8> {
     let mut code = vec![0xcc; 0x1000];
     code[0x24..0x28].copy_from_slice(&0x2222_2000_u32.to_le_bytes());
     code[0x31..0x35].copy_from_slice(&0xeeee_0000_u32.to_le_bytes());
+    let directories = change(&mut code);
     let recipe = Recipe {
         wide,
         parts: vec![(".text", 0x1000, code, CODE), (".hotp1", AT, section, DATA)],
-        directories: Vec::new(),
+        directories,
         image_size: 0x6000,
     };
     recipe.file()

@@ -129,9 +129,9 @@ pub(super) fn tell(done: &Done) {
     tell_unloaded(&done.unloaded);
 }
 
-/// Prints what hangs on a module.
-pub(super) fn tell_record(record: &LegacyRecord) {
-    let died = match record.words.is_empty() {
+/// Prints what hangs on a module; what is in the middle is a dead tool's, unless one is at work.
+pub(super) fn tell_record(record: &LegacyRecord, at_work: bool) {
+    let died = match at_work || record.words.is_empty() {
         true => "",
         false => ": a tool died at work; invivo recover settles it",
     };

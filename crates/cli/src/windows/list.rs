@@ -25,6 +25,8 @@ struct Listing {
 struct Listed {
     pid: u32,
     exe: String,
+    /// True while a tool changes something in it: what is in the middle is no dead one's.
+    at_work: bool,
     /// Threads that stand since a tool died.
     standing: usize,
     images: Vec<HotPatchRecord>,
@@ -35,11 +37,17 @@ struct Listed {
 pub(super) fn list(list: &List, output: &Output) -> Result<u8, Failure> {
     let all = list.pid.is_empty();
     let looked = look_at(&list.pid, &|pid, exe, process| {
-        let (standing, images, modules) = seen(process)?;
+        let Seen {
+            at_work,
+            standing,
+            images,
+            modules,
+        } = seen(process)?;
         let any = standing > 0 || !images.is_empty() || !modules.is_empty();
         let listed = Listed {
             pid,
             exe: exe.to_owned(),
+            at_work,
             standing,
             images,
             modules,
@@ -65,6 +73,9 @@ pub(super) fn list(list: &List, output: &Output) -> Result<u8, Failure> {
     output.data(&listing, || {
         for process in &listing.processes {
             anstream::println!("{} {}", process.pid, process.exe);
+            if process.at_work {
+                anstream::println!("  a tool is at work");
+            }
             if process.standing > 0 {
                 anstream::println!(
                     "  {} threads stand, since a tool died; invivo recover lets them go",
@@ -72,31 +83,46 @@ pub(super) fn list(list: &List, output: &Output) -> Result<u8, Failure> {
                 );
             }
             for image in &process.images {
-                anstream::println!("  {}: {}", image.path, state(image));
+                anstream::println!("  {}: {}", image.path, state(image, process.at_work));
                 for patch in &image.patches {
                     anstream::println!("    {} loaded at {:#x}", patch.path, patch.at);
                 }
             }
-            process.modules.iter().for_each(legacy::tell_record);
+            for module in &process.modules {
+                legacy::tell_record(module, process.at_work);
+            }
         }
         tell_unseen(&listing.unseen);
     })?;
     Ok(0)
 }
 
-/// How many threads stand since a tool died, and what was done with images and modules.
-pub(super) fn seen(
-    process: &Process,
-) -> Result<(usize, Vec<HotPatchRecord>, Vec<LegacyRecord>), Failure> {
+/// What is seen in a process of what tools did there.
+pub(super) struct Seen {
+    /// True if a tool was at work while it was looked at.
+    at_work: bool,
+    /// How many threads stand since a tool died.
+    pub(super) standing: usize,
+    pub(super) images: Vec<HotPatchRecord>,
+    pub(super) modules: Vec<LegacyRecord>,
+}
+
+pub(super) fn seen(process: &Process) -> Result<Seen, Failure> {
+    let before = process.is_taken();
     let found = hpat::list(process)?;
     let images = found.into_iter().map(|patched| patched.now()).collect();
     let modules = invivo_apply::hotp1::list(process)?;
-    Ok((process.standing(), images, modules))
+    Ok(Seen {
+        at_work: before || process.is_taken(),
+        standing: process.standing(),
+        images,
+        modules,
+    })
 }
 
 /// What a record tells, in words.
-fn state(record: &HotPatchRecord) -> String {
-    if !record.words.is_empty() {
+fn state(record: &HotPatchRecord, at_work: bool) -> String {
+    if !record.words.is_empty() && !at_work {
         return "a tool died at work; invivo recover settles it".to_owned();
     }
     let live = record.entries.iter().filter(|entry| entry.live).count();

@@ -26,6 +26,8 @@ pub(super) struct Done {
     settled: bool,
     /// Patches that were to be unloaded, and why they were not.
     unloaded: Vec<(String, Option<String>)>,
+    /// What did not stand in the way, and should be known.
+    warnings: Vec<String>,
     wall_us: u64,
     stopped_us: u64,
 }
@@ -61,6 +63,7 @@ pub(super) fn done(pid: u32, state: &'static str, refitted: Refitted, begin: Ins
         left: outcome.left,
         settled: refitted.settled,
         unloaded: refitted.unloaded,
+        warnings: refitted.warnings,
         wall_us: micros(begin.elapsed()),
         stopped_us: micros(outcome.stopped),
     })
@@ -92,6 +95,9 @@ fn tell(done: &Done) {
         milliseconds(done.wall_us)
     );
     tell_unloaded(&done.unloaded);
+    for warning in &done.warnings {
+        anstream::println!("    {warning}");
+    }
 }
 
 pub(super) fn stood(stopped_us: u64) -> String {

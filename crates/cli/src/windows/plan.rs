@@ -54,6 +54,23 @@ pub(super) fn plan(plan: &Plan, output: &Output) -> Result<u8, Failure> {
 
 fn in_process(pid: u32, path: &str, older: bool) -> Result<Planned, Failure> {
     let process = Process::open(pid, Access::Ask)?;
+    // A tool that was at work meanwhile, and is done, leaves nothing of what stood in the way.
+    asked(&process, pid, path, older).or_else(|_| asked(&process, pid, path, older))
+}
+
+/// What is in the middle while another tool is at work is no dead tool's.
+fn refuse_taken(process: &Process, pid: u32) -> Result<(), Failure> {
+    match process.is_taken() {
+        false => Ok(()),
+        true => {
+            let text = format!("another tool is at work in process {pid}");
+            Err(TargetError::NotNow(text).into())
+        }
+    }
+}
+
+fn asked(process: &Process, pid: u32, path: &str, older: bool) -> Result<Planned, Failure> {
+    refuse_taken(process, pid)?;
     match process.standing() {
         0 => {}
         threads => {
@@ -66,9 +83,13 @@ fn in_process(pid: u32, path: &str, older: bool) -> Result<Planned, Failure> {
         }
     }
     let planned = match older {
-        true => hotp1::plan(&process, path),
-        false => hpat::plan(&process, path),
+        true => hotp1::plan(process, path),
+        false => hpat::plan(process, path),
     };
+    if planned.is_err() {
+        // One that began meanwhile may be why.
+        refuse_taken(process, pid)?;
+    }
     Ok(planned?)
 }
 
@@ -84,6 +105,7 @@ fn described(pid: u32, planned: Planned) -> ProcessPlan {
         stops: planned.stops,
         libraries: planned.libraries,
         open: planned.open,
+        warnings: planned.warnings,
         reason: None,
     }
 }
@@ -131,7 +153,10 @@ fn tell(plan: &ProcessPlan) {
         };
         anstream::println!("  a stop of all threads {when}: {}", stop.reason);
     }
-    if let Some(open) = plan.open {
+    if let Some(open) = &plan.open {
         anstream::println!("  not known before: {open}");
+    }
+    for warning in &plan.warnings {
+        anstream::println!("  {warning}");
     }
 }

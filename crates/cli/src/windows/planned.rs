@@ -33,9 +33,12 @@ pub(crate) struct ProcessPlan {
     pub(crate) stops: Vec<Stop>,
     /// Libraries that the loader would load for the patch; where it does not find them, it is refused.
     pub(crate) libraries: Vec<String>,
-    /// What is known only once the loader has brought the patch to its place.
+    /// What is known only once something was changed: the loader has brought the patch to its place, or memory
+    /// was given back.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) open: Option<&'static str>,
+    pub(crate) open: Option<String>,
+    /// What does not stand in the way, and should be known.
+    pub(crate) warnings: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) reason: Option<String>,
 }

@@ -147,7 +147,7 @@ fn check_identity(report: &mut Report, image: &PeImage, bases: &[Base], given: &
     }
     if bases.iter().any(|base| is_of(base, given)) && given.checksum == 0 {
         let text = "the base has no checksum (0): its time stamp alone tells it from other builds; link the \
-                    next one with /release";
+                    base with /release, or at least the next one";
         report.warn(Rule::A28, text.to_owned());
     }
     if bases.is_empty() || bases.iter().any(|base| is_of(base, given)) {
