@@ -1,6 +1,7 @@
 //! Places for memory that is so near to an image that jumps of 32 bits lead from all of the one to all of
 //! the other.
 
+use std::iter::once;
 use std::ops::Range;
 
 use invivo_image::LiveAddr;
@@ -35,7 +36,7 @@ pub fn places_near(
 /// What is free between ranges that are in use, which are in order.
 pub(crate) fn between(used: impl Iterator<Item = Range<u64>>) -> impl Iterator<Item = Range<u64>> {
     let mut end = 0;
-    used.chain([TOP..TOP]).filter_map(move |used| {
+    used.chain(once(TOP..TOP)).filter_map(move |used| {
         let free = end..used.start;
         end = end.max(used.end);
         (free.start < free.end).then_some(free)
