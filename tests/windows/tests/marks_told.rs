@@ -198,6 +198,20 @@ fn records_that_a_linker_left_out_are_missed() -> Result<()> {
             "{}",
             shown.told()
         );
+        // To compare it, or to make a patch of it, its functions have to be known.
+        let patch = text(dir.join("none.dll"));
+        let images = [text(&pair.base), text(&pair.fixed)];
+        for words in [
+            vec!["diff", &images[0], &images[1]],
+            vec!["build", &images[0], &images[1], "-o", &patch],
+        ] {
+            let refused = invivo(&words)?;
+            refused.expect_code(2)?;
+            for said in [path.as_str(), "--fixed-debug"] {
+                ensure!(refused.stderr.contains(said), "{}", refused.told());
+            }
+        }
+        ensure!(!dir.join("none.dll").exists(), "nothing was made");
         Ok(())
     })
 }

@@ -88,9 +88,8 @@ impl<'a> Code<'a> {
         let guards = self.lines.iter().filter_map(|line| self.sets_guard(line));
         let guards: BTreeSet<EntityId> = guards.collect();
         for guard in guards {
-            if !found.contains_key(&Some(guard)) {
-                found.insert(Some(guard), self.side_without(guard));
-            }
+            let known = found.entry(Some(guard));
+            known.or_insert_with(|| self.side_without(guard));
         }
     }
 
