@@ -346,8 +346,11 @@ impl Quiet {
         let moved = target.visit(&mut |visit| {
             // Until a thread was held its library may have been closed, and something else be there.
             let mut now = vec![0; self.now.len()];
-            visit.read(self.range.start, &mut now)?;
-            if now != self.now {
+            let read = visit.read(self.range.start, &mut now);
+            if read.is_err() || now != self.now {
+                // Nobody needs the copy, and it is never what goes there instead.
+                let end = LiveAddr(self.scratch.0.saturating_add(self.size()));
+                visit.unmap(self.scratch..end)?;
                 return Err(self.changed());
             }
             visit.lower_again(self.scratch, self.range.clone())

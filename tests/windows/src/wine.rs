@@ -280,6 +280,8 @@ impl Wine {
         let mut command = self.command("C:\\windows\\system32\\cmd.exe");
         command.args(["/q", "/k", "echo", "ready"]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        // The server keeps what the first program has, and this process's own would have no end.
+        command.stderr(Stdio::null());
         let mut said = String::new();
         for _ in 0..10 {
             let mut child = command.spawn().context("wine64 is not installed")?;

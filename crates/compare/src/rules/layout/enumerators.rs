@@ -8,9 +8,34 @@ use crate::Source;
 use crate::rules::{Finding, Rule};
 
 /// What is in names of enumerators that count the others, or tell where they end: nothing has their value.
-const COUNTS: [&str; 21] = [
-    "all", "bound", "cnt", "count", "end", "highest", "last", "len", "length", "limit", "max", "n",
-    "nr", "num", "number", "past", "sentinel", "size", "sum", "top", "total",
+const COUNTS: [&str; 27] = [
+    "all",
+    "bound",
+    "cnt",
+    "count",
+    "counts",
+    "end",
+    "highest",
+    "last",
+    "lastentry",
+    "lastone",
+    "len",
+    "length",
+    "limit",
+    "max",
+    "n",
+    "nb",
+    "nr",
+    "num",
+    "number",
+    "numof",
+    "nums",
+    "past",
+    "sentinel",
+    "size",
+    "sum",
+    "top",
+    "total",
 ];
 
 /// Finds what enumerations without a name have renumbered. The last one of a whole file may be
@@ -106,20 +131,27 @@ pub(super) fn is_renumbered(base: &Source, name: &str, after: &UsedType) -> bool
 /// called as any other has a number that live data hold, though it is the last one.
 fn is_count(name: &str) -> bool {
     let name = name.rsplit("::").next().unwrap_or(name);
-    let mut words: Vec<String> = vec![String::new()];
-    let mut was_lower = false;
-    for letter in name.chars() {
-        let begins = letter.is_uppercase() && was_lower;
-        if begins || !letter.is_alphanumeric() {
+    let mut words: Vec<String> = Vec::new();
+    let letters: Vec<char> = name.chars().collect();
+    for (at, letter) in letters.iter().enumerate() {
+        let before = at.checked_sub(1).map(|before| letters[before]);
+        let is_lower = |letter: Option<&char>| letter.is_some_and(|one| one.is_lowercase());
+        // `kindCount`, `HTTPMax`.
+        let begins = letter.is_uppercase()
+            && (before.is_some_and(|before| !before.is_uppercase())
+                || is_lower(letters.get(at + 1)));
+        if begins || before.is_none_or(|before| !before.is_alphanumeric()) {
             words.push(String::new());
         }
         if let Some(word) = words.last_mut().filter(|_| letter.is_alphanumeric()) {
             word.extend(letter.to_lowercase());
         }
-        was_lower = letter.is_lowercase() || letter.is_ascii_digit();
     }
+    words.retain(|word| !word.is_empty());
     let is_plural = |word: &String| word.ends_with('s') && !word.ends_with("ss");
-    words.iter().any(|word| COUNTS.contains(&word.as_str()))
+    words
+        .iter()
+        .any(|word| COUNTS.contains(&word.as_str()) || word.starts_with("max"))
         || matches!(&words[..], [only] if is_plural(only))
 }
 
@@ -135,6 +167,10 @@ mod tests {
             "NKINDS",
             "kinds",
             "N_KINDS",
+            "__NKINDS",
+            "HTTPMax",
+            "MAXKIND",
+            "CODEC_NB",
             "http::Kind::last",
             "__KIND_END",
         ];

@@ -84,9 +84,12 @@ fn exchanges(before: &Told, after: &Told) -> Vec<Exchange> {
         if old.len().max(new.len()) > MOST {
             continue;
         }
-        for gone in old.difference(new) {
-            let come = new.difference(old);
-            found.extend(come.map(|come| Exchange::of(*holder, false, *gone, *come)));
+        let gone: Vec<u64> = old.difference(new).copied().collect();
+        let come: Vec<u64> = new.difference(old).copied().collect();
+        // Where none took the place of another, one is new or needed no more.
+        for gone in gone.iter().filter(|_| gone.len() == come.len()) {
+            let all = come.iter();
+            found.extend(all.map(|come| Exchange::of(*holder, false, *gone, *come)));
         }
     }
     found

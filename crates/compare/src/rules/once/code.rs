@@ -17,6 +17,8 @@ const ACQUIRE: &str = "__cxa_guard_acquire";
 const ENDS: [&str; 2] = ["__cxa_guard_release", "__cxa_guard_abort"];
 /// How many statics of one function are followed; with more of them nothing is told.
 const MOST: usize = 500;
+/// How many statics without a lock of one function are followed.
+const MOST_UNLOCKED: usize = 64;
 
 /// The instructions of a function with its cold parts.
 pub(super) struct Code<'a> {
@@ -86,10 +88,19 @@ impl<'a> Code<'a> {
     /// one is not set yet: what only that side of the branch leads to.
     fn unlocked(&self, found: &mut BTreeMap<Option<EntityId>, Option<BTreeSet<LinkAddr>>>) {
         let guards = self.lines.iter().filter_map(|line| self.sets_guard(line));
-        let guards: BTreeSet<EntityId> = guards.collect();
+        let mut guards: BTreeSet<EntityId> = guards.collect();
+        guards.retain(|guard| !found.contains_key(&Some(*guard)));
+        // What makes so many runs at start.
+        if guards.is_empty() || guards.len() > MOST_UNLOCKED {
+            return;
+        }
+        let lines = self.lines.iter().enumerate();
+        let known = lines.filter_map(|(at, line)| Some((at, self.guard(line)?)));
+        let known: Vec<(usize, EntityId)> = known.collect();
         for guard in guards {
-            let known = found.entry(Some(guard));
-            known.or_insert_with(|| self.side_without(guard));
+            let known = known.iter().filter(|(_, of)| *of == guard);
+            let side = self.side_without(known.map(|(at, _)| *at).collect());
+            found.extend(side.map(|side| (Some(guard), Some(side))));
         }
     }
 
@@ -109,17 +120,18 @@ impl<'a> Code<'a> {
     fn sets_guard(&self, line: &Line) -> Option<EntityId> {
         let i = &line.instruction;
         let sets = i.mnemonic() == Mnemonic::Mov && i.op0_kind() == OpKind::Memory;
-        self.guard(line).filter(|_| sets)
+        sets.then(|| self.guard(line)).flatten()
     }
 
-    fn side_without(&self, guard: EntityId) -> Option<BTreeSet<LinkAddr>> {
+    /// What runs where the guard that these instructions refer to is not set; none where that cannot be told.
+    fn side_without(&self, places: BTreeSet<usize>) -> Option<BTreeSet<LinkAddr>> {
         let mut found = BTreeSet::new();
-        let reads = |line: &Line| {
-            self.guard(line) == Some(guard)
-                && self.sets_guard(line).is_none()
-                && !line.takes_address()
-        };
-        for (at, _) in self.lines.iter().enumerate().filter(|(_, l)| reads(l)) {
+        let reads = |line: &Line| self.sets_guard(line).is_none() && !line.takes_address();
+        let looks: BTreeSet<usize> = places
+            .into_iter()
+            .filter(|at| reads(&self.lines[*at]))
+            .collect();
+        for at in &looks {
             let mut checks = self.lines.iter().enumerate().skip(at + 1).take(NEAR);
             let (at, check) =
                 checks.find(|(_, line)| line.instruction.flow_control() != FlowControl::Next)?;
@@ -131,18 +143,19 @@ impl<'a> Code<'a> {
                 ConditionCode::ne => (at + 1, to),
                 _ => return None,
             };
-            let always = self.reached(set)?;
-            found.extend(self.reached(unset)?.difference(&always));
+            let always = self.reached(set, &looks)?;
+            found.extend(self.reached(unset, &looks)?.difference(&always));
         }
         Some(found).filter(|found| !found.is_empty())
     }
 
-    /// The instructions that one leads to, itself among them.
-    fn reached(&self, from: usize) -> Option<BTreeSet<LinkAddr>> {
+    /// The instructions that one leads to, itself among them, up to where some `end` it: in a loop a guard is
+    /// looked at again.
+    fn reached(&self, from: usize, end: &BTreeSet<usize>) -> Option<BTreeSet<LinkAddr>> {
         let (mut found, mut waiting) = (BTreeSet::new(), vec![from]);
         while let Some(at) = waiting.pop() {
             let line = self.lines.get(at)?;
-            if found.insert(line.at()) {
+            if !end.contains(&at) && found.insert(line.at()) {
                 let next = successors(line)?.into_iter().flatten();
                 waiting.extend(next.filter_map(|next| self.at.get(&next)));
             }

@@ -78,7 +78,7 @@ fn placed(name: impl Into<Arc<str>>, at: OffsetSegment) -> PdbSymbol {
     }
 }
 
-/// The function that is being read, and the inlined ones that are open in it.
+/// The function that is being read, and what is open in it: of each the nearest inlined function that is known.
 #[derive(Default)]
 struct Inside {
     function: Option<usize>,
@@ -87,14 +87,14 @@ struct Inside {
 
 impl Inside {
     fn opens(&mut self, item: u32, types: &Types, pdb: &mut Pdb) {
-        let within = self.open.iter().rev().find_map(|one| *one);
+        let within = self.open.last().copied().flatten();
         let function = self.function.and_then(|index| pdb.symbols.get_mut(index));
         let name = types.inlined(item);
         let opened = function.zip(name).map(|(function, name)| {
             function.inlined.push(InlinedFunction { name, within });
             function.inlined.len() - 1
         });
-        self.open.push(opened);
+        self.open.push(opened.or(within));
     }
 }
 

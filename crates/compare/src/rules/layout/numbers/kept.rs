@@ -8,6 +8,7 @@ use invivo_image::{EntityId, EntityKind, Image, LinkAddr, Place};
 
 use crate::conventions::changes;
 use crate::hot::Parts;
+use crate::rules::named::refers_to;
 
 use super::registers::{Read, Registers, bit, constant, mask, moves, number, size};
 
@@ -17,6 +18,11 @@ pub(super) enum Holder {
     Offset(i64),
     Variable(EntityId, u64),
 }
+
+/// Functions that return where errors are told: what is kept there is read at once, and is no state.
+const ERRNO: [&str; 3] = ["__errno_location", "_errno", "__error"];
+/// How many instructions lie between what leaves flags and what asks them.
+const NEAR: usize = 16;
 
 /// Numbers at places.
 #[derive(Default)]
@@ -50,16 +56,21 @@ impl Numbers {
             let lines: Vec<&Line> = lines.iter().filter(|line| line.word.is_none()).collect();
             for (at, line) in lines.iter().enumerate() {
                 let mut held = Registers::met(above.take(), ways.remove(&line.at()));
-                let holder = holder(image, line, base);
+                let is_errno = held.errno.contains(&line.instruction.memory_base());
+                let holder = holder(image, line, base).filter(|_| !is_errno);
                 found.add(line, asked_behind(&lines[at + 1..]), holder, &held);
                 let (read, constant) = (held.becomes(line, holder), constant(image, line));
+                let errno = held.copies_errno(line);
                 let used = info.info(&line.instruction).used_registers().iter();
                 for used in used.filter(|used| changes(used)) {
                     held.forget(used.register());
                 }
                 if line.is_call() {
                     held.keep_over_call(image);
+                    let is_errno = refers_to(image, line, &ERRNO);
+                    held.errno.extend(is_errno.then_some(Register::RAX));
                 }
+                held.errno.extend(errno);
                 held.read.extend(read);
                 let to = line.instruction.op0_register().full_register();
                 held.constant.extend(constant.map(|bytes| (to, bytes)));
@@ -207,7 +218,7 @@ enum Asked {
 
 /// What is asked of the flags that an instruction left, by what comes behind it.
 fn asked_behind(behind: &[&Line]) -> Asked {
-    for line in behind {
+    for line in behind.iter().take(NEAR) {
         let i = &line.instruction;
         match i.condition_code() {
             ConditionCode::None => {}

@@ -1,6 +1,6 @@
 //! What registers hold: numbers that were read at a place, and constants.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use iced_x86::{Instruction, Mnemonic, OpKind, Register};
 use invivo_image::Image;
@@ -28,6 +28,8 @@ pub(super) struct Registers {
     pub(super) read: BTreeMap<Register, Read>,
     /// The bytes of a constant.
     pub(super) constant: BTreeMap<Register, Vec<u8>>,
+    /// Those that point to where errors are told.
+    pub(super) errno: BTreeSet<Register>,
 }
 
 impl Registers {
@@ -38,6 +40,7 @@ impl Registers {
             (one, other) => return one.or(other).unwrap_or_default(),
         };
         one.read.retain(|at, read| other.read.get(at) == Some(read));
+        one.errno.retain(|at| other.errno.contains(at));
         one.constant
             .retain(|at, bytes| other.constant.get(at) == Some(bytes));
         one
@@ -46,6 +49,7 @@ impl Registers {
     pub(super) fn forget(&mut self, register: Register) {
         self.read.remove(&register.full_register());
         self.constant.remove(&register.full_register());
+        self.errno.remove(&register.full_register());
     }
 
     /// A called function leaves some registers as they are.
@@ -55,6 +59,15 @@ impl Registers {
             |at: &Register| KEPT.contains(at) || image.is_windows() && windows.contains(at);
         self.read.retain(|at, _| is_kept(at));
         self.constant.retain(|at, _| is_kept(at));
+        self.errno.retain(is_kept);
+    }
+
+    /// The register that an instruction has point to where errors are told.
+    pub(super) fn copies_errno(&self, line: &Line) -> Option<Register> {
+        let i = &line.instruction;
+        let moves = i.mnemonic() == Mnemonic::Mov && i.op1_kind() == OpKind::Register;
+        let is_errno = moves && self.errno.contains(&i.op1_register());
+        (is_errno && i.op0_kind() == OpKind::Register).then(|| i.op0_register())
     }
 
     /// What a register or a part of it holds that was read.
