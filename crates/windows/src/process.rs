@@ -47,8 +47,8 @@ pub struct Process {
     turn: Option<Handle>,
     /// Who stands since a tool died, until they are let go.
     pub(crate) left: Option<Note>,
-    /// Threads that were let go when it was opened.
-    pub(crate) let_go: usize,
+    /// Threads that were let go when it was opened; `None` where no tool had died while any stood.
+    pub(crate) let_go: Option<usize>,
     /// Where memory begins that a tool may have made, once it was looked for. Nobody else makes any
     /// while this tool has its turn.
     pub(crate) reserved: RefCell<Option<Vec<LiveAddr>>>,
@@ -101,6 +101,7 @@ impl Process {
             Access::Write { patience } => Some(turn(&handle, pid, patience)?),
         };
         let left = turn.as_ref().and_then(|_| Note::left(&handle, pid));
+        let noted = left.as_ref().is_some_and(|note| note.count() > 0);
         let mut process = Process {
             pid,
             handle,
@@ -108,7 +109,7 @@ impl Process {
             name,
             turn,
             left,
-            let_go: 0,
+            let_go: noted.then_some(0),
             reserved: RefCell::new(None),
         };
         // Who stands since a tool died may keep its loader's lists from being read. It goes on all
@@ -120,7 +121,8 @@ impl Process {
             let _ = put_back_left(&mut process);
         }
         if let Some(note) = process.left.take() {
-            process.let_go += note.let_go(&process.handle, pid)?;
+            let went_on = note.let_go(&process.handle, pid)?;
+            process.let_go = process.let_go.map(|before| before + went_on);
         }
         if taken_back.is_err() {
             process.take_back()?;
@@ -141,9 +143,10 @@ impl Process {
         self.turn.is_some()
     }
 
-    /// How many threads went on when it was opened: a tool had died while they stood.
+    /// How many threads went on when it was opened, where a tool had died while they stood: none where it
+    /// had let them go itself and died before it had noted that.
     #[must_use]
-    pub fn let_go(&self) -> usize {
+    pub fn let_go(&self) -> Option<usize> {
         self.let_go
     }
 

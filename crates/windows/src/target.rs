@@ -77,7 +77,7 @@ impl Target for Process {
     ) -> Result<Duration, TargetError> {
         let begin = Instant::now();
         let mut stand = Stand::new(&self.handle, self.pid, self.left.take())?;
-        self.let_go += stand.left();
+        self.let_go = self.let_go.map(|before| before + stand.left());
         let result = during(&mut stand);
         drop(stand);
         result.map(|()| begin.elapsed())

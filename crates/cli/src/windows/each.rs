@@ -35,9 +35,7 @@ pub(super) fn each(
     let patience = chosen.timeout.saturating_mul(1000);
     let mut one = |pid: u32| -> Result<(), Failure> {
         let mut process = Process::open(pid, Access::Write { patience })?;
-        if process.let_go() > 0 {
-            let_go.push((pid, process.let_go()));
-        }
+        let_go.extend(process.let_go().map(|threads| (pid, threads)));
         all.extend(work(&mut process, pid, Instant::now())?);
         Ok(())
     };
@@ -68,8 +66,12 @@ pub(super) fn each(
             anstream::println!("nothing to do: no process is concerned");
         }
         for (pid, threads) in &outcomes.let_go {
+            let which = match threads {
+                0 => "all".to_owned(),
+                threads => threads.to_string(),
+            };
             anstream::println!(
-                "process {pid}: {threads} threads go on that a tool which died had stopped"
+                "process {pid}: {which} threads go on that a tool which died had stopped"
             );
         }
         outcomes.processes.iter().for_each(Change::tell);
