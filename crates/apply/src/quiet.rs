@@ -168,6 +168,11 @@ impl Quiet {
         self.range.end.0 - self.range.start.0
     }
 
+    /// Where the pages are while they are changed.
+    fn moved(&self) -> Range<LiveAddr> {
+        self.scratch..LiveAddr(self.scratch.0.saturating_add(self.size()))
+    }
+
     /// Where `range` of the text is in what was read of it.
     fn bytes(&self, range: &Range<LiveAddr>) -> Range<usize> {
         let index = |at: LiveAddr| usize::try_from(at.0 - self.range.start.0).unwrap_or(usize::MAX);
@@ -182,14 +187,14 @@ impl Quiet {
         regions: &[Region],
         parts: &[Region],
     ) -> Result<bool, TargetError> {
-        let end = LiveAddr(self.scratch.0.saturating_add(self.size()));
+        let moved = self.moved();
         let Some(spare) = &mut self.spare else {
             return Ok(false);
         };
         let pieces = spare.pieces(regions, &parts[0]);
         if pieces.is_empty() {
             // Somebody else may be by now where they were.
-            spare.choose(regions, self.scratch..end);
+            spare.choose(regions, moved);
         }
         let copies: Option<Vec<_>> = pieces.iter().map(|piece| spare.copy(piece)).collect();
         let (Some(copies), Some(_)) = (copies, spare.copy(&self.range)) else {
@@ -265,7 +270,7 @@ impl Quiet {
                 let lifted = visit.lift(self.range.clone(), self.scratch);
                 refused = matches!(lifted, Err(TargetError::System { .. }));
                 lifted?;
-                visit.unmap(self.scratch..LiveAddr(self.scratch.0 + self.size()))?;
+                visit.unmap(self.moved())?;
                 let mut copies = self.copies.iter();
                 copies.try_for_each(|copy| visit.unmap(copy.clone()))
             }),
@@ -299,7 +304,6 @@ impl Quiet {
         changes: &[Change],
         refused: &mut bool,
     ) -> Result<Duration, TargetError> {
-        let aside = self.scratch..LiveAddr(self.scratch.0 + self.size());
         target.visit(&mut |visit| {
             let lifted = visit.lift(self.range.clone(), self.scratch);
             *refused = matches!(lifted, Err(TargetError::System { .. }));
@@ -316,7 +320,7 @@ impl Quiet {
                 let place = LiveAddr(self.scratch.0 + (change.at.0 - self.range.start.0));
                 if let Err(error) = visit.write(place, &change.to) {
                     // The file's pages, which show now, are what was there before.
-                    visit.unmap(aside.clone())?;
+                    visit.unmap(self.moved())?;
                     return Err(error);
                 }
             }
@@ -349,8 +353,7 @@ impl Quiet {
             let read = visit.read(self.range.start, &mut now);
             if read.is_err() || now != self.now {
                 // Nobody needs the copy, and it is never what goes there instead.
-                let end = LiveAddr(self.scratch.0.saturating_add(self.size()));
-                visit.unmap(self.scratch..end)?;
+                visit.unmap(self.moved())?;
                 return Err(self.changed());
             }
             visit.lower_again(self.scratch, self.range.clone())

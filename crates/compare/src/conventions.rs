@@ -32,6 +32,12 @@ pub(crate) const KEPT: [Register; 6] = [
     Register::R15,
 ];
 
+/// True if a call leaves a register as it is, by the convention of an image.
+pub(crate) fn is_kept(image: &Image, register: Register) -> bool {
+    KEPT.contains(&register)
+        || image.is_windows() && [Register::RSI, Register::RDI].contains(&register)
+}
+
 /// True if an instruction that uses a register so may change it.
 pub(crate) fn changes(used: &UsedRegister) -> bool {
     !matches!(

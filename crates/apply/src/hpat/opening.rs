@@ -75,19 +75,7 @@ impl<'h> Lasting<'h> {
         applied_by: &str,
     ) -> Result<Lasting<'h>, ApplyError> {
         applied_by.clone_into(&mut record.applied_by);
-        let mut led = Vec::new();
-        for patch in record.patches.iter().filter(|patch| patch.led) {
-            match patch.seen(host) {
-                Some(patch) => led.push(patch),
-                None if record.sequence == 0 => {}
-                None => {
-                    return refused(format!(
-                        "{}, to which functions may lead, is not at {:#x} any more",
-                        patch.path, patch.at
-                    ));
-                }
-            }
-        }
+        let led = record.led(host)?;
         let places = record.places(&base);
         let (state, mut settled) = PatchedImage::settle(host, base, led, &record)?;
         close_pages(host, &places, &record.open)?;

@@ -11,7 +11,7 @@ use super::host::{Host, Patched, list};
 use super::preflight::{Plan, warnings};
 use super::{Entry, PatchedImage};
 use crate::pe::{HookChange, Imagined, Instance, Planned, PlannedHook, loaded_still, unsettled};
-use crate::{ApplyError, Loaded, Step, Stop, refused};
+use crate::{ApplyError, Loaded, Step, Stop};
 
 /// Tells what [`apply`](super::apply) of the final image in `path` would do.
 ///
@@ -81,19 +81,7 @@ fn state(
     };
     base.table = Some(known.block.table());
     let record = &known.record;
-    let mut led = Vec::new();
-    for patch in &record.patches {
-        match patch.seen(host) {
-            Some(patch) => led.push(patch),
-            None if record.sequence == 0 => {}
-            None => {
-                return refused(format!(
-                    "{}, to which functions may lead, is not at {:#x} any more",
-                    patch.path, patch.at
-                ));
-            }
-        }
-    }
+    let led = record.led(host)?;
     // Nothing is in the middle, so nothing is written; what would be is refused.
     let (state, settled) = PatchedImage::settle(imagined, base, led, record)?;
     match settled {

@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::live::ways;
 use super::preflight::Plan;
-use super::{Entry, HostImage, PatchedImage};
+use super::{Entry, Host, HostImage, PatchedImage};
 use crate::pe::{Instance, Word};
-use crate::{ApplyError, Loaded, Target};
+use crate::{ApplyError, Loaded, Target, refused};
 
 /// Is told what is about to be done, while nothing of it is done.
 pub type Witness<'w> = dyn FnMut(&mut dyn Target, &Intent) -> Result<(), ApplyError> + 'w;
@@ -162,6 +162,27 @@ impl HotPatchRecord {
     /// What the record knows its base by.
     pub(super) fn identity(&self) -> (u32, u32) {
         (self.time_stamp, self.checksum)
+    }
+
+    /// The patches to which functions may lead, by what is in memory: those that are `led`.
+    ///
+    /// # Errors
+    /// When one is not where it was, though the base leads to a patch.
+    pub(super) fn led(&self, host: &dyn Host) -> Result<Vec<Loaded>, ApplyError> {
+        let mut led = Vec::new();
+        for patch in self.patches.iter().filter(|patch| patch.led) {
+            match patch.seen(host) {
+                Some(patch) => led.push(patch),
+                None if self.sequence == 0 => {}
+                None => {
+                    return refused(format!(
+                        "{}, to which functions may lead, is not at {:#x} any more",
+                        patch.path, patch.at
+                    ));
+                }
+            }
+        }
+        Ok(led)
     }
 
     /// Whether the base that is loaded now is still the one that the record tells of.

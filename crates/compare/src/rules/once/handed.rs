@@ -13,7 +13,7 @@ use invivo_image::{EntityId, EntityKind, Image, LinkAddr, Place, Slot, demangle}
 use super::behind::{self, Access};
 use super::code::{Code, successors};
 use super::reaching::Ways;
-use crate::conventions::{KEPT, changes, reads_value};
+use crate::conventions::{changes, is_kept, reads_value};
 use crate::meaning::Meaning;
 
 /// True if what the two regions, whose instructions are the same, find is shown to be the same.
@@ -158,7 +158,7 @@ pub(super) fn handed(
         let used = info.info(&line.instruction).used_registers();
         for used in used.iter().filter(|used| reads_value(used)) {
             let full = used.register().full_register();
-            if is_kept(code, full) && !after.contains(&full) {
+            if is_kept(code.image, full) && !after.contains(&full) {
                 handed.insert(full);
             }
         }
@@ -178,11 +178,6 @@ pub(super) fn handed(
         }
     }
     Some(handed)
-}
-
-pub(super) fn is_kept(code: &Code<'_>, register: Register) -> bool {
-    KEPT.contains(&register)
-        || code.image.is_windows() && [Register::RSI, Register::RDI].contains(&register)
 }
 
 pub(super) fn reads_frame(line: &Line) -> bool {

@@ -7,8 +7,7 @@ use invivo_image::x86_64::Line;
 use invivo_image::{LinkAddr, Lsda};
 
 use super::code::{Code, successors};
-use super::handed::is_kept;
-use crate::conventions::{changes, reads_value};
+use crate::conventions::{changes, is_kept, reads_value};
 
 /// The ways through a function, backwards.
 pub(super) struct Ways<'a> {
@@ -82,7 +81,7 @@ impl<'a> Ways<'a> {
             let mut used = info.info(&line.instruction).used_registers().iter();
             let is_made = used
                 .any(|used| used.register().full_register() == register && changes(used))
-                || line.is_call() && !is_kept(self.code, register);
+                || line.is_call() && !is_kept(self.code.image, register);
             if is_made {
                 found.lines.insert(at);
                 continue;

@@ -7,7 +7,7 @@ use invivo_image::Image;
 use invivo_image::x86_64::Line;
 
 use super::kept::Holder;
-use crate::conventions::KEPT;
+use crate::conventions::is_kept;
 use crate::told::is_immediate;
 
 /// What a register holds that was read at a place.
@@ -54,12 +54,9 @@ impl Registers {
 
     /// A called function leaves some registers as they are.
     pub(super) fn keep_over_call(&mut self, image: &Image) {
-        let windows = [Register::RSI, Register::RDI];
-        let is_kept =
-            |at: &Register| KEPT.contains(at) || image.is_windows() && windows.contains(at);
-        self.read.retain(|at, _| is_kept(at));
-        self.constant.retain(|at, _| is_kept(at));
-        self.errno.retain(is_kept);
+        self.read.retain(|at, _| is_kept(image, *at));
+        self.constant.retain(|at, _| is_kept(image, *at));
+        self.errno.retain(|at| is_kept(image, *at));
     }
 
     /// The register that an instruction has point to where errors are told.
